@@ -1,0 +1,13 @@
+"""The paper's network by the paper's prose (sections 3 to 5), Table 1 and Table 2.
+
+    make train EXP=two_tower DATA=<ImageNet, prepared>
+
+Paper: 40.7 % top-1 and 18.2 % top-5 on the ILSVRC-2012 validation set, ten views; 37.5 % and 17.0 % on the ILSVRC-2010 test
+set (39.0 % and 18.3 % with the centre view), on two GTX 580 in five to six days. Those figures come from the original code's
+net 145, which is not quite what the prose says: see source_145.py.
+"""
+
+from alexnet_jax.architectures import TWO_TOWER
+from alexnet_jax.experiment import Experiment
+
+EXPERIMENT = Experiment(network=TWO_TOWER)

@@ -1,0 +1,61 @@
+"""Max-pooling that remembers which pixel won, so that its gradient needs no select-and-scatter (slow on every device)."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from alexnet_kernels.reference import pooled_size
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def max_pool(x: Array, window: int, stride: int) -> Array:
+    return _forward(x, window, stride)[0]
+
+
+def _forward(x: Array, window: int, stride: int) -> tuple[Array, Array]:
+    """The maxima, and where in its window each was found: row * window + column."""
+    height, width = (pooled_size(n, window, stride) for n in x.shape[-3:-1])
+    overrun = [(n - 1) * stride + window - have for n, have in zip((height, width), x.shape[-3:-1], strict=True)]
+    x = _pad(x, (0, overrun[0], 0), (0, overrun[1], 0), -jnp.inf)
+    best = winner = None
+    for place in range(window * window):
+        row, column = divmod(place, window)
+        here = x[..., row : row + (height - 1) * stride + 1 : stride, column : column + (width - 1) * stride + 1 : stride, :]
+        if best is None or winner is None:
+            best, winner = here, jnp.zeros(here.shape, jnp.int8)
+        else:
+            better = (here > best) | jnp.isnan(here)  # strictly: the first of equals wins, as in XLA
+            best, winner = jnp.where(better, here, best), jnp.where(better, jnp.int8(place), winner)
+    assert best is not None and winner is not None
+    return best, winner
+
+
+def _backward(window: int, stride: int, residuals: tuple[Array, Array], g: Array) -> tuple[Array]:
+    winner, x = residuals  # of x only the shape is used, so nothing of it stays in memory
+    size = x.shape[-3:-1]
+    pooled = g.shape[-3:-1]
+    out = None
+    for place in range(window * window):
+        offset = divmod(place, window)
+        # A pad with `stride - 1` zeros between elements puts each gradient back where its maximum was; XLA fuses them all.
+        high = [n - o - (p - 1) * stride - 1 for n, o, p in zip(size, offset, pooled, strict=True)]
+        share = jnp.where(winner == place, g, jnp.zeros((), g.dtype))
+        share = _pad(share, (offset[0], high[0], stride - 1), (offset[1], high[1], stride - 1), 0.0)
+        out = share if out is None else out + share
+    assert out is not None
+    return (out,)
+
+
+def _pad(x: Array, rows: tuple[int, int, int], columns: tuple[int, int, int], value: float) -> Array:
+    padding = ((0, 0, 0),) * (x.ndim - 3) + (rows, columns, (0, 0, 0))
+    return lax.pad(x, jnp.array(value, x.dtype), padding)
+
+
+def _save(x: Array, window: int, stride: int) -> tuple[Array, tuple[Array, Array]]:
+    best, winner = _forward(x, window, stride)
+    return best, (winner, x)
+
+
+max_pool.defvjp(_save, _backward)

@@ -1,0 +1,91 @@
+"""`python -m alexnet_jax train|prepare|summary`. Each command imports what it needs, so that help comes at once."""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from alexnet_jax.errors import UserError
+
+HELP = """usage: python -m alexnet_jax COMMAND …
+
+  train EXPERIMENT    train an experiment of experiments/; --help lists its settings
+  prepare             turn a folder of images into a data set
+  summary NETWORK     a network, layer by layer
+
+COMMAND --help says more."""
+
+
+def train(arguments: list[str]) -> None:
+    from alexnet_jax.experiment import Experiment, experiment_names, load_experiment
+    from alexnet_jax.train import Options
+    from alexnet_jax.train import train as run_training
+
+    if not arguments or arguments[0].startswith("-"):
+        raise UserError(f"name an experiment: python -m alexnet_jax train {'|'.join(experiment_names())}")
+    name, *arguments = arguments
+    default = load_experiment(name)
+
+    def command(
+        experiment: Annotated[Experiment, tyro.conf.OmitArgPrefixes] = default,
+        options: Annotated[Options, tyro.conf.OmitArgPrefixes] = Options(),  # noqa: B008 (frozen)
+    ) -> Path:
+        # The network is not for the command line, and its layers would lose their names on the way through it.
+        return run_training(Path(name).stem, replace(experiment, network=default.network), options)
+
+    folder = tyro.cli(command, prog=f"alexnet_jax train {name}", args=arguments, config=(tyro.conf.SuppressFixed,))
+    print(folder)
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Turn a folder of images into a data set of 256x256 JPEGs.
+
+    The folder holds train|validation|test/<class>/*.jpg, or <class>/*.jpg, of which one in ten goes to validation.
+    """
+
+    source: Annotated[Path, tyro.conf.arg(name="from")]
+    """Folder of images."""
+    to: Path
+    """Folder to make; data/NAME makes it known as NAME."""
+
+
+def prepare(arguments: list[str]) -> None:
+    from alexnet_jax.data.prepare import prepare_folder
+
+    command = tyro.cli(Prepare, prog="alexnet_jax prepare", args=arguments)
+    print(prepare_folder(command.source, command.to).path)
+
+
+def summary(arguments: list[str]) -> None:
+    from rich.console import Console
+
+    from alexnet_jax.architectures import NETWORKS
+    from alexnet_jax.summary import summary_table
+
+    if len(arguments) != 1 or arguments[0] not in NETWORKS:
+        raise UserError(f"name a network: python -m alexnet_jax summary {'|'.join(NETWORKS)}")
+    Console(width=None if sys.stdout.isatty() else 140).print(summary_table(NETWORKS[arguments[0]]))
+
+
+def main() -> None:
+    commands = {"train": train, "prepare": prepare, "summary": summary}
+    name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
+    if name in ("-h", "--help"):
+        print(HELP)
+        return
+    try:
+        if name not in commands:
+            raise UserError(f"there is no command {name!r}; there are: {', '.join(commands)}")
+        commands[name](arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""The networks, as lists that read like Fig. 2 of the paper.
+
+`features` counts kernels over both towers. `reads="all"` marks the layers whose kernels see every map of the layer before,
+from both towers; everything else stays inside its tower.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+from alexnet_jax.layers import Conv, Dense, Dropout, Layer, LocalResponseNorm, MaxPool, ReLU, SameMapNorm, Weighted
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network: its layers in order, how many towers share them, and the side of the square image it takes, pixels."""
+
+    name: str
+    layers: tuple[Layer, ...]
+    towers: int = 2
+    input_size: int = 224
+
+    @property
+    def named_layers(self) -> dict[str, Layer]:
+        """Layers by name; those without weights are called after the one before that has some: conv1/relu, conv1/norm."""
+        named: dict[str, Layer] = {}
+        weighted = ""
+        for layer in self.layers:
+            weighted = layer.name or weighted
+            name = layer.name or f"{weighted}/{_KINDS[type(layer)]}"
+            if name in named:
+                raise ValueError(f"network {self.name} has two layers called {name}: name one of them")
+            named[name] = layer
+        return named
+
+    @property
+    def classes(self) -> int:
+        """Units of the last layer."""
+        last = self.layers[-1]
+        assert isinstance(last, Weighted)
+        return last.features
+
+    def describe(self) -> list[str]:
+        """A line for each layer with all its hyper-parameters: what makes two networks the same or not."""
+        lines = [f"{self.name}: {self.towers} tower(s), {self.input_size} x {self.input_size} pixels"]
+        for name, layer in self.named_layers.items():
+            hyper = {f.name: getattr(layer, f.name) for f in fields(layer) if f.name not in ("name", "parent")}
+            lines.append(f"{name}: {type(layer).__name__}({', '.join(f'{k}={v}' for k, v in hyper.items())})")
+        return lines
+
+    def with_classes(self, classes: int) -> "Network":
+        """The same network with another number of outputs."""
+        return replace(self, layers=(*self.layers[:-1], self.layers[-1].clone(features=classes)))
+
+
+_KINDS: dict[type[Layer], str] = {
+    ReLU: "relu",
+    LocalResponseNorm: "norm",
+    SameMapNorm: "same_map_norm",
+    MaxPool: "pool",
+    Dropout: "drop",
+}
+
+# The paper's network, by its prose: section 3.5 and Fig. 2 for the shapes, section 5 for the initial weights and biases.
+# padding=(0, 3): 224 pixels give 55 outputs only if the last window of conv1 reads 3 pixels of zeros beyond the edge.
+TWO_TOWER = Network(
+    name="two_tower",
+    layers=(
+        Conv(96, name="conv1", kernel=11, stride=4, padding=(0, 3)), ReLU(), LocalResponseNorm(), MaxPool(3, 2),
+        Conv(256, name="conv2", kernel=5, padding=(2, 2), bias=1.0), ReLU(), LocalResponseNorm(), MaxPool(3, 2),
+        Conv(384, name="conv3", kernel=3, padding=(1, 1), reads="all"), ReLU(),
+        Conv(384, name="conv4", kernel=3, padding=(1, 1), bias=1.0), ReLU(),
+        Conv(256, name="conv5", kernel=3, padding=(1, 1), bias=1.0), ReLU(), MaxPool(3, 2),
+        Dense(4096, name="fc6", reads="all", bias=1.0), ReLU(), Dropout(0.5),
+        Dense(4096, name="fc7", reads="all", bias=1.0), ReLU(), Dropout(0.5),
+        Dense(1000, name="fc8", reads="all"),
+    ),
+)  # fmt: skip
+
+# The network whose logs are the paper's tables: layers-145.cfg of the original code. It divides alpha by the window's size.
+SOURCE_145 = Network(
+    name="source_145",
+    layers=(
+        Conv(96, name="conv1", kernel=11, stride=4, padding=(0, 3)),
+        LocalResponseNorm(alpha=1e-4 / 5), MaxPool(3, 2), ReLU(),
+        Conv(256, name="conv2", kernel=5, padding=(2, 2), bias=1.0),
+        ReLU(), LocalResponseNorm(alpha=1e-4 / 5), SameMapNorm(size=5, alpha=0.001 / 5**2), MaxPool(3, 2),
+        Conv(384, name="conv3", kernel=3, padding=(1, 1), reads="all", std=0.03), ReLU(),
+        Conv(384, name="conv4", kernel=3, padding=(1, 1), bias=1.0, std=0.03), ReLU(),
+        Conv(256, name="conv5", kernel=3, padding=(1, 1), bias=1.0, std=0.03), MaxPool(3, 2), ReLU(),
+        Dense(4096, name="fc6", reads="all", bias=1.0), ReLU(), Dropout(0.5),
+        Dense(4096, name="fc7", reads="all", bias=1.0), ReLU(), Dropout(0.5),
+        Dense(1000, name="fc8", reads="all"),
+    ),
+)  # fmt: skip
+
+# The comparison of section 3.2 (footnote 2): one tower, whose last convolution and dense layers keep their full width.
+ONE_GPU = Network(
+    name="one_gpu",
+    towers=1,
+    layers=(
+        Conv(48, name="conv1", kernel=11, stride=4, padding=(0, 3)), ReLU(), LocalResponseNorm(), MaxPool(3, 2),
+        Conv(128, name="conv2", kernel=5, padding=(2, 2), bias=1.0), ReLU(), LocalResponseNorm(), MaxPool(3, 2),
+        Conv(192, name="conv3", kernel=3, padding=(1, 1)), ReLU(),
+        Conv(192, name="conv4", kernel=3, padding=(1, 1), bias=1.0), ReLU(),
+        Conv(256, name="conv5", kernel=3, padding=(1, 1), bias=1.0), ReLU(), MaxPool(3, 2),
+        Dense(4096, name="fc6", bias=1.0), ReLU(), Dropout(0.5),
+        Dense(4096, name="fc7", bias=1.0), ReLU(), Dropout(0.5),
+        Dense(1000, name="fc8"),
+    ),
+)  # fmt: skip
+
+# "An extra sixth convolutional layer over the last pooling layer" (section 6); its shape is in layers-141.cfg.
+SIXTH_CONV = Network(
+    name="sixth_conv",
+    layers=(
+        *TWO_TOWER.layers[:15],
+        Conv(256, name="conv6", kernel=3, padding=(1, 1), reads="all", bias=1.0), ReLU(),
+        Dense(4096, name="fc6", reads="all", bias=1.0), ReLU(), Dropout(0.5),
+        Dense(4096, name="fc7", reads="all", bias=1.0), ReLU(), Dropout(0.5),
+        Dense(1000, name="fc8", reads="all"),
+    ),
+)  # fmt: skip
+
+# The two towers made small, for a CPU and minutes: a quarter of the pixels, a fraction of the kernels. The weights of a
+# layer with fewer inputs start larger, or the signal would fade on its way up.
+QUICKSTART = Network(
+    name="quickstart",
+    input_size=112,
+    layers=(
+        Conv(32, name="conv1", kernel=11, stride=4, padding=(0, 3)), ReLU(), LocalResponseNorm(), MaxPool(3, 2),
+        Conv(64, name="conv2", kernel=5, padding=(2, 2), std=0.05), ReLU(), LocalResponseNorm(), MaxPool(3, 2),
+        Conv(96, name="conv3", kernel=3, padding=(1, 1), reads="all", std=0.06), ReLU(),
+        Conv(96, name="conv4", kernel=3, padding=(1, 1), std=0.07), ReLU(),
+        Conv(64, name="conv5", kernel=3, padding=(1, 1), std=0.07), ReLU(), MaxPool(3, 2),
+        Dense(256, name="fc6", reads="all", std=0.05), ReLU(), Dropout(0.5),
+        Dense(256, name="fc7", reads="all", std=0.09), ReLU(), Dropout(0.5),
+        Dense(10, name="fc8", reads="all"),
+    ),
+)  # fmt: skip
+
+NETWORKS = {network.name: network for network in (TWO_TOWER, SOURCE_145, ONE_GPU, SIXTH_CONV, QUICKSTART)}

@@ -1,0 +1,43 @@
+"""From what a user calls a data set to an opened one."""
+
+import hashlib
+from pathlib import Path
+
+from alexnet_jax.console import console
+from alexnet_jax.data import embedded
+from alexnet_jax.data.prepare import prepare_folder
+from alexnet_jax.data.records import Dataset, is_prepared, open_dataset
+from alexnet_jax.errors import UserError
+
+
+def find_dataset(asked: str | None, default: str, data_dir: Path) -> Dataset:
+    """Opens the data set a user asks for, preparing or drawing it where need be.
+
+    Args:
+      asked: a prepared folder, a folder of images, or a name under `data_dir`; None for the experiment's own.
+      default: the experiment's own. If it is not there, the embedded set takes its place, with a line that says so.
+      data_dir: where prepared data sets are kept.
+
+    Raises:
+      UserError: if what is asked for does not exist or cannot be used.
+    """
+    name = asked or default
+    if name == embedded.NAME:
+        return embedded.embedded_dataset(data_dir)
+    for path in (data_dir / name, Path(name)):
+        if is_prepared(path):
+            return open_dataset(path)
+    if asked is None:
+        console.print(
+            f"{data_dir / default} is not there, so this trains on the embedded pictures; to have it: "
+            f"python -m alexnet_jax prepare --from FOLDER --to {data_dir / default}",
+            style="yellow",
+        )
+        return embedded.embedded_dataset(data_dir)
+    folder = Path(name)
+    if not folder.is_dir():
+        raise UserError(f"there is no data set {name!r}: give a folder of images, a prepared folder, or a name in {data_dir}/")
+    # A folder of images is prepared once, under a name of its own.
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+    prepared = data_dir / f"{folder.resolve().name}-{digest}"
+    return open_dataset(prepared) if is_prepared(prepared) else prepare_folder(folder, prepared)

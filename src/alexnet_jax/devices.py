@@ -1,0 +1,46 @@
+"""Which devices a command runs on, and how the towers share them."""
+
+from typing import Literal
+
+import jax
+from jax.sharding import Mesh
+
+from alexnet_jax.architectures import Network
+from alexnet_jax.errors import UserError
+from alexnet_jax.placement import make_mesh
+
+Placement = Literal["auto", "split", "single"]
+
+
+def choose_mesh(network: Network, placement: Placement = "auto", devices: int | None = None) -> Mesh:
+    """The mesh to train on.
+
+    Args:
+      network: whose towers are to be placed.
+      placement: "split" gives each tower devices of its own, "single" runs all towers on every device; "auto" splits where
+        the devices can be divided evenly among the towers.
+      devices: how many to use; None takes every GPU, or as many CPU devices as there are towers. The CPU's cores can pose as
+        any number of devices, and two towers on two of them train faster than on one (`make bench`).
+
+    Raises:
+      UserError: if there are too few devices, or "split" cannot divide them.
+    """
+    if devices is not None or placement != "single":
+        _pose_as(devices or network.towers)
+    found = jax.devices()
+    if devices is None:
+        devices = len(found) if found[0].platform != "cpu" else 1 if placement == "single" else network.towers
+    if devices > len(found):
+        raise UserError(f"{devices} devices are asked for, and there are {len(found)}: {', '.join(map(str, found))}")
+    split = placement == "split" or (placement == "auto" and network.towers > 1 and devices % network.towers == 0)
+    try:
+        return make_mesh(network, found[:devices], split_towers=split)
+    except ValueError as error:
+        raise UserError(f"{error}: choose another number with --devices, or --placement single") from error
+
+
+def _pose_as(devices: int) -> None:
+    try:
+        jax.config.update("jax_num_cpu_devices", devices)
+    except RuntimeError:
+        pass  # JAX has started: whoever did that has chosen the number

@@ -1,0 +1,54 @@
+"""Errors of a network on a split of a data set."""
+
+from dataclasses import dataclass
+from functools import reduce
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from alexnet_jax.data.augment import Example
+from alexnet_jax.data.pipeline import evaluation_batches
+from alexnet_jax.data.records import Dataset
+from alexnet_jax.step import EvaluationStep, MeanImage, Scores, put_batch
+from alexnet_jax.tower import Params
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Fractions of images whose class is not the most probable, or not among the five most probable; mean loss, nats."""
+
+    top1_error: float
+    top5_error: float
+    loss: float
+    images: int
+
+
+def evaluate(
+    step: EvaluationStep,
+    params: Params,
+    mean: MeanImage,
+    mesh: Mesh,
+    dataset: Dataset,
+    split: str,
+    *,
+    image_size: int,
+    input_size: int,
+    batch_size: int,
+) -> Errors:
+    """Centre-crop errors over all images of a split (paper, section 2)."""
+    batches = evaluation_batches(dataset, split, image_size=image_size, input_size=input_size, batch_size=batch_size)
+    scores = [step(params, put_batch(padded(batch, batch_size), mesh), mean) for batch in batches]
+    total: Scores = reduce(lambda a, b: jax.tree.map(np.add, a, b), jax.device_get(scores))
+    images = float(total.images)
+    return Errors(float(total.top1_errors) / images, float(total.top5_errors) / images, float(total.loss) / images, int(images))
+
+
+def padded(batch: Example, size: int) -> Example:
+    """The batch, filled up to `size` with black images of class -1, which count nowhere."""
+    missing = size - len(batch.label)
+
+    def fill(values: np.ndarray, value: int) -> np.ndarray:
+        return np.concatenate([values, np.full((missing, *values.shape[1:]), value, values.dtype)])
+
+    return Example(fill(batch.image, 0), fill(batch.label, -1), fill(batch.color_shift, 0)) if missing else batch

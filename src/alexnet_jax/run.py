@@ -1,0 +1,92 @@
+"""The folder of a run: its configuration, its log, its result.
+
+    config.json    what was trained, on what, where
+    log.jsonl      a line for every tenth step {"step", "loss"} and for every epoch {"step", "epoch", "top1_error", …}
+    checkpoints/   the last two states
+    result.json    errors, speed and time, once it is finished
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from alexnet_jax.architectures import Network
+from alexnet_jax.data.records import Dataset
+from alexnet_jax.errors import UserError
+from alexnet_jax.experiment import Experiment
+
+
+class Run:
+    """A run's folder, new or begun before."""
+
+    def __init__(self, folder: Path, *, fresh: bool):
+        self.folder = folder
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write to {folder}: {error.strerror}") from error
+        self._log = None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the run came to, if it is finished."""
+        file = self.folder / "result.json"
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """Writes a JSON file of the folder, whole or not at all."""
+        partial = self.folder / f".{name}.partial"
+        partial.write_text(json.dumps(content, indent=1) + "\n")
+        partial.rename(self.folder / name)
+
+    def resume_log(self, step: int) -> None:
+        """Opens the log, without what was logged after `step`: those steps are about to be taken again."""
+        file = self.folder / "log.jsonl"
+        kept = [line for line in self.log_lines() if line["step"] <= step]
+        partial = file.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        partial.rename(file)
+        self._log = file.open("a")
+
+    def log(self, **values: Any) -> None:
+        assert self._log is not None
+        self._log.write(json.dumps(values) + "\n")
+        self._log.flush()
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """The log so far; a last line that was cut off is left out."""
+        file = self.folder / "log.jsonl"
+        lines = []
+        for line in file.read_text().splitlines() if file.is_file() else ():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+        return lines
+
+
+def configuration(experiment: Experiment, network: Network, dataset: Dataset) -> dict[str, Any]:
+    """All that decides the numbers of a run, as JSON."""
+    settings = {name: value for name, value in vars(experiment).items() if name not in ("network", "default_data", "augmentation")}
+    return {
+        "network": network.describe(),
+        **settings,
+        "augmentation": asdict(experiment.augmentation),
+        "data": {"path": str(dataset.path.resolve()), "splits": dataset.manifest.splits, "classes": dataset.manifest.classes},
+    }
+
+
+def run_folder(runs_dir: Path, name: str, dataset: Dataset, config: dict[str, Any]) -> Path:
+    """The same settings have the same folder, so that the same command goes on; more epochs are the same training, longer."""
+    decisive = {key: value for key, value in config.items() if key != "epochs"}
+    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:6]
+    return runs_dir / name / f"{dataset.path.name}-seed{config['seed']}-{digest}"

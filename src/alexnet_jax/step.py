@@ -1,0 +1,125 @@
+"""The training step and the evaluation step, each one jitted function over the mesh."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import lax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from alexnet_jax import placement
+from alexnet_jax.architectures import Network
+from alexnet_jax.data.augment import Example
+from alexnet_jax.tower import Params
+
+
+@struct.dataclass
+class TrainState:
+    """All that a step changes."""
+
+    step: Int[Array, ""]
+    params: Params
+    velocity: Any
+
+
+@struct.dataclass
+class Scores:
+    """Sums over the images of an evaluation batch; divide by `images`."""
+
+    loss: Float[Array, ""]
+    top1_errors: Float[Array, ""]
+    top5_errors: Float[Array, ""]
+    images: Float[Array, ""]
+
+
+MeanImage = Float[Array, "size size 3"]
+TrainStep = Callable[[TrainState, Example, MeanImage], tuple[TrainState, Float[Array, ""]]]
+EvaluationStep = Callable[[Params, Example, MeanImage], Scores]
+
+
+def initial_state(network: Network, mesh: Mesh, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """Parameters as the network's layers start them, at rest."""
+    params = placement.init(network, mesh, jax.random.key(seed))
+
+    def at_rest(params: Params) -> TrainState:
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    shardings = state_shardings(mesh, jax.eval_shape(at_rest, params))
+    return jax.jit(at_rest, out_shardings=shardings)(params)
+
+
+def state_shardings(mesh: Mesh, state: TrainState) -> TrainState:
+    """Where each array of the state lies: those of layers with their tower, counters everywhere."""
+    return jax.tree.map(lambda x: placement.parameter_sharding(mesh) if x.ndim else placement.replicated(mesh), state)
+
+
+def make_train_step(
+    network: Network, mesh: Mesh, optimizer: optax.GradientTransformation, *, seed: int, color_divisor: float = 1.0
+) -> TrainStep:
+    """A jitted `(state, batch, mean image) -> (state, loss)`. The state passed in is given up: its memory is used again.
+
+    Dropout's masks follow from the seed, the step, and an image's place in the batch.
+    """
+    forward = placement.forward(network, mesh)
+
+    def train_step(state: TrainState, batch: Example, mean: MeanImage) -> tuple[TrainState, Float[Array, ""]]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        keys = lax.with_sharding_constraint(jax.random.split(key, len(batch.label)), placement.batch_sharding(mesh))
+        images = normalize(batch, mean) / color_divisor
+
+        def mean_loss(params: Params) -> Float[Array, ""]:
+            return cross_entropy(forward(params, images, keys), batch.label).mean()
+
+        loss, gradients = jax.value_and_grad(mean_loss)(state.params)
+        updates, velocity = optimizer.update(gradients, state.velocity, state.params)
+        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), velocity), loss
+
+    state = jax.eval_shape(partial(initial_state, network, mesh, optimizer, seed))
+    out = (state_shardings(mesh, state), placement.replicated(mesh))
+    return jax.jit(train_step, donate_argnums=0, out_shardings=out)
+
+
+def make_evaluation_step(network: Network, mesh: Mesh) -> EvaluationStep:
+    """A jitted `(params, batch, mean image) -> sums`. Images whose label is negative are padding and count nowhere."""
+    forward = placement.forward(network, mesh)
+    best = min(5, network.classes)
+
+    def evaluation_step(params: Params, batch: Example, mean: MeanImage) -> Scores:
+        real = batch.label >= 0
+        label = jnp.where(real, batch.label, 0)
+        logits = forward(params, normalize(batch, mean), None)
+        hits = lax.top_k(logits, best)[1] == label[:, None]
+        return Scores(
+            loss=(cross_entropy(logits, label) * real).sum(),
+            top1_errors=(~hits[:, 0] & real).sum().astype(jnp.float32),
+            top5_errors=(~hits.any(axis=1) & real).sum().astype(jnp.float32),
+            images=real.sum().astype(jnp.float32),
+        )
+
+    return jax.jit(evaluation_step)
+
+
+def normalize(batch: Example, mean: MeanImage) -> Float[Array, "batch size size 3"]:
+    """Pixels minus their mean plus the colour shift, grey levels: what the first layer reads."""
+    return batch.image.astype(jnp.float32) - mean + batch.color_shift[:, None, None, :]
+
+
+def cross_entropy(logits: Float[Array, "batch classes"], label: Int[Array, "batch"]) -> Float[Array, "batch"]:
+    """-log of the softmax at the label, nats.
+
+    Written with sums over the classes, which the towers share, so that devices exchange a few numbers an image and never
+    the logits.
+    """
+    logits = logits.astype(jnp.float32)
+    chosen = (logits * jax.nn.one_hot(label, logits.shape[-1])).sum(axis=-1)
+    return jax.nn.logsumexp(logits, axis=-1) - chosen
+
+
+def put_batch(batch: Example, mesh: Mesh) -> Example:
+    """A batch of NumPy arrays on the devices, divided among those along the data axis."""
+    return jax.device_put(batch, placement.batch_sharding(mesh))
