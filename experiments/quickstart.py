@@ -14,7 +14,7 @@ EXPERIMENT = Experiment(
     network=QUICKSTART,
     default_data="embedded",
     epochs=24,
-    batch_size=64,
-    learning_rate=0.01,
+    batch_size=32,
+    learning_rate=0.004,
     augmentation=Augmentation(image_size=128),
 )

@@ -121,7 +121,8 @@ SIXTH_CONV = Network(
 )  # fmt: skip
 
 # The two towers made small, for a CPU and minutes: a quarter of the pixels, a fraction of the kernels. The weights of a
-# layer with fewer inputs start larger, or the signal would fade on its way up.
+# layer with fewer inputs start larger, or the signal would fade on its way up. So few units can spare a fifth of themselves,
+# not half.
 QUICKSTART = Network(
     name="quickstart",
     input_size=112,
@@ -131,8 +132,8 @@ QUICKSTART = Network(
         Conv(96, name="conv3", kernel=3, padding=(1, 1), reads="all", std=0.06), ReLU(),
         Conv(96, name="conv4", kernel=3, padding=(1, 1), std=0.07), ReLU(),
         Conv(64, name="conv5", kernel=3, padding=(1, 1), std=0.07), ReLU(), MaxPool(3, 2),
-        Dense(256, name="fc6", reads="all", std=0.05), ReLU(), Dropout(0.5),
-        Dense(256, name="fc7", reads="all", std=0.09), ReLU(), Dropout(0.5),
+        Dense(256, name="fc6", reads="all", std=0.05), ReLU(), Dropout(0.8),
+        Dense(256, name="fc7", reads="all", std=0.09), ReLU(), Dropout(0.8),
         Dense(10, name="fc8", reads="all"),
     ),
 )  # fmt: skip

@@ -38,8 +38,9 @@ def evaluate(
 ) -> Errors:
     """Centre-crop errors over all images of a split (paper, section 2)."""
     batches = evaluation_batches(dataset, split, image_size=image_size, input_size=input_size, batch_size=batch_size)
-    scores = [step(params, put_batch(padded(batch, batch_size), mesh), mean) for batch in batches]
-    total: Scores = reduce(lambda a, b: jax.tree.map(np.add, a, b), jax.device_get(scores))
+    # Each batch is waited for: several at once on CPU devices can take all threads and wait for one another for ever.
+    scores = [jax.device_get(step(params, put_batch(padded(batch, batch_size), mesh), mean)) for batch in batches]
+    total: Scores = reduce(lambda a, b: jax.tree.map(np.add, a, b), scores)
     images = float(total.images)
     return Errors(float(total.top1_errors) / images, float(total.top5_errors) / images, float(total.loss) / images, int(images))
 

@@ -19,7 +19,8 @@ from alexnet_jax.per_tower import once_per_tower
 TOWER = "tower"
 """Name of the axis along which the towers lie, whether a mesh of devices or `vmap` provides it."""
 
-Activations = Float[Array, "batch height width channels"] | Float[Array, "batch features"]
+Activations = Float[Array, "batch ..."]
+"""[batch, height, width, channels] between convolutions, [batch, features] after them."""
 Keys = Key[Array, "batch"]
 
 

@@ -4,7 +4,7 @@ On one device the towers are an axis that `vmap` adds. For a convolution it woul
 which XLA runs 5 to 7 times slower on a CPU than the two apart.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ def _looped(function: Callable) -> Callable:
     looped = custom_vmap(function)
 
     @looped.def_vmap
-    def rule(towers: int, per_tower: tuple[bool, ...], *args: Array):
+    def rule(towers: int, per_tower: Sequence[bool], *args: Array):
         results = [
             function(*(arg[tower] if own else arg for arg, own in zip(args, per_tower, strict=True))) for tower in range(towers)
         ]

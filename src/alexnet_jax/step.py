@@ -20,21 +20,27 @@ from alexnet_jax.tower import Params
 
 @struct.dataclass
 class TrainState:
-    """All that a step changes."""
+    """All that a step changes: arrays, or in their place shapes or shardings.
 
-    step: Int[Array, ""]
-    params: Params
+    Attributes:
+      step: steps taken, int32 [].
+      params: of the network, as `tower.Params` says.
+      velocity: state of the optimizer.
+    """
+
+    step: Any
+    params: Any
     velocity: Any
 
 
 @struct.dataclass
 class Scores:
-    """Sums over the images of an evaluation batch; divide by `images`."""
+    """Sums over the images of an evaluation batch, each float32 []; divide by `images`."""
 
-    loss: Float[Array, ""]
-    top1_errors: Float[Array, ""]
-    top5_errors: Float[Array, ""]
-    images: Float[Array, ""]
+    loss: Any
+    top1_errors: Any
+    top5_errors: Any
+    images: Any
 
 
 MeanImage = Float[Array, "size size 3"]

@@ -1,6 +1,6 @@
 """Ten classes of pictures drawn by code, for machines that have no data set.
 
-An object has one of five shapes and one of two textures, and both make the class. Its colours, place, size and turn are
+An object has one of five shapes and one of five textures, and it takes both to tell the class. Its colours, place, size and turn are
 drawn at random, as are the backdrop, the clutter, the light that falls across the scene and the colour of that light: a
 network has to see form, and the paper's crops, mirroring and colour shifts are of use.
 """
@@ -28,17 +28,21 @@ Field = Callable[[Plane, Plane], Plane]
 # Signed distance to the edge, about 1 at the middle, negative outside; u and v are coordinates in units of the radius.
 SHAPES: dict[str, Field] = {
     "disc": lambda u, v: 1 - np.hypot(u, v),
+    "triangle": lambda u, v: 0.55 - np.maximum(v, 0.866 * np.abs(u) - 0.5 * v),
     "ring": lambda u, v: 0.3 - np.abs(np.hypot(u, v) - 0.7),
     "square": lambda u, v: 0.85 - np.maximum(np.abs(u), np.abs(v)),
-    "triangle": lambda u, v: 0.55 - np.maximum(v, 0.866 * np.abs(u) - 0.5 * v),
     "star": lambda u, v: 0.62 + 0.35 * np.cos(5 * np.arctan2(v, u)) - np.hypot(u, v),
 }
 # Which of the object's two colours a place has: positive the one, negative the other.
 TEXTURES: dict[str, Field] = {
     "striped": lambda u, v: np.sin(9 * u),
-    "dotted": lambda u, v: np.sin(9 * u) * np.sin(9 * v) - 0.2,
+    "dotted": lambda u, v: np.sin(9 * u) * np.sin(9 * v) - 0.4,
+    "checked": lambda u, v: 3 * np.sin(6 * u) * np.sin(6 * v),
+    "rippled": lambda u, v: np.sin(14 * np.hypot(u, v)),
+    "plain": lambda u, v: np.ones_like(u),
 }
-CLASSES = [f"{texture} {shape}" for shape in SHAPES for texture in TEXTURES]
+# Each shape comes in two textures and each texture in two shapes, so neither alone tells the class.
+CLASSES = [f"{list(TEXTURES)[(i + j) % 5]} {shape}" for i, shape in enumerate(SHAPES) for j in (0, 1)]
 
 
 def embedded_dataset(data_dir: Path) -> Dataset:
@@ -66,12 +70,12 @@ def draw(name: str, rng: np.random.Generator) -> Pixels:
     texture, shape = name.split()
     rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
     picture = _backdrop(rows, columns, rng)
-    for _ in range(rng.integers(3, 8)):
+    for _ in range(rng.integers(1, 5)):
         _paint_clutter(picture, rows, columns, rng)
-    radius = rng.uniform(50, 90)
-    middle = rng.uniform(0.75 * radius, SIZE - 0.75 * radius, size=2)
+    radius = rng.uniform(60, 95)
+    middle = rng.uniform(0.85 * radius, SIZE - 0.85 * radius, size=2)
     _paint_object(picture, SHAPES[shape], TEXTURES[texture], middle, radius, rng)
-    for _ in range(rng.integers(0, 3)):
+    for _ in range(rng.integers(0, 2)):
         _paint_clutter(picture, rows, columns, rng)
     picture *= _light(rows, columns, rng)[..., None]
     picture *= rng.uniform(0.6, 1.1, size=3).astype(np.float32)
@@ -85,7 +89,7 @@ def _color(rng: np.random.Generator) -> Float[np.ndarray, "3"]:
 
 def _backdrop(rows: Plane, columns: Plane, rng: np.random.Generator) -> Float[np.ndarray, "height width 3"]:
     """One colour that turns into another, in waves."""
-    angle, waves, phase = rng.uniform(0, 2 * math.pi), rng.uniform(0.5, 6), rng.uniform(0, 2 * math.pi)
+    angle, waves, phase = rng.uniform(0, 2 * math.pi), rng.uniform(0.2, 2), rng.uniform(0, 2 * math.pi)
     along = (rows * math.sin(angle) + columns * math.cos(angle)) * (2 * math.pi * waves / SIZE)
     share = (0.5 + 0.5 * np.sin(along + phase))[..., None]
     return share * _color(rng) + (1 - share) * _color(rng)
@@ -122,7 +126,7 @@ def _paint_object(
     box = _box(middle, 1.25 * radius)  # a square's corners reach so far
     rows, columns = np.mgrid[box].astype(np.float32)
     rows, columns = (rows - middle[0]) / radius, (columns - middle[1]) / radius
-    inside = shape(*_turned(rows, columns, rng.uniform(0, 2 * math.pi))) * radius
+    inside = shape(*_turned(rows, columns, rng.uniform(-0.4, 0.4))) * radius
     light = texture(*_turned(rows, columns, rng.uniform(0, 2 * math.pi))) * radius / 9
     dark_color, light_color = 0.45 * _color(rng), 128 + 0.5 * _color(rng)
     if rng.integers(2):

@@ -1,0 +1,47 @@
+# Every target sets up what it needs: .venv is made on first use and again when pyproject.toml changes.
+
+EXP ?= quickstart
+PYTHON ?= python3
+ifeq ($(OS),Windows_NT)
+$(error Use WSL: JAX has no GPU support on Windows itself)
+endif
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+# One extra, by the driver at hand: its CUDA version is what nvidia-smi prints on its last header line.
+CUDA := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/\1/p')
+comma := ,
+EXTRAS := dev$(if $(CUDA),$(comma)$(if $(filter 13 14 15,$(CUDA)),cuda13,cuda12))
+
+
+.PHONY: help setup train test lint parity clean
+
+help: ## What there is to do
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+setup: $(VENV)/installed ## Make .venv
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) ($(EXTRAS)): a minute or two, once"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	@echo '$(EXTRAS)' > $@
+
+train: setup ## Train EXP, a file of experiments/ [DATA=folder ARGS="--epochs 10 …"]
+	@$(RUN) -m alexnet_jax train $(EXP) $(if $(DATA),--data '$(DATA)') $(ARGS)
+
+test: setup ## Pass the tests
+	@$(RUN) -m pytest -m 'not slow' $(ARGS)
+
+parity: setup ## Compare with PyTorch, which is installed first
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),parity]'
+	@$(RUN) -m pytest tests/parity $(ARGS)
+
+lint: setup ## Style and types
+	@$(RUN) -m ruff check
+	@$(RUN) -m ruff format --check
+	@$(RUN) -m pyright
+
+clean: ## Delete .venv; data/ and runs/ stay
+	rm -rf $(VENV)

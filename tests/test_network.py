@@ -1,0 +1,80 @@
+import jax
+import numpy as np
+import pytest
+from alexnet_jax import NETWORKS, ONE_GPU, SIXTH_CONV, SOURCE_145, TWO_TOWER, placement
+from alexnet_jax.architectures import Network
+from alexnet_jax.layers import Conv, ReLU, Weighted
+from alexnet_jax.summary import summarize
+
+from tests.conftest import mesh_of
+from tests.numpy_network import tiny_logits
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["one device", "two devices"])
+def test_logits_equal_a_numpy_transcription(tiny, rng, split):
+    mesh = mesh_of(tiny, 1, split=split)
+    params = placement.init(tiny, mesh, jax.random.key(1))
+    images = rng.normal(0, 50, (3, 29, 29, 3)).astype(np.float32)
+    ours = jax.jit(placement.forward(tiny, mesh))(params, images, None)
+    expected = tiny_logits(jax.device_get(params), images.astype(np.float64))
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("network", "parameters", "neurons", "macs"),
+    [
+        (TWO_TOWER, 60_965_224, 659_272, 724_406_816),
+        (SOURCE_145, 60_965_224, 659_272, 724_406_816),
+        (ONE_GPU, 59_798_312, None, None),
+        (SIXTH_CONV, 61_555_304, None, None),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_totals_are_those_of_the_paper(network, parameters, neurons, macs):
+    rows = summarize(network)
+    assert sum(row.parameters for row in rows) == parameters
+    assert neurons is None or sum(row.neurons for row in rows) == neurons
+    assert macs is None or sum(row.macs for row in rows) == macs
+
+
+def test_shapes_are_those_of_figure_2():
+    shapes = {row.name: row.shape for row in summarize(TWO_TOWER)}
+    assert shapes["conv1"] == (55, 55, 96)
+    assert shapes["conv1/pool"] == (27, 27, 96)
+    assert shapes["conv2"] == (27, 27, 256)
+    assert shapes["conv3"] == (13, 13, 384)
+    assert shapes["conv5/pool"] == (6, 6, 256)
+    assert shapes["fc8"] == (1000,)
+
+
+def test_only_the_papers_layers_read_both_towers():
+    reads_all = [name for name, layer in TWO_TOWER.named_layers.items() if layer.reads == "all"]
+    assert reads_all == ["conv3", "fc6", "fc7", "fc8"]
+
+
+@pytest.mark.parametrize("network", [SOURCE_145, NETWORKS["quickstart"]], ids=lambda network: network.name)
+def test_initial_weights_are_the_layers(network):
+    network = network.with_classes(10)
+    params = placement.init(network, mesh_of(network, 1, split=False), jax.random.key(0))
+    for name, layer in network.named_layers.items():
+        if isinstance(layer, Weighted):
+            kernel = np.asarray(params[name]["kernel"])
+            assert kernel.mean() == pytest.approx(0, abs=5 * layer.std / kernel.size**0.5)
+            assert kernel.std() == pytest.approx(layer.std, rel=5 / kernel.size**0.5)
+            assert (np.asarray(params[name]["bias"]) == layer.bias).all()
+            assert not np.array_equal(kernel[0], kernel[1]), "the towers start alike"
+
+
+def test_prose_and_source_differ_where_facts_say():
+    prose, source = TWO_TOWER.named_layers, SOURCE_145.named_layers
+    assert all(layer.std == 0.01 for layer in prose.values() if isinstance(layer, Weighted))
+    assert {name for name, layer in source.items() if isinstance(layer, Weighted) and layer.std == 0.03} == {"conv3", "conv4", "conv5"}
+    assert list(source)[1:4] == ["conv1/norm", "conv1/pool", "conv1/relu"]
+    assert source["conv1/norm"].alpha == pytest.approx(prose["conv1/norm"].alpha / 5)
+    assert "conv2/same_map_norm" in source
+
+
+def test_two_layers_of_one_name_are_refused():
+    network = Network(name="twice", layers=(Conv(2, name="conv1"), ReLU(), ReLU()))
+    with pytest.raises(ValueError, match="two layers called conv1/relu"):
+        _ = network.named_layers
