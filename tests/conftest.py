@@ -1,8 +1,10 @@
 """Four CPU devices: two towers, twice. Shapes and types of every call are checked against the signatures."""
 
+import tempfile
+
 from jaxtyping import install_import_hook
 
-with install_import_hook(["alexnet_jax", "alexnet_kernels"], "beartype.beartype"):
+with install_import_hook("alexnet_jax", "beartype.beartype"):
     from alexnet_jax import devices
 
     devices.pose_as(4)
@@ -15,6 +17,12 @@ import pytest
 from alexnet_jax.architectures import Network
 from alexnet_jax.layers import Conv, Dense, Dropout, LocalResponseNorm, MaxPool, ReLU
 from jax.sharding import Mesh
+
+jax.devices()  # four from here on, whatever a test asks for
+
+# Many tests compile the same step.
+jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 TINY = Network(
     name="tiny",

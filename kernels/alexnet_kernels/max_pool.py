@@ -1,7 +1,7 @@
 """Overlapping max-pooling (paper, section 3.4)."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax import Array
 
 from alexnet_kernels import reference, xla
 from alexnet_kernels.choice import Implementation, choose
@@ -10,12 +10,12 @@ _IMPLEMENTATIONS = {"xla": xla.max_pool, "reference": reference.max_pool}
 
 
 def max_pool(
-    x: Float[Array, "*batch height width channels"],
+    x: Array,
     window: int = 3,
     stride: int = 2,
     *,
     implementation: Implementation | None = None,
-) -> Float[Array, "*batch pooled_height pooled_width channels"]:
+) -> Array:
     """The largest activity of each `window` x `window` square, `stride` pixels apart.
 
     There are `ceil((size - window) / stride) + 1` squares along an axis, as in the original code: the last may overrun the
@@ -26,6 +26,9 @@ def max_pool(
       window: side of the square, pixels; larger than `stride` is what the paper calls overlapping.
       stride: pixels between squares.
       implementation: None takes the best for the device.
+
+    Returns:
+      `[..., pooled height, pooled width, channels]`.
 
     Raises:
       ValueError: for integer input, a window larger than the image, a stride under 1 or wider than the window, or an

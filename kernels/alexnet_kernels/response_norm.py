@@ -1,7 +1,7 @@
 """Local response normalization (paper, section 3.3)."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax import Array
 
 from alexnet_kernels import reference, xla
 from alexnet_kernels.choice import Implementation, choose
@@ -10,7 +10,7 @@ _IMPLEMENTATIONS = {"xla": xla.response_norm, "reference": reference.response_no
 
 
 def response_norm(
-    x: Float[Array, "*batch height width channels"],
+    x: Array,
     *,
     size: int = 5,
     k: float = 2.0,
@@ -18,7 +18,7 @@ def response_norm(
     beta: float = 0.75,
     axes: tuple[int, ...] = (-1,),
     implementation: Implementation | None = None,
-) -> Float[Array, "*batch height width channels"]:
+) -> Array:
     """Divides each activity by a power of the squared activities around it.
 
         y[i] = x[i] / (k + alpha * sum_{j in window of `size` around i} x[j]**2) ** beta

@@ -65,7 +65,7 @@ class TrainingProgress:
     def _time_left(self) -> str:
         if not self.images_per_second:
             return ""
-        seconds = round((self._steps - self._step) * self._batch_size / self.images_per_second)
+        seconds = (self._steps - self._step) * self._batch_size / self.images_per_second
         return f"{duration(seconds)} left"
 
 

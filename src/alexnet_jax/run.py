@@ -30,7 +30,6 @@ class Run:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to {folder}: {error.strerror}") from error
-        self._log = None
 
     @property
     def checkpoints(self) -> Path:
@@ -49,18 +48,16 @@ class Run:
         partial.rename(self.folder / name)
 
     def resume_log(self, step: int) -> None:
-        """Opens the log, without what was logged after `step`: those steps are about to be taken again."""
+        """Cuts off what was logged after `step`: those steps are about to be taken again."""
         file = self.folder / "log.jsonl"
         kept = [line for line in self.log_lines() if line["step"] <= step]
         partial = file.with_suffix(".partial")
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
         partial.rename(file)
-        self._log = file.open("a")
 
     def log(self, **values: Any) -> None:
-        assert self._log is not None
-        self._log.write(json.dumps(values) + "\n")
-        self._log.flush()
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(values) + "\n")
 
     def log_lines(self) -> list[dict[str, Any]]:
         """The log so far; a last line that was cut off is left out."""

@@ -1,0 +1,69 @@
+"""The paper's network in PyTorch, with grouped convolutions: written from the paper and the 2012 code, not from ours."""
+
+import torch
+import torch.nn.functional as F
+
+GROUPS = {"conv1": 1, "conv2": 2, "conv3": 1, "conv4": 2, "conv5": 2}
+
+
+def weights(params, dtype):
+    """Our towers' parameters in PyTorch's layouts: output channels of tower 0 first, OIHW, (channel, row, column) flattened."""
+    out = {}
+    for layer, p in params.items():
+        kernel = torch.cat([torch.tensor(tower, dtype=dtype) for tower in p["kernel"]], -1)
+        if layer.startswith("conv"):
+            kernel = kernel.permute(3, 2, 0, 1)
+        elif layer == "fc6":
+            kernel = kernel.reshape(6, 6, 256, -1).permute(3, 2, 0, 1).reshape(-1, 9216)
+        else:
+            kernel = kernel.T
+        out[layer] = (
+            kernel.contiguous().requires_grad_(),
+            torch.cat([torch.tensor(tower, dtype=dtype) for tower in p["bias"]]).requires_grad_(),
+        )
+    return out
+
+
+def conv(w, name, x, **kwargs):
+    return F.conv2d(x, *w[name], groups=GROUPS[name], **kwargs)
+
+
+def norm(x, alpha):
+    """Across the 5 nearest maps of the same tower; PyTorch divides alpha by 5 and does not know of towers."""
+    return torch.cat([F.local_response_norm(half, 5, alpha=alpha, beta=0.75, k=2.0) for half in x.chunk(2, 1)], 1)
+
+
+def same_map_norm(x):
+    """rnorm of the code: scale 0.001 / 25 on the sum of squares over 5x5, which is 0.001 times their mean with zeros outside."""
+    return x * (1 + 0.001 * F.avg_pool2d(x * x, 5, stride=1, padding=2, count_include_pad=True)) ** -0.75
+
+
+def pool(x):
+    return F.max_pool2d(x, 3, 2)
+
+
+def head(w, x):
+    """Dropout is off: at test every unit counts half."""
+    x = 0.5 * F.relu(F.linear(x.flatten(1), *w["fc6"]))
+    x = 0.5 * F.relu(F.linear(x, *w["fc7"]))
+    return F.linear(x, *w["fc8"])
+
+
+def two_tower(w, images):
+    x = F.pad(images, (0, 3, 0, 3))
+    x = pool(norm(F.relu(conv(w, "conv1", x, stride=4)), 5e-4))
+    x = pool(norm(F.relu(conv(w, "conv2", x, padding=2)), 5e-4))
+    x = F.relu(conv(w, "conv3", x, padding=1))
+    x = F.relu(conv(w, "conv4", x, padding=1))
+    x = pool(F.relu(conv(w, "conv5", x, padding=1)))
+    return head(w, x)
+
+
+def source_145(w, images):
+    x = F.pad(images, (0, 3, 0, 3))
+    x = F.relu(pool(norm(conv(w, "conv1", x, stride=4), 1e-4)))
+    x = pool(same_map_norm(norm(F.relu(conv(w, "conv2", x, padding=2)), 1e-4)))
+    x = F.relu(conv(w, "conv3", x, padding=1))
+    x = F.relu(conv(w, "conv4", x, padding=1))
+    x = F.relu(pool(conv(w, "conv5", x, padding=1)))
+    return head(w, x)

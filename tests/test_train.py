@@ -1,0 +1,234 @@
+"""Whole runs, small: from a folder of images to a result, stopped and gone on with, and with bad input."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import alexnet_jax.__main__ as cli
+import alexnet_jax.train
+import numpy as np
+import pytest
+from alexnet_jax.data.augment import Augmentation
+from alexnet_jax.errors import UserError
+from alexnet_jax.experiment import Experiment, load_experiment
+from alexnet_jax.run import Run
+from alexnet_jax.train import Options, train
+from PIL import Image
+
+from tests.conftest import TINY
+
+TINY_EXPERIMENT = Experiment(TINY, epochs=3, batch_size=8, learning_rate=0.002, augmentation=Augmentation(image_size=32))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Two classes that a few steps can tell apart: one is bright above, the other below."""
+    root = tmp_path_factory.mktemp("photos") / "photos"
+    rng = np.random.default_rng(0)
+    for split, images in (("train", 40), ("validation", 11)):
+        for name in ("above", "below"):
+            (root / split / name).mkdir(parents=True)
+            for i in range(images):
+                pixels = rng.integers(0, 100, (64, 64, 3))
+                pixels[slice(0, 32) if name == "above" else slice(32, 64)] += 120
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{i}.jpg")
+    return root
+
+
+@pytest.fixture
+def options(photos, tmp_path):
+    return Options(data=str(photos), data_dir=photos.parent / "data", runs_dir=tmp_path / "runs", devices=2)
+
+
+@pytest.fixture(autouse=True)
+def log_every_step(monkeypatch):
+    monkeypatch.setattr(alexnet_jax.train, "LOG_EVERY", 1)
+
+
+def log(folder):
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
+
+
+def test_a_run_learns_and_leaves_all_that_is_promised(options):
+    folder = train("tiny", replace(TINY_EXPERIMENT, epochs=6), options)
+    result = json.loads((folder / "result.json").read_text())
+    assert result["top1_error"] < 0.2
+    assert result["top5_error"] == 0
+    assert result["images"] == 22, "padding of the last batch counts nowhere"
+    assert result["steps"] == 60
+    assert result["images_per_second"] > 0
+    assert {file.name for file in folder.iterdir()} == {
+        "config.json", "log.jsonl", "checkpoints", "result.json", "curves.png", "kernels.png",
+    }  # fmt: skip
+    for picture in ("curves.png", "kernels.png"):
+        assert Image.open(folder / picture).width > 50
+
+
+class Stop:
+    """Stands in for Ctrl-C after a number of steps."""
+
+    def __init__(self, step):
+        self._left = step
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    @property
+    def asked(self):
+        self._left -= 1
+        return self._left in (0, -1)  # it is asked for twice in a step
+
+
+def test_stopping_changes_nothing(options, monkeypatch):
+    whole = train("tiny", TINY_EXPERIMENT, options)
+    pieces = replace(options, runs_dir=options.runs_dir.parent / "pieces")
+    for stop_at in (14, 13):
+        monkeypatch.setattr(alexnet_jax.train, "Interrupt", lambda n=stop_at: Stop(n))
+        folder = train("tiny", TINY_EXPERIMENT, pieces)
+        assert not (folder / "result.json").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(alexnet_jax.train, "LOG_EVERY", 1)
+    assert train("tiny", TINY_EXPERIMENT, pieces) == folder
+    assert log(folder) == log(whole)
+    assert [line["step"] for line in log(whole) if "epoch" not in line] == list(range(1, 31))
+
+
+def test_a_finished_run_is_not_repeated_but_prolonged(options, capsys):
+    folder = train("tiny", TINY_EXPERIMENT, options)
+    before = log(folder)
+    assert train("tiny", TINY_EXPERIMENT, options) == folder
+    assert "is finished" in capsys.readouterr().err
+    assert train("tiny", replace(TINY_EXPERIMENT, epochs=4), options) == folder
+    assert log(folder)[: len(before)] == before
+    assert log(folder)[-1]["epoch"] == 4
+
+
+def test_one_device_reads_what_two_have_written(options):
+    folder = train("tiny", TINY_EXPERIMENT, replace(options, placement="split"))
+    again = train("tiny", replace(TINY_EXPERIMENT, epochs=4), replace(options, placement="single", devices=1))
+    assert again == folder
+    assert log(folder)[-1]["epoch"] == 4
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(options, capsys):
+    folder = train("tiny", TINY_EXPERIMENT, replace(options, checkpoint_seconds=0.0))
+    steps = sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
+    assert len(steps) == 2
+    for file in (folder / "checkpoints" / str(steps[-1])).rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    train("tiny", replace(TINY_EXPERIMENT, epochs=4), options)
+    said = capsys.readouterr().err
+    assert f"the checkpoint of step {steps[-1]} cannot be read" in said
+    assert f"from step {steps[-2]}" in said
+
+
+def refused(message, experiment, options):
+    with pytest.raises(UserError, match=message):
+        train("tiny", experiment, options)
+
+
+def test_a_checkpoint_of_another_network_is_refused(options):
+    folder = train("tiny", replace(TINY_EXPERIMENT, epochs=1), options)
+    layers = (*TINY.layers[:-3], TINY.layers[-1])
+    other = replace(TINY_EXPERIMENT, network=replace(TINY, layers=layers))
+    refused("a checkpoint of another network", other, replace(options, run=folder))
+
+
+def test_a_batch_that_devices_cannot_share_is_refused(options):
+    refused("batch of 9 images cannot be divided among 2", replace(TINY_EXPERIMENT, batch_size=9), replace(options, devices=4))
+
+
+def test_images_too_small_for_the_network_are_refused(options):
+    augmentation = Augmentation(image_size=16)
+    refused("images of 16 pixels are too small", replace(TINY_EXPERIMENT, augmentation=augmentation), options)
+
+
+def test_a_loss_that_explodes_is_named_by_its_step(options):
+    refused(r"the loss is (nan|inf) at step \d+: choose a lower --learning-rate", replace(TINY_EXPERIMENT, learning_rate=1e30), options)
+
+
+def test_a_full_disk_is_said(options, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("alexnet_jax.checkpoint.shutil.disk_usage", lambda _: usage)
+    refused("no room for a checkpoint", TINY_EXPERIMENT, options)
+
+
+def test_more_devices_than_there_are_is_refused(options):
+    refused("64 devices are asked for", TINY_EXPERIMENT, replace(options, devices=64))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "name an experiment: .*quickstart"),
+        (["train", "alexnet"], "no experiment 'alexnet'; there are: .*source_145.*two_tower"),
+        (["train", "quickstart", "--data", "/nowhere"], "there is no data set '/nowhere'"),
+        (["prepare", "--from", "/nowhere", "--to", "/tmp/never"], "/nowhere is not a folder"),
+        (["summary", "vgg"], "name a network: .*two_tower"),
+        (["evalute"], "there is no command 'evalute'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_get_one_line_and_an_exit_code(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["alexnet_jax", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    said = capsys.readouterr().err
+    assert exit_.value.code == 1
+    assert said.count("\n") == 1
+    assert re.search(message, said)
+
+
+def test_the_summary_is_printed(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["alexnet_jax", "summary", "two_tower"])
+    cli.main()
+    said = capsys.readouterr().out
+    assert all(total in said for total in ("60,965,224", "659,272", "724,406,816"))
+
+
+@pytest.mark.parametrize("name", ["quickstart", "two_tower", "source_145", "one_gpu", "sixth_conv"])
+def test_every_experiment_loads(name):
+    experiment = load_experiment(name)
+    assert experiment.network.name == name
+    assert experiment.augmentation.image_size >= experiment.network.input_size
+
+
+def test_the_log_survives_a_cut_off_line(tmp_path):
+    run = Run(tmp_path / "run", fresh=False)
+    (run.folder / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n{"step": 3, "lo')
+    run.resume_log(1)
+    run.log(step=2, loss=1.0)
+    assert [line["loss"] for line in run.log_lines()] == [2.0, 1.0]
+
+
+@pytest.mark.slow
+def test_control_c_saves_and_the_same_command_goes_on(photos, tmp_path):
+    """The command line, in a process of its own."""
+    command = [
+        sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--data", str(photos), "--data-dir", str(tmp_path / "data"),
+        "--runs-dir", str(tmp_path / "runs"), "--batch-size", "16", "--epochs", "40",
+    ]  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PJRT_NPROC")}
+    root = Path(__file__).parents[1]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root, env=environment)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch 2/"):
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "stopped at step" in err
+    stopped = json.loads(subprocess.run([*command, "--epochs", "3"], capture_output=True, text=True, cwd=root, env=environment, check=True)
+                         .stdout and (Path(out.strip()) / "result.json").read_text())  # fmt: skip
+    assert stopped["steps"] == 15
