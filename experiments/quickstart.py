@@ -13,8 +13,9 @@ from alexnet_jax.experiment import Experiment
 EXPERIMENT = Experiment(
     network=QUICKSTART,
     default_data="embedded",
-    epochs=24,
+    epochs=28,
     batch_size=32,
     learning_rate=0.004,
+    rate_cuts=(22,),
     augmentation=Augmentation(image_size=128),
 )

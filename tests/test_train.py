@@ -67,7 +67,8 @@ def test_a_run_learns_and_leaves_all_that_is_promised(options):
         "config.json", "log.jsonl", "checkpoints", "result.json", "curves.png", "kernels.png",
     }  # fmt: skip
     for picture in ("curves.png", "kernels.png"):
-        assert Image.open(folder / picture).width > 50
+        with Image.open(folder / picture) as image:
+            assert image.width > 50
 
 
 class Stop:

@@ -20,7 +20,8 @@ class Experiment:
       default_data: data set when none is asked for: a name under the data folder.
       epochs: cycles through the training set.
       batch_size: images in a step, all devices together.
-      learning_rate: of the update rule.
+      learning_rate: of the update rule, at the start.
+      rate_cuts: epochs after which the rate is divided by ten; the default is what the log of the original net 145 says.
       momentum: of the update rule.
       weight_decay: of the update rule, on weights.
       bias_rate: learning rate of biases, as a multiple of that of weights.
@@ -33,6 +34,7 @@ class Experiment:
     epochs: int = 90
     batch_size: int = 128
     learning_rate: float = 0.01
+    rate_cuts: tuple[int, ...] = (25, 51, 79)
     momentum: float = 0.9
     weight_decay: float = 0.0005
     bias_rate: float = 1.0

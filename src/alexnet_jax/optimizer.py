@@ -1,5 +1,6 @@
 """The paper's update rule (section 5) as an optax chain."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -33,6 +34,11 @@ def paper_update(
         optax.masked(optax.scale(bias_rate), lambda params: _is_bias(params, True)),
         optax.trace(decay=momentum),
     )
+
+
+def stepwise_rate(start: float, cuts: Sequence[int], steps_per_epoch: int) -> optax.Schedule:
+    """A rate that is divided by ten after each epoch of `cuts`, as the paper's was by hand, three times (section 5)."""
+    return optax.piecewise_constant_schedule(start, {epoch * steps_per_epoch: 0.1 for epoch in cuts})
 
 
 def _is_bias(params: Any, answer: bool) -> Any:

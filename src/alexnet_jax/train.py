@@ -21,7 +21,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.evaluate import Errors, evaluate
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.inspect.pictures import draw_curves, draw_kernels
-from alexnet_jax.optimizer import paper_update
+from alexnet_jax.optimizer import paper_update, stepwise_rate
 from alexnet_jax.progress import TrainingProgress, duration
 from alexnet_jax.run import Run, configuration, run_folder
 from alexnet_jax.step import initial_state, make_evaluation_step, make_train_step, put_batch, state_shardings
@@ -84,7 +84,7 @@ def train(name: str, experiment: Experiment, options: Options) -> Path:
     run.write("config.json", {**config, "jax": jax.__version__, "mesh": dict(mesh.shape), "device": mesh.devices.flat[0].device_kind})
 
     optimizer = paper_update(
-        experiment.learning_rate,
+        stepwise_rate(experiment.learning_rate, experiment.rate_cuts, steps_per_epoch),
         momentum=experiment.momentum,
         weight_decay=experiment.weight_decay,
         bias_rate=experiment.bias_rate,
