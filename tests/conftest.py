@@ -14,9 +14,12 @@ with install_import_hook("alexnet_jax", "beartype.beartype"):
 import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh
+
 from alexnet_jax.architectures import Network
 from alexnet_jax.layers import Conv, Dense, Dropout, LocalResponseNorm, MaxPool, ReLU
-from jax.sharding import Mesh
+
+collect_ignore = ["parity/transcription.py", "numpy_network.py"]  # no tests, and one needs PyTorch
 
 jax.devices()  # four from here on, whatever a test asks for
 

@@ -1,11 +1,11 @@
 import jax
 import numpy as np
 import pytest
+
 from alexnet_jax import NETWORKS, ONE_GPU, SIXTH_CONV, SOURCE_145, TWO_TOWER, placement
 from alexnet_jax.architectures import Network
 from alexnet_jax.layers import Conv, ReLU, Weighted
 from alexnet_jax.summary import summarize
-
 from tests.conftest import mesh_of
 from tests.numpy_network import tiny_logits
 
@@ -68,7 +68,11 @@ def test_initial_weights_are_the_layers(network):
 def test_prose_and_source_differ_where_facts_say():
     prose, source = TWO_TOWER.named_layers, SOURCE_145.named_layers
     assert all(layer.std == 0.01 for layer in prose.values() if isinstance(layer, Weighted))
-    assert {name for name, layer in source.items() if isinstance(layer, Weighted) and layer.std == 0.03} == {"conv3", "conv4", "conv5"}
+    assert {name for name, layer in source.items() if isinstance(layer, Weighted) and layer.std == 0.03} == {
+        "conv3",
+        "conv4",
+        "conv5",
+    }
     assert list(source)[1:4] == ["conv1/norm", "conv1/pool", "conv1/relu"]
     assert source["conv1/norm"].alpha == pytest.approx(prose["conv1/norm"].alpha / 5)
     assert "conv2/same_map_norm" in source

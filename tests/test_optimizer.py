@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
 from alexnet_jax.optimizer import paper_update, stepwise_rate
 
 
@@ -29,4 +30,6 @@ def test_twenty_steps_equal_the_papers_two_lines(rng):
 
 def test_the_rate_falls_after_the_epochs_named():
     rate = stepwise_rate(0.01, (2, 5), steps_per_epoch=10)
-    np.testing.assert_allclose([rate(step) for step in (0, 19, 20, 49, 50)], [0.01, 0.01, 0.001, 0.001, 0.0001], rtol=1e-6)
+    np.testing.assert_allclose(
+        np.array([rate(step) for step in (0, 19, 20, 49, 50)]), [0.01, 0.01, 0.001, 0.001, 0.0001], rtol=1e-6
+    )

@@ -9,17 +9,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import alexnet_jax.__main__ as cli
-import alexnet_jax.train
 import numpy as np
 import pytest
+from PIL import Image
+
+import alexnet_jax.__main__ as cli
+import alexnet_jax.train
 from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.errors import UserError
 from alexnet_jax.experiment import Experiment, load_experiment
 from alexnet_jax.run import Run
 from alexnet_jax.train import Options, train
-from PIL import Image
-
 from tests.conftest import TINY
 
 TINY_EXPERIMENT = Experiment(TINY, epochs=3, batch_size=8, learning_rate=0.002, augmentation=Augmentation(image_size=32))
@@ -155,7 +155,11 @@ def test_images_too_small_for_the_network_are_refused(options):
 
 
 def test_a_loss_that_explodes_is_named_by_its_step(options):
-    refused(r"the loss is (nan|inf) at step \d+: choose a lower --learning-rate", replace(TINY_EXPERIMENT, learning_rate=1e30), options)
+    refused(
+        r"the loss is (nan|inf) at step \d+: choose a lower --learning-rate",
+        replace(TINY_EXPERIMENT, learning_rate=1e30),
+        options,
+    )
 
 
 def test_a_full_disk_is_said(options, monkeypatch):
@@ -230,6 +234,5 @@ def test_control_c_saves_and_the_same_command_goes_on(photos, tmp_path):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "stopped at step" in err
-    stopped = json.loads(subprocess.run([*command, "--epochs", "3"], capture_output=True, text=True, cwd=root, env=environment, check=True)
-                         .stdout and (Path(out.strip()) / "result.json").read_text())  # fmt: skip
-    assert stopped["steps"] == 15
+    subprocess.run([*command, "--epochs", "3"], capture_output=True, cwd=root, env=environment, check=True)
+    assert json.loads((Path(out.strip()) / "result.json").read_text())["steps"] == 15

@@ -62,12 +62,12 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             try:
-                about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about
+                about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
                 if about.pop("network") != self._network:
                     raise UserError(
-                        f"{self._folder} holds a checkpoint of another network: give --run another folder, or --fresh to start over"
+                        f"{self._folder} holds a checkpoint of another network: give another --run, or --fresh to start over"
                     )
-                return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))).state, about
+                return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"], about
             except UserError:
                 raise
             except Exception as error:  # whatever Orbax meets in a damaged folder

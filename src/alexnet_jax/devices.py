@@ -1,5 +1,6 @@
 """Which devices a command runs on, and how the towers share them."""
 
+import contextlib
 import os
 from typing import Literal
 
@@ -21,7 +22,7 @@ def choose_mesh(network: Network, placement: Placement = "auto", devices: int | 
       placement: "split" gives each tower devices of its own, "single" runs all towers on every device; "auto" splits where
         the devices can be divided evenly among the towers.
       devices: how many to use; None takes every GPU, or as many CPU devices as there are towers. The CPU's cores can pose as
-        any number of devices, and two towers on two of them train faster than on one (`make bench`).
+        any number of devices; on two cores, towers on two of them train faster than on one (experiments/results/placement.json).
 
     Raises:
       UserError: if there are too few devices, or "split" cannot divide them.
@@ -50,12 +51,10 @@ def pose_as(devices: int) -> None:
     cores = os.cpu_count() or 1
     os.environ.setdefault("PJRT_NPROC", str(max(cores, 8 * devices)))
     flags = os.environ.get("XLA_FLAGS", "")
-    if 1 < devices and cores <= devices and _ONE_THREAD not in flags:
+    if devices > 1 and cores <= devices and _ONE_THREAD not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --{_ONE_THREAD}=false".strip()
-    try:
+    with contextlib.suppress(RuntimeError):  # if JAX has started, whoever started it has chosen the number
         jax.config.update("jax_num_cpu_devices", devices)
-    except RuntimeError:
-        pass  # JAX has started: whoever did that has chosen the number
 
 
 _ONE_THREAD = "xla_cpu_multi_thread_eigen"

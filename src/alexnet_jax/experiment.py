@@ -64,7 +64,8 @@ def load_experiment(name: str) -> Experiment:
     if not file.is_file() or (not name.endswith(".py") and name not in experiment_names()):
         raise UserError(f"there is no experiment {name!r}; there are: {', '.join(experiment_names()) or 'none'}")
     spec = importlib.util.spec_from_file_location(f"experiments.{file.stem}", file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     experiment = getattr(module, "EXPERIMENT", None)

@@ -9,19 +9,19 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from alexnet_kernels import max_pool, response_norm
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Key
 
 from alexnet_jax.per_tower import once_per_tower
+from alexnet_kernels import max_pool, response_norm
 
 TOWER = "tower"
 """Name of the axis along which the towers lie, whether a mesh of devices or `vmap` provides it."""
 
 Activations = Float[Array, "batch ..."]
 """[batch, height, width, channels] between convolutions, [batch, features] after them."""
-Keys = Key[Array, "batch"]
+Keys = Key[Array, " batch"]
 
 
 class Layer(nn.Module):

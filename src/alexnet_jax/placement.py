@@ -7,6 +7,7 @@ shardings below say which part of them lies where.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ DATA = "data"
 Forward = Callable[[tower.Params, Float[Array, "batch height width 3"], Keys | None], Float[Array, "batch classes"]]
 
 
-def make_mesh(network: Network, devices: Sequence[jax.Device], *, split_towers: bool) -> Mesh:
+def make_mesh(network: Network, devices: Sequence[Any], *, split_towers: bool) -> Mesh:
     """Devices as a (data, tower) mesh, or as a (data,) mesh on which every device runs all towers.
 
     Raises:

@@ -1,9 +1,9 @@
 """The folder of a run: its configuration, its log, its result.
 
-    config.json    what was trained, on what, where
-    log.jsonl      a line for every tenth step {"step", "loss"} and for every epoch {"step", "epoch", "top1_error", …}
-    checkpoints/   the last two states
-    result.json    errors, speed and time, once it is finished
+config.json    what was trained, on what, where
+log.jsonl      a line for every tenth step {"step", "loss"} and for every epoch {"step", "epoch", "top1_error", …}
+checkpoints/   the last two states
+result.json    errors, speed and time, once it is finished
 """
 
 import hashlib
@@ -73,7 +73,9 @@ class Run:
 
 def configuration(experiment: Experiment, network: Network, dataset: Dataset) -> dict[str, Any]:
     """All that decides the numbers of a run, as JSON."""
-    settings = {name: value for name, value in vars(experiment).items() if name not in ("network", "default_data", "augmentation")}
+    settings = {
+        name: value for name, value in vars(experiment).items() if name not in ("network", "default_data", "augmentation")
+    }
     return {
         "network": network.describe(),
         **settings,

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax import lax
@@ -43,7 +44,7 @@ class Scores:
     images: Any
 
 
-MeanImage = Float[Array, "size size 3"]
+MeanImage = Float[Array, "size size 3"] | Float[np.ndarray, "size size 3"]
 TrainStep = Callable[[TrainState, Example, MeanImage], tuple[TrainState, Float[Array, ""]]]
 EvaluationStep = Callable[[Params, Example, MeanImage], Scores]
 
@@ -76,10 +77,10 @@ def make_train_step(
     def train_step(state: TrainState, batch: Example, mean: MeanImage) -> tuple[TrainState, Float[Array, ""]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         keys = lax.with_sharding_constraint(jax.random.split(key, len(batch.label)), placement.batch_sharding(mesh))
-        images = normalize(batch, mean) / color_divisor
+        images, label = normalize(batch, mean) / color_divisor, jnp.asarray(batch.label)
 
         def mean_loss(params: Params) -> Float[Array, ""]:
-            return cross_entropy(forward(params, images, keys), batch.label).mean()
+            return cross_entropy(forward(params, images, keys), label).mean()
 
         loss, gradients = jax.value_and_grad(mean_loss)(state.params)
         updates, velocity = optimizer.update(gradients, state.velocity, state.params)
@@ -112,10 +113,11 @@ def make_evaluation_step(network: Network, mesh: Mesh) -> EvaluationStep:
 
 def normalize(batch: Example, mean: MeanImage) -> Float[Array, "batch size size 3"]:
     """Pixels minus their mean plus the colour shift, grey levels: what the first layer reads."""
-    return batch.image.astype(jnp.float32) - mean + batch.color_shift[:, None, None, :]
+    shift = jnp.asarray(batch.color_shift)[:, None, None, :]
+    return jnp.asarray(batch.image, jnp.float32) - mean + shift
 
 
-def cross_entropy(logits: Float[Array, "batch classes"], label: Int[Array, "batch"]) -> Float[Array, "batch"]:
+def cross_entropy(logits: Float[Array, "batch classes"], label: Int[Array, " batch"]) -> Float[Array, " batch"]:
     """-log of the softmax at the label, nats.
 
     Written with sums over the classes, which the towers share, so that devices exchange a few numbers an image and never

@@ -1,5 +1,7 @@
 """One tower as two pure functions. They are written for an axis named `TOWER` and cannot tell who provides it."""
 
+from typing import cast
+
 import jax
 from jax import lax
 from jaxtyping import Array, Float, Key
@@ -31,7 +33,7 @@ def activations(
     x = images
     for index, (name, layer) in enumerate(network.named_layers.items()):
         with jax.named_scope(name):
-            x = layer.apply({"params": params.get(name, {})}, _input(layer, x), _fold(keys, index))
+            x = cast(Array, layer.apply({"params": params.get(name, {})}, _input(layer, x), _fold(keys, index)))
         outputs[name] = x
     return outputs
 
@@ -44,7 +46,7 @@ def init(network: Network, key: Key[Array, ""]) -> Params:
     for index, (name, layer) in enumerate(network.named_layers.items()):
         x, variables = layer.init_with_output(jax.random.fold_in(key, index), _input(layer, x))
         if "params" in variables:
-            params[name] = variables["params"]
+            params[name] = cast(dict[str, Array], variables["params"])
     return params
 
 

@@ -72,7 +72,9 @@ def train(name: str, experiment: Experiment, options: Options) -> Path:
         raise UserError(f"images of {augmentation.image_size} pixels are too small for {name}, which takes {network.input_size}")
     mesh = choose_mesh(network, options.placement, options.devices)
     if batch_size % mesh.shape[placement.DATA]:
-        raise UserError(f"a batch of {batch_size} images cannot be divided among {mesh.shape[placement.DATA]} devices: choose --batch-size")
+        raise UserError(
+            f"a batch of {batch_size} images cannot be divided among {mesh.shape[placement.DATA]} devices: choose --batch-size"
+        )
 
     config = configuration(experiment, network, dataset)
     run = Run(options.run or run_folder(options.runs_dir, name, dataset, config), fresh=options.fresh)
@@ -81,7 +83,9 @@ def train(name: str, experiment: Experiment, options: Options) -> Path:
     if run.result is not None and run.result["steps"] >= steps:
         console.print(f"{run.folder} is finished: {_told(run.result)}; --fresh trains it again, --epochs longer")
         return run.folder
-    run.write("config.json", {**config, "jax": jax.__version__, "mesh": dict(mesh.shape), "device": mesh.devices.flat[0].device_kind})
+    run.write(
+        "config.json", {**config, "jax": jax.__version__, "mesh": dict(mesh.shape), "device": mesh.devices.flat[0].device_kind}
+    )
 
     optimizer = paper_update(
         stepwise_rate(experiment.learning_rate, experiment.rate_cuts, steps_per_epoch),
@@ -138,7 +142,9 @@ def train(name: str, experiment: Experiment, options: Options) -> Path:
             step, loss = pending[0], float(pending[1])
             pending = None
             if not math.isfinite(loss):
-                raise UserError(f"the loss is {loss} at step {step}: choose a lower --learning-rate; {run.folder} keeps what was good")
+                raise UserError(
+                    f"the loss is {loss} at step {step}: choose a lower --learning-rate; {run.folder} keeps what was good"
+                )
             if step % LOG_EVERY == 0 or step == 1:
                 run.log(step=step, loss=loss)
             progress.advance(step, loss)
@@ -227,7 +233,6 @@ def _rounded(errors: Errors) -> dict[str, Any]:
 
 
 def _told(result: dict[str, Any]) -> str:
-    return (
-        f"top-1 error {result['top1_error']:.1%}, top-5 error {result['top5_error']:.1%} on {result['images']} {result['split']} images "
-        f"after {result['epochs']} epochs, {result['images_per_second']:.0f} images/s, {duration(result['seconds'])}"
-    )
+    errors = f"top-1 error {result['top1_error']:.1%}, top-5 error {result['top5_error']:.1%}"
+    effort = f"{result['epochs']} epochs, {result['images_per_second']:.0f} images/s, {duration(result['seconds'])}"
+    return f"{errors} on {result['images']} {result['split']} images after {effort}"

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from alexnet_jax.data.augment import Augmentation, TrainingView, color_shift, mean_to_subtract
 from alexnet_jax.data.images import encode_jpeg
 from alexnet_jax.data.pipeline import Slice, training_batches

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from PIL import Image
+
 from alexnet_jax.data import records
 from alexnet_jax.data.embedded import CLASSES, draw
 from alexnet_jax.data.folders import scan
@@ -9,7 +11,6 @@ from alexnet_jax.data.prepare import in_threads, prepare_folder
 from alexnet_jax.data.records import Record, new_dataset, open_dataset
 from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import UserError
-from PIL import Image
 
 
 def save(path, size, rng, **kwargs):
@@ -107,9 +108,13 @@ def test_results_of_threads_keep_their_order():
 
 
 def test_nothing_is_left_of_a_data_set_that_failed(folder, tmp_path):
-    with pytest.raises(RuntimeError, match="power cut"), new_dataset(tmp_path / "out", ["a"], size=8) as writer:
-        writer.write("train", Record(b"", 0, "x"), np.zeros((8, 8, 3), np.uint8))
-        raise RuntimeError("power cut")
+    def half_written():
+        with new_dataset(tmp_path / "out", ["a"], size=8) as writer:
+            writer.write("train", Record(b"", 0, "x"), np.zeros((8, 8, 3), np.uint8))
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        half_written()
     assert not list(tmp_path.glob("*out*"))
 
 

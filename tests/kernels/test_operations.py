@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from alexnet_kernels import max_pool, reference, response_norm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
+
+from alexnet_kernels import max_pool, reference, response_norm
 
 NORMS = [
     {"size": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75, "axes": (-1,)},
@@ -93,7 +94,14 @@ def test_gradients_equal_finite_differences(rng):
     with jax.enable_x64(True):
         x = jnp.asarray(rng.normal(0, 2, (1, 7, 7, 6)))
         check_grads(lambda x: response_norm(jnp.asarray(x), alpha=0.1), (x,), order=1, modes=["rev"], atol=1e-6, rtol=1e-6)
-        check_grads(lambda x: response_norm(jnp.asarray(x), size=4, alpha=0.1, beta=0.6), (x,), order=1, modes=["rev"], atol=1e-6, rtol=1e-6)
+        check_grads(
+            lambda x: response_norm(jnp.asarray(x), size=4, alpha=0.1, beta=0.6),
+            (x,),
+            order=1,
+            modes=["rev"],
+            atol=1e-6,
+            rtol=1e-6,
+        )
         check_grads(lambda x: max_pool(jnp.asarray(x)), (x,), order=1, modes=["rev"], atol=1e-6, rtol=1e-6, eps=1e-6)
 
 

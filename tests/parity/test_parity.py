@@ -2,14 +2,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from alexnet_jax import SOURCE_145, TWO_TOWER, placement
 from alexnet_jax.step import cross_entropy
-
 from tests.conftest import mesh_of
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make parity installs it")
-if torch:
-    from tests.parity import transcription
+from tests.parity import transcription  # noqa: E402
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["one device", "two devices"])

@@ -19,16 +19,18 @@ def _forward(x: Array, window: int, stride: int) -> tuple[Array, Array]:
     height, width = (pooled_size(n, window, stride) for n in x.shape[-3:-1])
     overrun = [(n - 1) * stride + window - have for n, have in zip((height, width), x.shape[-3:-1], strict=True)]
     x = _pad(x, (0, overrun[0], 0), (0, overrun[1], 0), -jnp.inf)
-    best = winner = None
-    for place in range(window * window):
+
+    def windows(place: int) -> Array:
+        """The pixel at `place` of every window."""
         row, column = divmod(place, window)
-        here = x[..., row : row + (height - 1) * stride + 1 : stride, column : column + (width - 1) * stride + 1 : stride, :]
-        if best is None or winner is None:
-            best, winner = here, jnp.zeros(here.shape, jnp.int8)
-        else:
-            better = (here > best) | jnp.isnan(here)  # strictly: the first of equals wins, as in XLA
-            best, winner = jnp.where(better, here, best), jnp.where(better, jnp.int8(place), winner)
-    assert best is not None and winner is not None
+        return x[..., row : row + (height - 1) * stride + 1 : stride, column : column + (width - 1) * stride + 1 : stride, :]
+
+    best = windows(0)
+    winner = jnp.zeros(best.shape, jnp.int8)
+    for place in range(1, window * window):
+        here = windows(place)
+        better = (here > best) | jnp.isnan(here)  # strictly: the first of equals wins, as in XLA
+        best, winner = jnp.where(better, here, best), jnp.where(better, jnp.int8(place), winner)
     return best, winner
 
 
@@ -36,15 +38,13 @@ def _backward(window: int, stride: int, residuals: tuple[Array, Array], g: Array
     winner, x = residuals  # of x only the shape is used, so nothing of it stays in memory
     size = x.shape[-3:-1]
     pooled = g.shape[-3:-1]
-    out = None
+    out = jnp.zeros(x.shape, g.dtype)
     for place in range(window * window):
         offset = divmod(place, window)
         # A pad with `stride - 1` zeros between elements puts each gradient back where its maximum was; XLA fuses them all.
         high = [n - o - (p - 1) * stride - 1 for n, o, p in zip(size, offset, pooled, strict=True)]
         share = jnp.where(winner == place, g, jnp.zeros((), g.dtype))
-        share = _pad(share, (offset[0], high[0], stride - 1), (offset[1], high[1], stride - 1), 0.0)
-        out = share if out is None else out + share
-    assert out is not None
+        out += _pad(share, (offset[0], high[0], stride - 1), (offset[1], high[1], stride - 1), 0.0)
     return (out,)
 
 

@@ -73,7 +73,9 @@ class TrainingView:
         image = _decode(record, augmentation.image_size)
         border = augmentation.image_size - self.input_size
         rng = self._rng(place // augmentation.images_per_crop, purpose=0)
-        top, left = rng.integers(0, max(border, 1) + augmentation.last_position, size=2) if augmentation.crop else (border // 2,) * 2
+        top, left = (
+            rng.integers(0, max(border, 1) + augmentation.last_position, size=2) if augmentation.crop else (border // 2,) * 2
+        )
         image = image[top : top + self.input_size, left : left + self.input_size]
         if augmentation.flip and rng.integers(2):
             image = image[:, ::-1]
@@ -81,7 +83,7 @@ class TrainingView:
         if augmentation.color is not None:
             draws = self._rng(place, purpose=1).normal(0.0, augmentation.color_std, size=3)
             shift = color_shift(draws, self.colors, augmentation.color).astype(np.float32)
-        return Example(np.ascontiguousarray(image), np.int32(record.label), shift)
+        return Example(np.ascontiguousarray(image), np.asarray(record.label, np.int32), shift)
 
     def _rng(self, index: int, purpose: int) -> np.random.Generator:
         # Philox is a function of key and counter: each (seed, index) has a stream of its own, at no cost to find it.
@@ -98,7 +100,7 @@ class CentreView:
     def __call__(self, data: bytes) -> Example:
         record = unpack(data)
         image = centre(_decode(record, self.image_size), self.input_size)
-        return Example(np.ascontiguousarray(image), np.int32(record.label), np.zeros(3, np.float32))
+        return Example(np.ascontiguousarray(image), np.asarray(record.label, np.int32), np.zeros(3, np.float32))
 
 
 def color_shift(

@@ -1,8 +1,8 @@
 """Ten classes of pictures drawn by code, for machines that have no data set.
 
-An object has one of five shapes and one of five textures, and it takes both to tell the class. Its colours, place, size and turn are
-drawn at random, as are the backdrop, the clutter, the light that falls across the scene and the colour of that light: a
-network has to see form, and the paper's crops, mirroring and colour shifts are of use.
+An object has one of five shapes and one of five textures, and it takes both to tell the class. Its colours, place, size and
+turn are drawn at random, as are the backdrop, the clutter, the light that falls across the scene and the colour of that
+light: a network has to see form, and the paper's crops, mirroring and colour shifts are of use.
 """
 
 import math

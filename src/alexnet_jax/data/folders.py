@@ -6,7 +6,14 @@ from pathlib import Path
 
 from alexnet_jax.errors import UserError
 
-SPLITS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 HELD_OUT = 10  # where a folder has no splits, one image in so many is kept for validation
 

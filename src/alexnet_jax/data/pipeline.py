@@ -1,8 +1,9 @@
 """Batches of images with Grain."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grain
 import numpy as np
@@ -27,7 +28,7 @@ def training_batches(
     batch_size: int,
     seed: int,
     start: int = 0,
-    part: Slice = Slice(),  # noqa: B008 (frozen)
+    part: Slice = Slice(),
     threads: int | None = None,
 ) -> Iterator[Example]:
     """An endless stream of training batches, from step `start` on.
@@ -47,8 +48,7 @@ def training_batches(
       threads: readers; None is one a core.
     """
     view = TrainingView(augmentation, input_size, dataset.color_components, seed)
-    stream = grain.MapDataset.source(grain.sources.ArrayRecordDataSource(dataset.shards("train")))
-    stream = stream.seed(seed).shuffle().repeat().map_with_index(view)
+    stream = _source(dataset, "train").seed(seed).shuffle().repeat().map_with_index(view)
     stream = stream[part.index :: part.count].batch(batch_size // part.count, drop_remainder=True, batch_fn=_stack)
     return _read(stream[start:], threads)
 
@@ -57,9 +57,13 @@ def evaluation_batches(
     dataset: Dataset, split: str, *, image_size: int, input_size: int, batch_size: int, threads: int | None = None
 ) -> Iterator[Example]:
     """Every image of a split once, centre crop, in order. The last batch may be smaller."""
-    stream = grain.MapDataset.source(grain.sources.ArrayRecordDataSource(dataset.shards(split)))
-    stream = stream.map(CentreView(image_size, input_size)).batch(batch_size, batch_fn=_stack)
+    stream = _source(dataset, split).map(CentreView(image_size, input_size)).batch(batch_size, batch_fn=_stack)
     return _read(stream, threads)
+
+
+def _source(dataset: Dataset, split: str) -> grain.MapDataset[bytes]:
+    records: Any = grain.sources.ArrayRecordDataSource(dataset.shards(split))  # has what a source needs, undeclared
+    return grain.MapDataset.source(records)
 
 
 def _read(stream: grain.MapDataset, threads: int | None) -> Iterator[Example]:
@@ -68,5 +72,5 @@ def _read(stream: grain.MapDataset, threads: int | None) -> Iterator[Example]:
     return iter(stream.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
 
 
-def _stack(examples: list[Example]) -> Example:
+def _stack(examples: Sequence[Example]) -> Example:
     return Example(*(np.stack(values) for values in zip(*examples, strict=True)))

@@ -77,7 +77,9 @@ class Dataset:
 
 
 def pack(record: Record) -> bytes:
-    return msgpack.packb(record._asdict())
+    packed = msgpack.packb(record._asdict())
+    assert packed is not None
+    return packed
 
 
 def unpack(data: bytes) -> Record:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 SCALE = 4  # screen pixels a side for each weight
 GAP = 1  # weights between kernels
