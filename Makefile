@@ -14,7 +14,7 @@ comma := ,
 EXTRAS := dev$(if $(CUDA),$(comma)$(if $(filter 13 14 15,$(CUDA)),cuda13,cuda12))
 
 
-.PHONY: help setup train test lint parity clean
+.PHONY: help setup train test lint parity experiment readme clean
 
 help: ## What there is to do
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -30,6 +30,12 @@ $(VENV)/installed: pyproject.toml
 
 train: setup ## Train EXP, a file of experiments/ [DATA=folder ARGS="--epochs 10 …"]
 	@$(RUN) -m alexnet_jax train $(EXP) $(if $(DATA),--data '$(DATA)') $(ARGS)
+
+experiment: setup ## Run EXP, a file of experiments/ that is a program
+	@$(RUN) experiments/$(EXP).py $(ARGS)
+
+readme: setup ## Make the README's tables from experiments/results/
+	@$(RUN) experiments/readme.py
 
 test: setup ## Pass the tests
 	@$(RUN) -m pytest -m 'not slow' $(ARGS)
