@@ -27,7 +27,7 @@ def quickstart() -> str:
             ["validation top-1 accuracy", f"{1 - run['top1_error']:.1%} of {run['images']} pictures"],
             ["a linear classifier on the same pixels", f"{max(linear.values()):.1%}"],
             [
-                "time, drawing the pictures and compiling included",
+                "time, with compilation and evaluation",
                 f"{run['seconds'] / 60:.1f} minutes for {run['epochs']} epochs",
             ],
             ["speed", f"{run['images_per_second']:.0f} images/s on 2 CPU cores, jax {run['jax']}"],
