@@ -74,8 +74,8 @@ def test_a_run_learns_and_leaves_all_that_is_promised(options):
 class Stop:
     """Stands in for Ctrl-C after a number of steps."""
 
-    def __init__(self, step):
-        self._left = step
+    def __init__(self, steps):
+        self._left = steps
 
     def __enter__(self):
         return self
@@ -86,14 +86,14 @@ class Stop:
     @property
     def asked(self):
         self._left -= 1
-        return self._left in (0, -1)  # it is asked for twice in a step
+        return self._left == 0
 
 
 def test_stopping_changes_nothing(options, monkeypatch):
     whole = train("tiny", TINY_EXPERIMENT, options)
     pieces = replace(options, runs_dir=options.runs_dir.parent / "pieces")
-    for stop_at in (14, 13):
-        monkeypatch.setattr(alexnet_jax.train, "Interrupt", lambda n=stop_at: Stop(n))
+    for stop_at in (7, 13):
+        monkeypatch.setattr(alexnet_jax.train, "Interrupt", lambda steps=stop_at: Stop(steps))
         folder = train("tiny", TINY_EXPERIMENT, pieces)
         assert not (folder / "result.json").exists()
     monkeypatch.undo()
@@ -131,6 +131,13 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(options, capsys):
     said = capsys.readouterr().err
     assert f"the checkpoint of step {steps[-1]} cannot be read" in said
     assert f"from step {steps[-2]}" in said
+
+
+def test_fresh_deletes_nothing_but_a_run(options, tmp_path):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("…")
+    refused("is no run folder", TINY_EXPERIMENT, replace(options, run=tmp_path / "letters", fresh=True))
+    assert (tmp_path / "letters" / "dear.txt").exists()
 
 
 def refused(message, experiment, options):

@@ -45,11 +45,6 @@ class Checkpoints:
             items = ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about))
             self._manager.save(int(state.step), args=items)
 
-    def wait(self) -> None:
-        """Until the last checkpoint is on the disk."""
-        with _full_disk_is_the_users(self._folder):
-            self._manager.wait_until_finished()
-
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The latest checkpoint that can be read, and its `extra`; None if there are none.
 
@@ -78,7 +73,13 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        self._manager.close()
+        """Waits until the last checkpoint is on the disk.
+
+        Raises:
+          UserError: if the disk had no room for it.
+        """
+        with _full_disk_is_the_users(self._folder):
+            self._manager.close()
 
 
 class _full_disk_is_the_users:

@@ -31,7 +31,8 @@ class TrainingProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if console.is_terminal:
+            self._bar.stop()
 
     @property
     def images_per_second(self) -> float:

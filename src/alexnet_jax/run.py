@@ -24,8 +24,10 @@ class Run:
 
     def __init__(self, folder: Path, *, fresh: bool):
         self.folder = folder
-        if fresh:
-            shutil.rmtree(folder, ignore_errors=True)
+        if fresh and folder.exists():
+            if any(folder.iterdir()) and not (folder / "config.json").is_file():
+                raise UserError(f"{folder} is no run folder, so --fresh does not delete it: give another --run")
+            shutil.rmtree(folder)
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -1,8 +1,8 @@
 """Training, from an experiment and a data set to a run folder."""
 
 import math
-import signal
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from alexnet_jax import placement
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.console import console
-from alexnet_jax.data.augment import mean_to_subtract
+from alexnet_jax.data.augment import Example, mean_to_subtract
 from alexnet_jax.data.locate import find_dataset
 from alexnet_jax.data.pipeline import training_batches
 from alexnet_jax.devices import Placement, choose_mesh
@@ -21,6 +21,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.evaluate import Errors, evaluate
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.inspect.pictures import draw_curves, draw_kernels
+from alexnet_jax.interrupt import Interrupt
 from alexnet_jax.optimizer import paper_update, stepwise_rate
 from alexnet_jax.progress import TrainingProgress, duration
 from alexnet_jax.run import Run, configuration, run_folder
@@ -65,167 +66,177 @@ def train(name: str, experiment: Experiment, options: Options) -> Path:
     Raises:
       UserError: for settings, data or a disk that training cannot work with.
     """
-    dataset = find_dataset(options.data, experiment.default_data, options.data_dir)
-    network = experiment.network.with_classes(len(dataset.manifest.classes))
-    augmentation, batch_size = experiment.augmentation, experiment.batch_size
-    if augmentation.image_size < network.input_size:
-        raise UserError(f"images of {augmentation.image_size} pixels are too small for {name}, which takes {network.input_size}")
-    mesh = choose_mesh(network, options.placement, options.devices)
-    if batch_size % mesh.shape[placement.DATA]:
-        raise UserError(
-            f"a batch of {batch_size} images cannot be divided among {mesh.shape[placement.DATA]} devices: choose --batch-size"
+    training = Training(name, experiment, options)
+    result = training.run.result
+    if result is not None and result["steps"] >= training.steps:
+        console.print(f"{training.run.folder} is finished: {_told(result)}; --fresh trains it again, --epochs longer")
+    else:
+        training.start()
+        if training.loop():
+            training.finish()
+    return training.run.folder
+
+
+class Training:
+    """A training under way. The constructor checks the settings; `start` reads or makes the state; `loop` changes it."""
+
+    def __init__(self, name: str, experiment: Experiment, options: Options):
+        self._name, self._experiment, self._options = name, experiment, options
+        self._dataset = find_dataset(options.data, experiment.default_data, options.data_dir)
+        self._network = experiment.network.with_classes(len(self._dataset.manifest.classes))
+        self._mesh = choose_mesh(self._network, options.placement, options.devices)
+        image_size, parts = experiment.augmentation.image_size, self._mesh.shape[placement.DATA]
+        if image_size < self._network.input_size:
+            raise UserError(f"images of {image_size} pixels are too small for {name}, which takes {self._network.input_size}")
+        if experiment.batch_size % parts:
+            batch = f"a batch of {experiment.batch_size} images"
+            raise UserError(f"{batch} cannot be divided among {parts} devices: choose --batch-size or --devices")
+        self._split = self._dataset.evaluation_split
+        self._steps_per_epoch = max(1, self._dataset.manifest.splits["train"] // experiment.batch_size)
+        self.steps = experiment.epochs * self._steps_per_epoch
+        self._config = configuration(experiment, self._network, self._dataset)
+        folder = options.run or run_folder(options.runs_dir, name, self._dataset, self._config)
+        self.run = Run(folder, fresh=options.fresh)
+
+    def start(self) -> None:
+        """Reads the last checkpoint, or starts anew; makes the steps."""
+        experiment, network, mesh = self._experiment, self._network, self._mesh
+        optimizer = paper_update(
+            stepwise_rate(experiment.learning_rate, experiment.rate_cuts, self._steps_per_epoch),
+            momentum=experiment.momentum,
+            weight_decay=experiment.weight_decay,
+            bias_rate=experiment.bias_rate,
+        )
+        divisor = experiment.augmentation.color_divisor
+        self._train_step = make_train_step(network, mesh, optimizer, seed=experiment.seed, color_divisor=divisor)
+        self._evaluation_step = make_evaluation_step(network, mesh)
+        mean = mean_to_subtract(self._dataset.mean_image, experiment.augmentation.image_size, network.input_size)
+        self._mean = jax.device_put(mean, placement.replicated(mesh))
+
+        self._state = initial_state(network, mesh, optimizer, experiment.seed)
+        self._checkpoints = Checkpoints(self.run.checkpoints, network.describe())
+        shardings = state_shardings(mesh, self._state)
+        like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), self._state, shardings)
+        restored = self._checkpoints.restore(like)
+        seconds_before = 0.0
+        if restored is not None:
+            self._state, seconds_before = restored[0], restored[1]["seconds"]
+        self._began = time.monotonic() - seconds_before
+        self._first_step = int(self._state.step)
+        self._measured: Errors | None = None
+
+        self.run.write("config.json", {**self._config, **self._where()})
+        self.run.resume_log(self._first_step)
+        axes = ", ".join(f"{size} {axis}" for axis, size in mesh.shape.items())
+        console.print(
+            f"{self._name} ({network.name}) on {self._dataset.path}, {self._where()['device']} mesh: {axes}", markup=False
+        )
+        begun = f"from step {self._first_step} in" if self._first_step else "into"
+        console.print(f"{begun} {self.run.folder}", markup=False)
+
+    def loop(self) -> bool:
+        """Takes the steps that are left; False if it was interrupted, with the state saved."""
+        batches, saved = self._batches(), time.monotonic()
+        late = None  # a loss is read when the step after it is under way, so that the device never waits
+        self._progress = TrainingProgress(
+            start=self._first_step,
+            steps=self.steps,
+            steps_per_epoch=self._steps_per_epoch,
+            batch_size=self._experiment.batch_size,
+        )
+        with Interrupt() as interrupt, self._progress:
+            for step in range(self._first_step + 1, self.steps + 1):
+                self._state, loss = self._train_step(self._state, put_batch(next(batches), self._mesh), self._mean)
+                if late is not None:
+                    self._tell_loss(*late)
+                late = (step, loss)
+                stop = interrupt.asked or step == self.steps
+                save = stop or time.monotonic() - saved > self._options.checkpoint_seconds
+                epoch_ends = step % self._steps_per_epoch == 0
+                if epoch_ends or save:
+                    self._tell_loss(*late)
+                    late = None
+                    self._progress.pause()
+                if epoch_ends:
+                    self._tell_errors(step)
+                if save:
+                    self._checkpoints.save(self._state, {"seconds": time.monotonic() - self._began})
+                    saved = time.monotonic()
+                if stop:
+                    break
+        self._checkpoints.close()
+        step = int(self._state.step)
+        if step < self.steps:
+            console.print(f"stopped at step {step} of {self.steps}; the same command goes on from there: {self.run.folder}")
+        return step == self.steps
+
+    def finish(self) -> None:
+        """Writes the result and draws the pictures."""
+        measured = self._measured or self._errors()
+        result = {
+            "experiment": self._name,
+            **_rounded(measured),
+            "split": self._split,
+            "epochs": self._experiment.epochs,
+            "steps": self.steps,
+            "images_per_second": self._progress.images_per_second,
+            "seconds": time.monotonic() - self._began,
+            "data": self._dataset.path.name,
+            **self._where(),
+        }
+        title = f"{self._name} on {self._dataset.path.name}"
+        draw_curves(self.run.log_lines(), self.run.folder / "curves.png", title=title)
+        first_layer = next(iter(self._network.named_layers))
+        draw_kernels(np.asarray(self._state.params[first_layer]["kernel"]), self.run.folder / "kernels.png")
+        self.run.write("result.json", result)
+        console.print(_told(result))
+
+    def _batches(self) -> Iterator[Example]:
+        return training_batches(
+            self._dataset,
+            self._experiment.augmentation,
+            input_size=self._network.input_size,
+            batch_size=self._experiment.batch_size,
+            seed=self._experiment.seed,
+            start=self._first_step,
+            threads=self._options.threads,
         )
 
-    config = configuration(experiment, network, dataset)
-    run = Run(options.run or run_folder(options.runs_dir, name, dataset, config), fresh=options.fresh)
-    steps_per_epoch = max(1, dataset.manifest.splits["train"] // batch_size)
-    steps = experiment.epochs * steps_per_epoch
-    if run.result is not None and run.result["steps"] >= steps:
-        console.print(f"{run.folder} is finished: {_told(run.result)}; --fresh trains it again, --epochs longer")
-        return run.folder
-    run.write(
-        "config.json", {**config, "jax": jax.__version__, "mesh": dict(mesh.shape), "device": mesh.devices.flat[0].device_kind}
-    )
+    def _errors(self) -> Errors:
+        return evaluate(
+            self._evaluation_step,
+            self._state.params,
+            self._mean,
+            self._mesh,
+            self._dataset,
+            self._split,
+            image_size=self._experiment.augmentation.image_size,
+            input_size=self._network.input_size,
+            batch_size=self._experiment.batch_size,
+        )
 
-    optimizer = paper_update(
-        stepwise_rate(experiment.learning_rate, experiment.rate_cuts, steps_per_epoch),
-        momentum=experiment.momentum,
-        weight_decay=experiment.weight_decay,
-        bias_rate=experiment.bias_rate,
-    )
-    train_step = make_train_step(network, mesh, optimizer, seed=experiment.seed, color_divisor=augmentation.color_divisor)
-    evaluation_step = make_evaluation_step(network, mesh)
-    mean = jax.device_put(
-        mean_to_subtract(dataset.mean_image, augmentation.image_size, network.input_size), placement.replicated(mesh)
-    )
+    def _tell_loss(self, step: int, loss: jax.Array) -> None:
+        value = float(loss)
+        if not math.isfinite(value):
+            raise UserError(
+                f"the loss is {value} at step {step}: choose a lower --learning-rate; {self.run.folder} keeps the last checkpoint"
+            )
+        if step % LOG_EVERY == 0 or step == 1:
+            self.run.log(step=step, loss=value)
+        self._progress.advance(step, value)
 
-    checkpoints = Checkpoints(run.checkpoints, network.describe())
-    state = initial_state(network, mesh, optimizer, experiment.seed)
-    like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, state_shardings(mesh, state))
-    restored = checkpoints.restore(like)
-    seconds_before = 0.0
-    if restored is not None:
-        state, seconds_before = restored[0], restored[1]["seconds"]
-    start = int(state.step)
-    run.resume_log(start)
-    _announce(name, network.name, mesh, dataset.path, run.folder, start)
+    def _tell_errors(self, step: int) -> None:
+        self._measured = measured = self._errors()
+        epoch, speed = step // self._steps_per_epoch, self._progress.images_per_second
+        self.run.log(step=step, epoch=epoch, images_per_second=speed, **_rounded(measured))
+        self._progress.tell(
+            f"epoch {epoch}/{self._experiment.epochs}  {self._split} loss {measured.loss:.3f}  "
+            f"top-1 error {measured.top1_error:.1%}  top-5 error {measured.top5_error:.1%}  {speed:.0f} images/s"
+        )
 
-    began = saved = time.monotonic()
-
-    def save() -> None:
-        checkpoints.save(state, {"seconds": seconds_before + time.monotonic() - began})
-
-    def errors() -> Errors:
-        sizes = {"image_size": augmentation.image_size, "input_size": network.input_size, "batch_size": batch_size}
-        return evaluate(evaluation_step, state.params, mean, mesh, dataset, dataset.evaluation_split, **sizes)
-
-    batches = training_batches(
-        dataset,
-        augmentation,
-        input_size=network.input_size,
-        batch_size=batch_size,
-        seed=experiment.seed,
-        start=start,
-        threads=options.threads,
-    )
-    pending = None  # a loss is read when the step after it is under way, so that the device never waits
-    measured: Errors | None = None
-    with (
-        Interrupt() as interrupt,
-        TrainingProgress(start=start, steps=steps, steps_per_epoch=steps_per_epoch, batch_size=batch_size) as progress,
-    ):
-
-        def read_loss() -> None:
-            nonlocal pending
-            if pending is None:
-                return
-            step, loss = pending[0], float(pending[1])
-            pending = None
-            if not math.isfinite(loss):
-                raise UserError(
-                    f"the loss is {loss} at step {step}: choose a lower --learning-rate; {run.folder} keeps what was good"
-                )
-            if step % LOG_EVERY == 0 or step == 1:
-                run.log(step=step, loss=loss)
-            progress.advance(step, loss)
-
-        for step in range(start + 1, steps + 1):
-            state, loss = train_step(state, put_batch(next(batches), mesh), mean)
-            read_loss()
-            pending = (step, loss)
-            if step % steps_per_epoch == 0:
-                read_loss()
-                progress.pause()
-                measured = errors()
-                epoch = step // steps_per_epoch
-                run.log(step=step, epoch=epoch, images_per_second=progress.images_per_second, **_rounded(measured))
-                progress.tell(
-                    f"epoch {epoch}/{experiment.epochs}  validation loss {measured.loss:.3f}  "
-                    f"top-1 error {measured.top1_error:.1%}  top-5 error {measured.top5_error:.1%}  "
-                    f"{progress.images_per_second:.0f} images/s"
-                )
-            if interrupt.asked or time.monotonic() - saved > options.checkpoint_seconds or step == steps:
-                read_loss()
-                progress.pause()
-                save()
-                saved = time.monotonic()
-            if interrupt.asked and step < steps:
-                checkpoints.wait()
-                console.print(f"stopped at step {step} of {steps}; the same command goes on from there: {run.folder}")
-                checkpoints.close()
-                return run.folder
-    checkpoints.wait()
-    checkpoints.close()
-
-    measured = measured or errors()
-    result = {
-        "experiment": name,
-        **_rounded(measured),
-        "split": dataset.evaluation_split,
-        "epochs": experiment.epochs,
-        "steps": steps,
-        "images_per_second": progress.images_per_second,
-        "seconds": seconds_before + time.monotonic() - began,
-        "data": dataset.path.name,
-        "mesh": dict(mesh.shape),
-        "device": mesh.devices.flat[0].device_kind,
-        "jax": jax.__version__,
-    }
-    draw_curves(run.log_lines(), run.folder / "curves.png", title=f"{name} on {dataset.path.name}")
-    first = jax.device_get(state.params[next(iter(state.params))]["kernel"])
-    draw_kernels(np.asarray(first), run.folder / "kernels.png")
-    run.write("result.json", result)
-    console.print(_told(result))
-    return run.folder
-
-
-class Interrupt:
-    """While entered, Ctrl-C and SIGTERM set `asked` instead of ending the process; a second one ends it."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> "Interrupt":
-        self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def _ask(self, number: int, frame: object) -> None:
-        self.asked = True
-        self._restore()
-        console.print("stopping after this step (again to stop at once)")
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-
-def _announce(name: str, network: str, mesh: jax.sharding.Mesh, data: Path, folder: Path, start: int) -> None:
-    where = ", ".join(f"{size} {axis}" for axis, size in mesh.shape.items())
-    console.print(f"{name} ({network}) on {data}, {mesh.devices.flat[0].device_kind} mesh: {where}", markup=False)
-    console.print(f"{'from step ' + str(start) + ' in' if start else 'into'} {folder}", markup=False)
+    def _where(self) -> dict[str, Any]:
+        device = self._mesh.devices.flat[0].device_kind
+        return {"mesh": dict(self._mesh.shape), "device": device, "jax": jax.__version__}
 
 
 def _rounded(errors: Errors) -> dict[str, Any]:

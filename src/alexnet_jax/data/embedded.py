@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from rich.progress import track
 
-from alexnet_jax.console import console
+from alexnet_jax.console import tracked
 from alexnet_jax.data.images import Pixels, encode_jpeg
 from alexnet_jax.data.prepare import SIZE, in_threads
 from alexnet_jax.data.records import Dataset, Record, is_prepared, new_dataset, open_dataset
@@ -52,8 +51,7 @@ def embedded_dataset(data_dir: Path) -> Dataset:
         with new_dataset(path, CLASSES, size=SIZE) as writer:
             for split, images in IMAGES.items():
                 pictures = in_threads(partial(_draw, split), range(images))
-                steps = track(pictures, f"Drawing the {split} pictures", total=images, console=console, transient=True)
-                for index, (pixels, jpeg) in enumerate(steps):
+                for index, (pixels, jpeg) in enumerate(tracked(pictures, f"Drawing pictures for {split}", images)):
                     label = index % len(CLASSES)
                     writer.write(split, Record(jpeg, label, f"{split}/{CLASSES[label]}/{index:05}.jpg"), pixels)
     return open_dataset(path)

@@ -7,9 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from rich.progress import track
-
-from alexnet_jax.console import console
+from alexnet_jax.console import console, tracked
 from alexnet_jax.data.folders import scan
 from alexnet_jax.data.images import BadImage, Pixels, encode_jpeg, read_square
 from alexnet_jax.data.records import Dataset, Record, new_dataset, open_dataset
@@ -35,9 +33,7 @@ def prepare_folder(source: Path, out: Path) -> Dataset:
     with new_dataset(out, folder.classes, size=SIZE) as writer:
         for split, files in folder.files.items():
             results = in_threads(_read, files)
-            for (path, label), result in track(
-                zip(files, results, strict=True), f"Preparing {split}", total=len(files), console=console, transient=True
-            ):
+            for (path, label), result in tracked(zip(files, results, strict=True), f"Preparing {split}", len(files)):
                 name = path.relative_to(source).as_posix()
                 if isinstance(result, BadImage):
                     writer.skipped[name] = str(result)

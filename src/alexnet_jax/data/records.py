@@ -72,8 +72,15 @@ class Dataset:
 
     @property
     def evaluation_split(self) -> str:
-        """The split that the error is measured on."""
-        return "validation" if "validation" in self.manifest.splits else "test"
+        """The split that the error is measured on: validation, or test if there is none.
+
+        Raises:
+          UserError: if there is neither.
+        """
+        for split in ("validation", "test"):
+            if split in self.manifest.splits:
+                return split
+        raise UserError(f"{self.path} has no validation or test images to measure the error on: add some and prepare it again")
 
 
 def pack(record: Record) -> bytes:
