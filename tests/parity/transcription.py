@@ -1,5 +1,7 @@
 """The paper's network in PyTorch, with grouped convolutions: written from the paper and the 2012 code, not from ours."""
 
+# pyright: reportMissingImports=false
+# PyTorch is not part of the development set-up: make parity installs it.
 import torch
 import torch.nn.functional as F
 
