@@ -3,6 +3,8 @@
 import errno
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ class Checkpoints:
         free = shutil.disk_usage(self._folder).free
         if free < 1.1 * size:
             raise UserError(f"no room for a checkpoint of {size / 1e6:,.0f} MB in {self._folder}: {free / 1e6:,.0f} MB are free")
-        with _full_disk_is_the_users(self._folder):
+        with _full_disk_told(self._folder):
             about = {"network": self._network, **extra}
             items = ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about))
             self._manager.save(int(state.step), args=items)
@@ -78,21 +80,17 @@ class Checkpoints:
         Raises:
           UserError: if the disk had no room for it.
         """
-        with _full_disk_is_the_users(self._folder):
+        with _full_disk_told(self._folder):
             self._manager.close()
 
 
-class _full_disk_is_the_users:
-    """Turns the errors of a disk that fills up during a save into a line for the user."""
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and (
-            getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error)
-        ):
-            raise UserError(f"no room left on the disk for a checkpoint in {self._folder}; earlier ones are whole") from error
+@contextmanager
+def _full_disk_told(folder: Path) -> Iterator[None]:
+    """Turns what Orbax raises on a disk that fills up during a save into a line for the user."""
+    try:
+        yield
+    except Exception as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC
+        if full or any(words in str(error) for words in ("No space left", "RESOURCE_EXHAUSTED")):
+            raise UserError(f"no room left on the disk for a checkpoint in {folder}; earlier ones are whole") from error
+        raise
