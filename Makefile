@@ -2,9 +2,6 @@
 
 EXP ?= quickstart
 PYTHON ?= python3
-ifeq ($(OS),Windows_NT)
-$(error Use WSL: JAX has no GPU support on Windows itself)
-endif
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -12,7 +9,6 @@ RUN := $(VENV)/bin/python
 CUDA := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/\1/p')
 comma := ,
 EXTRAS := dev$(if $(CUDA),$(comma)$(if $(filter 13 14 15,$(CUDA)),cuda13,cuda12))
-
 
 .PHONY: help setup train test lint parity experiment readme clean
 

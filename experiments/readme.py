@@ -42,6 +42,7 @@ def clothing10() -> str:
         [f"`{name}`", *(f"{runs[name]['validation_top1_error'][epoch - 1]:.1%}" for epoch in epochs)]
         for name in ("two_tower", "source_145")
     ]
+    rows.append(["always the most frequent class", *[f"{runs['majority_class_error']:.1%}"] * len(epochs)])
     return table(["validation top-1 error after epoch", *map(str, epochs)], rows)
 
 

@@ -65,7 +65,7 @@ def test_initial_weights_are_the_layers(network):
             assert not np.array_equal(kernel[0], kernel[1]), "the towers start alike"
 
 
-def test_prose_and_source_differ_where_facts_say():
+def test_prose_and_source_differ_where_they_should():
     prose, source = TWO_TOWER.named_layers, SOURCE_145.named_layers
     assert all(layer.std == 0.01 for layer in prose.values() if isinstance(layer, Weighted))
     assert {name for name, layer in source.items() if isinstance(layer, Weighted) and layer.std == 0.03} == {

@@ -80,11 +80,8 @@ def main() -> None:
         if name not in commands:
             raise UserError(f"there is no command {name!r}; there are: {', '.join(commands)}")
         commands[name](arguments)
-    except UserError as error:
+    except (UserError, OSError) as error:  # the system's: a full disk, a folder that may not be written to
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:  # a full disk, a folder that may not be written to
-        print(f"error: {error.strerror or error}: {error.filename or 'see above'}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

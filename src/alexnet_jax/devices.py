@@ -46,7 +46,7 @@ def pose_as(devices: int) -> None:
 
     A tower that waits in an all-gather holds one of XLA's threads. With as few threads as cores, every one of them can come
     to wait for work that none is left to do, so there are more. Where there are no more cores than devices, each device
-    keeps to one thread: a third faster than sharing (2 cores, `quickstart`).
+    keeps to one thread, which is also faster than sharing.
     """
     cores = os.cpu_count() or 1
     os.environ.setdefault("PJRT_NPROC", str(max(cores, 8 * devices)))

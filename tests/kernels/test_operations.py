@@ -70,7 +70,7 @@ def test_first_of_equal_maxima_takes_the_gradient():
 
 
 def test_relu_and_pool_commute(rng):
-    """source_145 pools before it rectifies, the prose after: the same function (FACTS: max is monotone)."""
+    """source_145 pools before it rectifies, the prose after: the same function."""
     x = jnp.asarray(rng.normal(size=(2, 13, 13, 4)), jnp.float32)
     assert np.array_equal(max_pool(jnp.maximum(x, 0)), jnp.maximum(max_pool(x), 0))
 
