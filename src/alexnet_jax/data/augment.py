@@ -132,6 +132,6 @@ def mean_to_subtract(
 
 def _decode(record: Record, size: int) -> UInt8[np.ndarray, "size size 3"]:
     try:
-        return decode_jpeg(record.jpeg, size)
+        return decode_jpeg(record.image, size)
     except BadImage as error:
         raise BadImage(f"{record.name} in the prepared data set: {error}") from error

@@ -2,7 +2,7 @@
 
     manifest.json                 classes, images in each split, colour components, what was skipped
     mean_image.npy                float32 [size, size, 3], 0 to 255
-    train-00000.array_record …    records of {"jpeg", "label", "name"} in MessagePack
+    train-00000.array_record …    records of {"image", "label", "name"} in MessagePack
 
 The folder appears under its name only when it is complete.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgpack
 import numpy as np
@@ -25,14 +25,17 @@ from jaxtyping import Float
 from alexnet_jax.data.statistics import ColorComponents, PixelStatistics
 from alexnet_jax.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
+Encoding = Literal["jpeg", "raw"]
+"""How a record holds an image: as JPEG, or as the bytes of its pixels [size, size, 3]: ten times the disk, no decoding."""
+
 SHARD = 8192  # images a file: ImageNet makes 157 of them, each small enough to copy or lose
 
 
 class Record(NamedTuple):
-    """One image: square JPEG, number of its class, and where it came from."""
+    """One square image, as the manifest's `encoding` says, number of its class, and where it came from."""
 
-    jpeg: bytes
+    image: bytes
     label: int
     name: str
 
@@ -48,6 +51,7 @@ class Manifest:
     color_deviations: list[float]
     color_directions: list[list[float]]
     skipped: dict[str, str] = field(default_factory=dict)
+    encoding: Encoding = "jpeg"
     format: int = FORMAT
 
 
