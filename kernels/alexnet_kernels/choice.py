@@ -1,15 +1,59 @@
-"""Which implementation of an operation runs."""
+"""Which implementation of an operation runs.
 
-from collections.abc import Callable, Mapping
-from typing import Literal, TypeVar
+An implementation is a module of this package, named in `Implementation`, with a function for each operation and a function
+`unsupported(op, x, device, **settings)` that says why it cannot do what is asked, or None. Its folder can be deleted whole.
+"""
 
-Implementation = Literal["xla", "reference"]
-Operation = TypeVar("Operation", bound=Callable)
+import importlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import jax
+from jax import Array
+
+Name = Literal["triton", "xla", "reference", "triton.interpreted"]
+Implementation = Name | Sequence[Name] | None
+"""One implementation; several, of which the first that can do it runs; or None, the first of `preferred` that can."""
+
+preferred: tuple[Name, ...] = ("triton", "xla")
 
 
-def choose(op: str, name: str | None, implementations: Mapping[str, Operation]) -> Operation:
-    """The implementation called `name`, or the best this device can run."""
-    name = name or "xla"
-    if name not in implementations:
-        raise ValueError(f"{op} has no implementation {name!r}; there are: {', '.join(implementations)}")
-    return implementations[name]
+@contextmanager
+def preferring(*names: Name) -> Iterator[None]:
+    """Inside, `implementation=None` takes one of these. It counts when a function is traced, not when it is run."""
+    global preferred
+    before, preferred = preferred, names
+    try:
+        yield
+    finally:
+        preferred = before
+
+
+def run(op: str, x: Array, implementation: Implementation, **settings: Any) -> Array:
+    """`op(x, **settings)` by the first of the implementations that this device and these arguments allow.
+
+    Raises:
+      ValueError: if there is no such implementation, or none that can.
+    """
+    names = preferred if implementation is None else (implementation,) if isinstance(implementation, str) else implementation
+    reasons = []
+    for name in names:
+        if name not in get_args(Name):
+            raise ValueError(f"{op} has no implementation {name!r}; there are: {', '.join(get_args(Name))}")
+        try:
+            module = importlib.import_module(f"alexnet_kernels.{name}")
+        except ImportError as error:  # a version of JAX that no longer has what the kernels are written in
+            reasons.append(f"{name} cannot be imported ({error})")
+            continue
+        reason = module.unsupported(op, x, current_device(), **settings)
+        if reason is None:
+            return getattr(module, op)(x, **settings)
+        reasons.append(f"{name} {reason}")
+    raise ValueError(f"{op} cannot run: {'; '.join(reasons)}. implementation=None takes one that can")
+
+
+def current_device() -> Any:
+    """The device that computations go to: the default one, whose kind stands for that of every device in use."""
+    chosen = jax.config.jax_default_device  # type: ignore[reportAttributeAccessIssue]
+    return jax.local_devices(backend=chosen)[0] if chosen is None or isinstance(chosen, str) else chosen

@@ -3,19 +3,10 @@
 import jax.numpy as jnp
 from jax import Array
 
-from alexnet_kernels import reference, xla
-from alexnet_kernels.choice import Implementation, choose
-
-_IMPLEMENTATIONS = {"xla": xla.max_pool, "reference": reference.max_pool}
+from alexnet_kernels.choice import Implementation, run
 
 
-def max_pool(
-    x: Array,
-    window: int = 3,
-    stride: int = 2,
-    *,
-    implementation: Implementation | None = None,
-) -> Array:
+def max_pool(x: Array, window: int = 3, stride: int = 2, *, implementation: Implementation = None) -> Array:
     """The largest activity of each `window` x `window` square, `stride` pixels apart.
 
     There are `ceil((size - window) / stride) + 1` squares along an axis, as in the original code: the last may overrun the
@@ -25,23 +16,30 @@ def max_pool(
       x: activities, `[..., height, width, channels]`, any float type.
       window: side of the square, pixels; larger than `stride` is what the paper calls overlapping.
       stride: pixels between squares.
-      implementation: None takes the best for the device.
+      implementation: one, several to try in turn, or None for the best that the device can run.
 
     Returns:
       `[..., pooled height, pooled width, channels]`.
 
     Raises:
       ValueError: for integer input, a window larger than the image, a stride under 1 or wider than the window, or an
-        unknown implementation.
+        implementation that is unknown or cannot run.
 
     >>> import jax.numpy as jnp
     >>> max_pool(jnp.arange(25.0).reshape(5, 5, 1))[..., 0].tolist()
     [[12.0, 14.0], [22.0, 24.0]]
     """
+    check_pool("max_pool", x, window, stride)
+    return run("max_pool", x, implementation, window=window, stride=stride)
+
+
+def check_pool(op: str, x: Array, window: int, stride: int) -> None:
+    """Raises ValueError where pooling makes no sense."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"max_pool needs floating-point input, not {x.dtype}")
+        raise ValueError(f"{op} needs floating-point input, not {x.dtype}")
+    if x.ndim < 3:
+        raise ValueError(f"{op} needs [..., height, width, channels], not the shape {x.shape}")
     if not 1 <= stride <= window:
-        raise ValueError(f"max_pool needs 1 <= stride <= window, not stride {stride} and window {window}")
+        raise ValueError(f"{op} needs 1 <= stride <= window, not stride {stride} and window {window}")
     if window > min(x.shape[-3:-1]):
-        raise ValueError(f"max_pool's window of {window} is larger than the {x.shape[-3]}x{x.shape[-2]} image")
-    return choose("max_pool", implementation, _IMPLEMENTATIONS)(x, window, stride)
+        raise ValueError(f"{op}'s window of {window} is larger than the {x.shape[-3]}x{x.shape[-2]} image")

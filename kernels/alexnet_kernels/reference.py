@@ -1,7 +1,14 @@
-"""What each operation means, in the plainest jax.numpy: the tests' yardstick, in any precision."""
+"""What each operation means, in the plainest jax.numpy: the tests' yardstick, in any precision and on any device."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+
+def unsupported(op: str, x: Array, device: Any, **settings: Any) -> None:
+    return None
 
 
 def pooled_size(size: int, window: int, stride: int) -> int:
@@ -9,7 +16,7 @@ def pooled_size(size: int, window: int, stride: int) -> int:
     return -(-(size - window) // stride) + 1
 
 
-def response_norm(x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...]) -> Array:
+def response_norm(x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...] = (-1,)) -> Array:
     window = [1] * x.ndim
     padding = [(0, 0)] * x.ndim
     for axis in axes:
@@ -31,3 +38,7 @@ def max_pool(x: Array, window: int, stride: int) -> Array:
         (1,) * leading + (stride, stride, 1),
         ((0, 0),) * leading + ((0, max(overrun[0], 0)), (0, max(overrun[1], 0)), (0, 0)),
     )
+
+
+def norm_pool(x: Array, window: int, stride: int, size: int, k: float, alpha: float, beta: float) -> Array:
+    return max_pool(response_norm(jax.nn.relu(x), size, k, alpha, beta), window, stride)

@@ -3,10 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from alexnet_kernels import reference, xla
-from alexnet_kernels.choice import Implementation, choose
-
-_IMPLEMENTATIONS = {"xla": xla.response_norm, "reference": reference.response_norm}
+from alexnet_kernels.choice import Implementation, run
 
 
 def response_norm(
@@ -17,7 +14,7 @@ def response_norm(
     alpha: float = 1e-4,
     beta: float = 0.75,
     axes: tuple[int, ...] = (-1,),
-    implementation: Implementation | None = None,
+    implementation: Implementation = None,
 ) -> Array:
     """Divides each activity by a power of the squared activities around it.
 
@@ -31,19 +28,24 @@ def response_norm(
       beta: the power; 0.75 needs no `pow`.
       axes: negative axes that the window runs over: `(-1,)` across channels; `(-3, -2)` within each map, the `rnorm` of
         the original code.
-      implementation: None takes the best for the device.
+      implementation: one, several to try in turn, or None for the best that the device can run.
 
     Raises:
-      ValueError: for integer input, a window under 1, a positive axis, or an unknown implementation.
+      ValueError: for integer input, a window under 1, a positive axis, or an implementation that is unknown or cannot run.
 
     >>> import jax.numpy as jnp
     >>> float(response_norm(jnp.ones((1, 1, 8)), k=1.0, alpha=0.6, beta=1.0)[0, 0, 3])  # 1 / (1 + 0.6 * 5)
     0.25
     """
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"response_norm needs floating-point input, not {x.dtype}")
-    if size < 1:
-        raise ValueError(f"response_norm needs a window of at least 1, not {size}")
+    check_norm("response_norm", x, size)
     if any(axis >= 0 or axis < -x.ndim for axis in axes):
         raise ValueError(f"response_norm takes axes counted from the end, -{x.ndim} to -1, not {axes}")
-    return choose("response_norm", implementation, _IMPLEMENTATIONS)(x, size, k, alpha, beta, axes)
+    return run("response_norm", x, implementation, size=size, k=k, alpha=alpha, beta=beta, axes=tuple(axes))
+
+
+def check_norm(op: str, x: Array, size: int) -> None:
+    """Raises ValueError where a normalization makes no sense."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"{op} needs floating-point input, not {x.dtype}")
+    if size < 1:
+        raise ValueError(f"{op} needs a normalization window of at least 1, not {size}")

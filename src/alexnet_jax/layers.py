@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, Key
 
 from alexnet_jax.per_tower import once_per_tower
-from alexnet_kernels import max_pool, response_norm
+from alexnet_kernels import max_pool, norm_pool, response_norm
 
 TOWER = "tower"
 """Name of the axis along which the towers lie, whether a mesh of devices or `vmap` provides it."""
@@ -95,7 +95,7 @@ class ReLU(Layer):
     """max(0, x) (paper, section 3.1)."""
 
     def __call__(self, x, keys=None):
-        return jnp.maximum(x, 0)
+        return jax.nn.relu(x)
 
 
 class LocalResponseNorm(Layer):
@@ -145,6 +145,17 @@ class MaxPool(Layer):
 
     def __call__(self, x, keys=None):
         return max_pool(x, self.size, self.stride)
+
+
+class NormPool(Layer):
+    """ReLU, then `norm`, then `pool`, in one kernel: how a tower computes the three where they follow each other."""
+
+    norm: LocalResponseNorm
+    pool: MaxPool
+
+    def __call__(self, x, keys=None):
+        norm, pool = self.norm, self.pool
+        return norm_pool(x, window=pool.size, stride=pool.stride, size=norm.size, k=norm.k, alpha=norm.alpha, beta=norm.beta)
 
 
 class Dropout(Layer):

@@ -48,7 +48,7 @@ def forward(network: Network, mesh: Mesh) -> Forward:
     split = TOWER in mesh.axis_names
 
     def on_a_device(params: tower.Params, images: Array, keys: Keys | None) -> Array:
-        one_tower = partial(_logits, network)
+        one_tower = partial(tower.logits, network)
         if split:
             return one_tower(jax.tree.map(lambda stacked: stacked[0], params), images, keys)
         share = jax.vmap(one_tower, in_axes=(0, None, None), axis_name=TOWER)(params, images, keys)
@@ -90,7 +90,3 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Sharding of what every device has whole."""
     return NamedSharding(mesh, P())
-
-
-def _logits(network: Network, params: tower.Params, images: Array, keys: Keys | None) -> Array:
-    return list(tower.activations(network, params, images, keys).values())[-1]

@@ -1,5 +1,7 @@
 """One tower as two pure functions. They are written for an axis named `TOWER` and cannot tell who provides it."""
 
+import zlib
+from collections.abc import Mapping
 from typing import cast
 
 import jax
@@ -7,10 +9,13 @@ from jax import lax
 from jaxtyping import Array, Float, Key
 
 from alexnet_jax.architectures import Network
-from alexnet_jax.layers import TOWER, Activations, Keys, Layer
+from alexnet_jax.layers import TOWER, Activations, Keys, Layer, LocalResponseNorm, MaxPool, NormPool, ReLU
 
 Params = dict[str, dict[str, Array]]
 """Layer name to {"kernel", "bias"}. In one tower as a layer uses them; outside, stacked along a first axis of towers."""
+
+
+Images = Float[Array, "batch height width 3"]
 
 
 def gather_towers(x: Activations) -> Activations:
@@ -18,9 +23,7 @@ def gather_towers(x: Activations) -> Activations:
     return lax.all_gather(x, TOWER, axis=x.ndim - 1, tiled=True)
 
 
-def activations(
-    network: Network, params: Params, images: Float[Array, "batch height width 3"], keys: Keys | None = None
-) -> dict[str, Activations]:
+def activations(network: Network, params: Params, images: Images, keys: Keys | None = None) -> dict[str, Activations]:
     """What each layer of this tower puts out, by layer name; the last are the tower's share of the logits.
 
     Args:
@@ -29,13 +32,27 @@ def activations(
       images: pixels minus their mean, on the scale 0 to 255.
       keys: one random key for each image, for dropout; None at test.
     """
-    outputs: dict[str, Activations] = {}
-    x = images
-    for index, (name, layer) in enumerate(network.named_layers.items()):
-        with jax.named_scope(name):
-            x = cast(Array, layer.apply({"params": params.get(name, {})}, _input(layer, x), _fold(keys, index)))
-        outputs[name] = x
-    return outputs
+    return _apply(network.named_layers, params, images, keys)
+
+
+def logits(network: Network, params: Params, images: Images, keys: Keys | None = None) -> Activations:
+    """This tower's share of the logits, [batch, classes of the tower]; arguments as for `activations`."""
+    layers = fused(network.named_layers)
+    return _apply(layers, params, images, keys)[list(layers)[-1]]
+
+
+def fused(layers: Mapping[str, Layer]) -> dict[str, Layer]:
+    """The same layers, with ReLU, response normalization and pooling in a row as one, called after the last of them."""
+    remaining, result = list(layers.items()), {}
+    while remaining:
+        match [layer for _, layer in remaining[:3]]:
+            case [ReLU(), LocalResponseNorm() as norm, MaxPool() as pool]:
+                result[remaining[2][0]] = NormPool(norm, pool)
+                remaining = remaining[3:]
+            case _:
+                name, layer = remaining.pop(0)
+                result[name] = layer
+    return result
 
 
 def init(network: Network, key: Key[Array, ""]) -> Params:
@@ -43,16 +60,28 @@ def init(network: Network, key: Key[Array, ""]) -> Params:
     key = jax.random.fold_in(key, lax.axis_index(TOWER))
     x = jax.numpy.zeros((1, network.input_size, network.input_size, 3))
     params: Params = {}
-    for index, (name, layer) in enumerate(network.named_layers.items()):
-        x, variables = layer.init_with_output(jax.random.fold_in(key, index), _input(layer, x))
+    for name, layer in network.named_layers.items():
+        x, variables = layer.init_with_output(jax.random.fold_in(key, _number(name)), _input(layer, x))
         if "params" in variables:
             params[name] = cast(dict[str, Array], variables["params"])
     return params
+
+
+def _apply(layers: Mapping[str, Layer], params: Params, images: Images, keys: Keys | None) -> dict[str, Activations]:
+    outputs: dict[str, Activations] = {}
+    x = images
+    for name, layer in layers.items():
+        own_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, _number(name))
+        with jax.named_scope(name):
+            x = cast(Array, layer.apply({"params": params.get(name, {})}, _input(layer, x), own_keys))
+        outputs[name] = x
+    return outputs
 
 
 def _input(layer: Layer, x: Activations) -> Activations:
     return gather_towers(x) if layer.reads == "all" else x
 
 
-def _fold(keys: Keys | None, index: int) -> Keys | None:
-    return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, index)
+def _number(name: str) -> int:
+    """Tells the layers' random numbers apart. By name, so that a layer keeps its own when others come or go."""
+    return zlib.crc32(name.encode()) & 0x7FFFFFFF

@@ -1,0 +1,12 @@
+"""The same kernels run by Pallas's interpreter on any device, slowly: for tests."""
+
+from functools import partial
+
+from alexnet_kernels import triton
+from alexnet_kernels.triton import unsupported_arguments as unsupported
+
+__all__ = ["max_pool", "norm_pool", "response_norm", "unsupported"]
+
+response_norm = partial(triton.response_norm, interpret=True)
+max_pool = partial(triton.max_pool, interpret=True)
+norm_pool = partial(triton.norm_pool, interpret=True)
