@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 
@@ -22,7 +23,7 @@ def response_norm(x: Array, size: int, k: float, alpha: float, beta: float, axes
     for axis in axes:
         window[axis] = size
         padding[axis] = (size // 2, (size - 1) // 2)
-    squares = lax.reduce_window(jnp.square(x), jnp.zeros((), x.dtype), lax.add, window, [1] * x.ndim, padding)
+    squares = lax.reduce_window(jnp.square(x), np.zeros((), x.dtype), lax.add, window, [1] * x.ndim, padding)
     return x * (k + alpha * squares) ** -beta
 
 
@@ -32,7 +33,7 @@ def max_pool(x: Array, window: int, stride: int) -> Array:
     leading = x.ndim - 3
     return lax.reduce_window(
         x,
-        jnp.array(-jnp.inf, x.dtype),
+        np.array(-np.inf, x.dtype),
         lax.max,
         (1,) * leading + (window, window, 1),
         (1,) * leading + (stride, stride, 1),
