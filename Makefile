@@ -10,7 +10,7 @@ CUDA := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/
 comma := ,
 EXTRAS := dev$(if $(CUDA),$(comma)$(if $(filter 13 14 15,$(CUDA)),cuda13,cuda12))
 
-.PHONY: help setup train test lint parity experiment readme clean
+.PHONY: help setup train test lint parity experiment readme clean kernel-check gpu-check bench-kernels
 
 help: ## What there is to do
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -39,6 +39,15 @@ test: setup ## Pass the tests
 parity: setup ## Compare with PyTorch, which is installed first
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),parity]'
 	@$(RUN) -m pytest tests/parity $(ARGS)
+
+kernel-check: setup ## Compile the kernels for GPUs that need not be there [ARGS=--quick]
+	@$(RUN) experiments/kernels/compile_check.py $(ARGS)
+
+gpu-check: setup ## Are the kernels right and fast on this GPU? [ARGS=--tiny anywhere]
+	@$(RUN) experiments/kernels/gpu_check.py $(ARGS)
+
+bench-kernels: setup ## The operations on this CPU, against XLA's own form
+	@$(RUN) experiments/kernels/cpu_bench.py
 
 lint: setup ## Style and types
 	@$(RUN) -m ruff check

@@ -24,20 +24,18 @@ def images_per_second(name: str, placement: str) -> float:
     import numpy as np
 
     from alexnet_jax.architectures import NETWORKS
-    from alexnet_jax.data.augment import Example
     from alexnet_jax.devices import Placement, choose_mesh
     from alexnet_jax.optimizer import paper_update
-    from alexnet_jax.step import initial_state, make_train_step, put_batch
+    from alexnet_jax.step import initial_state, make_train_step, put_batch, random_batch
 
-    network, batch_size, rng = NETWORKS[name], BATCHES[name], np.random.default_rng(0)
+    network, batch_size = NETWORKS[name], BATCHES[name]
     where: Placement = "split" if placement == "split" else "single"
     mesh = choose_mesh(network, where)
     optimizer = paper_update(1e-4)
     state = initial_state(network, mesh, optimizer, 0)
     step = make_train_step(network, mesh, optimizer, seed=0)
     size = network.input_size
-    images = rng.integers(0, 256, (batch_size, size, size, 3), np.uint8)
-    batch = put_batch(Example(images, np.zeros(batch_size, np.int32), np.zeros((batch_size, 3), np.float32)), mesh)
+    batch = put_batch(random_batch(batch_size, size), mesh)
     mean = np.full((size, size, 3), 128, np.float32)
     seconds = []
     for _ in range(12):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,7 @@ class Scores:
     images: Any
 
 
+Precision = Literal["float32", "bfloat16"]
 MeanImage = Float[Array, "size size 3"] | Float[np.ndarray, "size size 3"]
 TrainStep = Callable[[TrainState, Example, MeanImage], tuple[TrainState, Float[Array, ""]]]
 EvaluationStep = Callable[[Params, Example, MeanImage], Scores]
@@ -66,11 +67,18 @@ def state_shardings(mesh: Mesh, state: TrainState) -> TrainState:
 
 
 def make_train_step(
-    network: Network, mesh: Mesh, optimizer: optax.GradientTransformation, *, seed: int, color_divisor: float = 1.0
+    network: Network,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    color_divisor: float = 1.0,
+    precision: Precision = "float32",
 ) -> TrainStep:
     """A jitted `(state, batch, mean image) -> (state, loss)`. The state passed in is given up: its memory is used again.
 
-    Dropout's masks follow from the seed, the step, and an image's place in the batch.
+    Dropout's masks follow from the seed, the step, and an image's place in the batch. Parameters are float32 and so is their
+    update, whatever the precision that activities and gradients are computed in.
     """
     forward = placement.forward(network, mesh)
 
@@ -80,7 +88,7 @@ def make_train_step(
         images, label = normalize(batch, mean) / color_divisor, jnp.asarray(batch.label)
 
         def mean_loss(params: Params) -> Float[Array, ""]:
-            return cross_entropy(forward(params, images, keys), label).mean()
+            return cross_entropy(forward(params, images.astype(precision), keys), label).mean()
 
         loss, gradients = jax.value_and_grad(mean_loss)(state.params)
         updates, velocity = optimizer.update(gradients, state.velocity, state.params)
@@ -131,3 +139,9 @@ def cross_entropy(logits: Float[Array, "batch classes"], label: Int[Array, " bat
 def put_batch(batch: Example, mesh: Mesh) -> Example:
     """A batch of NumPy arrays on the devices, divided among those along the data axis."""
     return jax.device_put(batch, placement.batch_sharding(mesh))
+
+
+def random_batch(batch_size: int, size: int) -> Example:
+    """Random pixels, all of class 0: a batch to time and to compile for."""
+    images = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), np.uint8)
+    return Example(images, np.zeros(batch_size, np.int32), np.zeros((batch_size, 3), np.float32))

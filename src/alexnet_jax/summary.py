@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
 import jax
-from rich.table import Table
 
 from alexnet_jax import tower
 from alexnet_jax.architectures import Network
 from alexnet_jax.layers import TOWER, Conv, Weighted
+
+if TYPE_CHECKING:  # numbers need no terminal
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,10 @@ def summarize(network: Network) -> list[LayerSummary]:
     return rows
 
 
-def summary_table(network: Network) -> Table:
+def summary_table(network: Network) -> "Table":
     """`summarize` for a terminal, with totals."""
+    from rich.table import Table
+
     rows = summarize(network)
     table = Table(title=f"{network.name}: {network.towers} tower(s)", show_footer=True)
     totals = [sum(getattr(row, name) for row in rows) for name in ("parameters", "macs", "neurons", "gathered_bytes")]

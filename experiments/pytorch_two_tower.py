@@ -1,0 +1,72 @@
+"""The two towers in PyTorch, as one would write them there for speed: what the benchmarks compare with.
+
+Grouped convolutions for the layers inside a tower, and the paper's update by PyTorch's own SGD: with a constant rate, momentum
+that holds the rate or not comes to the same work.
+"""
+
+# pyright: reportMissingImports=false
+# PyTorch is not part of the development set-up: the targets that need it install it.
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def norm_pool(x: torch.Tensor, alpha: float = 1e-4) -> torch.Tensor:
+    """ReLU, LRN, pooling of one tower, [batch, channels, height, width]. PyTorch divides alpha by the window."""
+    return F.max_pool2d(F.local_response_norm(F.relu(x), 5, alpha=5 * alpha, beta=0.75, k=2.0), 3, 2, ceil_mode=True)
+
+
+def response_norm(x: torch.Tensor, alpha: float = 1e-4) -> torch.Tensor:
+    return F.local_response_norm(x, 5, alpha=5 * alpha, beta=0.75, k=2.0)
+
+
+def max_pool(x: torch.Tensor) -> torch.Tensor:
+    return F.max_pool2d(x, 3, 2, ceil_mode=True)
+
+
+class TwoTower(nn.Module):
+    """Logits [batch, 1000] of images [batch, 3, 224, 224]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 96, 11, stride=4)
+        self.conv2 = nn.Conv2d(96, 256, 5, padding=2, groups=2)
+        self.conv3 = nn.Conv2d(256, 384, 3, padding=1)
+        self.conv4 = nn.Conv2d(384, 384, 3, padding=1, groups=2)
+        self.conv5 = nn.Conv2d(384, 256, 3, padding=1, groups=2)
+        self.fc6 = nn.Linear(256 * 6 * 6, 4096)
+        self.fc7 = nn.Linear(4096, 4096)
+        self.fc8 = nn.Linear(4096, 1000)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = _in_each_tower(self.conv1(F.pad(x, (0, 3, 0, 3))))
+        x = _in_each_tower(self.conv2(x))
+        x = F.relu(self.conv3(x))
+        x = F.relu(self.conv4(x))
+        x = F.max_pool2d(F.relu(self.conv5(x)), 3, 2)
+        x = F.dropout(F.relu(self.fc6(x.flatten(1))), 0.5, self.training)
+        x = F.dropout(F.relu(self.fc7(x)), 0.5, self.training)
+        return self.fc8(x)
+
+
+def _in_each_tower(x: torch.Tensor) -> torch.Tensor:
+    return torch.cat([norm_pool(tower) for tower in x.chunk(2, 1)], 1)
+
+
+def optimizer_for(model: nn.Module) -> torch.optim.Optimizer:
+    """The paper's momentum and weight decay; none on the biases."""
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    biases = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": weights, "weight_decay": 0.0005}, {"params": biases}]
+    return torch.optim.SGD(groups, lr=0.01, momentum=0.9)
+
+
+def train_step(model: Any, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """One update; the loss, not waited for. Images come as bytes, as ours do."""
+    loss = F.cross_entropy(model(images.float() - 128).float(), labels)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
