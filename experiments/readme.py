@@ -55,9 +55,64 @@ def placement() -> str:
     return table(["training step, batch 32, 2 CPU cores", "one device, images/s", "two devices, images/s", "ratio"], rows)
 
 
+def kernel_bytes() -> str:
+    rows = []
+    for row in result("kernel_check")["bytes"]:
+        ways = [
+            f"{row['megabytes']['reference'][way]:,} → {row['megabytes']['triton'][way]:,} ({row['ratio'][way]:.2f})"
+            for way in ("forward", "backward")
+        ]
+        rows.append([f"`{row['op']}`", row["dtype"], *ways])
+    return table(["[256, 55, 55, 96], MB moved: XLA's own form → kernel", "", "forward", "backward"], rows)
+
+
+def kernels_cpu() -> str:
+    found = result("kernels_cpu")
+    rows = []
+    for op in ("response_norm", "max_pool", "norm_pool"):
+        times = found[f"{op}_milliseconds"]
+        rows.append([f"`{op}`", f"{times['reference']:.0f}", f"{times['xla']:.0f}", f"{found[f'{op}_speedup']:.1f}"])
+    header = ["[32, 55, 55, 96] float32, forward and backward, 2 CPU cores", "XLA's own form, ms", "ours, ms", "faster by"]
+    return table(header, rows)
+
+
+def gpu() -> str:
+    rows = []
+    for file in sorted((ROOT / "experiments" / "results" / "gpu").glob("*.json")):
+        found = json.loads(file.read_text())
+        for row in found.get("operations", []):
+            shares = [f"{share:.0%}" if share else "" for share in row["share_of_copy_bandwidth"].values()]
+            faster = [
+                f"{row['speedup'][name]:.1f}" if name in row["speedup"] else "" for name in ("reference", "pytorch_compiled")
+            ]
+            rows.append([found["device"], f"`{row['spec']}`", row["dtype"], *shares, *faster])
+    if not rows:
+        return "No GPU has been measured yet: `make gpu-check` does, and its results belong in `experiments/results/gpu/`."
+    header = [
+        "GPU",
+        "operation",
+        "",
+        "forward, share of copy bandwidth",
+        "backward",
+        "faster than XLA's own form",
+        "than PyTorch",
+    ]
+    return table(header, rows)
+
+
+TABLES = {
+    "quickstart": quickstart,
+    "clothing10": clothing10,
+    "placement": placement,
+    "kernel bytes": kernel_bytes,
+    "kernels cpu": kernels_cpu,
+    "gpu": gpu,
+}
+
+
 def filled(readme: str) -> str:
     """The README with its tables made anew."""
-    for name, make in (("quickstart", quickstart), ("clothing10", clothing10), ("placement", placement)):
+    for name, make in TABLES.items():
         block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         readme = block.sub(lambda match, make=make: f"{match[1]}{make()}\n{match[2]}", readme)
     return readme

@@ -1,7 +1,7 @@
 """Compiles every kernel, and whole training steps, for GPUs that are not there: does it compile, fit, and save memory traffic?
 
 make kernel-check                      everything: three GPUs, six widths, two types
-make kernel-check ARGS=--quick         one GPU, two widths: what .ci/run has time for
+make kernel-check ARGS=--quick         one GPU, two widths, one step: what .ci/run has time for
 
 The last line is one JSON object. The exit status is 1 if a kernel does not compile or spills registers, or if norm_pool
 moves more bytes, relative to XLA's own form of it, than `LIMITS` allow. Nothing runs, so it sees neither races nor speed.
@@ -19,6 +19,7 @@ import sys
 import time
 from collections import defaultdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import deviceless
@@ -31,7 +32,7 @@ import alexnet_kernels
 from alexnet_jax import placement
 from alexnet_jax.architectures import TWO_TOWER
 from alexnet_jax.optimizer import paper_update
-from alexnet_jax.step import initial_state, make_train_step, random_batch, state_shardings
+from alexnet_jax.step import Precision, initial_state, make_train_step, random_batch, state_shardings
 from alexnet_kernels import preferring
 from alexnet_kernels.specs import CHANNELS, OPERATIONS, Spec, first_layer
 
@@ -41,6 +42,7 @@ OURS = re.compile("|".join(OPERATIONS))
 LIMITS = {"forward": 0.45, "backward": 0.12}
 """Bytes that norm_pool moves for each byte of XLA's form, at most."""
 BATCH = 128
+RESULT = Path(__file__).parents[1] / "results" / "kernel_check.json"
 
 console = Console(width=130)
 report = partial(print, file=sys.stderr, flush=True)
@@ -145,7 +147,7 @@ def compile_step(gpu: str, precision: Any, implementation: Any) -> deviceless.Co
         return deviceless.compile_for(gpu, step, state, batch, mean, ours=OURS)
 
 
-def step_table(gpus: tuple[str, ...]) -> tuple[Table, list[dict[str, Any]], int]:
+def step_table(gpus: tuple[str, ...], precisions: tuple[Precision, ...]) -> tuple[Table, list[dict[str, Any]], int]:
     table = Table(
         "GPU",
         "type",
@@ -158,7 +160,7 @@ def step_table(gpus: tuple[str, ...]) -> tuple[Table, list[dict[str, Any]], int]
     )
     rows, spilled = [], 0
     for gpu in gpus:
-        for precision in ("float32", "bfloat16"):
+        for precision in precisions:
             ours, without = (compile_step(gpu, precision, names) for names in (("triton",), ("xla",)))
             spilled += sum(kernel.spill_bytes for kernel in ours.kernels)
             sizes = [f"{n / 1e6:.0f}" for n in (ours.temporary, without.temporary, ours.moved, without.moved)]
@@ -170,7 +172,7 @@ def step_table(gpus: tuple[str, ...]) -> tuple[Table, list[dict[str, Any]], int]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one GPU, two widths, one step")
+    parser.add_argument("--quick", action="store_true", help="one GPU, two widths, one type of step")
     quick = parser.parse_args().quick
 
     gpus = GPUS[-1:] if quick else GPUS
@@ -178,7 +180,7 @@ def main() -> int:
     console.print(kernels)
     rows = [byte_ratios(op, dtype) for op in (("norm_pool",) if quick else OPERATIONS) for dtype in DTYPES]
     console.print(bytes_table(rows))
-    steps, step_rows, step_spilled = step_table(gpus)
+    steps, step_rows, step_spilled = step_table(gpus, ("float32",) if quick else ("float32", "bfloat16"))
     console.print(steps)
 
     worst = {way: max(row["ratio"][way] for row in rows if row["op"] == "norm_pool") for way in LIMITS}
@@ -188,7 +190,10 @@ def main() -> int:
     for failure in failures:
         report(failure)
     result = {"spill_bytes": spilled + step_spilled, "norm_pool_bytes_ratio": worst, "bytes": rows, "steps": step_rows}
-    print(json.dumps(result | {"jax": jax.__version__}))
+    result["jax"] = jax.__version__
+    if not quick:
+        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
     return bool(failures)
 
 
