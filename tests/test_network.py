@@ -1,11 +1,13 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from alexnet_jax import NETWORKS, ONE_GPU, SIXTH_CONV, SOURCE_145, TWO_TOWER, placement
 from alexnet_jax.architectures import Network
-from alexnet_jax.layers import Conv, ReLU, Weighted
+from alexnet_jax.layers import TOWER, Conv, NormPool, ReLU, Weighted
 from alexnet_jax.summary import summarize
+from alexnet_jax.tower import activations, fused, logits
 from tests.conftest import mesh_of
 from tests.numpy_network import tiny_logits
 
@@ -50,6 +52,28 @@ def test_shapes_are_those_of_figure_2():
 def test_only_the_papers_layers_read_both_towers():
     reads_all = [name for name, layer in TWO_TOWER.named_layers.items() if layer.reads == "all"]
     assert reads_all == ["conv3", "fc6", "fc7", "fc8"]
+
+
+def test_what_follows_a_convolution_is_computed_in_one():
+    """The paper's order is what the kernel does; the code's first layer normalizes before it rectifies, and is left alone."""
+    assert [name for name, layer in fused(TWO_TOWER.named_layers).items() if isinstance(layer, NormPool)] == [
+        "conv1/pool",
+        "conv2/pool",
+    ]
+    assert fused(SOURCE_145.named_layers) == SOURCE_145.named_layers
+
+
+def test_fused_layers_make_the_same_logits(tiny, rng):
+    params = placement.init(tiny, mesh_of(tiny, 1, split=False), jax.random.key(1))
+    images = jnp.asarray(rng.normal(0, 50, (3, 29, 29, 3)), jnp.float32)
+    keys = jax.random.split(jax.random.key(2), 3)
+
+    def of_a_tower(params):
+        apart = list(activations(tiny, params, images, keys).values())[-1]
+        return apart, logits(tiny, params, images, keys)
+
+    apart, together = jax.vmap(of_a_tower, axis_name=TOWER)(params)
+    np.testing.assert_allclose(apart, together, rtol=1e-6)
 
 
 @pytest.mark.parametrize("network", [SOURCE_145, NETWORKS["quickstart"]], ids=lambda network: network.name)
