@@ -53,10 +53,10 @@ class Prepare:
 
 
 def prepare(arguments: list[str]) -> None:
-    from alexnet_jax.data.prepare import prepare_folder
+    from alexnet_jax.data.prepare import prepare_path
 
     command = tyro.cli(Prepare, prog="alexnet_jax prepare", args=arguments)
-    print(prepare_folder(command.source, command.to).path)
+    print(prepare_path(command.source, command.to).path)
 
 
 def summary(arguments: list[str]) -> None:

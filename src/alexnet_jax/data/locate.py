@@ -5,7 +5,7 @@ from pathlib import Path
 
 from alexnet_jax.console import console
 from alexnet_jax.data import embedded
-from alexnet_jax.data.prepare import prepare_folder
+from alexnet_jax.data.prepare import prepare_path
 from alexnet_jax.data.records import Dataset, is_prepared, open_dataset
 from alexnet_jax.errors import UserError
 
@@ -40,4 +40,4 @@ def find_dataset(asked: str | None, default: str, data_dir: Path) -> Dataset:
     # A folder of images is prepared once, under a name of its own.
     digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
     prepared = data_dir / f"{folder.resolve().name}-{digest}"
-    return open_dataset(prepared) if is_prepared(prepared) else prepare_folder(folder, prepared)
+    return open_dataset(prepared) if is_prepared(prepared) else prepare_path(folder, prepared)
