@@ -4,7 +4,7 @@ from PIL import Image
 
 from alexnet_jax.data import shards
 from alexnet_jax.data.embedded import CLASSES, draw
-from alexnet_jax.data.folders import folders
+from alexnet_jax.data.folders import Division, folders
 from alexnet_jax.data.images import read_square
 from alexnet_jax.data.locate import find_dataset
 from alexnet_jax.data.pipeline import evaluation_batches
@@ -49,11 +49,11 @@ def names(source):
 def test_without_splits_one_in_ten_is_held_out(tmp_path, rng):
     for i in range(200):
         save(tmp_path / "flat" / ("a" if i % 2 else "b") / f"{i}.png", (8, 8), rng)
-    files = names(folders(tmp_path / "flat"))
+    files = names(folders(tmp_path / "flat", Division()))
     assert 8 <= len(files["validation"]) <= 34
     assert len(files["train"]) + len(files["validation"]) == 200
     save(tmp_path / "flat" / "a" / "one_more.png", (8, 8), rng)
-    more = names(folders(tmp_path / "flat"))
+    more = names(folders(tmp_path / "flat", Division()))
     assert set(files["train"]) <= set(more["train"])
     assert set(files["validation"]) <= set(more["validation"])
 

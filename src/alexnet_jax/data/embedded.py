@@ -7,7 +7,6 @@ light: a network has to see form, and the paper's crops, mirroring and colour sh
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -44,13 +43,12 @@ TEXTURES: dict[str, Field] = {
 CLASSES = [f"{list(TEXTURES)[(i + j) % 5]} {shape}" for i, shape in enumerate(SHAPES) for j in (0, 1)]
 
 
-@dataclass(frozen=True)
 class Embedded(Source):
     """The pictures, drawn as they are asked for."""
 
-    description: str = "pictures drawn by code"
-    classes: list[str] = field(default_factory=lambda: CLASSES)
-    images: dict[str, int] = field(default_factory=lambda: IMAGES)
+    description = "pictures drawn by code"
+    classes = CLASSES
+    images = IMAGES
 
     def read(self, split: str, index: int) -> Picture:
         label = index % len(CLASSES)

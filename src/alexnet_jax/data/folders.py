@@ -7,7 +7,7 @@ split of class folders (see `tree`), and `ILSVRC2012_img_val.tar` a split withou
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_jax.data import labels, tree
@@ -52,18 +52,13 @@ Named = tuple[str | None, Entry]
 """A picture with its class, or None where it lies in no class's folder."""
 
 
-@dataclass(frozen=True)
 class Folders(Source):
     """Files of a tree and the number of their class, by split."""
 
-    classes: list[str]
-    files: dict[str, list[tuple[Entry, int]]]
-    notes: tuple[str, ...] = ()
-    description: str = "folders of pictures"
-    images: dict[str, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "images", {split: len(files) for split, files in self.files.items()})
+    def __init__(self, classes: list[str], files: dict[str, list[tuple[Entry, int]]], notes: tuple[str, ...] = ()):
+        self.description = "folders of pictures"
+        self.classes, self.files, self.notes = classes, files, notes
+        self.images = {split: len(found) for split, found in files.items()}
 
     def read(self, split: str, index: int) -> Picture:
         entry, label = self.files[split][index]
@@ -78,7 +73,7 @@ class Folders(Source):
         return digest.hexdigest()
 
 
-def folders(root: Path, division: Division = Division()) -> Folders:
+def folders(root: Path, division: Division) -> Folders:
     """Finds the pictures below `root`: `train|validation|val|test/<class>/*.jpg` or `<class>/*.jpg`.
 
     Raises:

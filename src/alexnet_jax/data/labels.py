@@ -2,136 +2,142 @@
 
 A list is recognized by its lines:
 
-    n01751748                            a class; line i is for the picture whose name ends in the number i
-    490                                  number of a class in the development kit, whose meta.mat names it; line i likewise
-    ILSVRC2012_val_00000001.JPEG 65      a picture and the number of its class, counted from 0 in the order of their names
-    ILSVRC2012_val_00000001.JPEG n01751748
-    ILSVRC2012_val_00000001,n01751748 111 108 431 392     as on Kaggle: the boxes that follow the class do not matter
+    n01751748                              a class; line i is for the picture whose name ends in the number i
+    490                                    likewise, a class by its number in the development kit, whose meta.mat names it
+    ILSVRC2012_val_00000001.JPEG 65        a picture, and a class by its place among their sorted names, from 0
+    ILSVRC2012_val_00000001 n01751748      a picture and a class
+    ILSVRC2012_val_00000001,n01751748 1…   likewise, as on Kaggle: the boxes that follow the class do not matter
 """
 
 import io
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from alexnet_jax.data import tree
 from alexnet_jax.data.tree import Entry
 from alexnet_jax.errors import UserError
 
-ABBREVIATION = {"validation": "val", "test": "test"}
+SHORT = {"validation": "val", "test": "test"}
+KIT = re.compile(r".*devkit.*\.(tar\.gz|tgz)")
+META = "meta.mat"
 LARGEST = 64 << 20  # bytes: no list of labels is larger
-
-Labelled = list[tuple[Entry, int]]
 
 
 def looked_for(split: str) -> str:
-    short = ABBREVIATION[split]
-    names = (
-        f"*{split}_synset_labels.txt",
-        f"{short}.txt",
-        f"LOC_{short}_solution.csv",
-        f"*{split}_ground_truth.txt with meta.mat",
-    )
-    return ", ".join(names) + " (also in a *devkit*.tar.gz)"
+    """The lists that would do, for an error."""
+    short = SHORT[split]
+    lists = f"*{split}_synset_labels.txt, {short}.txt, LOC_{short}_solution.csv, *{split}_ground_truth.txt with {META}"
+    return f"{lists}; a *devkit*.tar.gz may hold them"
 
 
-def find(split: str, pictures: list[Entry], others: list[Entry], classes: list[str]) -> Labelled | None:
+def find(split: str, pictures: list[Entry], others: list[Entry], classes: list[str]) -> list[tuple[Entry, int]] | None:
     """The pictures with the numbers of their classes, or None if no list for them is among the other files.
 
     Raises:
-      UserError: if a list does not fit the pictures or the classes.
+      UserError: if the list does not fit the pictures or the classes.
     """
-    short = ABBREVIATION[split]
+    short = SHORT[split]
     pattern = re.compile(rf"(.*{split}_(synset_labels|ground_truth)|{short}|{split})\.txt|LOC_{short}_solution\.csv")
-    lists, meta = [], None
-    for name, load in _small_files(others):
-        if pattern.fullmatch(name):
-            lists.append((name, load))
-        elif name == "meta.mat":
-            meta = load
-    if not lists:
-        return None
-    # The development kit's comes last: it needs a second file.
-    name, load = min(lists, key=lambda found: (found[0].endswith("ground_truth.txt"), found[0]))
-    lines = [line for line in load().decode("utf-8", "replace").splitlines() if line.strip()]
-    if lines and lines[0].startswith("ImageId,"):
-        del lines[0]
-    if len(lines) != len(pictures):
-        raise UserError(f"{name} has {len(lines):,} labels for {len(pictures):,} {split} pictures: one of them is incomplete")
-    rows = [re.split(r"[\s,]+", line.strip()) for line in lines]
-    by_name = len(rows[0]) > 1
-    keys = [row[0] if by_name else str(i) for i, row in enumerate(rows, 1)]
-    said = [row[1 if by_name else 0] for row in rows if len(row) > by_name]
-    if len(said) != len(rows):
-        raise UserError(f"{name}: some of its lines lack a label")
-    if split == "test" and set(said) == {"0"}:
-        return None  # ImageNet's secret labels, as some tools write them
-    number_of = _numbers(said, by_name, classes, meta, name)
-    labels = dict(zip((_stem(key) for key in keys), (number_of(label) for label in said), strict=True))
+    files = dict(_small_files(others, pattern))
+    meta = files.pop(META, None)
+    # That of the development kit comes last, because it needs a second file.
+    for name in sorted(files, key=lambda name: (name.endswith("ground_truth.txt"), name)):
+        parsed = _parse(name, files[name])
+        if split == "test" and set(parsed.labels) == {"0"}:
+            continue  # how some tools write labels that are secret
+        return _match(parsed, pictures, split, _meanings(parsed, classes, meta), classes)
+    return None
+
+
+@dataclass(frozen=True)
+class _List:
+    """What a list says: `keys` are names of pictures, or None where line i is for picture number i."""
+
+    name: str
+    keys: list[str] | None
+    labels: list[str]
+
+
+def _parse(name: str, data: bytes) -> _List:
+    rows = [re.split(r"[\s,]+", line.strip()) for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+    if rows and rows[0][0] == "ImageId":
+        del rows[0]
+    columns = 2 if rows and len(rows[0]) > 1 else 1
+    if any(len(row) < columns for row in rows):
+        raise UserError(f"{name} has lines without a label")
+    keys = [_stem(row[0]) for row in rows] if columns == 2 else None
+    if keys and len(set(keys)) < len(keys):
+        raise UserError(f"{name} has two labels for the same picture")
+    return _List(name, keys, [row[columns - 1] for row in rows])
+
+
+def _meanings(parsed: _List, classes: list[str], meta: bytes | None) -> dict[str, str]:
+    """From how a list writes a class to its name."""
+    if not all(label.isdecimal() for label in parsed.labels):
+        return {name: name for name in classes}
+    if parsed.keys:
+        return {str(number): name for number, name in enumerate(classes)}
+    if meta is None:
+        raise UserError(f"{parsed.name} gives classes by number: put the development kit's {META} beside it, which names them")
+    return _kit_classes(meta)
+
+
+def _match(
+    parsed: _List, pictures: list[Entry], split: str, meanings: dict[str, str], classes: list[str]
+) -> list[tuple[Entry, int]]:
+    if len(parsed.labels) != len(pictures):
+        raise UserError(
+            f"{parsed.name} has {len(parsed.labels):,} labels for {len(pictures):,} {split} pictures: one of them is incomplete"
+        )
+    keys = parsed.keys or [str(number) for number in range(1, len(parsed.labels) + 1)]
+    said = dict(zip(keys, parsed.labels, strict=True))
+    numbers = {name: number for number, name in enumerate(classes)}
     found = []
-    for entry in pictures:
-        key = _stem(entry.name) if by_name else str(int(re.sub(r"^.*?(\d*)$", r"\1", _stem(entry.name)) or 0))
-        if key not in labels:
-            raise UserError(f"{name} has no label for {entry.name}")
-        found.append((entry, labels.pop(key)))
+    for picture in pictures:
+        stem = _stem(picture.name)
+        label = said.get(stem if parsed.keys else re.sub(r".*?0*(\d*)$", r"\1", stem))
+        if label is None:
+            raise UserError(f"{parsed.name} has no label for {picture.name}")
+        if meanings.get(label) not in numbers:
+            raise UserError(f"{parsed.name} has the class {label}, of which there are no training pictures")
+        found.append((picture, numbers[meanings[label]]))
     return found
 
 
-def _numbers(
-    said: list[str], by_name: bool, classes: list[str], meta: Callable[[], bytes] | None, name: str
-) -> Callable[[str], int]:
-    """From what a list says of a picture to the number of its class."""
-    if all(label.isdecimal() for label in said) and not by_name:
-        if meta is None:
-            raise UserError(
-                f"{name} gives classes by number and needs the development kit's meta.mat beside it, which names them"
-            )
-        kit = _kit_classes(meta())
-        spelled = {str(number): synset for number, synset in kit.items()}
-    elif all(label.isdecimal() for label in said):
-        spelled = {str(number): synset for number, synset in enumerate(classes)}
-    else:
-        spelled = {synset: synset for synset in classes}
-    numbers = {synset: number for number, synset in enumerate(classes)}
-
-    def number_of(label: str) -> int:
-        if spelled.get(label) not in numbers:
-            raise UserError(f"{name} has the class {label}, of which train has no pictures")
-        return numbers[spelled[label]]
-
-    return number_of
-
-
 def _stem(name: str) -> str:
-    """`val/ILSVRC2012_val_00000001.JPEG` and `ILSVRC2012_val_00000001` are the same picture."""
-    return PurePosixPath(name).name.split(".")[0]
+    return re.sub(r"\.jpe?g$|\.png$", "", PurePosixPath(name).name, flags=re.IGNORECASE)
 
 
-def _small_files(others: list[Entry]) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Name and bytes of files that may be lists, with those in development kits."""
+def _small_files(others: list[Entry], pattern: re.Pattern[str]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of lists and of meta.mat, also of those in development kits."""
     for entry in others:
+        name = PurePosixPath(entry.name).name
         if entry.size > LARGEST:
             continue
-        name = PurePosixPath(entry.name).name
-        yield name, lambda entry=entry: tree.read(entry)
-        if re.fullmatch(r".*devkit.*\.(tar\.gz|tgz)", name):
+        if name == META or pattern.fullmatch(name):
+            yield name, tree.read(entry)
+        elif KIT.fullmatch(name):
             try:
                 with tarfile.open(fileobj=io.BytesIO(tree.read(entry)), mode="r:gz") as kit:
                     for member in kit:
-                        if member.isreg() and member.size <= LARGEST and member.name.endswith((".txt", ".mat")):
-                            file = kit.extractfile(member)
-                            assert file is not None
-                            data = file.read()
-                            yield PurePosixPath(member.name).name, lambda data=data: data
+                        name = PurePosixPath(member.name).name
+                        wanted = name == META or pattern.fullmatch(name)
+                        if wanted and member.size <= LARGEST and (file := kit.extractfile(member) if member.isreg() else None):
+                            yield name, file.read()
             except (tarfile.TarError, OSError, EOFError) as error:
                 raise UserError(f"{entry.path} is damaged ({error}): fetch it again") from error
 
 
-def _kit_classes(meta: bytes) -> dict[int, str]:
-    """Number and WordNet identity of the development kit's classes."""
+def _kit_classes(meta: bytes) -> dict[str, str]:
+    """Number and name of the development kit's classes; those with children are not for recognition."""
     from scipy.io import loadmat
 
-    synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
-    number = next(field for field in synsets.dtype.names if field.endswith("_ID") and field != "WNID")
-    return {int(synset[number]): str(synset["WNID"]) for synset in synsets if int(synset["num_children"]) == 0}
+    try:
+        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        number = next(name for name in synsets.dtype.names if re.fullmatch(r"ILSVRC20\d\d_ID", name))
+        return {str(synset[number]): str(synset["WNID"]) for synset in synsets if not synset["num_children"]}
+    except Exception as error:  # a damaged one raises anything
+        raise UserError(f"{META} of the development kit is damaged ({error}): fetch it again") from error

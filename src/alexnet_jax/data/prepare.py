@@ -37,12 +37,18 @@ class Settings:
       size: side of the images, pixels; None is what suits the source: 256, as in the paper, or 32 for CIFAR.
       raw: keep pixels as they are instead of JPEG: ten times the disk, no loss, no decoding. CIFAR always does.
       max_bad: images that may be unreadable before it is an error.
+      held_out: where a source has no splits, the share of its pictures that is kept for validation, on average.
+      seed: of which ones these are.
+      tfds_dir: where TensorFlow Datasets keeps its data; None is where it usually does.
       threads: that read, scale and encode; None is one a core.
     """
 
     size: int | None = None
     raw: bool = False
     max_bad: int = 100
+    held_out: float = 0.1
+    seed: int = 0
+    tfds_dir: str | None = None
     threads: int | None = None
 
 
@@ -96,9 +102,10 @@ def prepare(source: Source, out: Path, settings: Settings = Settings()) -> Datas
     return dataset
 
 
-def prepare_path(asked: str | Path, out: Path, settings: Settings = Settings(), division: Division = Division()) -> Dataset:
+def prepare_path(asked: str | Path, out: Path, settings: Settings = Settings()) -> Dataset:
     """Prepares what is at a path, or has a name (see `sources.find_source`)."""
-    return prepare(find_source(str(asked), division), out, settings)
+    division = Division(settings.held_out, settings.seed)
+    return prepare(find_source(str(asked), division, settings.tfds_dir), out, settings)
 
 
 def _shard_images(images: int) -> int:
@@ -128,8 +135,7 @@ def _write_shards(source: Source, plan: Plan, work: Work, settings: Settings) ->
         return _read(source, *job, plan)
 
     jobs = ((split, index) for split, _, indices in missing for index in indices)
-    threads = settings.threads or os.cpu_count() or 1
-    results = iter(tracked(in_threads(read, jobs, threads), "Preparing", sum(len(indices) for *_, indices in missing)))
+    results = tracked(in_threads(read, jobs, settings.threads), "Preparing", sum(len(indices) for *_, indices in missing))
     for split, number, indices in missing:
         with work.shard(split, number) as writer:
             for result in islice(results, len(indices)):
@@ -158,8 +164,9 @@ def _read(source: Source, split: str, index: int, plan: Plan) -> Prepared | Skip
     return Prepared(Record(image, label, name), pixels, color_products(pixels))
 
 
-def in_threads(work: Callable[[Job], Result], jobs: Iterable[Job], threads: int) -> Iterator[Result]:
+def in_threads(work: Callable[[Job], Result], jobs: Iterable[Job], threads: int | None) -> Iterator[Result]:
     """Results in the order of the jobs, a few ahead of the one asked for. Pillow and NumPy leave the other threads alone."""
+    threads = threads or os.cpu_count() or 1
     queue: list[Future[Result]] = []
     pending = iter(jobs)
     with ThreadPoolExecutor(threads) as pool:

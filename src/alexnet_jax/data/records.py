@@ -80,15 +80,6 @@ class Manifest:
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1) + "\n"
 
-    @classmethod
-    def from_json(cls, text: str) -> "Manifest":
-        """Raises ValueError, KeyError or TypeError if the text is no manifest, and UserError if it is of another version."""
-        values = json.loads(text)
-        if values["format"] != FORMAT:
-            raise UserError("it was prepared by another version of alexnet-jax")
-        shards = {split: [Shard(*shard) for shard in files] for split, files in values.pop("shards").items()}
-        return cls(**values, shards=shards)
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -136,24 +127,40 @@ def is_prepared(path: Path) -> bool:
     return (path / "manifest.json").is_file()
 
 
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a prepared data set.
+
+    Raises:
+      UserError: if it is missing, damaged, or of another version.
+    """
+    try:
+        values = json.loads((path / "manifest.json").read_text())
+        if values["format"] != FORMAT:
+            raise UserError(f"{path} was prepared by another version of alexnet-jax: delete it and prepare it again")
+        shards = {split: [Shard(*shard) for shard in files] for split, files in values.pop("shards").items()}
+        return Manifest(**values, shards=shards)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is no prepared data set: it has no manifest.json") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}/manifest.json is damaged ({error}): delete {path} and prepare it again") from error
+
+
 def open_dataset(path: Path) -> Dataset:
     """Opens a prepared data set.
 
     Raises:
       UserError: if it is of another version, or a file of it is missing or damaged.
     """
+    dataset = Dataset(path, read_manifest(path))
+    manifest = dataset.manifest
     try:
-        dataset = Dataset(path, Manifest.from_json((path / "manifest.json").read_text()))
-        shape = dataset.mean_image.shape
-        if shape != (dataset.manifest.size, dataset.manifest.size, 3):
+        if (shape := dataset.mean_image.shape) != (manifest.size, manifest.size, 3):
             raise ValueError(f"mean_image.npy has the shape {shape}")
-        for shard in (shard for shards in dataset.manifest.shards.values() for shard in shards):
+        for shard in (shard for shards in manifest.shards.values() for shard in shards):
             if (size := (path / shard.file).stat().st_size) != shard.bytes:
                 raise ValueError(f"{shard.file} has {size:,} bytes, not {shard.bytes:,}")
-    except UserError as error:
-        raise UserError(f"{path} cannot be used ({error}): delete it and prepare it again") from error
     except FileNotFoundError as error:
         raise UserError(f"{path} lacks its {Path(error.filename).name}: delete it and prepare it again") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}): delete it and prepare it again") from error
     return dataset

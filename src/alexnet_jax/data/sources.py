@@ -2,20 +2,32 @@
 
 from pathlib import Path
 
-from alexnet_jax.data.folders import Division, folders
+from alexnet_jax.data.cifar import LAYOUTS, cifar
+from alexnet_jax.data.folders import LOOKED_FOR, Division, folders
 from alexnet_jax.data.source import Source
+from alexnet_jax.data.tfds import PREFIX, tfds
 from alexnet_jax.errors import UserError
 
 
-def find_source(asked: str, division: Division = Division()) -> Source:
-    """The source at a path.
+def find_source(asked: str, division: Division, tfds_dir: str | None = None) -> Source:
+    """The source at a path, or `tfds:NAME`.
+
+    Args:
+      asked: a folder or archive, or a name.
+      division: how folders without splits are divided.
+      tfds_dir: where TFDS keeps its data; None is where it usually does.
 
     Raises:
       UserError: if nothing of use is there.
     """
+    if asked.startswith(PREFIX):
+        return tfds(asked, tfds_dir)
     path = Path(asked)
     if not path.exists():
         raise UserError(f"there is no {path}")
+    if source := cifar(path):
+        return source
     if path.is_dir() or path.suffix == ".tar":
         return folders(path, division)
-    raise UserError(f"{path} is not a folder or a .tar archive: unpack it first")
+    archives = ", ".join(layout.archive for layout in LAYOUTS)
+    raise UserError(f"{path} is no folder with {LOOKED_FOR}, nor one of {archives}: if it is packed, unpack it first")

@@ -7,6 +7,7 @@ several threads. Nothing is written to disk and no link is followed, so no archi
 import os
 import tarfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
@@ -52,7 +53,7 @@ def list_tree(root: Path) -> list[Entry]:
       UserError: if an archive is damaged or two files have the same name.
     """
     entries = sorted(_in_folder(root, "", ()) if root.is_dir() else _in_archive(root, ""))
-    for entry, after in zip(entries, entries[1:], strict=False):
+    for entry, after in pairwise(entries):
         if entry.name == after.name:
             raise UserError(f"{entry.path} and {after.path} both hold {entry.name}: take one of them away")
     return entries
@@ -85,10 +86,11 @@ def _in_archive(path: Path, prefix: str) -> Iterator[Entry]:
 
 def _members(file: IO[bytes], place: Entry, called: str) -> Iterator[Entry]:
     """Files of an archive that starts at `place.offset` of the file on the disk, and of archives in it."""
-    archive = tarfile.open(fileobj=file, mode="r:")
+    archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (the file is closed by who opened it)
     left_out = 0
     while member := archive.next():
-        archive.members.clear()  # a million of them would fill the memory
+        # A million of them would fill the memory; the attribute is documented nowhere, but the usual way.
+        archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
         if member.isdir():
             continue
         if not member.isreg() or member.issparse():
