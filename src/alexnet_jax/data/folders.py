@@ -23,7 +23,7 @@ SPLIT_NAMES = {
     "val": "validation",
     "test": "test",
 }
-ILSVRC = re.compile(r"ILSVRC20\d\d_(?:img|images)_(train|val|test)(?:_v\d+_\d+)?")
+ILSVRC = re.compile(r"ILSVRC20\d\d_(?:img|images)_(train|val|test)(?:_v\d+)?")
 KAGGLE = "ILSVRC/Data/CLS-LOC/"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 LOOKED_FOR = "train/<class>/*.jpg or <class>/*.jpg; each folder may be a .tar archive"
@@ -93,11 +93,16 @@ def folders(root: Path, division: Division) -> Folders:
         raise UserError(f"{root} has {', '.join(tops.values())} but no train folder with pictures")
     if tops:
         splits = {split: _below(f"{tops[split]}/", split, pictures) for split in SPLITS if split in tops}
+        known = splits["train"]
     else:
         splits = {split: [] for split in ("train", "validation")}
-        for name, entry in _below("", "", pictures):
+        known = _below("", "", pictures)
+        for name, entry in known:
             splits[division.split(entry.name)].append((name, entry))
-    return _labelled(root, splits, others)
+    classes = sorted({name for name, _ in known if name is not None})
+    outside = len(pictures) - sum(map(len, splits.values()))
+    notes = [f"{outside:,} pictures outside {', '.join(tops.values())}"] if outside else []
+    return _labelled(root, classes, splits, others, notes)
 
 
 def _split_of(folder: str) -> str | None:
@@ -117,11 +122,9 @@ def _below(top: str, split: str, pictures: list[Entry]) -> list[Named]:
     return found
 
 
-def _labelled(root: Path, splits: dict[str, list[Named]], others: list[Entry]) -> Folders:
-    classes = sorted({name for name, _ in splits["train"] if name is not None})
+def _labelled(root: Path, classes: list[str], splits: dict[str, list[Named]], others: list[Entry], notes: list[str]) -> Folders:
     numbers = {name: number for number, name in enumerate(classes)}
     files: dict[str, list[tuple[Entry, int]]] = {}
-    notes: list[str] = []
     for split, named in splits.items():
         loose = [entry for name, entry in named if name is None]
         if split != "train" and loose and len(loose) == len(named):

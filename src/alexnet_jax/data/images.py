@@ -6,9 +6,10 @@ from io import BytesIO
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = UInt8[np.ndarray, "height width 3"]
+Square = UInt8[np.ndarray, "side side 3"]
 
 JPEG_QUALITY = 95
 
@@ -23,7 +24,7 @@ class BadImage(Exception):
     """A file that cannot be read as a picture; the text says why."""
 
 
-def read_square(data: bytes, size: int) -> Pixels:
+def read_square(data: bytes, size: int) -> Square:
     """A picture file as the paper prepares it: shorter side scaled to `size`, then the central square (section 2).
 
     Grey becomes three equal channels; 16-bit grey keeps its upper 8 bits; CMYK is converted without a colour profile; what
@@ -39,11 +40,13 @@ def read_square(data: bytes, size: int) -> Pixels:
             image.draft("RGB", (size, size))  # a large JPEG is decoded at a half or a quarter, never below `size`
             ImageOps.exif_transpose(image, in_place=True)
             return _square(_rgb(image), size)
+    except UnidentifiedImageError as error:
+        raise BadImage(f"it is none of {', '.join(FORMATS)}") from error
     except Exception as error:  # on damaged files Pillow raises whatever it stumbles over
         raise BadImage(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def square(pixels: Pixels, size: int) -> Pixels:
+def square(pixels: Pixels, size: int) -> Square:
     """Pixels scaled and cropped as `read_square` does; those that fit stay as they are."""
     return pixels if pixels.shape == (size, size, 3) else _square(Image.fromarray(pixels), size)
 
@@ -60,7 +63,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _square(image: Image.Image, size: int) -> Pixels:
+def _square(image: Image.Image, size: int) -> Square:
     # Only the square is resampled: a strip of one pixel by a million would not fit into memory once enlarged.
     side = min(image.size)
     left, top = ((length - side) / 2 for length in image.size)

@@ -16,7 +16,7 @@ from alexnet_jax.console import console, tracked
 from alexnet_jax.data.folders import Division
 from alexnet_jax.data.images import BadImage, Pixels, encode_jpeg, read_square, square
 from alexnet_jax.data.records import Dataset, Encoding, Record, is_prepared, open_dataset
-from alexnet_jax.data.shards import Plan, Work, working_on
+from alexnet_jax.data.shards import Plan, Work, forget_work, working_on
 from alexnet_jax.data.source import Source
 from alexnet_jax.data.sources import find_source
 from alexnet_jax.data.statistics import color_products
@@ -85,6 +85,7 @@ def prepare(source: Source, out: Path, settings: Settings = Settings()) -> Datas
         source.classes, size, encoding, source.images, source.description, list(source.notes), source.fingerprint(), versions
     )
     if is_prepared(out) and (dataset := open_dataset(out)).manifest.plan == plan.digest:
+        forget_work(out)
         console.print(f"{out} is complete already", markup=False)
         return dataset
     if out.exists():
@@ -104,6 +105,8 @@ def prepare(source: Source, out: Path, settings: Settings = Settings()) -> Datas
 
 def prepare_path(asked: str | Path, out: Path, settings: Settings = Settings()) -> Dataset:
     """Prepares what is at a path, or has a name (see `sources.find_source`)."""
+    if not 0 <= settings.held_out < 1:
+        raise UserError(f"--held-out is a share of the pictures, from 0 to 1, not {settings.held_out}")
     division = Division(settings.held_out, settings.seed)
     return prepare(find_source(str(asked), division, settings.tfds_dir), out, settings)
 

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +30,8 @@ from alexnet_jax.data.images import Pixels
 from alexnet_jax.data.records import Encoding, Manifest, Record, Shard, pack
 from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class ShardWriter:
 
     def write(self, record: Record, pixels: Pixels, products: Int64[np.ndarray, "3 3"] | None = None) -> None:
         """Adds an image; `pixels` are what it was encoded from and `products` their `color_products`, if at hand."""
-        self._writer.write(pack(record))
+        with _system_errors():
+            self._writer.write(pack(record))
         self._counts[record.label] = self._counts.get(record.label, 0) + 1
         if self._training:
             self._statistics.add(pixels, products)
@@ -89,7 +92,8 @@ class ShardWriter:
         self._skipped[name] = why
 
     def finish(self) -> ShardReport:
-        self._writer.close()
+        with _system_errors():
+            self._writer.close()
         with open(self._unfinished, "rb") as file:
             os.fsync(file.fileno())
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -102,7 +106,8 @@ class ShardWriter:
         return ShardReport(shard, self._counts, self._skipped, self._statistics)
 
     def abandon(self) -> None:
-        self._writer.close()
+        with suppress(RuntimeError):  # what is the matter has been said
+            self._writer.close()
 
 
 class Work:
@@ -213,13 +218,22 @@ def working_on(path: Path, plan: Plan) -> Iterator[Work]:
                 raise UserError(f"another process is preparing {path}: wait for it") from None
             yield Work(partial, plan)
             shutil.rmtree(partial)
-    except (OSError, RuntimeError) as error:
-        # ArrayRecord reports a full disk as a RuntimeError of its own; ask the disk.
-        if getattr(error, "errno", None) == errno.ENOSPC or (partial.exists() and shutil.disk_usage(partial).free < 1 << 20):
-            raise UserError(f"no room left on the disk for {path}: free some and run this again to go on") from error
-        if isinstance(error, OSError):
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-        raise
+    except OSError as error:
+        if error.errno in FULL:
+            raise UserError(f"no room left for {path} ({error.strerror}): make some and run this again to go on") from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """ArrayRecord's own errors as those of the system that are behind them."""
+    try:
+        yield
+    except RuntimeError as error:
+        for number in FULL:
+            if os.strerror(number) in str(error):
+                raise OSError(number, os.strerror(number)) from error
+        raise OSError(errno.EIO, " ".join(str(error).split())) from error
 
 
 class DatasetWriter:
@@ -255,8 +269,13 @@ def new_dataset(path: Path, classes: list[str], *, size: int, encoding: Encoding
                 yield writer
             work.finish(path, dict.fromkeys(writer.splits, 1))
     except BaseException:
-        shutil.rmtree(_partial(path), ignore_errors=True)
+        forget_work(path)
         raise
+
+
+def forget_work(path: Path) -> None:
+    """Removes what is left of making the data set at `path`."""
+    shutil.rmtree(_partial(path), ignore_errors=True)
 
 
 def _partial(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from alexnet_jax.console import console
 from alexnet_jax.data.cifar import LAYOUTS, cifar
 from alexnet_jax.data.folders import LOOKED_FOR, Division, folders
 from alexnet_jax.data.source import Source
@@ -25,9 +26,10 @@ def find_source(asked: str, division: Division, tfds_dir: str | None = None) -> 
     path = Path(asked)
     if not path.exists():
         raise UserError(f"there is no {path}")
-    if source := cifar(path):
-        return source
-    if path.is_dir() or path.suffix == ".tar":
-        return folders(path, division)
+    with console.status(f"Listing the pictures in {path}"):
+        if source := cifar(path):
+            return source
+        if path.is_dir() or path.suffix == ".tar":
+            return folders(path, division)
     archives = ", ".join(layout.archive for layout in LAYOUTS)
     raise UserError(f"{path} is no folder with {LOOKED_FOR}, nor one of {archives}: if it is packed, unpack it first")

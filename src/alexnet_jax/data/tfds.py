@@ -20,7 +20,10 @@ class Tfds(Source):
         self.images = {split: len(found) for split, found in records.items()}
 
     def read(self, split: str, index: int) -> Picture:
-        record = self.records[split][index]
+        try:
+            record = self.records[split][index]
+        except Exception as error:  # the reader's errors have no class of their own
+            raise UserError(f"{self.description} is damaged at {split} {index:,} ({error}): prepare it again") from error
         name = record.get("file_name", record.get("id", f"{index:07}"))
         name = f"{split}/{name.decode() if isinstance(name, bytes) else name}"
         if not 0 <= record["label"] < len(self.classes):
@@ -49,7 +52,7 @@ def tfds(asked: str, data_dir: str | None) -> Tfds:
     try:
         builder = tensorflow_datasets.builder(name, data_dir=data_dir)
     except Exception as error:  # unknown names and versions come in many kinds
-        raise UserError(f"TensorFlow Datasets has no {name} ({' '.join(str(error).split())[:200]})") from error
+        raise UserError(f"TensorFlow Datasets has no {name} ({str(error).splitlines()[0]})") from error
     where = f" --data_dir={data_dir}" if data_dir else ""
     command = f"tfds build {name}{where} --file_format=array_record"
     if not builder.is_prepared():

@@ -7,9 +7,10 @@ several threads. Nothing is written to disk and no link is followed, so no archi
 import os
 import tarfile
 from collections.abc import Iterator
+from io import BufferedReader
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import NamedTuple, cast
 
 from alexnet_jax.console import console
 from alexnet_jax.errors import UserError
@@ -63,7 +64,9 @@ def _in_folder(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[E
     real = folder.resolve()
     if real in above:
         raise UserError(f"{folder} is a link to a folder it lies in: take it away")
-    for item in os.scandir(folder):
+    with os.scandir(folder) as found:
+        items = list(found)
+    for item in items:
         if item.name.startswith("."):
             continue
         if item.is_dir():
@@ -78,41 +81,37 @@ def _in_folder(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[E
 def _in_archive(path: Path, prefix: str) -> Iterator[Entry]:
     with open(path, "rb") as file:
         place = Entry(prefix, str(path), 0, 0, os.fstat(file.fileno()).st_mtime_ns)
-        try:
-            yield from _members(file, place, str(path))
-        except (tarfile.TarError, EOFError) as error:
-            raise UserError(f"{path} is no whole tar archive ({error}): fetch it again") from error
+        yield from _members(file, place, str(path))
 
 
-def _members(file: IO[bytes], place: Entry, called: str) -> Iterator[Entry]:
+def _members(file: BufferedReader, place: Entry, called: str) -> Iterator[Entry]:
     """Files of an archive that starts at `place.offset` of the file on the disk, and of archives in it."""
-    archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (the file is closed by who opened it)
     left_out = 0
-    while member := archive.next():
-        # A million of them would fill the memory; the attribute is documented nowhere, but the usual way.
-        archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
-        if member.isdir():
-            continue
-        if not member.isreg() or member.issparse():
-            left_out += 1
-            continue
-        parts = PurePosixPath(member.name).parts
-        if ".." in parts or parts[0] == "/":
-            raise UserError(f"{called} holds {member.name!r}, which leads out of it: do not trust this archive")
-        if any(part.startswith(".") for part in parts):
-            continue
-        offset, name = place.offset + member.offset_data, place.name + "/".join(parts)
-        if name.endswith(".tar"):
-            inner = archive.extractfile(member)
-            assert inner is not None
-            yield from _members(
-                inner, place._replace(name=f"{name.removesuffix('.tar')}/", offset=offset), f"{called}:{member.name}"
-            )
-        else:
-            yield place._replace(name=name, offset=offset, size=member.size)
-    # The reader takes a damaged header, or none at all, for the end; the end is a block of zeros.
-    file.seek(archive.offset)
-    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise UserError(f"{called} is cut short or damaged at byte {archive.offset:,}: fetch it again")
+    try:
+        archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (the file is closed by who opened it)
+        while member := archive.next():
+            # A million of them would fill the memory; the attribute is documented nowhere, but the usual way.
+            archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
+            parts = PurePosixPath(member.name).parts
+            if ".." in parts or parts[:1] == ("/",):
+                raise UserError(f"{called} holds {member.name!r}, which leads out of it: do not trust this archive")
+            if member.isdir() or any(part.startswith(".") for part in parts):
+                continue
+            if not member.isreg() or member.issparse():
+                left_out += 1
+                continue
+            name, offset = place.name + "/".join(parts), place.offset + member.offset_data
+            if name.endswith(".tar"):
+                inner = cast(BufferedReader, archive.extractfile(member))
+                folder = place._replace(name=f"{name.removesuffix('.tar')}/", offset=offset)
+                yield from _members(inner, folder, f"{called}:{member.name}")
+            else:
+                yield place._replace(name=name, offset=offset, size=member.size)
+        # The reader takes a damaged header, or none at all, for the end; the end is a block of zeros.
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"cut short or damaged at byte {archive.offset:,}")
+    except tarfile.TarError as error:
+        raise UserError(f"{called} is no whole tar archive ({error}): fetch it again") from error
     if left_out:
-        console.print(f"{called}: left out {left_out} links and special files", style="yellow", markup=False)
+        console.print(f"{called}: left out {left_out:,} links and special files", style="yellow", markup=False)

@@ -1,6 +1,7 @@
 """Reads a prepared data set from end to end and says what is damaged."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordReader
@@ -40,23 +41,25 @@ def _complaints(path: Path, manifest: Manifest, shard: Shard) -> list[str]:
     try:
         with open(path / shard.file, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                found.append(f"{shard.file}: the checksum differs")
+                found.append("the checksum differs")
         reader = ArrayRecordReader(str(path / shard.file))
-    except OSError as error:
-        return [f"{shard.file}: {error.strerror}"]
-    except Exception as error:
-        return [*found, f"{shard.file}: {_line(error)}"]
-    try:
-        if reader.num_records() != shard.images:
-            found.append(f"{shard.file}: {reader.num_records():,} records, not {shard.images:,}")
-        for index in range(reader.num_records()):
-            try:
-                _check(reader.read([index])[0], manifest)
-            except Exception as error:  # the reader's errors have no class of their own
-                found.append(f"{shard.file}, record {index}: {_line(error)}")
-    finally:
+        found += _records(reader, manifest, shard)
         reader.close()
-    return found
+    except OSError as error:
+        found.append(str(error.strerror))
+    except Exception as error:  # the reader's errors have no class of their own
+        found.append(_line(error))
+    return [f"{shard.file}: {complaint}" for complaint in found]
+
+
+def _records(reader: ArrayRecordReader, manifest: Manifest, shard: Shard) -> Iterator[str]:
+    if reader.num_records() != shard.images:
+        yield f"{reader.num_records():,} records, not {shard.images:,}"
+    for index in range(reader.num_records()):
+        try:
+            _check(reader.read([index])[0], manifest)
+        except Exception as error:
+            yield f"record {index}: {_line(error)}"
 
 
 def _check(data: bytes, manifest: Manifest) -> None:
