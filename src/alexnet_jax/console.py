@@ -1,6 +1,6 @@
 """The terminal. Messages go to stderr; stdout is for results that another program may read."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 from rich.console import Console
@@ -21,8 +21,8 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed or 0:,.0f} {self._unit}/s")
 
 
-def tracked(items: Iterable[Item], doing: str, total: int, unit: str = "images") -> Iterator[Item]:
-    """The items, with a bar, their rate and the time left on a terminal, and one line elsewhere."""
+def tracked(items: Iterable[Item], doing: str, total: int, unit: str = "images") -> Generator[Item, None, None]:
+    """The items, with a bar, their rate and the time left on a terminal, and one line elsewhere. Closing it ends the bar."""
     if not console.is_terminal:
         console.print(f"{doing}: {total:,} {unit}")
         yield from items

@@ -232,6 +232,20 @@ def test_too_many_bad_pictures_are_an_error(photos, tmp_path, whole):
     assert dataset.manifest.counts == {"train": [15, 14], "validation": [5, 5]}
 
 
+def test_a_shard_without_a_readable_picture_is_left_out(tmp_path):
+    for name, images in (("a", 8), ("b", 8)):
+        (tmp_path / "photos" / "train" / name).mkdir(parents=True)
+        for i in range(images):
+            Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "train" / name / f"{i}.png")
+    for path in (tmp_path / "photos" / "train" / "a").iterdir():
+        path.write_bytes(b"")
+    dataset = prepare_path(tmp_path / "photos", tmp_path / "out", SMALL)
+    assert [shard.file for shard in dataset.manifest.shards["train"]] == ["train-00001.array_record"]
+    assert dataset.manifest.splits == {"train": 8}
+    assert len(dataset.manifest.skipped) == 8
+    verify(dataset.path)
+
+
 def test_no_readable_picture_is_an_error(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "photos" / "train" / name).mkdir(parents=True)

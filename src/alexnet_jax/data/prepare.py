@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
@@ -80,9 +81,16 @@ def prepare(source: Source, out: Path, settings: Settings = Settings()) -> Datas
     if size < 1:
         raise UserError(f"images cannot be {size} pixels large")
     encoding: Encoding = "raw" if settings.raw or source.raw else "jpeg"
-    versions = {name: version(name) for name in ("pillow", "simplejpeg", "array-record")}
     plan = Plan(
-        source.classes, size, encoding, source.images, source.description, list(source.notes), source.fingerprint(), versions
+        classes=source.classes,
+        size=size,
+        encoding=encoding,
+        images=source.images,
+        shard_images={split: _shard_images(images) for split, images in source.images.items()},
+        source=source.description,
+        left_out=list(source.notes),
+        fingerprint=source.fingerprint(),
+        versions={name: version(name) for name in ("pillow", "simplejpeg", "array-record")},
     )
     if is_prepared(out) and (dataset := open_dataset(out)).manifest.plan == plan.digest:
         forget_work(out)
@@ -93,8 +101,9 @@ def prepare(source: Source, out: Path, settings: Settings = Settings()) -> Datas
     for note in source.notes:
         console.print(f"left out {note}", style="yellow", markup=False)
     with working_on(out, plan) as work:
-        _write_shards(source, plan, work, settings)
-        work.finish(out, {split: -(-images // _shard_images(images)) for split, images in source.images.items()})
+        shards = {split: _shards(images, plan.shard_images[split]) for split, images in source.images.items()}
+        _write_missing(source, plan, work, shards, settings)
+        work.finish(out, {split: len(ranges) for split, ranges in shards.items()})
     dataset = open_dataset(out)
     manifest = dataset.manifest
     counts = ", ".join(f"{images:,} {split}" for split, images in manifest.splits.items())
@@ -119,39 +128,42 @@ def _shard_images(images: int) -> int:
     return shard
 
 
-def _write_shards(source: Source, plan: Plan, work: Work, settings: Settings) -> None:
+def _shards(images: int, shard_images: int) -> list[range]:
+    """Places of the images in each shard."""
+    return [range(first, min(first + shard_images, images)) for first in range(0, images, shard_images)]
+
+
+def _write_missing(source: Source, plan: Plan, work: Work, shards: dict[str, list[range]], settings: Settings) -> None:
+    """Writes the shards that are not finished."""
     missing: list[tuple[str, int, range]] = []
     bad = done = 0
-    for split, images in source.images.items():
-        shard = _shard_images(images)
-        for number, first in enumerate(range(0, images, shard)):
-            indices = range(first, min(first + shard, images))
-            if report := work.report(split, number):
-                bad += len(report.skipped)
-                done += len(indices)
-            else:
-                missing.append((split, number, indices))
+    for split, number, indices in ((split, *shard) for split, ranges in shards.items() for shard in enumerate(ranges)):
+        if report := work.report(split, number):
+            bad += len(report.skipped)
+            done += len(indices)
+        else:
+            missing.append((split, number, indices))
     if done:
         console.print(f"going on after {done:,} images")
 
     def read(job: tuple[str, int]) -> Prepared | Skipped:
         return _read(source, *job, plan)
 
-    jobs = ((split, index) for split, _, indices in missing for index in indices)
-    results = tracked(in_threads(read, jobs, settings.threads), "Preparing", sum(len(indices) for *_, indices in missing))
-    for split, number, indices in missing:
-        with work.shard(split, number) as writer:
-            for result in islice(results, len(indices)):
-                if isinstance(result, Prepared):
-                    writer.write(*result)
-                    continue
-                writer.skip(*result)
-                console.print(f"skipped {result.name}: {result.why}", style="yellow", markup=False)
-                bad += 1
-                if bad > settings.max_bad:
-                    raise UserError(
-                        f"{bad} images cannot be read, the last {result.name}; if that is as it should be, raise --max-bad"
-                    )
+    jobs = [(split, indices) for split, _, indices in missing]
+    pictures = in_threads(read, ((split, index) for split, indices in jobs for index in indices), settings.threads)
+    with closing(tracked(pictures, "Preparing", sum(len(indices) for _, indices in jobs))) as results:
+        for split, number, indices in missing:
+            with work.shard(split, number) as writer:
+                for result in islice(results, len(indices)):
+                    if isinstance(result, Prepared):
+                        writer.write(*result)
+                        continue
+                    writer.skip(*result)
+                    console.print(f"skipped {result.name}: {result.why}", style="yellow", markup=False)
+                    bad += 1
+                    if bad > settings.max_bad:
+                        said = f"{bad} images cannot be read, the last {result.name}"
+                        raise UserError(f"{said}; if that is as it should be, raise --max-bad")
 
 
 def _read(source: Source, split: str, index: int, plan: Plan) -> Prepared | Skipped:

@@ -40,6 +40,7 @@ class Plan:
 
     Attributes:
       images: pictures of each split of the source, the unreadable ones too.
+      shard_images: how many of them make a shard.
       fingerprint: of the source.
       versions: of the libraries that make the pixels.
     """
@@ -48,6 +49,7 @@ class Plan:
     size: int
     encoding: Encoding = "jpeg"
     images: dict[str, int] = field(default_factory=dict)
+    shard_images: dict[str, int] = field(default_factory=dict)
     source: str = ""
     left_out: list[str] = field(default_factory=list)
     fingerprint: str = ""
@@ -198,6 +200,9 @@ class Work:
             versions=plan.versions,
         )
         (self._data / "manifest.json").write_text(manifest.to_json())
+        for name in ("mean_image.npy", "manifest.json"):
+            with open(self._data / name, "rb") as file:
+                os.fsync(file.fileno())
         self._data.rename(path)
 
 
