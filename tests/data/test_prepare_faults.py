@@ -77,10 +77,11 @@ def dying(monkeypatch, moments):
     def counting(function):
         def counted(*args, **kwargs):
             left["moments"] -= 1
-            if left["moments"] == 0 and moments % 2:
+            last = left["moments"] == 0
+            if last and moments % 2:
                 raise Killed
             result = function(*args, **kwargs)
-            if left["moments"] == 0:
+            if last:
                 raise Killed
             return result
 
@@ -94,6 +95,8 @@ def dying(monkeypatch, moments):
         (np, "save"),
         (shards.msgpack, "pack"),
         (shards.shutil, "rmtree"),
+        (os, "rmdir"),
+        (os, "unlink"),
         (shards.ShardWriter, "write"),
     ):
         monkeypatch.setattr(owner, name, counting(getattr(owner, name)))
@@ -105,10 +108,10 @@ def test_it_may_die_at_any_moment(photos, tmp_path, whole):
     while True:
         moments += 1
         out = tmp_path / str(moments) / "out"
-        with pytest.MonkeyPatch.context() as patch:
+        left = {}
+        with pytest.MonkeyPatch.context() as patch, suppress(Killed):
             left = dying(patch, moments)
-            with suppress(Killed):
-                prepare_path(photos, out, SMALL)
+            prepare_path(photos, out, SMALL)
         if left["moments"] > 0:
             break
         if out.exists():
@@ -197,6 +200,15 @@ def test_work_by_another_plan_is_thrown_away(photos, tmp_path, monkeypatch, caps
     before.unlink(missing_ok=True)
     assert tree(prepare_path(photos, tmp_path / "out", SMALL).path) == whole
     assert "starting anew" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("moment", range(1, 12))
+def test_it_may_die_while_work_is_thrown_away(photos, tmp_path, whole, moment):
+    for settings, moments in ((SMALL, 60), (Settings(size=8), moment)):
+        with pytest.MonkeyPatch.context() as patch, suppress(Killed):
+            dying(patch, moments)
+            prepare_path(photos, tmp_path / "out", settings)
+    assert tree(prepare_path(photos, tmp_path / "out", SMALL).path) == whole
 
 
 def test_two_at_once_are_one_too_many(photos, tmp_path):

@@ -163,6 +163,11 @@ def test_test_pictures_without_labels_are_left_out(tmp_path, labels):
     assert source.notes == ("1 test pictures, which have no labels",)
 
 
+def test_small_pictures_are_noticed(tmp_path, capsys):
+    prepare_path(write(tmp_path / "source", EXTRACTED), tmp_path / "out")
+    assert "--size 16 keeps such as they are" in capsys.readouterr().err
+
+
 def test_what_is_left_out_is_noted(tmp_path, capsys):
     files = EXTRACTED | {"train/loose.png": picture(1), "patch_images.tar": archive({"train/n01440764_2.JPEG": picture(1)})}
     dataset = prepare_path(write(tmp_path / "source", files), tmp_path / "out", Settings(size=8))

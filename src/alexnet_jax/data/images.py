@@ -46,6 +46,17 @@ def read_square(data: bytes, size: int) -> Square:
         raise BadImage(" ".join(str(error).split()) or type(error).__name__) from error
 
 
+def shorter_side(picture: bytes | Pixels) -> int | None:
+    """Of a picture as a file or as pixels; None if it cannot be read."""
+    if not isinstance(picture, bytes):
+        return min(picture.shape[:2])
+    try:
+        with Image.open(BytesIO(picture), formats=FORMATS) as image:
+            return min(image.size)
+    except Exception:  # as above; whoever reads the pixels says why
+        return None
+
+
 def square(pixels: Pixels, size: int) -> Square:
     """Pixels scaled and cropped as `read_square` does; those that fit stay as they are."""
     return pixels if pixels.shape == (size, size, 3) else _square(Image.fromarray(pixels), size)

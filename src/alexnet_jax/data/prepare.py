@@ -15,7 +15,7 @@ from jaxtyping import Int64
 
 from alexnet_jax.console import console, tracked
 from alexnet_jax.data.folders import Division
-from alexnet_jax.data.images import BadImage, Pixels, encode_jpeg, read_square, square
+from alexnet_jax.data.images import BadImage, Pixels, encode_jpeg, read_square, shorter_side, square
 from alexnet_jax.data.records import Dataset, Encoding, Record, is_prepared, open_dataset
 from alexnet_jax.data.shards import Plan, Work, forget_work, working_on
 from alexnet_jax.data.source import Source
@@ -98,6 +98,9 @@ def prepare(source: Source, out: Path, settings: Settings = Settings()) -> Datas
         return dataset
     if out.exists():
         raise UserError(f"{out} exists and is something else: choose another folder for --to, or delete it")
+    side = shorter_side(source.read("train", 0).data)
+    if settings.size is None and side and side <= size // 4:
+        console.print(f"the first picture has {side} pixels and is enlarged to {size}: --size {side} keeps such as they are")
     for note in source.notes:
         console.print(f"left out {note}", style="yellow", markup=False)
     with working_on(out, plan) as work:

@@ -123,8 +123,9 @@ class Work:
         if not file.exists() or file.read_text() != plan.digest:
             if self._data.exists():
                 console.print("the source or the settings have changed since this was begun: starting anew", style="yellow")
-            for folder in (self._data, self._reports):
-                shutil.rmtree(folder, ignore_errors=True)
+            for folder in (self._reports, self._data):  # in this order: no report without its shard
+                if folder.exists():
+                    shutil.rmtree(folder)
             file.write_text(plan.digest)
         self._data.mkdir(exist_ok=True)
         self._reports.mkdir(exist_ok=True)
