@@ -7,7 +7,9 @@ split of class folders (see `tree`), and `ILSVRC2012_img_val.tar` a split withou
 
 import hashlib
 import re
+import sys
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from alexnet_jax.data import labels, tree
@@ -79,9 +81,12 @@ def folders(root: Path, division: Division) -> Folders:
     Raises:
       UserError: if there is no picture in it, only one class, or a split's labels are missing.
     """
-    entries = [entry._replace(name=entry.name.removeprefix(KAGGLE)) for entry in tree.list_tree(root)]
-    pictures = [entry for entry in entries if entry.name.lower().endswith(SUFFIXES)]
-    others = [entry for entry in entries if not entry.name.lower().endswith(SUFFIXES)]
+    pictures: list[Entry] = []
+    others: list[Entry] = []
+    for entry in tree.list_tree(root):
+        if entry.name.startswith(KAGGLE):
+            entry = entry._replace(name=entry.name.removeprefix(KAGGLE))
+        (pictures if entry.name.lower().endswith(SUFFIXES) else others).append(entry)
     tops: dict[str, str] = {}
     for top in sorted({entry.name.split("/")[0] for entry in pictures if "/" in entry.name}):
         split = _split_of(top)
@@ -115,10 +120,10 @@ def _below(top: str, split: str, pictures: list[Entry]) -> list[Named]:
     found: list[Named] = []
     for entry in pictures:
         if entry.name.startswith(top):
-            parts = entry.name.removeprefix(top).split("/")
-            if len(parts) > 1 and split and _split_of(parts[0]) == split:
-                del parts[0]  # ILSVRC2010_images_val.tar holds val/*.JPEG
-            found.append((parts[0] if len(parts) > 1 else None, entry))
+            first, *rest = entry.name.removeprefix(top).split("/", 2)
+            if rest and SPLIT_NAMES.get(first) == split:
+                first, *rest = rest  # ILSVRC2010_images_val.tar holds val/*.JPEG
+            found.append((sys.intern(first) if rest else None, entry))
     return found
 
 
@@ -146,6 +151,6 @@ def _labelled(root: Path, classes: list[str], splits: dict[str, list[Named]], ot
         raise UserError(f"{root} holds no images: looked for {LOOKED_FOR}")
     if len(classes) < 2:
         raise UserError(f"{root} has images of one class only ({classes[0]}): there is nothing to learn")
-    # By class, then by name: the label first, because a list of labels is in another order.
-    ordered = {split: sorted(found, key=lambda file: (file[1], file[0].name)) for split, found in files.items() if found}
+    # By class, and by name as they are within each: a list of labels is in another order.
+    ordered = {split: sorted(found, key=itemgetter(1)) for split, found in files.items() if found}
     return Folders(classes, ordered, tuple(notes))
