@@ -135,7 +135,7 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda root: None, "there is no"),
+        (lambda root: None, "is not a folder"),
         (lambda root: (root / "train" / "cat").mkdir(parents=True), "holds no images"),
         (lambda root: save(root / "train" / "cat" / "0.jpg", (9, 9), np.random.default_rng(0)), r"one class only \(cat\)"),
         (lambda root: save(root / "val" / "cat" / "0.jpg", (9, 9), np.random.default_rng(0)), "no train folder"),

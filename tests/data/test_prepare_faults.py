@@ -345,7 +345,7 @@ def test_verify_of_what_is_no_data_set(tmp_path):
     [
         ([], "say what to prepare and where to"),
         (["--from", "x"], "say what to prepare and where to"),
-        (["--from", "nowhere", "--to", "out"], "error: there is no nowhere"),
+        (["--from", "nowhere", "--to", "out"], "error: nowhere is not a folder"),
         (["--from", ".", "--to", "out", "--held-out", "1.5"], "from 0 to 1"),
     ],
 )

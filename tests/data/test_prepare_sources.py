@@ -299,10 +299,12 @@ def test_two_files_of_one_name_in_an_archive(tmp_path):
 
 
 def test_paths_of_no_use(tmp_path):
-    with pytest.raises(UserError, match="there is no"):
+    with pytest.raises(
+        UserError, match=r"nowhere is not a folder with train/<class>.*cifar-10-python.*: there is nothing of this name"
+    ):
         find(tmp_path / "nowhere")
     (tmp_path / "photos.zip").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"is no folder with train/<class>.*unpack it first"):
+    with pytest.raises(UserError, match=r"is not a folder with train/<class>.*unpack it first"):
         find(tmp_path / "photos.zip")
     (tmp_path / "loop" / "a").mkdir(parents=True)
     (tmp_path / "loop" / "a" / "again").symlink_to(tmp_path / "loop")

@@ -24,12 +24,12 @@ def find_source(asked: str, division: Division, tfds_dir: str | None = None) -> 
     if asked.startswith(PREFIX):
         return tfds(asked, tfds_dir)
     path = Path(asked)
-    if not path.exists():
-        raise UserError(f"there is no {path}")
-    with console.status(f"Listing the pictures in {path}"):
-        if source := cifar(path):
-            return source
-        if path.is_dir() or path.suffix == ".tar":
-            return folders(path, division)
+    if path.exists():
+        with console.status(f"Listing the pictures in {path}"):
+            if source := cifar(path):
+                return source
+            if path.is_dir() or path.suffix == ".tar":
+                return folders(path, division)
     archives = ", ".join(layout.archive for layout in LAYOUTS)
-    raise UserError(f"{path} is no folder with {LOOKED_FOR}, nor one of {archives}: if it is packed, unpack it first")
+    advice = "unpack it first" if path.exists() else "there is nothing of this name"
+    raise UserError(f"{path} is not a folder with {LOOKED_FOR}, nor one of {archives}: {advice}")
