@@ -1,7 +1,7 @@
 """`python -m alexnet_jax train|prepare|summary`. Each command imports what it needs, so that help comes at once."""
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from alexnet_jax.errors import UserError
 HELP = """usage: python -m alexnet_jax COMMAND …
 
   train EXPERIMENT    train an experiment of experiments/; --help lists its settings
-  prepare             turn a folder of images into a data set
+  prepare             turn images into a data set, or check one
   summary NETWORK     a network, layer by layer
 
 COMMAND --help says more."""
@@ -39,24 +39,35 @@ def train(arguments: list[str]) -> None:
     print(folder)
 
 
-@dataclass(frozen=True)
-class Prepare:
-    """Turn a folder of images into a data set of 256x256 JPEGs.
-
-    The folder holds train|validation|test/<class>/*.jpg, or <class>/*.jpg, of which one in ten goes to validation.
-    """
-
-    source: Annotated[Path, tyro.conf.arg(name="from")]
-    """Folder of images."""
-    to: Path
-    """Folder to make; data/NAME makes it known as NAME."""
-
-
 def prepare(arguments: list[str]) -> None:
-    from alexnet_jax.data.prepare import prepare_folder
+    from alexnet_jax.data.prepare import Settings, prepare_path
+    from alexnet_jax.data.verify import verify as verify_dataset
 
-    command = tyro.cli(Prepare, prog="alexnet_jax prepare", args=arguments)
-    print(prepare_folder(command.source, command.to).path)
+    def command(
+        source: Annotated[str | None, tyro.conf.arg(name="from")] = None,
+        to: Path | None = None,
+        verify: Path | None = None,
+        settings: Annotated[Settings, tyro.conf.OmitArgPrefixes] = Settings(),  # noqa: B008 (frozen)
+    ) -> None:
+        """Turn pictures into a data set of small squares, or check one. Broken off, the same command goes on.
+
+        Args:
+          source: a folder of train|validation|test/<class>/*.jpg, or <class>/*.jpg, in which a .tar counts as a folder; the
+            archives of ILSVRC or CIFAR; or tfds:NAME, which TensorFlow Datasets has prepared.
+          to: folder to make; data/NAME makes it known as NAME.
+          verify: a prepared data set, to be read from end to end instead.
+          settings: how it is prepared.
+        """
+        if verify and not source and not to:
+            verify_dataset(verify, settings.threads)
+        elif source and to and not verify:
+            print(prepare_path(source, to, settings).path)
+        else:
+            raise UserError(
+                "say what to prepare and where to, --from SOURCE --to data/NAME, or what to check, --verify data/NAME"
+            )
+
+    tyro.cli(command, prog="alexnet_jax prepare", args=arguments)
 
 
 def summary(arguments: list[str]) -> None:

@@ -8,7 +8,8 @@ import pytest
 from alexnet_jax.data.augment import Augmentation, TrainingView, color_shift, mean_to_subtract
 from alexnet_jax.data.images import encode_jpeg
 from alexnet_jax.data.pipeline import Slice, training_batches
-from alexnet_jax.data.records import Record, new_dataset, open_dataset, pack
+from alexnet_jax.data.records import Record, open_dataset, pack
+from alexnet_jax.data.shards import new_dataset
 from alexnet_jax.data.statistics import ColorComponents
 
 COLORS = ColorComponents(np.array([20.0, 40.0, 120.0]), np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0])

@@ -2,13 +2,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax.data import records
+from alexnet_jax.data import shards
 from alexnet_jax.data.embedded import CLASSES, draw
-from alexnet_jax.data.folders import scan
+from alexnet_jax.data.folders import Division, folders
+from alexnet_jax.data.images import read_square
 from alexnet_jax.data.locate import find_dataset
 from alexnet_jax.data.pipeline import evaluation_batches
-from alexnet_jax.data.prepare import in_threads, prepare_folder
-from alexnet_jax.data.records import Record, new_dataset, open_dataset
+from alexnet_jax.data.prepare import in_threads, prepare_path
+from alexnet_jax.data.records import Record, open_dataset
+from alexnet_jax.data.shards import new_dataset
 from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import UserError
 
@@ -30,7 +32,7 @@ def folder(tmp_path, rng):
 
 
 def test_a_folder_becomes_a_data_set(folder, tmp_path):
-    dataset = prepare_folder(folder, tmp_path / "data" / "photos")
+    dataset = prepare_path(folder, tmp_path / "data" / "photos")
     manifest = open_dataset(tmp_path / "data" / "photos").manifest
     assert manifest.classes == ["cat", "dog", "owl"]
     assert manifest.splits == {"train": 12, "validation": 6}
@@ -40,41 +42,41 @@ def test_a_folder_becomes_a_data_set(folder, tmp_path):
     assert batches[0].image.shape == (4, 224, 224, 3)
 
 
+def names(source):
+    return {split: [entry.name for entry, _ in files] for split, files in source.files.items()}
+
+
 def test_without_splits_one_in_ten_is_held_out(tmp_path, rng):
     for i in range(200):
         save(tmp_path / "flat" / ("a" if i % 2 else "b") / f"{i}.png", (8, 8), rng)
-    files = scan(tmp_path / "flat").files
+    files = names(folders(tmp_path / "flat", Division()))
     assert 8 <= len(files["validation"]) <= 34
     assert len(files["train"]) + len(files["validation"]) == 200
     save(tmp_path / "flat" / "a" / "one_more.png", (8, 8), rng)
-    more = scan(tmp_path / "flat").files
+    more = names(folders(tmp_path / "flat", Division()))
     assert set(files["train"]) <= set(more["train"])
     assert set(files["validation"]) <= set(more["validation"])
 
 
 def test_shorter_side_and_centre(tmp_path):
     """A picture whose left, middle and right differ: the middle square is what stays."""
-    from alexnet_jax.data.images import read_square
-
     picture = np.zeros((100, 300, 3), np.uint8)
     picture[:, :100], picture[:, 100:200], picture[:, 200:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     Image.fromarray(picture).save(tmp_path / "flag.png")
-    square = read_square(tmp_path / "flag.png", 256)
+    square = read_square((tmp_path / "flag.png").read_bytes(), 256)
     assert square.shape == (256, 256, 3)
     assert np.abs(square[:, 8:-8].astype(int) - (0, 255, 0)).max() <= 2
 
 
 def test_pictures_of_every_kind_are_read(tmp_path, rng):
-    from alexnet_jax.data.images import read_square
-
     for mode in ("L", "CMYK", "1"):
         Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).convert(mode).save(tmp_path / f"{mode}.tiff")
-        assert read_square(tmp_path / f"{mode}.tiff", 32).shape == (32, 32, 3)
+        assert read_square((tmp_path / f"{mode}.tiff").read_bytes(), 32).shape == (32, 32, 3)
     turned = Image.fromarray(np.tile(np.arange(60, dtype=np.uint8)[:, None, None], (1, 60, 3)))
     exif = turned.getexif()
     exif[0x0112] = 6  # to be turned a quarter clockwise: rows become columns
     turned.save(tmp_path / "turned.png", exif=exif)
-    upright = read_square(tmp_path / "turned.png", 60)
+    upright = read_square((tmp_path / "turned.png").read_bytes(), 60)
     assert upright[30, 5, 0] > upright[30, 50, 0]
 
 
@@ -82,7 +84,7 @@ def test_unreadable_files_are_named_and_counted(folder, tmp_path, capsys):
     whole = (folder / "train" / "cat" / "0.jpg").read_bytes()
     (folder / "train" / "cat" / "0.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "train" / "dog" / "1.jpg").write_bytes(b"not a picture")
-    dataset = prepare_folder(folder, tmp_path / "out")
+    dataset = prepare_path(folder, tmp_path / "out")
     assert set(dataset.manifest.skipped) == {"train/cat/0.jpg", "train/dog/1.jpg"}
     assert dataset.manifest.splits["train"] == 10
     said = capsys.readouterr().err
@@ -104,7 +106,7 @@ def test_statistics_equal_direct_ones(rng):
 
 
 def test_results_of_threads_keep_their_order():
-    assert list(in_threads(lambda x: x * x, range(100))) == [x * x for x in range(100)]
+    assert list(in_threads(lambda x: x * x, range(100), 4)) == [x * x for x in range(100)]
 
 
 def test_nothing_is_left_of_a_data_set_that_failed(folder, tmp_path):
@@ -124,8 +126,8 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(records, "ArrayRecordWriter", full)
-    with pytest.raises(UserError, match="no room left on the disk"), new_dataset(tmp_path / "out", ["a"], size=8) as writer:
+    monkeypatch.setattr(shards, "ArrayRecordWriter", full)
+    with pytest.raises(UserError, match="no room left for"), new_dataset(tmp_path / "out", ["a"], size=8) as writer:
         writer.write("train", Record(b"", 0, "x"), np.zeros((8, 8, 3), np.uint8))
     assert not list(tmp_path.glob("*out*"))
 
@@ -143,18 +145,16 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
 def test_folders_of_no_use_are_refused(tmp_path, make, message):
     make(tmp_path / "photos")
     with pytest.raises(UserError, match=message):
-        prepare_folder(tmp_path / "photos", tmp_path / "out")
+        prepare_path(tmp_path / "photos", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_damage_is_said(folder, tmp_path):
     out = tmp_path / "out"
-    prepare_folder(folder, out)
-    with pytest.raises(UserError, match="exists"):
-        prepare_folder(folder, out)
+    prepare_path(folder, out)
     shard = out / "train-00000.array_record"
     shard.rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="lacks some of its train files"):
+    with pytest.raises(UserError, match="lacks its train-00000"):
         open_dataset(out)
     (out / "manifest.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):

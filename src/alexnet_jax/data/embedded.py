@@ -7,16 +7,15 @@ light: a network has to see form, and the paper's crops, mirroring and colour sh
 
 import math
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from alexnet_jax.console import tracked
-from alexnet_jax.data.images import Pixels, encode_jpeg
-from alexnet_jax.data.prepare import SIZE, in_threads
-from alexnet_jax.data.records import Dataset, Record, is_prepared, new_dataset, open_dataset
+from alexnet_jax.data.images import Pixels
+from alexnet_jax.data.prepare import prepare
+from alexnet_jax.data.records import Dataset, is_prepared, open_dataset
+from alexnet_jax.data.source import SIZE, Picture, Source
 
 NAME = "embedded"
 IMAGES = {"train": 3000, "validation": 500}
@@ -44,23 +43,26 @@ TEXTURES: dict[str, Field] = {
 CLASSES = [f"{list(TEXTURES)[(i + j) % 5]} {shape}" for i, shape in enumerate(SHAPES) for j in (0, 1)]
 
 
+class Embedded(Source):
+    """The pictures, drawn as they are asked for."""
+
+    description = "pictures drawn by code"
+    classes = CLASSES
+    images = IMAGES
+
+    def read(self, split: str, index: int) -> Picture:
+        label = index % len(CLASSES)
+        rng = np.random.default_rng([list(IMAGES).index(split), index])
+        return Picture(f"{split}/{CLASSES[label]}/{index:05}.jpg", label, draw(CLASSES[label], rng))
+
+    def fingerprint(self) -> str:
+        return ""
+
+
 def embedded_dataset(data_dir: Path) -> Dataset:
     """The embedded data set, drawn on first use (half a minute on one core)."""
     path = data_dir / NAME
-    if not is_prepared(path):
-        with new_dataset(path, CLASSES, size=SIZE) as writer:
-            for split, images in IMAGES.items():
-                pictures = in_threads(partial(_draw, split), range(images))
-                for index, (pixels, jpeg) in enumerate(tracked(pictures, f"Drawing pictures for {split}", images)):
-                    label = index % len(CLASSES)
-                    writer.write(split, Record(jpeg, label, f"{split}/{CLASSES[label]}/{index:05}.jpg"), pixels)
-    return open_dataset(path)
-
-
-def _draw(split: str, index: int) -> tuple[Pixels, bytes]:
-    rng = np.random.default_rng([list(IMAGES).index(split), index])
-    pixels = draw(CLASSES[index % len(CLASSES)], rng)
-    return pixels, encode_jpeg(pixels)
+    return open_dataset(path) if is_prepared(path) else prepare(Embedded(), path)
 
 
 def draw(name: str, rng: np.random.Generator) -> Pixels:

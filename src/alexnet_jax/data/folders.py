@@ -1,12 +1,23 @@
-"""Folders of images: a folder for each class, with or without a folder for each split above them."""
+"""Pictures in folders or tar archives: a folder for each class, with or without a folder for each split above them.
+
+What ImageNet's own releases look like is among it: `ILSVRC2012_img_train.tar` holds an archive for each class and so is a
+split of class folders (see `tree`), and `ILSVRC2012_img_val.tar` a split without them, whose labels are in a list (see
+`labels`). The whole ImageNet is a folder of archives, one for each class.
+"""
 
 import hashlib
+import re
+import sys
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
+from alexnet_jax.data import labels, tree
+from alexnet_jax.data.source import SPLITS, Picture, Source
+from alexnet_jax.data.tree import Entry
 from alexnet_jax.errors import UserError
 
-SPLITS = {
+SPLIT_NAMES = {
     "train": "train",
     "training": "train",
     "validation": "validation",
@@ -14,62 +25,132 @@ SPLITS = {
     "val": "validation",
     "test": "test",
 }
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
-HELD_OUT = 10  # where a folder has no splits, one image in so many is kept for validation
+ILSVRC = re.compile(r"ILSVRC20\d\d_(?:img|images)_(train|val|test)(?:_v\d+)?")
+KAGGLE = "ILSVRC/Data/CLS-LOC/"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+LOOKED_FOR = "train/<class>/*.jpg or <class>/*.jpg; each folder may be a .tar archive"
 
 
 @dataclass(frozen=True)
-class ImageFolder:
-    """Image files and the number of their class, by split; `train` is never empty."""
+class Division:
+    """How pictures without splits are divided into training and validation.
 
-    classes: list[str]
-    files: dict[str, list[tuple[Path, int]]]
+    A picture is held out by a hash of its name and the seed: adding pictures later moves none of the others.
+
+    Attributes:
+      held_out: share of the pictures that is kept for validation, on average.
+      seed: another seed, another division.
+    """
+
+    held_out: float = 0.1
+    seed: int = 0
+
+    def split(self, name: str) -> str:
+        digest = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
+        return "validation" if int.from_bytes(digest[:8], "big") < self.held_out * 2**64 else "train"
 
 
-def scan(root: Path) -> ImageFolder:
-    """Finds the images below `root`: `train|validation|val|test/<class>/*.jpg` or `<class>/*.jpg`.
+Named = tuple[str | None, Entry]
+"""A picture with its class, or None where it lies in no class's folder."""
 
-    Without splits, an image goes to validation by a hash of its name, one in ten on average: adding images later moves
-    none of the others.
+
+class Folders(Source):
+    """Files of a tree and the number of their class, by split."""
+
+    def __init__(self, classes: list[str], files: dict[str, list[tuple[Entry, int]]], notes: tuple[str, ...] = ()):
+        self.description = "folders of pictures"
+        self.classes, self.files, self.notes = classes, files, notes
+        self.images = {split: len(found) for split, found in files.items()}
+
+    def read(self, split: str, index: int) -> Picture:
+        entry, label = self.files[split][index]
+        return Picture(entry.name, label, tree.read(entry))
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(repr(self.classes).encode())
+        for split, files in self.files.items():
+            for entry, label in files:
+                # Not the path: a source that has been moved is the same one.
+                digest.update(f"{split}/{entry.name}/{label}/{entry.offset}/{entry.size}/{entry.modified}\n".encode())
+        return digest.hexdigest()
+
+
+def folders(root: Path, division: Division) -> Folders:
+    """Finds the pictures below `root`: `train|validation|val|test/<class>/*.jpg` or `<class>/*.jpg`.
 
     Raises:
-      UserError: if there is no such folder, no image in it, or only one class.
+      UserError: if there is no picture in it, only one class, or a split's labels are missing.
     """
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder: give one that holds train/<class>/*.jpg or <class>/*.jpg")
-    split_folders = {SPLITS[d.name]: d for d in sorted(root.iterdir()) if d.is_dir() and d.name in SPLITS}
-    if split_folders and "train" not in split_folders:
-        raise UserError(f"{root} has {', '.join(split_folders)} but no train folder")
-    classes = _folders(split_folders.get("train", root))
-    files: dict[str, list[tuple[Path, int]]] = {}
-    if split_folders:
-        for split, folder in split_folders.items():
-            strangers = sorted(set(_folders(folder)) - set(classes))
-            if strangers:
-                raise UserError(f"{folder} has classes that train lacks: {', '.join(strangers[:5])}")
-            files[split] = _images(folder, classes)
+    pictures: list[Entry] = []
+    others: list[Entry] = []
+    for entry in tree.list_tree(root):
+        if entry.name.startswith(KAGGLE):
+            entry = entry._replace(name=entry.name.removeprefix(KAGGLE))
+        (pictures if entry.name.lower().endswith(SUFFIXES) else others).append(entry)
+    tops: dict[str, str] = {}
+    for top in sorted({entry.name.split("/")[0] for entry in pictures if "/" in entry.name}):
+        split = _split_of(top)
+        if split in tops:
+            raise UserError(f"{root} has both {tops[split]} and {top} for {split}: take one of them away")
+        if split:
+            tops[split] = top
+    if tops and "train" not in tops:
+        raise UserError(f"{root} has {', '.join(tops.values())} but no train folder with pictures")
+    if tops:
+        splits = {split: _below(f"{tops[split]}/", split, pictures) for split in SPLITS if split in tops}
+        known = splits["train"]
     else:
-        for path, label in _images(root, classes):
-            digest = hashlib.sha256(path.relative_to(root).as_posix().encode()).digest()
-            held_out = int.from_bytes(digest[:8], "big") % HELD_OUT == 0
-            files.setdefault("validation" if held_out else "train", []).append((path, label))
-    if not files.get("train"):
-        raise UserError(f"{root} holds no images: expected train/<class>/*.jpg or <class>/*.jpg")
-    found = {label for _, label in files["train"]}
-    if len(found) < 2:
-        raise UserError(f"{root} has images of one class only ({classes[found.pop()]}): there is nothing to learn")
-    order = ("train", "validation", "test")
-    return ImageFolder(classes, {split: files[split] for split in order if files.get(split)})
+        splits = {split: [] for split in ("train", "validation")}
+        known = _below("", "", pictures)
+        for name, entry in known:
+            splits[division.split(entry.name)].append((name, entry))
+    classes = sorted({name for name, _ in known if name is not None})
+    outside = len(pictures) - sum(map(len, splits.values()))
+    notes = [f"{outside:,} pictures outside {', '.join(tops.values())}"] if outside else []
+    return _labelled(root, classes, splits, others, notes)
 
 
-def _folders(root: Path) -> list[str]:
-    return sorted(d.name for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
+def _split_of(folder: str) -> str | None:
+    match = ILSVRC.fullmatch(folder)
+    return SPLIT_NAMES.get(match[1] if match else folder)
 
 
-def _images(root: Path, classes: list[str]) -> list[tuple[Path, int]]:
-    return [
-        (path, label)
-        for label, name in enumerate(classes)
-        for path in sorted((root / name).rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    ]
+def _below(top: str, split: str, pictures: list[Entry]) -> list[Named]:
+    """Pictures of a split's folder, with their classes."""
+    found: list[Named] = []
+    for entry in pictures:
+        if entry.name.startswith(top):
+            first, *rest = entry.name.removeprefix(top).split("/", 2)
+            if rest and SPLIT_NAMES.get(first) == split:
+                first, *rest = rest  # ILSVRC2010_images_val.tar holds val/*.JPEG
+            found.append((sys.intern(first) if rest else None, entry))
+    return found
+
+
+def _labelled(root: Path, classes: list[str], splits: dict[str, list[Named]], others: list[Entry], notes: list[str]) -> Folders:
+    numbers = {name: number for number, name in enumerate(classes)}
+    files: dict[str, list[tuple[Entry, int]]] = {}
+    for split, named in splits.items():
+        loose = [entry for name, entry in named if name is None]
+        if split != "train" and loose and len(loose) == len(named):
+            found = labels.find(split, loose, others, classes)
+            if found is None and split != "test":
+                raise UserError(f"{root}: no list of labels for the {split} pictures, looked for {labels.looked_for(split)}")
+            if found is None:
+                notes.append(f"{len(loose):,} test pictures, which have no labels")
+            else:
+                files[split] = found
+            continue
+        if loose:
+            notes.append(f"{len(loose):,} {split} pictures that are in no class's folder")
+        strangers = sorted({name for name, _ in named if name is not None} - set(classes))
+        if strangers:
+            raise UserError(f"{root}: {split} has classes that train lacks: {', '.join(strangers[:5])}")
+        files[split] = [(entry, numbers[name]) for name, entry in named if name is not None]
+    if not files["train"]:
+        raise UserError(f"{root} holds no images: looked for {LOOKED_FOR}")
+    if len(classes) < 2:
+        raise UserError(f"{root} has images of one class only ({classes[0]}): there is nothing to learn")
+    # By class, and by name as they are within each: a list of labels is in another order.
+    ordered = {split: sorted(found, key=itemgetter(1)) for split, found in files.items() if found}
+    return Folders(classes, ordered, tuple(notes))

@@ -1,11 +1,12 @@
 """From what a user calls a data set to an opened one."""
 
 import hashlib
+import re
 from pathlib import Path
 
 from alexnet_jax.console import console
-from alexnet_jax.data import embedded
-from alexnet_jax.data.prepare import prepare_folder
+from alexnet_jax.data import embedded, tfds
+from alexnet_jax.data.prepare import prepare_path
 from alexnet_jax.data.records import Dataset, is_prepared, open_dataset
 from alexnet_jax.errors import UserError
 
@@ -14,7 +15,7 @@ def find_dataset(asked: str | None, default: str, data_dir: Path) -> Dataset:
     """Opens the data set a user asks for, preparing or drawing it where need be.
 
     Args:
-      asked: a prepared folder, a folder of images, or a name under `data_dir`; None for the experiment's own.
+      asked: a prepared folder, whatever `prepare` takes, or a name under `data_dir`; None for the experiment's own.
       default: the experiment's own. If it is not there, the embedded set takes its place, with a line that says so.
       data_dir: where prepared data sets are kept.
 
@@ -34,10 +35,11 @@ def find_dataset(asked: str | None, default: str, data_dir: Path) -> Dataset:
             style="yellow",
         )
         return embedded.embedded_dataset(data_dir)
-    folder = Path(name)
-    if not folder.is_dir():
+    source = Path(name)
+    if not source.exists() and not name.startswith(tfds.PREFIX):
         raise UserError(f"there is no data set {name!r}: give a folder of images, a prepared folder, or a name in {data_dir}/")
     # A folder of images is prepared once, under a name of its own.
-    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
-    prepared = data_dir / f"{folder.resolve().name}-{digest}"
-    return open_dataset(prepared) if is_prepared(prepared) else prepare_folder(folder, prepared)
+    whole = str(source.resolve()) if source.exists() else name
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    prepared = data_dir / f"{re.sub(r'[^a-zA-Z0-9_.-]+', '-', Path(whole).name)}-{digest}"
+    return open_dataset(prepared) if is_prepared(prepared) else prepare_path(name, prepared)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Int64
 
 from alexnet_jax.data.images import Pixels
 
@@ -23,23 +23,31 @@ class ColorComponents:
 
 @dataclass
 class PixelStatistics:
-    """Sums over images of one size, from which means and covariance follow; float64, so that a million images add up."""
+    """Sums over images of one size, from which means and covariance follow.
+
+    Sums of bytes and of their products are whole numbers, kept as such (two billion images fit): no rounding, so the result
+    does not depend on the order in which images came, nor on how they were divided.
+    """
 
     size: int
     images: int = 0
-    total: Float64[np.ndarray, "size size 3"] = field(init=False)
-    products: Float64[np.ndarray, "3 3"] = field(init=False)
+    total: Int64[np.ndarray, "size size 3"] = field(init=False)
+    products: Int64[np.ndarray, "3 3"] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.total = np.zeros((self.size, self.size, 3))
-        self.products = np.zeros((3, 3))
+        self.total = np.zeros((self.size, self.size, 3), np.int64)
+        self.products = np.zeros((3, 3), np.int64)
 
-    def add(self, image: Pixels) -> None:
-        pixels = image.astype(np.float64)
+    def add(self, image: Pixels, products: Int64[np.ndarray, "3 3"] | None = None) -> None:
+        """Adds an image; `products` are its `color_products`, where another thread has made them."""
         self.images += 1
-        self.total += pixels
-        flat = pixels.reshape(-1, 3)
-        self.products += flat.T @ flat
+        self.total += image
+        self.products += color_products(image) if products is None else products
+
+    def merge(self, other: "PixelStatistics") -> None:
+        self.images += other.images
+        self.total += other.total
+        self.products += other.products
 
     @property
     def mean_image(self) -> Float[np.ndarray, "size size 3"]:
@@ -51,3 +59,9 @@ class PixelStatistics:
         mean = self.total.sum(axis=(0, 1)) / pixels
         eigenvalues, directions = np.linalg.eigh(self.products / pixels - np.outer(mean, mean))
         return ColorComponents(np.sqrt(np.maximum(eigenvalues, 0)), directions)
+
+
+def color_products(image: Pixels) -> Int64[np.ndarray, "3 3"]:
+    """Sums over the pixels of red times red, red times green and so on."""
+    channels = image.reshape(-1, 3).T.astype(np.float64, order="C")  # whole numbers below 2^53 are exact
+    return np.einsum("ip,jp->ij", channels, channels).astype(np.int64)  # unlike @, it leaves the interpreter to others
