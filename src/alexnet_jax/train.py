@@ -14,8 +14,9 @@ from alexnet_jax import placement
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.console import console
 from alexnet_jax.data.augment import Example, mean_to_subtract
+from alexnet_jax.data.loading import check_size
 from alexnet_jax.data.locate import find_dataset
-from alexnet_jax.data.pipeline import training_batches
+from alexnet_jax.data.pipeline import Readers, training_batches
 from alexnet_jax.devices import Placement, choose_mesh
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluate import Errors, evaluate
@@ -42,7 +43,8 @@ class Options:
       fresh: start over, deleting what the run folder holds.
       placement: "split" gives each tower devices of its own, "single" runs all towers on every device.
       devices: how many devices to use; None is all GPUs, or a CPU device for each tower.
-      threads: threads that decode images; None is one a core.
+      threads: threads that decode images; None is one a core, or one in each of the `workers`.
+      workers: processes that decode images instead of this one; the batches are the same.
       checkpoint_seconds: time between checkpoints.
     """
 
@@ -54,6 +56,7 @@ class Options:
     placement: Placement = "auto"
     devices: int | None = None
     threads: int | None = None
+    workers: int = 0
     checkpoint_seconds: float = 120.0
 
 
@@ -85,6 +88,7 @@ class Training:
         self._dataset = find_dataset(options.data, experiment.default_data, options.data_dir)
         self._network = experiment.network.with_classes(len(self._dataset.manifest.classes))
         self._mesh = choose_mesh(self._network, options.placement, options.devices)
+        check_size(self._dataset, experiment.augmentation.image_size)
         image_size, parts = experiment.augmentation.image_size, self._mesh.shape[placement.DATA]
         if image_size < self._network.input_size:
             raise UserError(f"images of {image_size} pixels are too small for {name}, which takes {self._network.input_size}")
@@ -110,7 +114,7 @@ class Training:
         divisor = experiment.augmentation.color_divisor
         self._train_step = make_train_step(network, mesh, optimizer, seed=experiment.seed, color_divisor=divisor)
         self._evaluation_step = make_evaluation_step(network, mesh)
-        mean = mean_to_subtract(self._dataset.mean_image, experiment.augmentation.image_size, network.input_size)
+        mean = mean_to_subtract(self._dataset.mean_image, experiment.augmentation)
         self._mean = jax.device_put(mean, placement.replicated(mesh))
 
         self._state = initial_state(network, mesh, optimizer, experiment.seed)
@@ -199,7 +203,7 @@ class Training:
             batch_size=self._experiment.batch_size,
             seed=self._experiment.seed,
             start=self._first_step,
-            threads=self._options.threads,
+            readers=Readers(self._options.threads, self._options.workers),
         )
 
     def _errors(self) -> Errors:
