@@ -88,10 +88,10 @@ class Training:
         self._dataset = find_dataset(options.data, experiment.default_data, options.data_dir)
         self._network = experiment.network.with_classes(len(self._dataset.manifest.classes))
         self._mesh = choose_mesh(self._network, options.placement, options.devices)
-        check_size(self._dataset, experiment.augmentation.image_size)
         image_size, parts = experiment.augmentation.image_size, self._mesh.shape[placement.DATA]
         if image_size < self._network.input_size:
             raise UserError(f"images of {image_size} pixels are too small for {name}, which takes {self._network.input_size}")
+        check_size(self._dataset, experiment.augmentation.image_size)
         if experiment.batch_size % parts:
             batch = f"a batch of {experiment.batch_size} images"
             raise UserError(f"{batch} cannot be divided among {parts} devices: choose --batch-size or --devices")

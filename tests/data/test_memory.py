@@ -36,8 +36,8 @@ def test_images_are_kept_if_all_fit_in_the_share(dataset, monkeypatch):
 
 def test_kept_images_are_decoded_once(dataset, monkeypatch):
     decoded = []
-    original = Images._pixels
-    monkeypatch.setattr(Images, "_pixels", lambda self, *args: decoded.append(args[0].name) or original(self, *args))
+    original = Images.pixels
+    monkeypatch.setattr(Images, "pixels", lambda self, *args: decoded.append(args[0].name) or original(self, *args))
     batches = training_batches(dataset, Augmentation(image_size=64), input_size=48, batch_size=20, seed=0)
     list(itertools.islice(batches, 10))
     assert sorted(decoded) == sorted(f"{i}.jpg" for i in range(40))

@@ -3,10 +3,12 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import grain
 import numpy as np
+from jaxtyping import Int
 
 from alexnet_jax.data.augment import Augmentation, Crop, Example, draw, shrunk
 from alexnet_jax.data.crops import copy_crop, copy_reversed
@@ -72,22 +74,22 @@ class Images:
         if self._kept is not None:
             # Two threads may both find an image missing; they write the same.
             if self._labels[index] < 0:
-                record = self._record(index)
-                self._kept[index] = self._pixels(record)
+                record = self.record(index)
+                self._kept[index] = self.pixels(record)
                 self._labels[index] = record.label
             copy_crop(self._kept[index], top, left, mirrored, out)
             return int(self._labels[index])
-        record = self._record(index)
+        record = self.record(index)
         if mirrored and self._encoding == "jpeg":
-            copy_reversed(self._pixels(record, "BGR"), top, left, out)
+            copy_reversed(self.pixels(record, "BGR"), top, left, out)
         else:
-            copy_crop(self._pixels(record), top, left, mirrored, out)
+            copy_crop(self.pixels(record), top, left, mirrored, out)
         return record.label
 
-    def _record(self, index: int) -> Record:
+    def record(self, index: int) -> Record:
         return unpack(self._records[index])
 
-    def _pixels(self, record: Record, colors: Literal["RGB", "BGR"] = "RGB") -> Pixels:
+    def pixels(self, record: Record, colors: Literal["RGB", "BGR"] = "RGB") -> Pixels:
         """The pixels of a record, until this thread asks for the next; `colors` is for JPEGs alone."""
         try:
             if self._encoding == "jpeg":
@@ -114,10 +116,16 @@ class Images:
 
 @dataclass(frozen=True)
 class TrainingBatches:
-    """Callable `(step, its images' numbers) -> Example`: this process's part of the batch of a step, augmented.
+    """Callable `step -> Example`: the batch of a step, a function of seed and step alone.
 
-    The numbers are those of the `part`, the draws those of the whole batch: the parts of all hosts make up the batch that one
-    host would have.
+    Attributes:
+      images: of the training set. Each epoch shows all, shuffled anew; a batch goes on into the next epoch.
+      augmentation: what happens to them.
+      colors: principal components of their colours.
+      input_size: side of the crops, pixels.
+      batch_size: images in a batch of all hosts together.
+      seed: of order and augmentation.
+      part: which images of the batch to load. What is drawn is drawn for all: the parts of all hosts make up one batch.
     """
 
     images: Images
@@ -128,26 +136,41 @@ class TrainingBatches:
     seed: int
     part: slice
 
-    def __call__(self, step: int, indices: Sequence[int]) -> Example:
+    def __call__(self, step: int) -> Example:
         border = self.images.size - self.input_size
         draws = draw(self.augmentation, self.colors, border=border, images=self.batch_size, seed=self.seed, step=step)
         crop = Crop(draws.crop.position[self.part], draws.crop.mirrored[self.part])
-        batch = _copied(self.images, indices, crop, self.input_size)
+        batch = _copied(self.images, self.order(step), crop, self.input_size)
         shift = draws.color_shift[self.part]
         return batch._replace(color_shift=shift, crop=crop if self.augmentation.mean == "crop" else None)
+
+    def order(self, step: int) -> list[int]:
+        """Numbers of the images of a step."""
+        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[self.part]
+        epochs, places = np.divmod(places, len(self.images))
+        first = epochs[0]
+        later = [_shuffled(len(self.images), self.seed, int(epoch)) for epoch in range(first, epochs[-1] + 1)]
+        return [int(later[epoch - first][place]) for epoch, place in zip(epochs, places, strict=True)]
+
+
+@lru_cache(maxsize=2)  # the epoch under way, and the next, which other threads may have begun
+def _shuffled(images: int, seed: int, epoch: int) -> Int[np.ndarray, " images"]:
+    return np.random.default_rng([seed, epoch, 1]).permutation(images).astype(np.int32)
 
 
 @dataclass(frozen=True)
 class CentreBatches:
-    """Callable `images' numbers -> Example`: the central squares, as they are."""
+    """Callable `number of the batch -> Example`: the central squares of the images in order, as they are."""
 
     images: Images
     input_size: int
+    batch_size: int
 
-    def __call__(self, indices: Sequence[int]) -> Example:
+    def __call__(self, number: int) -> Example:
+        order = range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.images)))
         middle = (self.images.size - self.input_size) // 2
-        crop = Crop(np.full((len(indices), 2), middle, np.int32), np.zeros(len(indices), bool))
-        return _copied(self.images, indices, crop, self.input_size)
+        crop = Crop(np.full((len(order), 2), middle, np.int32), np.zeros(len(order), bool))
+        return _copied(self.images, order, crop, self.input_size)
 
 
 def _copied(images: Images, indices: Sequence[int], crop: Crop, size: int) -> Example:

@@ -1,6 +1,7 @@
-"""Batches of images with Grain, which orders them, shares them out among threads or processes, and keeps some ahead."""
+"""Batches of images with Grain, which shares them out among threads or processes and keeps some ahead."""
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -61,26 +62,24 @@ def training_batches(
       augmentation: what happens to the images.
       input_size: side of the images, pixels.
       batch_size: images in a batch of all hosts together.
-      seed: of the order and of the augmentation, 0 to 2**32 - 1.
+      seed: of the order and of the augmentation, not negative.
       start: steps to leave out.
       part: which part of each batch to read.
       readers: who reads.
 
     Raises:
-      UserError: for an image size that the data set does not have, a seed out of range, or a batch that cannot be divided
+      UserError: for an image size that the data set does not have, a negative seed, or a batch that cannot be divided
         among the hosts.
     """
-    if not 0 <= seed < 2**32:
-        raise UserError(f"the seed is {seed}: choose a --seed from 0 to {2**32 - 1}")
+    if seed < 0:
+        raise UserError(f"the seed is {seed}: choose a --seed of 0 or more")
     if batch_size % part.count:
         raise UserError(f"a batch of {batch_size} images cannot be divided among {part.count} hosts: choose --batch-size")
     images = _images(dataset, "train", augmentation.image_size, readers)
     mine = slice(part.index, None, part.count)
     load = TrainingBatches(images, augmentation, dataset.color_components, input_size, batch_size, seed, mine)
-    # Grain orders numbers, and a whole batch is one piece of work: an object for each image would cost more than its crop.
-    order = grain.MapDataset.range(len(images)).seed(seed).shuffle().repeat()[mine]
-    batches = order.batch(batch_size // part.count, drop_remainder=True, batch_fn=list).map_with_index(load)
-    return _read(batches[start:], readers)
+    # A whole batch is one piece of work: an element of Grain's for each image would cost more than its crop.
+    return _read(grain.MapDataset.range(start, sys.maxsize).map(load), readers)
 
 
 def evaluation_batches(
@@ -91,8 +90,8 @@ def evaluation_batches(
     With an `input_size` of `image_size` they are whole images, for `augment.ten_views` on the device.
     """
     images = _images(dataset, split, image_size, replace(readers, memory_share=0.0))  # each is read once
-    order = grain.MapDataset.range(len(images)).batch(batch_size, batch_fn=list)
-    return _read(order.map(CentreBatches(images, input_size)), readers)
+    batches = -(-len(images) // batch_size)
+    return _read(grain.MapDataset.range(batches).map(CentreBatches(images, input_size, batch_size)), readers)
 
 
 def _images(dataset: Dataset, split: str, size: int, readers: Readers) -> Images:
