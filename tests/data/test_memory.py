@@ -11,7 +11,7 @@ from alexnet_jax.data import memory
 from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.data.images import encode_jpeg
 from alexnet_jax.data.loading import Images
-from alexnet_jax.data.pipeline import training_batches
+from alexnet_jax.data.pipeline import Readers, training_batches
 from alexnet_jax.data.records import Record, new_dataset, open_dataset
 
 
@@ -38,7 +38,8 @@ def test_kept_images_are_decoded_once(dataset, monkeypatch):
     decoded = []
     original = Images.pixels
     monkeypatch.setattr(Images, "pixels", lambda self, *args: decoded.append(args[0].name) or original(self, *args))
-    batches = training_batches(dataset, Augmentation(image_size=64), input_size=48, batch_size=20, seed=0)
+    one = Readers(threads=1)  # at the end of an epoch, two may come upon the same image
+    batches = training_batches(dataset, Augmentation(image_size=64), input_size=48, batch_size=20, seed=0, readers=one)
     list(itertools.islice(batches, 10))
     assert sorted(decoded) == sorted(f"{i}.jpg" for i in range(40))
 
@@ -70,3 +71,41 @@ def test_a_limit_of_the_container_counts(tmp_path, monkeypatch):
         (folder / "memory.current").write_text("1500000\n")
         (folder / "memory.stat").write_text("anon 1000\ninactive_file 500000\n")
     assert memory.available_memory() == 2_000_000
+
+
+LARGER = """
+import resource, sys
+from pathlib import Path
+from alexnet_jax.data import memory
+from alexnet_jax.data.augment import Augmentation
+from alexnet_jax.data.pipeline import Readers, training_batches
+from alexnet_jax.data.records import open_dataset
+
+dataset = open_dataset(Path(sys.argv[1]))
+
+def sum_of_labels(batches, memory_share):
+    readers = Readers(threads=2, memory_share=memory_share)
+    stream = training_batches(dataset, Augmentation(), input_size=224, batch_size=16, seed=0, readers=readers)
+    return sum(next(stream).label.sum() for _ in range(batches))
+
+sum_of_labels(1, 0.0)  # so that threads have their stacks
+used = memory._kilobytes(memory.PROC / "self/status", "VmData")
+resource.setrlimit(resource.RLIMIT_DATA, (used + (96 << 20),) * 2)
+print(sum_of_labels(2 * 1024 // 16, float(sys.argv[2])))
+"""
+
+
+def test_a_data_set_larger_than_memory_is_read(tmp_path):
+    """192 MB of pixels in a process that may take 96: read through twice, unless it is told to keep them all the same."""
+    rng = np.random.default_rng(0)
+    with new_dataset(tmp_path / "large", ["a"], size=256) as writer:
+        for i in range(1024):
+            pixels = np.full((256, 256, 3), rng.integers(0, 256, 3), np.uint8)
+            writer.write("train", Record(encode_jpeg(pixels), i, f"{i}.jpg"), pixels)
+
+    def reading(memory_share):
+        command = [sys.executable, "-c", LARGER, str(tmp_path / "large"), str(memory_share)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert int(reading(0.25).stdout) == 2 * sum(range(1024))
+    assert "MemoryError" in reading(1e6).stderr

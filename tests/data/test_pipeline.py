@@ -126,7 +126,7 @@ def test_raw_records_give_the_images_they_hold(dataset, tmp_path):
 
 
 def test_what_cannot_be_read_is_said(dataset, tmp_path):
-    with pytest.raises(UserError, match="holds images of 32 pixels, not 24: choose an --image-size of 32, 16, 8, 4"):
+    with pytest.raises(UserError, match="holds images of 32 pixels, not 24: choose an image size of 32, 16, 8, 4"):
         stream(dataset, 1, replace(AUGMENTATION, image_size=24))
     with pytest.raises(UserError, match="batch of 8 images cannot be divided among 3 hosts"):
         stream(dataset, 1, part=Slice(0, 3))

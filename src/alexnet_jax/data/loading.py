@@ -32,7 +32,7 @@ def check_size(dataset: Dataset, size: int) -> None:
     sizes = [stored // divisor for divisor in (1, 2, 4, 8) if stored % divisor == 0]
     if size not in sizes:
         there = ", ".join(map(str, sizes))
-        raise UserError(f"{dataset.path} holds images of {stored} pixels, not {size}: choose an --image-size of {there}")
+        raise UserError(f"{dataset.path} holds images of {stored} pixels, not {size}: choose an image size of {there}")
 
 
 class Images:
