@@ -24,7 +24,7 @@ from alexnet_jax.experiment import Experiment
 from alexnet_jax.inspect.pictures import draw_curves, draw_kernels
 from alexnet_jax.interrupt import Interrupt
 from alexnet_jax.optimizer import paper_update, stepwise_rate
-from alexnet_jax.progress import TrainingProgress, duration
+from alexnet_jax.progress import Timed, TrainingProgress, duration
 from alexnet_jax.run import Run, configuration, run_folder
 from alexnet_jax.step import initial_state, make_evaluation_step, make_train_step, put_batch, state_shardings
 
@@ -140,7 +140,7 @@ class Training:
 
     def loop(self) -> bool:
         """Takes the steps that are left; False if it was interrupted, with the state saved."""
-        batches, saved = self._batches(), time.monotonic()
+        batches, saved = Timed(self._batches()), time.monotonic()
         late = None  # a loss is read when the step after it is under way, so that the device never waits
         self._progress = TrainingProgress(
             start=self._first_step,
@@ -168,6 +168,7 @@ class Training:
                     saved = time.monotonic()
                 if stop:
                     break
+        self._waiting = batches.share
         self._checkpoints.close()
         step = int(self._state.step)
         if step < self.steps:
@@ -185,6 +186,7 @@ class Training:
             "steps": self.steps,
             "images_per_second": self._progress.images_per_second,
             "seconds": time.monotonic() - self._began,
+            "waiting_for_data": round(self._waiting, 4),
             "data": self._dataset.path.name,
             **self._where(),
         }
