@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,13 @@ from alexnet_jax.data.images import decode_jpeg, encode_jpeg
 from alexnet_jax.data.loading import Images, TrainingBatches
 from alexnet_jax.data.pipeline import Readers, training_batches
 from alexnet_jax.data.records import Dataset, Record, new_dataset, open_dataset
+from alexnet_jax.errors import UserError
 
 RESULT = Path(__file__).parent / "results" / "data.json"
 STORED, SIZE, BATCH = 256, 224, 128
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 WORKERS = sorted({CORES, CORES + 1, 2 * CORES})
+STATM = Path("/proc/self/statm")
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ def reader(name: str, folder: Path) -> Iterator[Any]:
 def readers() -> list[str]:
     ours = ["alexnet_jax", *(f"alexnet_jax {how}" for how in ("raw", "in memory", "1 thread", f"{CORES} processes"))]
     torch = [f"torch_{decoder} {workers} workers" for workers in WORKERS for decoder in ("pillow", "simplejpeg")]
-    return [*ours, *torch, *(["tf.data"] if version("tensorflow") else [])]
+    return [*ours, *torch, *(["tf.data"] if find_spec("tensorflow") else [])]
 
 
 def version(package: str) -> str | None:
@@ -178,8 +181,8 @@ def images_per_second(name: str, folder: Path, batches: int) -> float:
     return batches * BATCH / (time.perf_counter() - began)
 
 
-def stages(folder: Path, encoding: str) -> dict[str, float]:
-    """Microseconds an image takes in each stage, on one core, one stage after another."""
+def stages(folder: Path, encoding: str) -> dict[str, int]:
+    """Images per second in each stage by itself, on one core."""
     dataset, batch = prepared(folder, encoding), np.empty((BATCH, SIZE, SIZE, 3), np.uint8)
     images = Images(dataset, "train", STORED)
     records = [images.record(i) for i in range(BATCH)]
@@ -210,7 +213,7 @@ def stages(folder: Path, encoding: str) -> dict[str, float]:
         "decode": each(images.pixels, records),
         "crop and mirror": cut,
     }
-    return {name: round(min(_seconds(run) for _ in range(15)) / BATCH * 1e6, 1) for name, run in work.items()}
+    return {name: round(BATCH / min(_seconds(run) for _ in range(15))) for name, run in work.items()}
 
 
 def _seconds(work: Any) -> float:
@@ -226,7 +229,7 @@ def memory(folder: Path, batches: int) -> dict[str, list[int]]:
         next(stream)
         if i % max(1, batches // 20) == 0:
             points["after_batches"].append(i)
-            points["megabytes"].append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20)
+            points["megabytes"].append(int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20)
     return points
 
 
@@ -247,34 +250,45 @@ def main(bench: Bench) -> None:
             for name, found in rates.items():
                 found.append(in_process("rate", name, folder, bench.batches))
                 console.print(f"{name}: {found[-1]:.0f} images/s")
-        median = {name: round(statistics.median(found)) for name, found in rates.items()}
-        spent = {encoding: in_process("stages", encoding, folder) for encoding in ("jpeg", "raw")}
-        watched = in_process("memory", folder, bench.memory_batches) if bench.memory_batches else None
+        per_core = {encoding: in_process("stages", encoding, folder) for encoding in ("jpeg", "raw")}
+        watch = bench.memory_batches and STATM.exists()
+        watched = in_process("memory", folder, bench.memory_batches) if watch else None
         size = statistics.mean(file.stat().st_size for file in (folder / "files").iterdir())
-    best = {d: max(rate for name, rate in median.items() if name.startswith(f"torch_{d}")) for d in ("pillow", "simplejpeg")}
-    total = sum(spent["jpeg"].values())
-    shares = ", ".join(f"{name} {time / total:.0%}" for name, time in spent["jpeg"].items())
+    median = {name: round(statistics.median(found)) for name, found in rates.items()}
+    per_core["jpeg"]["whole"] = median["alexnet_jax 1 thread"]
+    microseconds = {name: 1e6 / rate for name, rate in per_core["jpeg"].items()}
     result = {
         "images": f"{'drawn' if bench.data is None else bench.data.name}, {size / 1000:.0f} kB each as JPEG",
         "cores": CORES,
         "rounds": bench.rounds,
         "images_per_second": median,
-        "images_per_second_per_core": round(median["alexnet_jax"] / CORES),
-        "microseconds_per_image": spent,
+        "images_per_second_per_core": {"both cores busy": round(median["alexnet_jax"] / CORES), **per_core},
         "memory": watched,
         "tf_data": median.get("tf.data", "absent: TensorFlow is not installed"),
         "versions": {name: version(name) for name in ("grain", "simplejpeg", "pillow", "torch", "numpy")},
-        "notes": f"{total:.0f} microseconds an image and core: {shares}",
-        "ratio_vs_torch_pillow": round(median["alexnet_jax"] / best["pillow"], 2),
-        "ratio_vs_torch_simplejpeg": round(median["alexnet_jax"] / best["simplejpeg"], 2),
-        "raw_vs_jpeg": round(median["alexnet_jax raw"] / median["alexnet_jax"], 2),
+        "notes": "microseconds an image on one core: " + ", ".join(f"{name} {time:.1f}" for name, time in microseconds.items()),
+        "ratio_vs_torch_pillow": ratio(rates, "alexnet_jax", best(median, "torch_pillow")),
+        "ratio_vs_torch_simplejpeg": ratio(rates, "alexnet_jax", best(median, "torch_simplejpeg")),
+        "raw_vs_jpeg": ratio(rates, "alexnet_jax raw", "alexnet_jax"),
     }
     bench.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
 
+def best(median: dict[str, int], kind: str) -> str:
+    """The fastest reader of a kind, whatever its number of workers."""
+    return max((name for name in median if name.startswith(kind)), key=lambda name: median[name])
+
+
+def ratio(rates: dict[str, list[float]], one: str, other: str) -> float:
+    """Median over the rounds: what else the machine does in a round slows both."""
+    return round(statistics.median(a / b for a, b in zip(rates[one], rates[other], strict=True)), 2)
+
+
 def only(what: str, *arguments: str) -> Any:
     """One measurement, in this process."""
+    if what == "images":
+        return make_images(Path(arguments[0]), Bench(images=int(arguments[1])))
     if what == "rate":
         return images_per_second(arguments[0], Path(arguments[1]), int(arguments[2]))
     if what == "stages":
@@ -285,5 +299,10 @@ def only(what: str, *arguments: str) -> Any:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--only"]:
         print(json.dumps(only(*sys.argv[2:])))
+    elif find_spec("torch") is None:
+        sys.exit("error: PyTorch is not installed: make bench-data installs it")
     else:
-        main(tyro.cli(Bench))
+        try:
+            main(tyro.cli(Bench))
+        except UserError as error:
+            sys.exit(f"error: {error}")

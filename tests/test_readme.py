@@ -12,4 +12,4 @@ def test_the_tables_are_those_of_the_results():
     spec.loader.exec_module(module)
     text = (ROOT / "README.md").read_text()
     assert module.filled(text) == text, "run `make readme`"
-    assert text.count("<!-- end -->") == 3
+    assert text.count("<!-- end -->") == 4
