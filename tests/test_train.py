@@ -186,6 +186,7 @@ def test_more_devices_than_there_are_is_refused(options):
         (["train", "alexnet"], "no experiment 'alexnet'; there are: .*source_145.*two_tower"),
         (["train", "quickstart", "--data", "/nowhere"], "there is no data set '/nowhere'"),
         (["prepare", "--from", "/nowhere", "--to", "never"], "/nowhere is not a folder"),
+        (["train", "quickstart", "--images-per-crop", "0"], "one image per crop or more"),
         (["data"], "data show DATA"),
         (["data", "show", "/nowhere"], "there is no data set '/nowhere'"),
         (["summary", "vgg"], "name a network: .*two_tower"),

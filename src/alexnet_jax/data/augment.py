@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from alexnet_jax.data.statistics import ColorComponents
+from alexnet_jax.errors import UserError
 
 ColorScale = Literal["variance", "deviation"]
 
@@ -45,6 +46,10 @@ class Augmentation:
     color: ColorScale | None = "variance"
     color_std: float = 0.1
     color_divisor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.images_per_crop < 1 or self.color_std < 0 or self.color_divisor <= 0:
+            raise UserError("augmentation takes one image per crop or more, a color std not below 0, a color divisor above 0")
 
 
 class Crop(NamedTuple):
