@@ -30,6 +30,7 @@ def quickstart() -> str:
                 "time, with compilation and evaluation",
                 f"{run['seconds'] / 60:.1f} minutes for {run['epochs']} epochs",
             ],
+            ["time spent waiting for data", f"{run['waiting_for_data']:.1%}"],
             ["speed", f"{run['images_per_second']:.0f} images/s on 2 CPU cores, jax {run['jax']}"],
         ],
     )
@@ -100,10 +101,29 @@ def gpu() -> str:
     return table(header, rows)
 
 
+def data() -> str:
+    found = result("data")
+    rates = found["images_per_second"]
+    ours = rates["alexnet_jax"]
+
+    def torch(decoder: str) -> int:
+        return max(rate for name, rate in rates.items() if name.startswith(f"torch_{decoder}"))
+
+    rows = [
+        ["this pipeline", f"{ours:,}", ""],
+        ["PyTorch's DataLoader, Pillow, best number of workers", f"{torch('pillow'):,}", f"{found['ratio_vs_torch_pillow']:.2f}"],
+        ["the same with simplejpeg", f"{torch('simplejpeg'):,}", f"{found['ratio_vs_torch_simplejpeg']:.2f}"],
+        ["this pipeline, raw records", f"{rates['alexnet_jax raw']:,}", ""],
+        ["this pipeline, images kept in memory", f"{rates['alexnet_jax in memory']:,}", ""],
+    ]
+    return table([f"JPEG to uint8 batch, {found['cores']} CPU cores", "images/s", "this pipeline is faster by"], rows)
+
+
 TABLES = {
     "quickstart": quickstart,
     "clothing10": clothing10,
     "placement": placement,
+    "data": data,
     "kernel bytes": kernel_bytes,
     "kernels cpu": kernels_cpu,
     "gpu": gpu,

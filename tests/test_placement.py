@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import QUICKSTART, placement
-from alexnet_jax.data.augment import Example
+from alexnet_jax.data.augment import Crop, Example
 from alexnet_jax.optimizer import paper_update
 from alexnet_jax.step import cross_entropy, initial_state, make_train_step, put_batch
 from alexnet_jax.summary import summarize
@@ -17,6 +17,7 @@ from alexnet_jax.tower import activations
 from tests.conftest import mesh_of
 
 BATCH = 8
+BORDER = 3  # pixels by which the mean image is larger than the crops
 
 
 def batch(rng, size):
@@ -24,6 +25,7 @@ def batch(rng, size):
         rng.integers(0, 256, (BATCH, size, size, 3), np.uint8),
         rng.integers(0, 7, BATCH).astype(np.int32),
         rng.normal(0, 5, (BATCH, 3)).astype(np.float32),
+        Crop(rng.integers(0, BORDER + 1, (BATCH, 2)).astype(np.int32), rng.integers(0, 2, BATCH).astype(bool)),
     )
 
 
@@ -33,7 +35,7 @@ def five_steps(network, mesh):
     optimizer = paper_update(0.001, bias_rate=2.0)
     state = initial_state(network, mesh, optimizer, seed=0)
     step = make_train_step(network, mesh, optimizer, seed=0)
-    mean = np.full((network.input_size,) * 2 + (3,), 120, np.float32)
+    mean = rng.uniform(100, 140, (network.input_size + BORDER,) * 2 + (3,)).astype(np.float32)
     losses = []
     for _ in range(5):
         state, loss = step(state, put_batch(batch(rng, network.input_size), mesh), mean)
@@ -54,7 +56,7 @@ def compiled_step(network, mesh):
     optimizer = paper_update(0.01)
     state = initial_state(network, mesh, optimizer, seed=0)
     example = batch(np.random.default_rng(0), network.input_size)
-    mean = np.zeros((network.input_size,) * 2 + (3,), np.float32)
+    mean = np.zeros((network.input_size + BORDER,) * 2 + (3,), np.float32)
     step = make_train_step(network, mesh, optimizer, seed=0)
     text = jax.jit(step).lower(state, put_batch(example, mesh), mean).compile().as_text()
     assert text is not None

@@ -1,7 +1,7 @@
-"""`python -m alexnet_jax train|prepare|summary`. Each command imports what it needs, so that help comes at once."""
+"""`python -m alexnet_jax train|prepare|data|summary`. Each command imports what it needs, so that help comes at once."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +13,7 @@ HELP = """usage: python -m alexnet_jax COMMAND …
 
   train EXPERIMENT    train an experiment of experiments/; --help lists its settings
   prepare             turn images into a data set, or check one
+  data show DATA      a picture of what training makes of a data set, and of the ten views of testing
   summary NETWORK     a network, layer by layer
 
 COMMAND --help says more."""
@@ -70,6 +71,44 @@ def prepare(arguments: list[str]) -> None:
     tyro.cli(command, prog="alexnet_jax prepare", args=arguments)
 
 
+@dataclass(frozen=True)
+class Show:
+    """Draw a contact sheet: augmented training images with their classes, and the ten views of testing."""
+
+    data: tyro.conf.Positional[str]
+    """A folder of images, a prepared folder, or a name in the data folder."""
+    experiment: str | None = None
+    """Whose augmentation to show, and at which size; None is the paper's, at seven eighths of the stored size."""
+    out: Path | None = None
+    """The picture to write; None is NAME.png in this folder."""
+    data_dir: Path = Path("data")
+    """Folder of prepared data sets."""
+    seed: int = 0
+    """Of order and augmentation."""
+
+
+def data(arguments: list[str]) -> None:
+    from alexnet_jax.data.augment import Augmentation
+    from alexnet_jax.data.locate import find_dataset
+    from alexnet_jax.experiment import load_experiment
+    from alexnet_jax.inspect.sheet import draw_sheet
+
+    if arguments[:1] != ["show"]:
+        raise UserError("say what to do: python -m alexnet_jax data show DATA")
+    command = tyro.cli(Show, prog="alexnet_jax data show", args=arguments[1:])
+    if command.experiment is None:
+        dataset = find_dataset(command.data, command.data, command.data_dir)
+        augmentation = Augmentation(image_size=dataset.manifest.size)
+        input_size = dataset.manifest.size * 7 // 8
+    else:
+        experiment = load_experiment(command.experiment)
+        augmentation, input_size = experiment.augmentation, experiment.network.input_size
+        dataset = find_dataset(command.data, command.data, command.data_dir)
+    file = command.out or Path(f"{dataset.path.name}.png")
+    draw_sheet(dataset, file, augmentation, input_size=input_size, seed=command.seed)
+    print(file)
+
+
 def summary(arguments: list[str]) -> None:
     from rich.console import Console
 
@@ -82,7 +121,7 @@ def summary(arguments: list[str]) -> None:
 
 
 def main() -> None:
-    commands = {"train": train, "prepare": prepare, "summary": summary}
+    commands = {"train": train, "prepare": prepare, "data": data, "summary": summary}
     name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
     if name in ("-h", "--help"):
         print(HELP)

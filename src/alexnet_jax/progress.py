@@ -1,6 +1,8 @@
 """What a person sees while a network trains."""
 
 import time
+from collections.abc import Iterator
+from typing import Generic, TypeVar
 
 from rich.progress import BarColumn, Progress, TextColumn
 
@@ -8,6 +10,35 @@ from alexnet_jax.console import console
 
 EVERY = 30.0
 """Seconds between lines where there is no terminal to redraw one on."""
+
+
+Item = TypeVar("Item")
+
+
+class Timed(Generic[Item]):
+    """An iterator that knows how long it was waited for."""
+
+    def __init__(self, items: Iterator[Item]):
+        self._items = items
+        self._first: float | None = None
+        self._seconds = 0.0
+
+    def __iter__(self) -> "Timed[Item]":
+        return self
+
+    def __next__(self) -> Item:
+        began = time.monotonic()
+        item = next(self._items)
+        if self._first is None:
+            self._first = time.monotonic()  # the first is prepared while nobody could use it: it counts nowhere
+        else:
+            self._seconds += time.monotonic() - began
+        return item
+
+    @property
+    def share(self) -> float:
+        """Of the time since the first item, the part that was spent waiting for the others."""
+        return self._seconds / max(time.monotonic() - self._first, 1e-9) if self._first is not None else 0.0
 
 
 class TrainingProgress:

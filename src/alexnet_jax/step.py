@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from alexnet_jax import placement
 from alexnet_jax.architectures import Network
-from alexnet_jax.data.augment import Example
+from alexnet_jax.data.augment import Crop, Example, centre
 from alexnet_jax.tower import Params
 
 
@@ -45,7 +45,11 @@ class Scores:
 
 
 Precision = Literal["float32", "bfloat16"]
-MeanImage = Float[Array, "size size 3"] | Float[np.ndarray, "size size 3"]
+
+MeanImage = Float[Array, "full full 3"] | Float[np.ndarray, "full full 3"]
+"""Of the images that crops are taken from, so as large as they are; grey levels."""
+
+
 TrainStep = Callable[[TrainState, Example, MeanImage], tuple[TrainState, Float[Array, ""]]]
 EvaluationStep = Callable[[Params, Example, MeanImage], Scores]
 
@@ -121,8 +125,19 @@ def make_evaluation_step(network: Network, mesh: Mesh) -> EvaluationStep:
 
 def normalize(batch: Example, mean: MeanImage) -> Float[Array, "batch size size 3"]:
     """Pixels minus their mean plus the colour shift, grey levels: what the first layer reads."""
+    size = batch.image.shape[1]
+    part = centre(mean, size) if batch.crop is None else cropped(mean, batch.crop, size)
     shift = jnp.asarray(batch.color_shift)[:, None, None, :]
-    return jnp.asarray(batch.image, jnp.float32) - mean + shift
+    return jnp.asarray(batch.image, jnp.float32) - part + shift
+
+
+def cropped(mean: MeanImage, crop: Crop, size: int) -> Float[Array, "batch size size 3"]:
+    """The parts of the mean image that belong to the images of a batch, mirrored where they are."""
+    position, mirrored = jnp.asarray(crop.position), jnp.asarray(crop.mirrored)
+    along = jnp.arange(size)
+    rows = position[:, 0, None] + along
+    columns = position[:, 1, None] + jnp.where(mirrored[:, None], along[::-1], along)
+    return jnp.asarray(mean)[rows[:, :, None], columns[:, None, :]]
 
 
 def cross_entropy(logits: Float[Array, "batch classes"], label: Int[Array, " batch"]) -> Float[Array, " batch"]:

@@ -14,8 +14,9 @@ from alexnet_jax import placement
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.console import console
 from alexnet_jax.data.augment import Example, mean_to_subtract
+from alexnet_jax.data.loading import check_size
 from alexnet_jax.data.locate import find_dataset
-from alexnet_jax.data.pipeline import training_batches
+from alexnet_jax.data.pipeline import Readers, training_batches
 from alexnet_jax.devices import Placement, choose_mesh
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluate import Errors, evaluate
@@ -23,7 +24,7 @@ from alexnet_jax.experiment import Experiment
 from alexnet_jax.inspect.pictures import draw_curves, draw_kernels
 from alexnet_jax.interrupt import Interrupt
 from alexnet_jax.optimizer import paper_update, stepwise_rate
-from alexnet_jax.progress import TrainingProgress, duration
+from alexnet_jax.progress import Timed, TrainingProgress, duration
 from alexnet_jax.run import Run, configuration, run_folder
 from alexnet_jax.step import initial_state, make_evaluation_step, make_train_step, put_batch, state_shardings
 
@@ -42,7 +43,8 @@ class Options:
       fresh: start over, deleting what the run folder holds.
       placement: "split" gives each tower devices of its own, "single" runs all towers on every device.
       devices: how many devices to use; None is all GPUs, or a CPU device for each tower.
-      threads: threads that decode images; None is one a core.
+      threads: threads that decode images; None is one a core, or one in each of the `workers`.
+      workers: processes that decode images instead of this one; the batches are the same.
       checkpoint_seconds: time between checkpoints.
     """
 
@@ -54,6 +56,7 @@ class Options:
     placement: Placement = "auto"
     devices: int | None = None
     threads: int | None = None
+    workers: int = 0
     checkpoint_seconds: float = 120.0
 
 
@@ -88,6 +91,7 @@ class Training:
         image_size, parts = experiment.augmentation.image_size, self._mesh.shape[placement.DATA]
         if image_size < self._network.input_size:
             raise UserError(f"images of {image_size} pixels are too small for {name}, which takes {self._network.input_size}")
+        check_size(self._dataset, experiment.augmentation.image_size)
         if experiment.batch_size % parts:
             batch = f"a batch of {experiment.batch_size} images"
             raise UserError(f"{batch} cannot be divided among {parts} devices: choose --batch-size or --devices")
@@ -110,7 +114,7 @@ class Training:
         divisor = experiment.augmentation.color_divisor
         self._train_step = make_train_step(network, mesh, optimizer, seed=experiment.seed, color_divisor=divisor)
         self._evaluation_step = make_evaluation_step(network, mesh)
-        mean = mean_to_subtract(self._dataset.mean_image, experiment.augmentation.image_size, network.input_size)
+        mean = mean_to_subtract(self._dataset.mean_image, experiment.augmentation)
         self._mean = jax.device_put(mean, placement.replicated(mesh))
 
         self._state = initial_state(network, mesh, optimizer, experiment.seed)
@@ -136,7 +140,7 @@ class Training:
 
     def loop(self) -> bool:
         """Takes the steps that are left; False if it was interrupted, with the state saved."""
-        batches, saved = self._batches(), time.monotonic()
+        batches, saved = Timed(self._batches()), time.monotonic()
         late = None  # a loss is read when the step after it is under way, so that the device never waits
         self._progress = TrainingProgress(
             start=self._first_step,
@@ -164,6 +168,7 @@ class Training:
                     saved = time.monotonic()
                 if stop:
                     break
+        self._waiting = batches.share
         self._checkpoints.close()
         step = int(self._state.step)
         if step < self.steps:
@@ -181,6 +186,7 @@ class Training:
             "steps": self.steps,
             "images_per_second": self._progress.images_per_second,
             "seconds": time.monotonic() - self._began,
+            "waiting_for_data": round(self._waiting, 4),
             "data": self._dataset.path.name,
             **self._where(),
         }
@@ -199,7 +205,7 @@ class Training:
             batch_size=self._experiment.batch_size,
             seed=self._experiment.seed,
             start=self._first_step,
-            threads=self._options.threads,
+            readers=Readers(self._options.threads, self._options.workers),
         )
 
     def _errors(self) -> Errors:

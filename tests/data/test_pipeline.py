@@ -1,18 +1,19 @@
-"""The stream of batches: the same however it is read; augmentation that does what the paper says."""
+"""The stream of batches: the same however, wherever and from whenever it is read."""
 
 import itertools
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from alexnet_jax.data.augment import Augmentation, TrainingView, color_shift, mean_to_subtract
+from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.data.images import encode_jpeg
-from alexnet_jax.data.pipeline import Slice, training_batches
-from alexnet_jax.data.records import Record, open_dataset, pack
+from alexnet_jax.data.pipeline import Readers, Slice, evaluation_batches, training_batches
+from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.data.shards import new_dataset
-from alexnet_jax.data.statistics import ColorComponents
-
-COLORS = ColorComponents(np.array([20.0, 40.0, 120.0]), np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0])
+from alexnet_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -26,18 +27,55 @@ def dataset(tmp_path_factory):
     return open_dataset(path)
 
 
-def stream(dataset, count, **kwargs):
-    augmentation = Augmentation(image_size=32)
+AUGMENTATION = Augmentation(image_size=32)
+
+
+def stream(dataset, count, augmentation=AUGMENTATION, **kwargs):
     batches = training_batches(dataset, augmentation, input_size=24, batch_size=8, seed=5, **kwargs)
     return list(itertools.islice(batches, count))
 
 
+def arrays(batch):
+    return [batch.image, batch.label, batch.color_shift, *(batch.crop or ())]
+
+
 def same(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    return all(np.array_equal(x, y) for x, y in zip(arrays(a), arrays(b), strict=True))
 
 
-def test_any_number_of_threads_gives_the_same_stream(dataset):
-    assert all(map(same, stream(dataset, 15, threads=1), stream(dataset, 15, threads=4)))
+@pytest.mark.parametrize("readers", [Readers(threads=1), Readers(threads=4), Readers(threads=2, memory_share=0.0)], ids=str)
+def test_any_number_of_threads_gives_the_same_stream(dataset, readers):
+    assert all(map(same, stream(dataset, 15), stream(dataset, 15, readers=readers)))
+
+
+PROGRAM = """
+import itertools, sys
+from pathlib import Path
+import jax
+import numpy as np
+from alexnet_jax.data.augment import Augmentation
+from alexnet_jax.data.pipeline import Readers, training_batches
+from alexnet_jax.data.records import open_dataset
+
+if __name__ == "__main__":
+    batches = training_batches(
+        open_dataset(Path(sys.argv[1])), Augmentation(image_size=32), input_size=24, batch_size=8, seed=5, start=2,
+        readers=Readers(processes=2),
+    )
+    images, labels = zip(*((batch.image, batch.label) for batch in itertools.islice(batches, 9)))
+    np.savez(sys.argv[2], images=images, labels=labels)
+"""
+
+
+def test_processes_give_the_same_stream(dataset, tmp_path):
+    """In a program of its own, with JAX loaded, as training has it."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, str(tmp_path / "program.py"), str(dataset.path), str(tmp_path / "found.npz")]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    found = np.load(tmp_path / "found.npz")
+    whole = stream(dataset, 11)[2:]
+    np.testing.assert_array_equal(found["images"], [batch.image for batch in whole])
+    np.testing.assert_array_equal(found["labels"], [batch.label for batch in whole])
 
 
 @pytest.mark.parametrize("start", [1, 6, 7, 13])
@@ -45,12 +83,15 @@ def test_the_stream_goes_on_where_it_stopped(dataset, start):
     assert all(map(same, stream(dataset, 15)[start:], stream(dataset, 15 - start, start=start)))
 
 
+@pytest.mark.parametrize("images_per_crop", [1, 3, 32])
 @pytest.mark.parametrize("count", [2, 4])
-def test_parts_of_processes_make_up_the_batches(dataset, count):
-    parts = [stream(dataset, 9, part=Slice(i, count)) for i in range(count)]
-    for step, whole in enumerate(stream(dataset, 9)):
+def test_parts_of_hosts_make_up_the_batches(dataset, count, images_per_crop):
+    augmentation = replace(AUGMENTATION, images_per_crop=images_per_crop)
+    parts = [stream(dataset, 9, augmentation, part=Slice(i, count)) for i in range(count)]
+    for step, whole in enumerate(stream(dataset, 9, augmentation)):
         for i in range(count):
-            assert same(parts[i][step], [values[i::count] for values in whole])
+            for part, values in zip(arrays(parts[i][step]), arrays(whole), strict=True):
+                np.testing.assert_array_equal(part, values[i::count])
 
 
 def test_an_epoch_shows_every_image_once_in_a_new_order(dataset):
@@ -60,63 +101,41 @@ def test_an_epoch_shows_every_image_once_in_a_new_order(dataset):
     assert not np.array_equal(epochs[0], epochs[1])
 
 
-def views(augmentation, count, size=32):
-    """Crop positions (row, column), mirrorings and shifts of many views of an image whose pixels tell their place."""
-    rows, columns = np.mgrid[0:size, 0:size]
-    pixels = np.stack([rows * 4, columns * 4, np.zeros_like(rows)], -1).astype(np.uint8)
-    record = pack(Record(encode_jpeg(pixels), 0, "x"))
-    view = TrainingView(augmentation, 28, COLORS, seed=1)
-    examples = [view(i, record) for i in range(count)]
-    images = np.stack([example.image for example in examples]).astype(float)
-    flips = images[:, 14, 0, 1] > images[:, 14, -1, 1]
-    top = np.round(images[:, :, :, 0].mean((1, 2)) / 4 - 13.5)
-    left = np.round(images[:, :, :, 1].mean((1, 2)) / 4 - 13.5)
-    return top, left, flips, np.stack([example.color_shift for example in examples])
+def test_batches_are_not_written_to_again(dataset):
+    """Whoever keeps batches keeps them: threads reuse memory of their own only."""
+    kept = stream(dataset, 20, readers=Readers(threads=2, memory_share=0.0))
+    assert all(map(same, kept, stream(dataset, 20, readers=Readers(threads=1))))
 
 
-@pytest.mark.parametrize(("last", "positions"), [(False, 4), (True, 5)])
-def test_crops_are_uniform_over_the_papers_positions(last, positions):
-    """Of 32 pixels 28: 4 x 4 positions by the prose (as 32 x 32 of 256 and 224), 5 x 5 by the code."""
-    count = 2000
-    top, left, _, _ = views(Augmentation(image_size=32, last_position=last), count)
-    found, times = np.unique(np.stack([top, left], 1), axis=0, return_counts=True)
-    assert len(found) == positions**2
-    assert found.min() == 0
-    assert found.max() == positions - 1
-    expected = count / positions**2
-    chi_squared = ((times - expected) ** 2 / expected).sum()
-    degrees = positions**2 - 1
-    assert chi_squared < degrees + 5 * (2 * degrees) ** 0.5
+def test_raw_records_give_the_images_they_hold(dataset, tmp_path):
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (20, 32, 32, 3), np.uint8)
+    with new_dataset(tmp_path / "raw", ["a"], size=32) as writer:
+        for i, pixels in enumerate(images):
+            writer.write("train", Record(pixels.tobytes(), i, f"{i}.png"), pixels)
+    raw = open_dataset(tmp_path / "raw")
+    raw = replace(raw, manifest=replace(raw.manifest, encoding="raw"))
+    (whole,) = evaluation_batches(raw, "train", image_size=32, input_size=32, batch_size=20)
+    np.testing.assert_array_equal(whole.image, images)
+    (half,) = evaluation_batches(raw, "train", image_size=16, input_size=16, batch_size=20)
+    np.testing.assert_allclose(half.image, images.reshape(20, 16, 2, 16, 2, 3).mean((2, 4)), atol=0.5)
+    for batch in stream(raw, 5):
+        assert batch.crop is not None
+        for image, label, (top, left), mirrored in zip(batch.image, batch.label, *batch.crop, strict=True):
+            part = images[label, top : top + 24, left : left + 24]
+            np.testing.assert_array_equal(image, part[:, ::-1] if mirrored else part)
 
 
-def test_half_the_images_are_mirrored():
-    _, _, flips, _ = views(Augmentation(image_size=32), 1000)
-    assert flips.mean() == pytest.approx(0.5, abs=4 * 0.5 / 1000**0.5)
-
-
-def test_images_share_a_crop_but_not_a_colour():
-    top, left, flips, shifts = views(Augmentation(image_size=32, images_per_crop=10), 100)
-    for values in (top, left, flips):
-        assert (values.reshape(10, 10) == values.reshape(10, 10)[:, :1]).all()
-    assert len(np.unique(shifts[:, 0])) == 100
-
-
-@pytest.mark.parametrize(("scale", "sizes"), [("deviation", COLORS.deviations), ("variance", COLORS.deviations**2 / 255)])
-def test_colour_shifts_have_the_covariance_of_the_formula(scale, sizes):
-    rng = np.random.default_rng(0)
-    shifts = np.stack([color_shift(rng.normal(0, 0.1, 3), COLORS, scale) for _ in range(20_000)])
-    expected = COLORS.directions @ np.diag((0.1 * sizes) ** 2) @ COLORS.directions.T
-    np.testing.assert_allclose(np.cov(shifts.T), expected, atol=0.05 * np.abs(expected).max())
-
-
-def test_without_augmentation_every_view_is_the_centre():
-    top, left, flips, shifts = views(Augmentation(image_size=32, crop=False, flip=False, color=None), 5)
-    assert (top == 2).all()
-    assert (left == 2).all()
-    assert not flips.any()
-    assert not shifts.any()
-
-
-def test_the_mean_is_the_centre_of_the_mean_image_at_the_networks_scale():
-    mean = np.repeat(np.repeat(np.arange(64.0).reshape(8, 8, 1), 2, 0), 2, 1) * np.ones(3)
-    np.testing.assert_array_equal(mean_to_subtract(mean, 8, 4), (np.arange(64.0).reshape(8, 8, 1) * np.ones(3))[2:6, 2:6])
+def test_what_cannot_be_read_is_said(dataset, tmp_path):
+    with pytest.raises(UserError, match="holds images of 32 pixels, not 24: choose an image size of 32, 16, 8, 4"):
+        stream(dataset, 1, replace(AUGMENTATION, image_size=24))
+    with pytest.raises(UserError, match="batch of 8 images cannot be divided among 3 hosts"):
+        stream(dataset, 1, part=Slice(0, 3))
+    with pytest.raises(UserError, match="choose one or more --threads"):
+        stream(dataset, 1, readers=Readers(threads=0))
+    with pytest.raises(UserError, match="the seed is -1"):
+        next(training_batches(dataset, AUGMENTATION, input_size=24, batch_size=8, seed=-1))
+    with new_dataset(tmp_path / "bad", ["a"], size=32) as writer:
+        writer.write("train", Record(b"no picture", 0, "photo.jpg"), np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(UserError, match=r"photo\.jpg in .* is damaged .*: prepare the data set again"):
+        stream(open_dataset(tmp_path / "bad"), 1)

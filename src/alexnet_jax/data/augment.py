@@ -1,19 +1,19 @@
-"""What happens to an image between the record and the network (paper, sections 2 and 4.1).
+"""How training images vary, and what is subtracted from them (paper, sections 2 and 4.1): the arithmetic, with no file read.
 
-On the host, one image at a time: decode, crop, mirror, and a draw of the colour shift, all uint8. On the device, a batch at
-a time inside the jitted step: minus the mean, plus the shift. Every draw depends on the seed and the image's place in the
-stream alone.
+The host draws crops, mirrorings and colour shifts and cuts the crops out; all of it is uint8 but for three numbers an image.
+Mean and shift meet the pixels on the device, inside the jitted step.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
-from alexnet_jax.data.images import BadImage, decode_jpeg
-from alexnet_jax.data.records import Record, unpack
 from alexnet_jax.data.statistics import ColorComponents
+from alexnet_jax.errors import UserError
+
+ColorScale = Literal["variance", "deviation"]
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,15 @@ class Augmentation:
     """How training images vary. The defaults follow the paper's prose; its code is in `experiments/source_145.py`.
 
     Attributes:
-      image_size: side to which the prepared 256x256 image is decoded: 256, 128, 64 or 32.
+      image_size: side to which prepared images are decoded, pixels: their own or a half, a quarter, an eighth of it.
       crop: random position of the network's input within the image; otherwise its centre.
       last_position: whether the crop may lie at the far edge: 33 x 33 positions, as in the code, instead of the 32 x 32
         that the paper's factor of 2048 implies.
-      images_per_crop: how many consecutive images share one position and mirroring; 32 in the code.
+      images_per_crop: how many consecutive images of a batch share one position and mirroring; 32 in the code.
       flip: mirror every second image.
+      mean: what is subtracted. "crop": from each pixel its own mean over the training set, so the mean image is cropped and
+        mirrored with the image, as the prose says; "centre": the centre of the mean image, wherever the crop lies, as the
+        code does; "channel": one number for each colour.
       color: size of the shift along a principal component of the colours, in units of `color_std` draws: its "variance" is
         the eigenvalue of pixels scaled to [0, 1], as the paper says; its "deviation" the root, as the code does; None is no
         shift.
@@ -39,9 +42,26 @@ class Augmentation:
     last_position: bool = False
     images_per_crop: int = 1
     flip: bool = True
-    color: Literal["variance", "deviation"] | None = "variance"
+    mean: Literal["crop", "centre", "channel"] = "crop"
+    color: ColorScale | None = "variance"
     color_std: float = 0.1
     color_divisor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.images_per_crop < 1 or self.color_std < 0 or self.color_divisor <= 0:
+            raise UserError("augmentation takes one image per crop or more, a color std not below 0, a color divisor above 0")
+
+
+class Crop(NamedTuple):
+    """What part of an image was taken; stacked, of a batch.
+
+    Attributes:
+      position: row and column of its upper left corner, pixels.
+      mirrored: whether left and right were then exchanged.
+    """
+
+    position: Int[np.ndarray, "*batch 2"]
+    mirrored: Bool[np.ndarray, "*batch"]
 
 
 class Example(NamedTuple):
@@ -51,87 +71,88 @@ class Example(NamedTuple):
       image: pixels, [size, size, 3], not yet normalized.
       label: number of its class.
       color_shift: what to add to red, green and blue, grey levels.
+      crop: the part of the mean image to subtract; None is its centre.
     """
 
     image: UInt8[np.ndarray, "*batch size size 3"]
     label: Int[np.ndarray, "*batch"]
     color_shift: Float[np.ndarray, "*batch 3"]
+    crop: Crop | None = None
 
 
-@dataclass(frozen=True)
-class TrainingView:
-    """Callable `(place in the stream, record) -> Example`: the image as one draw of the augmentation shows it."""
+class Draws(NamedTuple):
+    """The chances of a batch: its crops, and shifts of red, green and blue in grey levels."""
 
-    augmentation: Augmentation
-    input_size: int
-    colors: ColorComponents
-    seed: int
-
-    def __call__(self, place: int, data: bytes) -> Example:
-        record = unpack(data)
-        augmentation = self.augmentation
-        image = _decode(record, augmentation.image_size)
-        border = augmentation.image_size - self.input_size
-        rng = self._rng(place // augmentation.images_per_crop, purpose=0)
-        top, left = (
-            rng.integers(0, max(border, 1) + augmentation.last_position, size=2) if augmentation.crop else (border // 2,) * 2
-        )
-        image = image[top : top + self.input_size, left : left + self.input_size]
-        if augmentation.flip and rng.integers(2):
-            image = image[:, ::-1]
-        shift = np.zeros(3, np.float32)
-        if augmentation.color is not None:
-            draws = self._rng(place, purpose=1).normal(0.0, augmentation.color_std, size=3)
-            shift = color_shift(draws, self.colors, augmentation.color).astype(np.float32)
-        return Example(np.ascontiguousarray(image), np.asarray(record.label, np.int32), shift)
-
-    def _rng(self, index: int, purpose: int) -> np.random.Generator:
-        # Philox is a function of key and counter: each (seed, index) has a stream of its own, at no cost to find it.
-        return np.random.Generator(np.random.Philox(key=[self.seed, index], counter=[0, 0, 0, purpose]))
+    crop: Crop
+    color_shift: Float[np.ndarray, "batch 3"]
 
 
-@dataclass(frozen=True)
-class CentreView:
-    """Callable `record -> Example`: the central square, as it is."""
+def draw(augmentation: Augmentation, colors: ColorComponents, *, border: int, images: int, seed: int, step: int) -> Draws:
+    """The chances of the batch of one step: a function of seed and step, and of nothing read before.
 
-    image_size: int
-    input_size: int
+    Args:
+      augmentation: what is drawn.
+      colors: principal components of the training set's colours.
+      border: how much larger images are than crops, pixels.
+      images: in the batch, those of all processes together.
+      seed: of the training.
+      step: of the training, from 0.
+    """
+    rng = np.random.default_rng([seed, step])
+    crops = -(-images // augmentation.images_per_crop)
+    # Everything is drawn whether it is used or not, so that leaving one thing out changes nothing else.
+    position = rng.integers(0, max(border, 1) + augmentation.last_position, size=(crops, 2), dtype=np.int32)
+    mirrored = rng.integers(0, 2, size=crops).astype(bool)
+    normals = rng.normal(0.0, augmentation.color_std, size=(images, 3))
+    if not augmentation.crop:
+        position[:] = border // 2
+    if not augmentation.flip:
+        mirrored[:] = False
+    scale = augmentation.color
+    shift = np.zeros((images, 3), np.float32) if scale is None else color_shift(normals, colors, scale)
+    crop = Crop(*(np.repeat(values, augmentation.images_per_crop, axis=0)[:images] for values in (position, mirrored)))
+    return Draws(crop, shift)
 
-    def __call__(self, data: bytes) -> Example:
-        record = unpack(data)
-        image = centre(_decode(record, self.image_size), self.input_size)
-        return Example(np.ascontiguousarray(image), np.asarray(record.label, np.int32), np.zeros(3, np.float32))
 
-
-def color_shift(
-    draws: Float[np.ndarray, "3"], colors: ColorComponents, scale: Literal["variance", "deviation"]
-) -> Float[np.ndarray, "3"]:
-    """Shift of (red, green, blue) in grey levels for one draw per component (paper, section 4.1).
+def color_shift(draws: Float[np.ndarray, "batch 3"], colors: ColorComponents, scale: ColorScale) -> Float[np.ndarray, "batch 3"]:
+    """Shifts of (red, green, blue) in grey levels for one draw per component (paper, section 4.1).
 
     The paper multiplies draws by eigenvalues, which are squares: their unit matters, and with pixels in [0, 1] the shift is
     of a sensible size. The code multiplies by standard deviations, on any scale: about twice as much on ImageNet.
     """
     sizes = colors.deviations if scale == "deviation" else 255 * (colors.deviations / 255) ** 2
-    return colors.directions @ (draws * sizes)
-
-
-def centre(image: np.ndarray, size: int) -> np.ndarray:
-    """Central square of `size` pixels of [height, width, channels]."""
-    top, left = ((side - size) // 2 for side in image.shape[:2])
-    return image[top : top + size, left : left + size]
+    return ((draws * sizes) @ colors.directions.T).astype(np.float32)
 
 
 def mean_to_subtract(
-    mean_image: Float[np.ndarray, "full full 3"], image_size: int, input_size: int
+    mean_image: Float[np.ndarray, "full full 3"], augmentation: Augmentation
 ) -> Float[np.ndarray, "size size 3"]:
-    """The centre of the mean image, at the resolution the network sees; the code subtracts it from every crop."""
-    blocks = mean_image.shape[0] // image_size
-    small = mean_image.reshape(image_size, blocks, image_size, blocks, 3).mean(axis=(1, 3))
-    return centre(small, input_size)
+    """The mean image at the size that images are decoded to; which part of it an image meets, the batch says."""
+    small = shrunk(mean_image, augmentation.image_size)
+    if augmentation.mean == "channel":
+        small = np.broadcast_to(small.mean(axis=(0, 1)), small.shape)
+    return np.ascontiguousarray(small, np.float32)
 
 
-def _decode(record: Record, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    try:
-        return decode_jpeg(record.image, size)
-    except BadImage as error:
-        raise BadImage(f"{record.name} in the prepared data set: {error}") from error
+def shrunk(image: Shaped[np.ndarray, "full full 3"], size: int) -> Float[np.ndarray, "size size 3"]:
+    """Means over square blocks of pixels, which is what decoding a JPEG at a fraction of its size comes to."""
+    block = image.shape[0] // size
+    return image.reshape(size, block, size, block, 3).mean(axis=(1, 3))
+
+
+def centre(image: Any, size: int) -> Any:
+    """Central square of `size` pixels of [..., height, width, channels]; of NumPy or JAX, as is what comes back."""
+    top, left = ((side - size) // 2 for side in image.shape[-3:-1])
+    return image[..., top : top + size, left : left + size, :]
+
+
+def ten_views(images: Any, size: int) -> tuple[Any, ...]:
+    """Four corners and the centre, then the same mirrored (paper, section 4.1); each [..., size, size, channels].
+
+    `images` are of NumPy or, inside a jitted function, of JAX: a whole image crosses to the device once, not ten times.
+    """
+    bottom, right = (side - size for side in images.shape[-3:-1])
+    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
+    views = [images[..., top : top + size, left : left + size, :] for top, left in corners]
+    views.append(centre(images, size))
+    return (*views, *(view[..., ::-1, :] for view in views))

@@ -2,6 +2,7 @@
 
 import warnings
 from io import BytesIO
+from typing import Literal
 
 import numpy as np
 import simplejpeg
@@ -87,10 +88,13 @@ def encode_jpeg(pixels: Pixels) -> bytes:
     return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=JPEG_QUALITY, colorsubsampling="420")
 
 
-def decode_jpeg(jpeg: bytes, size: int) -> Pixels:
-    """A square JPEG, decoded to `size` pixels a side: its own size or a half, a quarter, an eighth of it."""
+def decode_jpeg(jpeg: bytes, size: int, *, colors: Literal["RGB", "BGR"] = "RGB", out: Pixels | None = None) -> Pixels:
+    """A square JPEG, decoded to `size` pixels a side: its own size or a half, a quarter, an eighth of it.
+
+    `out` is memory to decode into. The order of `colors` costs nothing.
+    """
     try:
-        pixels = simplejpeg.decode_jpeg(jpeg, "RGB", min_height=size, min_width=size, min_factor=1)
+        pixels = simplejpeg.decode_jpeg(jpeg, colors, min_height=size, min_width=size, min_factor=1, buffer=out)
     except ValueError as error:
         raise BadImage(str(error)) from error
     if pixels.shape[:2] != (size, size):

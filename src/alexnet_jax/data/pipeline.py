@@ -1,23 +1,43 @@
-"""Batches of images with Grain."""
+"""Batches of images with Grain, which shares them out among threads or processes and keeps some ahead."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import grain
-import numpy as np
+from absl import flags
 
-from alexnet_jax.data.augment import Augmentation, CentreView, Example, TrainingView
+from alexnet_jax.data.augment import Augmentation, Example
+from alexnet_jax.data.loading import MEMORY_SHARE, CentreBatches, Images, TrainingBatches
 from alexnet_jax.data.records import Dataset
+from alexnet_jax.errors import UserError
 
 
 @dataclass(frozen=True)
 class Slice:
-    """The part of every batch that this process reads: part `index` of `count`."""
+    """The part of every batch that this host reads: each `count`-th image, from number `index` on."""
 
     index: int = 0
     count: int = 1
+
+
+@dataclass(frozen=True)
+class Readers:
+    """Who reads. It changes how fast batches come, not what is in them.
+
+    The decoder leaves the interpreter to other threads, and threads hand over a batch without a copy and share what is kept
+    in memory: on two cores they are faster (`experiments/bench_data.py`), so processes are for machines of many cores.
+
+    Attributes:
+      threads: that read and decode; None is one a core, and in each process one.
+      processes: that do it instead of this one; 0 is this one.
+      memory_share: see `loading.Images`; processes keep nothing.
+    """
+
+    threads: int | None = None
+    processes: int = 0
+    memory_share: float = MEMORY_SHARE
 
 
 def training_batches(
@@ -29,48 +49,63 @@ def training_batches(
     seed: int,
     start: int = 0,
     part: Slice = Slice(),
-    threads: int | None = None,
+    readers: Readers = Readers(),
 ) -> Iterator[Example]:
     """An endless stream of training batches, from step `start` on.
 
     The stream is a function of the seed: reading it from step 100 gives what reading it from 0 gives after 100 batches,
-    with any number of threads, and the parts of several processes put together are one process's batches. Each epoch is
-    shuffled anew; the last batch of an epoch is filled from the next.
+    with any number of threads or processes, and the parts of several hosts put together are one host's batches. Each epoch
+    is shuffled anew; the last batch of an epoch is filled from the next.
 
     Args:
       dataset: a prepared data set.
       augmentation: what happens to the images.
       input_size: side of the images, pixels.
-      batch_size: images in a batch of all processes together.
-      seed: of the order and of the augmentation.
+      batch_size: images in a batch of all hosts together.
+      seed: of the order and of the augmentation, not negative.
       start: steps to leave out.
       part: which part of each batch to read.
-      threads: readers; None is one a core.
+      readers: who reads.
+
+    Raises:
+      UserError: for an image size that the data set does not have, a negative seed, or a batch that cannot be divided
+        among the hosts.
     """
-    view = TrainingView(augmentation, input_size, dataset.color_components, seed)
-    stream = _source(dataset, "train").seed(seed).shuffle().repeat().map_with_index(view)
-    stream = stream[part.index :: part.count].batch(batch_size // part.count, drop_remainder=True, batch_fn=_stack)
-    return _read(stream[start:], threads)
+    if seed < 0:
+        raise UserError(f"the seed is {seed}: choose a --seed of 0 or more")
+    if batch_size % part.count:
+        raise UserError(f"a batch of {batch_size} images cannot be divided among {part.count} hosts: choose --batch-size")
+    images = _images(dataset, "train", augmentation.image_size, readers)
+    mine = slice(part.index, None, part.count)
+    load = TrainingBatches(images, augmentation, dataset.color_components, input_size, batch_size, seed, mine)
+    # A whole batch is one piece of work: an element of Grain's for each image would cost more than its crop.
+    return _read(grain.MapDataset.range(start, sys.maxsize).map(load), readers)
 
 
 def evaluation_batches(
-    dataset: Dataset, split: str, *, image_size: int, input_size: int, batch_size: int, threads: int | None = None
+    dataset: Dataset, split: str, *, image_size: int, input_size: int, batch_size: int, readers: Readers = Readers()
 ) -> Iterator[Example]:
-    """Every image of a split once, centre crop, in order. The last batch may be smaller."""
-    stream = _source(dataset, split).map(CentreView(image_size, input_size)).batch(batch_size, batch_fn=_stack)
-    return _read(stream, threads)
+    """Every image of a split once, centre crop, in order. The last batch may be smaller.
+
+    With an `input_size` of `image_size` they are whole images, for `augment.ten_views` on the device.
+    """
+    images = _images(dataset, split, image_size, replace(readers, memory_share=0.0))  # each is read once
+    batches = -(-len(images) // batch_size)
+    return _read(grain.MapDataset.range(batches).map(CentreBatches(images, input_size, batch_size)), readers)
 
 
-def _source(dataset: Dataset, split: str) -> grain.MapDataset[bytes]:
-    records: Any = grain.sources.ArrayRecordDataSource(dataset.shards(split))  # has what a source needs, undeclared
-    return grain.MapDataset.source(records)
+def _images(dataset: Dataset, split: str, size: int, readers: Readers) -> Images:
+    return Images(dataset, split, size, memory_share=0.0 if readers.processes else readers.memory_share)
 
 
-def _read(stream: grain.MapDataset, threads: int | None) -> Iterator[Example]:
-    # The decoder leaves the interpreter to other threads, so threads beat processes; a few batches ahead are enough.
-    threads = threads or os.cpu_count() or 1
-    return iter(stream.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
-
-
-def _stack(examples: Sequence[Example]) -> Example:
-    return Example(*(np.stack(values) for values in zip(*examples, strict=True)))
+def _read(batches: grain.MapDataset[Example], readers: Readers) -> Iterator[Example]:
+    if (readers.threads is not None and readers.threads < 1) or readers.processes < 0:
+        raise UserError(f"{readers.threads} threads and {readers.processes} workers cannot read: choose one or more --threads")
+    threads = readers.threads or (1 if readers.processes else os.cpu_count() or 1)
+    # A batch under way in each thread and one to take: 128 images of 224 pixels are 19 MB.
+    stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1))
+    if readers.processes:
+        # Grain asks for a flag of its own that is defined only, not parsed, unless absl runs the program.
+        flags.FLAGS["grain_enable_multiprocess_worker_profiling"].present = 1
+        stream = stream.mp_prefetch(grain.MultiprocessingOptions(readers.processes, per_worker_buffer_size=1))
+    return iter(stream)

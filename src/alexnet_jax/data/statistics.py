@@ -3,9 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Int64
-
-from alexnet_jax.data.images import Pixels
+from jaxtyping import Float, Int64, UInt8
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class PixelStatistics:
         self.total = np.zeros((self.size, self.size, 3), np.int64)
         self.products = np.zeros((3, 3), np.int64)
 
-    def add(self, image: Pixels, products: Int64[np.ndarray, "3 3"] | None = None) -> None:
+    def add(self, image: UInt8[np.ndarray, "height width 3"], products: Int64[np.ndarray, "3 3"] | None = None) -> None:
         """Adds an image; `products` are its `color_products`, where another thread has made them."""
         self.images += 1
         self.total += image
@@ -61,7 +59,7 @@ class PixelStatistics:
         return ColorComponents(np.sqrt(np.maximum(eigenvalues, 0)), directions)
 
 
-def color_products(image: Pixels) -> Int64[np.ndarray, "3 3"]:
+def color_products(image: UInt8[np.ndarray, "height width 3"]) -> Int64[np.ndarray, "3 3"]:
     """Sums over the pixels of red times red, red times green and so on."""
     channels = image.reshape(-1, 3).T.astype(np.float64, order="C")  # whole numbers below 2^53 are exact
     return np.einsum("ip,jp->ij", channels, channels).astype(np.int64)  # unlike @, it leaves the interpreter to others
