@@ -36,7 +36,7 @@ from alexnet_jax.data.embedded import draw as draw_picture
 from alexnet_jax.data.images import decode_jpeg, encode_jpeg
 from alexnet_jax.data.loading import Images, TrainingBatches
 from alexnet_jax.data.pipeline import Readers, training_batches
-from alexnet_jax.data.records import Dataset, Record, open_dataset
+from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.data.shards import new_dataset
 from alexnet_jax.errors import UserError
 
@@ -80,7 +80,10 @@ def make_images(folder: Path, bench: Bench) -> None:
         source = Images(open_dataset(bench.data), "train", STORED)
         jpegs = [source.record(i).image for i in range(min(bench.images, len(source)))]
     (folder / "files").mkdir()
-    with new_dataset(folder / "jpeg", ["any"], size=STORED) as jpeg, new_dataset(folder / "raw", ["any"], size=STORED) as raw:
+    with (
+        new_dataset(folder / "jpeg", ["any"], size=STORED) as jpeg,
+        new_dataset(folder / "raw", ["any"], size=STORED, encoding="raw") as raw,
+    ):
         for i, data in enumerate(jpegs):
             pixels = decode_jpeg(data, STORED)
             jpeg.write("train", Record(data, 0, str(i)), pixels)
@@ -88,14 +91,9 @@ def make_images(folder: Path, bench: Bench) -> None:
             (folder / "files" / f"{i:06}.jpg").write_bytes(data)
 
 
-def prepared(folder: Path, encoding: str) -> Dataset:
-    dataset = open_dataset(folder / encoding)
-    return replace(dataset, manifest=replace(dataset.manifest, encoding=encoding))
-
-
 def ours(folder: Path, encoding: str, readers: Readers) -> Iterator[Any]:
     return training_batches(
-        prepared(folder, encoding), Augmentation(), input_size=SIZE, batch_size=BATCH, seed=0, readers=readers
+        open_dataset(folder / encoding), Augmentation(), input_size=SIZE, batch_size=BATCH, seed=0, readers=readers
     )
 
 
@@ -184,7 +182,7 @@ def images_per_second(name: str, folder: Path, batches: int) -> float:
 
 def stages(folder: Path, encoding: str) -> dict[str, int]:
     """Images per second in each stage by itself, on one core."""
-    dataset, batch = prepared(folder, encoding), np.empty((BATCH, SIZE, SIZE, 3), np.uint8)
+    dataset, batch = open_dataset(folder / encoding), np.empty((BATCH, SIZE, SIZE, 3), np.uint8)
     images = Images(dataset, "train", STORED)
     records = [images.record(i) for i in range(BATCH)]
     crop, _ = draw(Augmentation(), dataset.color_components, border=32, images=BATCH, seed=0, step=0)

@@ -20,7 +20,7 @@ from alexnet_jax.data.shards import new_dataset
 def dataset(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "pictures"
     rng = np.random.default_rng(0)
-    with new_dataset(path, ["a"], size=64) as writer:
+    with new_dataset(path, [str(i) for i in range(40)], size=64) as writer:
         for i in range(40):
             pixels = np.kron(rng.integers(0, 256, (8, 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
             writer.write("train", Record(encode_jpeg(pixels), i, f"{i}.jpg"), pixels)
@@ -99,7 +99,7 @@ print(sum_of_labels(2 * 1024 // 16, float(sys.argv[2])))
 def test_a_data_set_larger_than_memory_is_read(tmp_path):
     """192 MB of pixels in a process that may take 96: read through twice, unless it is told to keep them all the same."""
     rng = np.random.default_rng(0)
-    with new_dataset(tmp_path / "large", ["a"], size=256) as writer:
+    with new_dataset(tmp_path / "large", [str(i) for i in range(1024)], size=256) as writer:
         for i in range(1024):
             pixels = np.full((256, 256, 3), rng.integers(0, 256, 3), np.uint8)
             writer.write("train", Record(encode_jpeg(pixels), i, f"{i}.jpg"), pixels)

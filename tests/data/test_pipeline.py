@@ -110,11 +110,10 @@ def test_batches_are_not_written_to_again(dataset):
 def test_raw_records_give_the_images_they_hold(dataset, tmp_path):
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (20, 32, 32, 3), np.uint8)
-    with new_dataset(tmp_path / "raw", ["a"], size=32) as writer:
+    with new_dataset(tmp_path / "raw", [str(i) for i in range(20)], size=32, encoding="raw") as writer:
         for i, pixels in enumerate(images):
             writer.write("train", Record(pixels.tobytes(), i, f"{i}.png"), pixels)
     raw = open_dataset(tmp_path / "raw")
-    raw = replace(raw, manifest=replace(raw.manifest, encoding="raw"))
     (whole,) = evaluation_batches(raw, "train", image_size=32, input_size=32, batch_size=20)
     np.testing.assert_array_equal(whole.image, images)
     (half,) = evaluation_batches(raw, "train", image_size=16, input_size=16, batch_size=20)
