@@ -27,6 +27,7 @@ def set_up() -> None:
     """
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ["LLVM_DISABLE_SYMBOLIZATION"] = "1"  # of stack traces that XLA makes and nobody sees: most of the time
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={DUMP} --xla_dump_emitter_re=.*"
     if _installed():
         return
