@@ -261,7 +261,7 @@ def main(bench: Bench) -> None:
         "cores": CORES,
         "rounds": bench.rounds,
         "images_per_second": median,
-        "images_per_second_per_core": {"both cores busy": round(median["alexnet_jax"] / CORES), **per_core},
+        "images_per_second_per_core": {"all cores busy": round(median["alexnet_jax"] / CORES), **per_core},
         "memory": watched,
         "tf_data": median.get("tf.data", "absent: TensorFlow is not installed"),
         "versions": {name: version(name) for name in ("grain", "simplejpeg", "pillow", "torch", "numpy")},

@@ -2,6 +2,7 @@
 
 make gpu-check                              on a machine with a GPU; PyTorch takes part if it is installed
 make gpu-check ARGS=--tiny                  the same code on anything, on toy shapes: a rehearsal, whose times mean nothing
+PYTHONPATH=src:kernels python3 experiments/kernels/gpu_check.py       where nothing can be installed
 
 Needs JAX, Flax, Optax, NumPy and jaxtyping alone. Writes experiments/results/gpu/<device>.json as it goes, and prints it as
 the last line. The exit status is 1 if a kernel is wrong.
