@@ -138,6 +138,16 @@ def test_pool_shapes_follow_the_ceiling_rule(implementation, stride, more, heigh
     assert float(jax.grad(lambda x: max_pool(x, window, stride, implementation=implementation).sum())(x).sum()) == y.size
 
 
+@pytest.mark.parametrize("op", ["response_norm", "norm_pool"])
+@pytest.mark.parametrize("part", [1, 3000])  # bytes: one image at a time, and two of six
+def test_a_few_images_at_a_time_are_all_images(op, part, rng, monkeypatch):
+    x = draw((6, 7, 7, 6), rng)
+    whole = with_gradient(partial(getattr(alexnet_kernels, op), implementation="xla"), x)
+    monkeypatch.setattr("alexnet_kernels.xla.in_cache.PART", part)
+    for ours, expected in zip(with_gradient(partial(getattr(alexnet_kernels, op), implementation="xla"), x), whole, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_gradients_equal_finite_differences(rng):
     """In float64, where kernels do not run; they are held to these by the class above."""
     check = partial(check_grads, order=1, modes=["rev"], atol=1e-6, rtol=1e-6)

@@ -1,6 +1,6 @@
 """Max-pooling that remembers which pixel won, so that its gradient needs no select-and-scatter (slow on every device)."""
 
-from functools import partial
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,10 @@ from alexnet_kernels.reference import pooled_size
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def max_pool(x: Array, window: int, stride: int) -> Array:
-    return _forward(x, window, stride)[0]
+    return forward(x, window, stride)[0]
 
 
-def _forward(x: Array, window: int, stride: int) -> tuple[Array, Array]:
+def forward(x: Array, window: int, stride: int) -> tuple[Array, Array]:
     """The maxima, and where in its window each was found: row * window + column."""
     height, width = (pooled_size(n, window, stride) for n in x.shape[-3:-1])
     overrun = [(n - 1) * stride + window - have for n, have in zip((height, width), x.shape[-3:-1], strict=True)]
@@ -25,16 +25,17 @@ def _forward(x: Array, window: int, stride: int) -> tuple[Array, Array]:
         row, column = divmod(place, window)
         return x[..., row : row + (height - 1) * stride + 1 : stride, column : column + (width - 1) * stride + 1 : stride, :]
 
-    best = windows(0)
-    winner = jnp.zeros(best.shape, jnp.int8)
-    for place in range(1, window * window):
-        here = windows(place)
-        better = (here > best) | jnp.isnan(here)  # strictly: the first of equals wins, as in XLA
-        best, winner = jnp.where(better, here, best), jnp.where(better, jnp.int8(place), winner)
-    return best, winner
+    places = range(window * window)
+    best = reduce(jnp.maximum, map(windows, places))
+    # Backwards, so that the first of equals stays; a NaN equals nothing and is left to the last place. In float32 although it
+    # is a byte, because comparisons of float32 are: a CPU's lanes need not change their width.
+    winner = jnp.full(best.shape, places[-1], jnp.float32)
+    for place in reversed(places[:-1]):
+        winner = jnp.where(windows(place) == best, jnp.float32(place), winner)
+    return best, winner.astype(jnp.int8)
 
 
-def _backward(window: int, stride: int, residuals: tuple[Array, Array], g: Array) -> tuple[Array]:
+def backward(window: int, stride: int, residuals: tuple[Array, Array], g: Array) -> tuple[Array]:
     winner, x = residuals  # of x only the shape is used, so nothing of it stays in memory
     size = x.shape[-3:-1]
     pooled = g.shape[-3:-1]
@@ -54,8 +55,8 @@ def _pad(x: Array, rows: tuple[int, int, int], columns: tuple[int, int, int], va
 
 
 def _save(x: Array, window: int, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    best, winner = _forward(x, window, stride)
+    best, winner = forward(x, window, stride)
     return best, (winner, x)
 
 
-max_pool.defvjp(_save, _backward)
+max_pool.defvjp(_save, backward)

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from alexnet_kernels.xla.in_cache import in_cache
+
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
 def response_norm(x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...]) -> Array:
@@ -47,13 +49,17 @@ def _save(x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[
     return response_norm(x, size, k, alpha, beta, axes), x
 
 
-def _backward(size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...], x: Array, g: Array) -> tuple[Array]:
+def backward(size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...], x: Array, g: Array) -> tuple[Array]:
+    return (in_cache(partial(_gradient, size, k, alpha, beta, axes), x, g),)
+
+
+def _gradient(size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...], x: Array, g: Array) -> Array:
     # dx[i] = g[i] s[i]^-b - 2 a b x[i] sum_{j: i in window of j} g[j] x[j] s[j]^-(b+1)
     dtype, x, g = x.dtype, _widen(x), _widen(g)
     s = _divisor(x, size, k, alpha, axes)
     power = _power(s, beta)
     windows_over = _window_sum(g * x * power / s, size, axes, before=(size - 1) // 2)
-    return ((g * power - 2 * alpha * beta * x * windows_over).astype(dtype),)
+    return (g * power - 2 * alpha * beta * x * windows_over).astype(dtype)
 
 
-response_norm.defvjp(_save, _backward)
+response_norm.defvjp(_save, backward)

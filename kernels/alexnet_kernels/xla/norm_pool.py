@@ -1,0 +1,42 @@
+"""ReLU, response normalization and max-pooling in XLA operations."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from alexnet_kernels.xla.in_cache import in_cache
+from alexnet_kernels.xla.max_pool import backward as pool_backward
+from alexnet_kernels.xla.max_pool import forward as pool_forward
+from alexnet_kernels.xla.response_norm import backward as norm_backward
+from alexnet_kernels.xla.response_norm import response_norm
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5, 6))
+def norm_pool(x: Array, window: int, stride: int, size: int, k: float, alpha: float, beta: float) -> Array:
+    return _forward(x, window, stride, size, k, alpha, beta)[0]
+
+
+def _forward(x: Array, window: int, stride: int, size: int, k: float, alpha: float, beta: float) -> tuple[Array, Array]:
+    return pool_forward(response_norm(jax.nn.relu(x), size, k, alpha, beta, (-1,)), window, stride)
+
+
+def _save(x: Array, *settings) -> tuple[Array, tuple[Array, Array]]:
+    best, winner = _forward(x, *settings)
+    return best, (winner, x)
+
+
+def _backward(
+    window: int, stride: int, size: int, k: float, alpha: float, beta: float, residuals: tuple[Array, Array], g: Array
+) -> tuple[Array]:
+    def gradient(x: Array, winner: Array, g: Array) -> Array:
+        (normed,) = pool_backward(window, stride, (winner, x), g)
+        (rectified,) = norm_backward(size, k, alpha, beta, (-1,), jax.nn.relu(x), normed)
+        return jnp.where(x > 0, rectified, jnp.zeros((), x.dtype))
+
+    winner, x = residuals
+    return (in_cache(gradient, x, winner, g),)
+
+
+norm_pool.defvjp(_save, _backward)
