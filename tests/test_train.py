@@ -19,6 +19,7 @@ from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.errors import UserError
 from alexnet_jax.experiment import Experiment, load_experiment
 from alexnet_jax.run import Run
+from alexnet_jax.schedule import Plateau
 from alexnet_jax.train import Options, train
 from tests.conftest import TINY
 
@@ -90,17 +91,34 @@ class Stop:
 
 
 def test_stopping_changes_nothing(options, monkeypatch):
-    whole = train("tiny", TINY_EXPERIMENT, options)
+    """In the middle of an epoch, with an error measured that the schedule needs, and at the end of one, with a cut due."""
+    cut_after_two_epochs = Plateau(patience=1, smallest=1.0, cuts=1)
+    experiment = replace(TINY_EXPERIMENT, schedule=cut_after_two_epochs)
+    whole = train("tiny", experiment, options)
+    assert [f"{line['rate']:g}" for line in log(whole) if "epoch" in line] == ["0.002", "0.002", "0.0002"]
     pieces = replace(options, runs_dir=options.runs_dir.parent / "pieces")
-    for stop_at in (7, 13):
-        monkeypatch.setattr(alexnet_jax.train, "Interrupt", lambda steps=stop_at: Stop(steps))
-        folder = train("tiny", TINY_EXPERIMENT, pieces)
+    for steps in (15, 5):
+        monkeypatch.setattr(alexnet_jax.train, "Interrupt", lambda steps=steps: Stop(steps))
+        folder = train("tiny", experiment, pieces)
         assert not (folder / "result.json").exists()
     monkeypatch.undo()
     monkeypatch.setattr(alexnet_jax.train, "LOG_EVERY", 1)
-    assert train("tiny", TINY_EXPERIMENT, pieces) == folder
+    assert train("tiny", experiment, pieces) == folder
     assert log(folder) == log(whole)
     assert [line["step"] for line in log(whole) if "epoch" not in line] == list(range(1, 31))
+
+
+def test_the_schedule_ends_training(options, capsys):
+    experiment = replace(TINY_EXPERIMENT, epochs=5, schedule=Plateau(patience=1, smallest=1.0, cuts=0))
+    folder = train("tiny", experiment, options)
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["epochs"], result["steps"], result["ended_by_schedule"]) == (2, 20, True)
+    capsys.readouterr()
+    train("tiny", experiment, options)
+    assert "is finished" in capsys.readouterr().err
+    (folder / "result.json").unlink()  # as if the process had died before it was written
+    train("tiny", experiment, options)
+    assert json.loads((folder / "result.json").read_text())["top1_error"] == result["top1_error"]
 
 
 def test_a_finished_run_is_not_repeated_but_prolonged(options, capsys):
@@ -189,6 +207,8 @@ def test_more_devices_than_there_are_is_refused(options):
         (["train", "quickstart", "--images-per-crop", "0"], "one image per crop or more"),
         (["data"], "data show DATA"),
         (["data", "show", "/nowhere"], "there is no data set '/nowhere'"),
+        (["schedule"], "name an experiment: .*quickstart"),
+        (["train", "quickstart", "cuts", "--after", "0"], "after epoch 1 or later"),
         (["summary", "vgg"], "name a network: .*two_tower"),
         (["evalute"], "there is no command 'evalute'"),
     ],

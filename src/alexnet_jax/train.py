@@ -23,10 +23,11 @@ from alexnet_jax.evaluate import Errors, evaluate
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.inspect.pictures import draw_curves, draw_kernels
 from alexnet_jax.interrupt import Interrupt
-from alexnet_jax.optimizer import paper_update, stepwise_rate
+from alexnet_jax.optimizer import paper_update, rates
 from alexnet_jax.progress import Timed, TrainingProgress, duration
 from alexnet_jax.run import Run, configuration, run_folder
-from alexnet_jax.step import initial_state, make_evaluation_step, make_train_step, put_batch, state_shardings
+from alexnet_jax.schedule import Stage
+from alexnet_jax.step import Phase, initial_state, make_evaluation_step, make_train_step, put_batch, state_shardings
 
 LOG_EVERY = 10  # steps
 
@@ -61,7 +62,7 @@ class Options:
 
 
 def train(name: str, experiment: Experiment, options: Options) -> Path:
-    """Trains until the last epoch or an interrupt, from where an earlier call stopped.
+    """Trains until the last epoch, the end of the schedule or an interrupt, from where an earlier call stopped.
 
     Returns:
       The run folder, with `result.json` if training is finished.
@@ -71,8 +72,9 @@ def train(name: str, experiment: Experiment, options: Options) -> Path:
     """
     training = Training(name, experiment, options)
     result = training.run.result
-    if result is not None and result["steps"] >= training.steps:
-        console.print(f"{training.run.folder} is finished: {_told(result)}; --fresh trains it again, --epochs longer")
+    if result is not None and (result["ended_by_schedule"] or result["steps"] >= training.steps):
+        longer = "" if result["ended_by_schedule"] else ", --epochs longer"
+        console.print(f"{training.run.folder} is finished: {_told(result)}; --fresh trains it again{longer}")
     else:
         training.start()
         if training.loop():
@@ -105,12 +107,7 @@ class Training:
     def start(self) -> None:
         """Reads the last checkpoint, or starts anew; makes the steps."""
         experiment, network, mesh = self._experiment, self._network, self._mesh
-        optimizer = paper_update(
-            stepwise_rate(experiment.learning_rate, experiment.rate_cuts, self._steps_per_epoch),
-            momentum=experiment.momentum,
-            weight_decay=experiment.weight_decay,
-            bias_rate=experiment.bias_rate,
-        )
+        optimizer = paper_update(momentum=experiment.momentum, weight_decay=experiment.weight_decay)
         divisor = experiment.augmentation.color_divisor
         self._train_step = make_train_step(network, mesh, optimizer, seed=experiment.seed, color_divisor=divisor)
         self._evaluation_step = make_evaluation_step(network, mesh)
@@ -123,11 +120,14 @@ class Training:
         like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), self._state, shardings)
         restored = self._checkpoints.restore(like)
         seconds_before = 0.0
+        self._errors: list[float] = []  # top-1, after each epoch: all that the schedule goes by
         if restored is not None:
-            self._state, seconds_before = restored[0], restored[1]["seconds"]
+            self._state, about = restored
+            seconds_before, self._errors = about["seconds"], about["errors"]
         self._began = time.monotonic() - seconds_before
         self._first_step = int(self._state.step)
         self._measured: Errors | None = None
+        self._stage: Stage | None = None
 
         self.run.write("config.json", {**self._config, **self._where()})
         self.run.resume_log(self._first_step)
@@ -137,6 +137,7 @@ class Training:
         )
         begun = f"from step {self._first_step} in" if self._first_step else "into"
         console.print(f"{begun} {self.run.folder}", markup=False)
+        self._enter_epoch()
 
     def loop(self) -> bool:
         """Takes the steps that are left; False if it was interrupted, with the state saved."""
@@ -149,8 +150,9 @@ class Training:
             batch_size=self._experiment.batch_size,
         )
         with Interrupt() as interrupt, self._progress:
-            for step in range(self._first_step + 1, self.steps + 1):
-                self._state, loss = self._train_step(self._state, put_batch(next(batches), self._mesh), self._mean)
+            for step in range(self._first_step + 1, self.steps + 1 if self._stage else 0):
+                batch = put_batch(next(batches), self._mesh)
+                self._state, loss = self._train_step(self._state, batch, self._mean, self._phase)
                 if late is not None:
                     self._tell_loss(*late)
                 late = (step, loss)
@@ -163,27 +165,32 @@ class Training:
                     self._progress.pause()
                 if epoch_ends:
                     self._tell_errors(step)
-                if save:
-                    self._checkpoints.save(self._state, {"seconds": time.monotonic() - self._began})
+                    self._enter_epoch()
+                    stop = stop or self._stage is None
+                if save or stop:
+                    about = {"seconds": time.monotonic() - self._began, "errors": self._errors}
+                    self._checkpoints.save(self._state, about)
                     saved = time.monotonic()
                 if stop:
                     break
         self._waiting = batches.share
         self._checkpoints.close()
         step = int(self._state.step)
-        if step < self.steps:
+        over = self._stage is None or step == self.steps
+        if not over:
             console.print(f"stopped at step {step} of {self.steps}; the same command goes on from there: {self.run.folder}")
-        return step == self.steps
+        return over
 
     def finish(self) -> None:
         """Writes the result and draws the pictures."""
-        measured = self._measured or self._errors()
+        measured = self._measured or self._measure()
         result = {
             "experiment": self._name,
             **_rounded(measured),
             "split": self._split,
-            "epochs": self._experiment.epochs,
-            "steps": self.steps,
+            "epochs": len(self._errors),
+            "steps": int(self._state.step),
+            "ended_by_schedule": self._stage is None,
             "images_per_second": self._progress.images_per_second,
             "seconds": time.monotonic() - self._began,
             "waiting_for_data": round(self._waiting, 4),
@@ -208,7 +215,18 @@ class Training:
             readers=Readers(self._options.threads, self._options.workers),
         )
 
-    def _errors(self) -> Errors:
+    def _enter_epoch(self) -> None:
+        """Puts on the devices what holds in the epoch that begins, unless it held before."""
+        stage = self._experiment.stage(self._errors)
+        if stage is not None and stage != self._stage:
+            of_parameters = rates(self._state.params, stage.weights, stage.biases, stage.layers)
+            phase = Phase(of_parameters, np.bool_(stage.color))
+            self._phase = jax.device_put(phase, placement.replicated(self._mesh))
+            if self._stage is not None:
+                console.print(f"from epoch {len(self._errors) + 1} on: {stage}", markup=False)
+        self._stage = stage
+
+    def _measure(self) -> Errors:
         return evaluate(
             self._evaluation_step,
             self._state.params,
@@ -232,9 +250,11 @@ class Training:
         self._progress.advance(step, value)
 
     def _tell_errors(self, step: int) -> None:
-        self._measured = measured = self._errors()
+        self._measured = measured = self._measure()
+        self._errors.append(measured.top1_error)
         epoch, speed = step // self._steps_per_epoch, self._progress.images_per_second
-        self.run.log(step=step, epoch=epoch, images_per_second=speed, **_rounded(measured))
+        rate = self._stage.weights if self._stage else None
+        self.run.log(step=step, epoch=epoch, rate=rate, images_per_second=speed, **_rounded(measured))
         self._progress.tell(
             f"epoch {epoch}/{self._experiment.epochs}  {self._split} loss {measured.loss:.3f}  "
             f"top-1 error {measured.top1_error:.1%}  top-5 error {measured.top5_error:.1%}  {speed:.0f} images/s"
