@@ -9,7 +9,7 @@ import pytest
 from alexnet_jax.data.augment import Example
 from alexnet_jax.optimizer import paper_update, rates
 from alexnet_jax.placement import replicated
-from alexnet_jax.step import Phase, TrainState, constant_phase, initial_state, make_train_step, put_batch
+from alexnet_jax.step import Phase, TrainState, constant_phase, initial_state, make_evaluation_step, make_train_step, put_batch
 from tests.conftest import TINY, mesh_of
 
 MESH = mesh_of(TINY, 1, split=True)
@@ -49,6 +49,21 @@ def test_cuts_freezing_and_colours_compile_nothing(step):
     assert step._cache_size() == 1
     assert (conv1[0] != conv1[1]).any()
     np.testing.assert_array_equal(conv1[1], conv1[2])
+
+
+def test_bfloat16_is_for_activities_alone():
+    """Parameters and velocity stay float32, and what is computed is not what float32 would give, but near it."""
+    state, mean, phase = start(), on_devices(MEAN), on_devices(constant_phase(start(), 1e-3))
+    half = make_train_step(TINY, MESH, paper_update(), seed=0, precision="bfloat16")
+    assert "bf16" in jax.jit(half).lower(state, batch(), mean, phase).as_text()
+    scores = [
+        jax.device_get(make_evaluation_step(TINY, MESH, precision=precision)(state.params, batch(), mean))
+        for precision in ("float32", "bfloat16")
+    ]
+    assert scores[0].loss != scores[1].loss
+    np.testing.assert_allclose(scores[0].loss, scores[1].loss, rtol=0.05)
+    state, loss = half(state, batch(), mean, phase)
+    assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.velocity, loss))} == {np.dtype(np.float32)}
 
 
 def test_without_colour_noise_images_are_neither_shifted_nor_divided(step):

@@ -72,6 +72,14 @@ def test_a_run_learns_and_leaves_all_that_is_promised(options):
             assert image.width > 50
 
 
+def test_bfloat16_learns_too_and_is_another_run(options):
+    experiment = replace(TINY_EXPERIMENT, epochs=6, precision="bfloat16")
+    folder = train("tiny", experiment, options)
+    assert json.loads((folder / "result.json").read_text())["top1_error"] < 0.2
+    assert json.loads((folder / "config.json").read_text())["precision"] == "bfloat16"
+    assert train("tiny", replace(experiment, epochs=1, precision="float32"), options) != folder
+
+
 class Stop:
     """Stands in for Ctrl-C after a number of steps."""
 

@@ -12,6 +12,7 @@ from alexnet_jax.architectures import Network
 from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.errors import UserError
 from alexnet_jax.schedule import Cuts, Dexp, LayerRate, Plateau, Stage
+from alexnet_jax.step import Precision
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Experiment:
       layer_rates: changes of the rates of single layers, in the order of their epochs.
       augmentation: how training images vary.
       color_epochs: epochs with shifts of colour; later images have none, and are not divided to make up for them. None is all.
+      precision: what activities and gradients are computed in; parameters and their update are float32. The paper's GPUs
+        computed in float32.
       seed: of initial weights, dropout, order and augmentation.
     """
 
@@ -46,6 +49,7 @@ class Experiment:
     layer_rates: tyro.conf.Fixed[tuple[LayerRate, ...]] = ()
     augmentation: Augmentation = field(default_factory=Augmentation)
     color_epochs: int | None = None
+    precision: Precision = "float32"
     seed: int = 0
 
     def stage(self, errors: Sequence[float]) -> Stage | None:

@@ -124,15 +124,18 @@ def constant_phase(state: TrainState, rate: float) -> Phase:
     return Phase(rates(state.params, rate), np.bool_(True))
 
 
-def make_evaluation_step(network: Network, mesh: Mesh) -> EvaluationStep:
-    """A jitted `(params, batch, mean image) -> sums`. Images whose label is negative are padding and count nowhere."""
+def make_evaluation_step(network: Network, mesh: Mesh, *, precision: Precision = "float32") -> EvaluationStep:
+    """A jitted `(params, batch, mean image) -> sums`. Images whose label is negative are padding and count nowhere.
+
+    Parameters are float32 and so are the sums, whatever the precision that activities are computed in.
+    """
     forward = placement.forward(network, mesh)
     best = min(5, network.classes)
 
     def evaluation_step(params: Params, batch: Example, mean: MeanImage) -> Scores:
         real = batch.label >= 0
         label = jnp.where(real, batch.label, 0)
-        logits = forward(params, normalize(batch, mean), None)
+        logits = forward(params, normalize(batch, mean).astype(precision), None)
         hits = lax.top_k(logits, best)[1] == label[:, None]
         return Scores(
             loss=(cross_entropy(logits, label) * real).sum(),

@@ -108,9 +108,15 @@ class Training:
         """Reads the last checkpoint, or starts anew; makes the steps."""
         experiment, network, mesh = self._experiment, self._network, self._mesh
         optimizer = paper_update(momentum=experiment.momentum, weight_decay=experiment.weight_decay)
-        divisor = experiment.augmentation.color_divisor
-        self._train_step = make_train_step(network, mesh, optimizer, seed=experiment.seed, color_divisor=divisor)
-        self._evaluation_step = make_evaluation_step(network, mesh)
+        self._train_step = make_train_step(
+            network,
+            mesh,
+            optimizer,
+            seed=experiment.seed,
+            color_divisor=experiment.augmentation.color_divisor,
+            precision=experiment.precision,
+        )
+        self._evaluation_step = make_evaluation_step(network, mesh, precision=experiment.precision)
         mean = mean_to_subtract(self._dataset.mean_image, experiment.augmentation)
         self._mean = jax.device_put(mean, placement.replicated(mesh))
 
