@@ -42,10 +42,10 @@ class Checkpoints:
         free = shutil.disk_usage(self._folder).free
         if free < 1.1 * size:
             raise UserError(f"no room for a checkpoint of {size / 1e6:,.0f} MB in {self._folder}: {free / 1e6:,.0f} MB are free")
-        with _full_disk_told(self._folder):
+        with _full_disk_told(self._folder), jax.transfer_guard("allow"):  # how it fetches arrays is Orbax's business
             about = {"network": self._network, **extra}
             items = ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about))
-            self._manager.save(int(state.step), args=items)
+            self._manager.save(int(jax.device_get(state.step)), args=items)
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The latest checkpoint that can be read, and its `extra`; None if there are none.
@@ -73,6 +73,13 @@ class Checkpoints:
         if steps:
             raise UserError(f"no checkpoint in {self._folder} can be read: --fresh starts over")
         return None
+
+    def drop_from(self, step: int) -> int | None:
+        """Deletes the checkpoints of `step` and later ones; the step of the last that is left, if any is."""
+        self._manager.wait_until_finished()
+        for later in [saved for saved in self._manager.all_steps() if saved >= step]:
+            self._manager.delete(later)
+        return self._manager.latest_step()
 
     def close(self) -> None:
         """Waits until the last checkpoint is on the disk.

@@ -3,9 +3,10 @@
 import math
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -146,7 +147,11 @@ class Training:
         self._enter_epoch()
 
     def loop(self) -> bool:
-        """Takes the steps that are left; False if it was interrupted, with the state saved."""
+        """Takes the steps that are left; False if it was interrupted, with the state saved.
+
+        Raises:
+          UserError: for a loss that is no number any more, or a disk without room for a checkpoint.
+        """
         batches, saved = Timed(self._batches()), time.monotonic()
         late = None  # a loss is read when the step after it is under way, so that the device never waits
         self._progress = TrainingProgress(
@@ -155,7 +160,8 @@ class Training:
             steps_per_epoch=self._steps_per_epoch,
             batch_size=self._experiment.batch_size,
         )
-        with Interrupt() as interrupt, self._progress:
+        # What crosses to the devices and back is asked for by name: a transfer that slipped in would be made at every step.
+        with closing(self._checkpoints), Interrupt() as interrupt, self._progress, jax.transfer_guard("disallow"):
             for step in range(self._first_step + 1, self.steps + 1 if self._stage else 0):
                 batch = put_batch(next(batches), self._mesh)
                 self._state, loss = self._train_step(self._state, batch, self._mean, self._phase)
@@ -179,8 +185,7 @@ class Training:
                     saved = time.monotonic()
                 if stop:
                     break
-        self._waiting = batches.share
-        self._checkpoints.close()
+            self._waiting = batches.share
         step = int(self._state.step)
         over = self._stage is None or step == self.steps
         if not over:
@@ -246,17 +251,18 @@ class Training:
         )
 
     def _tell_loss(self, step: int, loss: jax.Array) -> None:
-        value = float(loss)
+        value = float(jax.device_get(loss))
         if not math.isfinite(value):
-            raise UserError(
-                f"the loss is {value} at step {step}: choose a lower --learning-rate; {self.run.folder} keeps the last checkpoint"
-            )
+            # It is that of the parameters after the step before, which may have been saved: nobody knew yet what they are.
+            self._give_up(f"the loss is {value} at step {step}", first_bad=step - 1)
         if step % LOG_EVERY == 0 or step == 1:
             self.run.log(step=step, loss=value)
         self._progress.advance(step, value)
 
     def _tell_errors(self, step: int) -> None:
         self._measured = measured = self._measure()
+        if not math.isfinite(measured.loss):
+            self._give_up(f"the {self._split} loss is {measured.loss} after step {step}", first_bad=step)
         self._errors.append(measured.top1_error)
         epoch, speed = step // self._steps_per_epoch, self._progress.images_per_second
         rate = self._stage.weights if self._stage else None
@@ -265,6 +271,11 @@ class Training:
             f"epoch {epoch}/{self._experiment.epochs}  {self._split} loss {measured.loss:.3f}  "
             f"top-1 error {measured.top1_error:.1%}  top-5 error {measured.top5_error:.1%}  {speed:.0f} images/s"
         )
+
+    def _give_up(self, why: str, *, first_bad: int) -> NoReturn:
+        good = self._checkpoints.drop_from(first_bad)
+        kept = "there is no checkpoint yet" if good is None else f"the last good checkpoint, of step {good}, is kept"
+        raise UserError(f"{why}: choose a lower --learning-rate; in {self.run.folder} {kept}")
 
     def _where(self) -> dict[str, Any]:
         device = self._mesh.devices.flat[0].device_kind
