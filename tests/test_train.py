@@ -9,52 +9,22 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 import alexnet_jax.__main__ as cli
 import alexnet_jax.train
 from alexnet_jax.data.augment import Augmentation
-from alexnet_jax.errors import UserError
-from alexnet_jax.experiment import Experiment, load_experiment
+from alexnet_jax.experiment import load_experiment
 from alexnet_jax.run import Run
-from alexnet_jax.schedule import Cuts, LayerRate, Plateau
-from alexnet_jax.step import make_train_step
-from alexnet_jax.train import Options, train
-from tests.conftest import TINY
-
-TINY_EXPERIMENT = Experiment(TINY, epochs=3, batch_size=8, learning_rate=0.002, augmentation=Augmentation(image_size=32))
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Two classes that a few steps can tell apart: one is bright above, the other below."""
-    root = tmp_path_factory.mktemp("photos") / "photos"
-    rng = np.random.default_rng(0)
-    for split, images in (("train", 40), ("validation", 11)):
-        for name in ("above", "below"):
-            (root / split / name).mkdir(parents=True)
-            for i in range(images):
-                pixels = rng.integers(0, 100, (64, 64, 3))
-                pixels[slice(0, 32) if name == "above" else slice(32, 64)] += 120
-                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{i}.jpg")
-    return root
-
-
-@pytest.fixture
-def options(photos, tmp_path):
-    return Options(data=str(photos), data_dir=photos.parent / "data", runs_dir=tmp_path / "runs", devices=2)
+from alexnet_jax.schedule import Plateau
+from alexnet_jax.train import train
+from tests.conftest import TINY, TINY_EXPERIMENT, Stop, log, refused
 
 
 @pytest.fixture(autouse=True)
 def log_every_step(monkeypatch):
     monkeypatch.setattr(alexnet_jax.train, "LOG_EVERY", 1)
-
-
-def log(folder):
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
 
 
 def test_a_run_learns_and_leaves_all_that_is_promised(options):
@@ -79,24 +49,6 @@ def test_bfloat16_learns_too_and_is_another_run(options):
     assert json.loads((folder / "result.json").read_text())["top1_error"] < 0.2
     assert json.loads((folder / "config.json").read_text())["precision"] == "bfloat16"
     assert train("tiny", replace(experiment, epochs=1, precision="float32"), options) != folder
-
-
-class Stop:
-    """Stands in for Ctrl-C after a number of steps."""
-
-    def __init__(self, steps):
-        self._left = steps
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    @property
-    def asked(self):
-        self._left -= 1
-        return self._left == 0
 
 
 def test_stopping_changes_nothing(options, monkeypatch):
@@ -147,29 +99,11 @@ def test_one_device_reads_what_two_have_written(options):
     assert log(folder)[-1]["epoch"] == 4
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(options, capsys):
-    folder = train("tiny", TINY_EXPERIMENT, replace(options, checkpoint_seconds=0.0))
-    steps = sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
-    assert len(steps) == 2
-    for file in (folder / "checkpoints" / str(steps[-1])).rglob("*"):
-        if file.is_file():
-            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    train("tiny", replace(TINY_EXPERIMENT, epochs=4), options)
-    said = capsys.readouterr().err
-    assert f"the checkpoint of step {steps[-1]} cannot be read" in said
-    assert f"from step {steps[-2]}" in said
-
-
 def test_fresh_deletes_nothing_but_a_run(options, tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("…")
     refused("is no run folder", TINY_EXPERIMENT, replace(options, run=tmp_path / "letters", fresh=True))
     assert (tmp_path / "letters" / "dear.txt").exists()
-
-
-def refused(message, experiment, options):
-    with pytest.raises(UserError, match=message):
-        train("tiny", experiment, options)
 
 
 def test_a_checkpoint_of_another_network_is_refused(options):
@@ -186,93 +120,6 @@ def test_a_batch_that_devices_cannot_share_is_refused(options):
 def test_images_too_small_for_the_network_are_refused(options):
     augmentation = Augmentation(image_size=16)
     refused("images of 16 pixels are too small", replace(TINY_EXPERIMENT, augmentation=augmentation), options)
-
-
-def test_a_loss_that_explodes_is_named_by_its_step(options):
-    refused(
-        r"the loss is (nan|inf) at step [23]: choose a lower --learning-rate.*there is no checkpoint yet",
-        replace(TINY_EXPERIMENT, learning_rate=1e30),
-        options,
-    )
-
-
-def test_a_loss_that_explodes_later_leaves_the_last_good_checkpoint(options, capsys):
-    """Saved after every step, so that one checkpoint is written before its loss is known."""
-    exploding = (LayerRate("fc7", after=1, weights=1e38),)
-    experiment = replace(TINY_EXPERIMENT, layer_rates=exploding)
-    saving = replace(options, checkpoint_seconds=0.0)
-    for _ in range(2):  # the same command comes to the same end, from the checkpoint that is left
-        refused("the loss is (nan|inf) at step 12: .*the last good checkpoint, of step 10, is kept", experiment, saving)
-        folder = next((options.runs_dir / "tiny").iterdir())
-        assert "10" in os.listdir(folder / "checkpoints")
-        assert "11" not in os.listdir(folder / "checkpoints")
-    assert "from step 10" in capsys.readouterr().err
-
-
-@pytest.fixture
-def steps(monkeypatch):
-    """The jitted steps that trainings make, and what happens in order: steps taken, losses read."""
-    made, events = [], []
-
-    def make(*arguments, **settings):
-        jitted = make_train_step(*arguments, **settings)
-        made.append(jitted)
-
-        def step(state, *rest):
-            events.append("step")
-            return jitted(state, *rest)
-
-        return step
-
-    tell = alexnet_jax.train.Training._tell_loss
-    monkeypatch.setattr(alexnet_jax.train, "make_train_step", make)
-    monkeypatch.setattr(
-        alexnet_jax.train.Training, "_tell_loss", lambda self, step, loss: (events.append(step), tell(self, step, loss))
-    )
-    return made, events
-
-
-def test_a_loss_is_read_when_the_next_step_is_under_way(options, steps):
-    train("tiny", replace(TINY_EXPERIMENT, epochs=1), options)
-    assert steps[1] == [
-        "step",
-        "step",
-        1,
-        "step",
-        2,
-        "step",
-        3,
-        "step",
-        4,
-        "step",
-        5,
-        "step",
-        6,
-        "step",
-        7,
-        "step",
-        8,
-        "step",
-        9,
-        10,
-    ]
-
-
-def test_one_program_serves_the_whole_training(options, steps, monkeypatch):
-    """Through a cut, a layer frozen, colours gone, and a stop."""
-    experiment = replace(
-        TINY_EXPERIMENT, schedule=Cuts((1,)), layer_rates=(LayerRate("conv1", after=2, weights=0.0),), color_epochs=1
-    )
-    monkeypatch.setattr(alexnet_jax.train, "Interrupt", lambda: Stop(15))
-    train("tiny", experiment, options)
-    train("tiny", experiment, options)
-    assert [step._cache_size() for step in steps[0]] == [1, 1]
-
-
-def test_a_transfer_that_slips_in_ends_training(options, monkeypatch):
-    monkeypatch.setattr(alexnet_jax.train, "put_batch", lambda batch, mesh: batch)
-    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
-        train("tiny", TINY_EXPERIMENT, options)
 
 
 def test_a_full_disk_is_said(options, monkeypatch):

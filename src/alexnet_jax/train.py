@@ -122,7 +122,7 @@ class Training:
         self._mean = jax.device_put(mean, placement.replicated(mesh))
 
         self._state = initial_state(network, mesh, optimizer, experiment.seed)
-        self._checkpoints = Checkpoints(self.run.checkpoints, network.describe())
+        self._checkpoints = Checkpoints(self.run.checkpoints, self._config)
         shardings = state_shardings(mesh, self._state)
         like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), self._state, shardings)
         restored = self._checkpoints.restore(like)
@@ -178,10 +178,11 @@ class Training:
                 if epoch_ends:
                     self._tell_errors(step)
                     self._enter_epoch()
+                    save = save or min(self._errors) == self._errors[-1]
                     stop = stop or self._stage is None
                 if save or stop:
                     about = {"seconds": time.monotonic() - self._began, "errors": self._errors}
-                    self._checkpoints.save(self._state, about)
+                    self._checkpoints.save(self._state, about, best=self._best_step())
                     saved = time.monotonic()
                 if stop:
                     break
@@ -201,6 +202,7 @@ class Training:
             "split": self._split,
             "epochs": len(self._errors),
             "steps": int(self._state.step),
+            "best": {"step": self._best_step(), "top1_error": min(self._errors, default=None)},
             "ended_by_schedule": self._stage is None,
             "images_per_second": self._progress.images_per_second,
             "seconds": time.monotonic() - self._began,
@@ -249,6 +251,11 @@ class Training:
             input_size=self._network.input_size,
             batch_size=self._experiment.batch_size,
         )
+
+    def _best_step(self) -> int | None:
+        """The step after which the validation error was smallest, the last of them if there are several."""
+        epochs = [epoch for epoch, error in enumerate(self._errors, 1) if error == min(self._errors)]
+        return epochs[-1] * self._steps_per_epoch if epochs else None
 
     def _tell_loss(self, step: int, loss: jax.Array) -> None:
         value = float(jax.device_get(loss))
