@@ -26,21 +26,22 @@ def images_per_second(name: str, placement: str) -> float:
     from alexnet_jax.architectures import NETWORKS
     from alexnet_jax.devices import Placement, choose_mesh
     from alexnet_jax.optimizer import paper_update
-    from alexnet_jax.step import initial_state, make_train_step, put_batch, random_batch
+    from alexnet_jax.step import constant_phase, initial_state, make_train_step, put_batch, random_batch
 
     network, batch_size = NETWORKS[name], BATCHES[name]
     where: Placement = "split" if placement == "split" else "single"
     mesh = choose_mesh(network, where)
-    optimizer = paper_update(1e-4)
+    optimizer = paper_update()
     state = initial_state(network, mesh, optimizer, 0)
     step = make_train_step(network, mesh, optimizer, seed=0)
+    phase = constant_phase(state, 1e-4)
     size = network.input_size
     batch = put_batch(random_batch(batch_size, size), mesh)
     mean = np.full((size, size, 3), 128, np.float32)
     seconds = []
     for _ in range(12):
         began = time.perf_counter()
-        state, loss = step(state, batch, mean)
+        state, loss = step(state, batch, mean, phase)
         jax.block_until_ready((state, loss))
         seconds.append(time.perf_counter() - began)
     return batch_size / statistics.median(seconds[2:])

@@ -9,6 +9,7 @@ overlapping pooling, dropout, crops, mirroring, colour shifts, the update rule.
 from alexnet_jax.architectures import QUICKSTART
 from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.experiment import Experiment
+from alexnet_jax.schedule import Cuts
 
 EXPERIMENT = Experiment(
     network=QUICKSTART,
@@ -16,6 +17,6 @@ EXPERIMENT = Experiment(
     epochs=28,
     batch_size=32,
     learning_rate=0.004,
-    rate_cuts=(22,),
+    schedule=Cuts((22,)),
     augmentation=Augmentation(image_size=128),
 )

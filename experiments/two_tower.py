@@ -5,9 +5,13 @@
 Paper: 40.7 % top-1 and 18.2 % top-5 on the ILSVRC-2012 validation set, ten views; 37.5 % and 17.0 % on the ILSVRC-2010 test
 set (39.0 % and 18.3 % with the centre view), on two GTX 580 in five to six days. Those figures come from the original code's
 net 145, which is not quite what the prose says: see source_145.py.
+
+The rate is divided by ten when the validation error stops improving with the current rate, three times before the end, after
+90 epochs at most. When an error has stopped, the paper leaves open; patience and smallest improvement are ours.
 """
 
 from alexnet_jax.architectures import TWO_TOWER
 from alexnet_jax.experiment import Experiment
+from alexnet_jax.schedule import Plateau
 
-EXPERIMENT = Experiment(network=TWO_TOWER)
+EXPERIMENT = Experiment(network=TWO_TOWER, schedule=Plateau(patience=5, smallest=0.001))

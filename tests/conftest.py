@@ -1,5 +1,6 @@
 """Four CPU devices: two towers, twice. Shapes and types of every call are checked against the signatures."""
 
+import json
 import tempfile
 
 from jaxtyping import install_import_hook
@@ -15,9 +16,14 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
+from PIL import Image
 
 from alexnet_jax.architectures import Network
+from alexnet_jax.data.augment import Augmentation
+from alexnet_jax.errors import UserError
+from alexnet_jax.experiment import Experiment
 from alexnet_jax.layers import Conv, Dense, Dropout, LocalResponseNorm, MaxPool, ReLU
+from alexnet_jax.train import Options, train
 
 collect_ignore = ["parity/transcription.py", "numpy_network.py"]  # no tests, and one needs PyTorch
 
@@ -57,3 +63,54 @@ def mesh_of(network: Network, data: int, *, split: bool) -> Mesh:
 
     devices = data * (network.towers if split else 1)
     return make_mesh(network, jax.devices()[:devices], split_towers=split)
+
+
+TINY_EXPERIMENT = Experiment(TINY, epochs=3, batch_size=8, learning_rate=0.002, augmentation=Augmentation(image_size=32))
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Two classes that a few steps can tell apart: one is bright above, the other below."""
+    root = tmp_path_factory.mktemp("photos") / "photos"
+    rng = np.random.default_rng(0)
+    for split, images in (("train", 40), ("validation", 11)):
+        for name in ("above", "below"):
+            (root / split / name).mkdir(parents=True)
+            for i in range(images):
+                pixels = rng.integers(0, 100, (64, 64, 3))
+                pixels[slice(0, 32) if name == "above" else slice(32, 64)] += 120
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{i}.jpg")
+    return root
+
+
+@pytest.fixture
+def options(photos, tmp_path):
+    return Options(data=str(photos), data_dir=photos.parent / "data", runs_dir=tmp_path / "runs", devices=2)
+
+
+def log(folder):
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
+
+
+def refused(message, experiment, options):
+    with pytest.raises(UserError, match=message):
+        train("tiny", experiment, options)
+
+
+class Stop:
+    """Stands in for Ctrl-C after a number of steps."""
+
+    def __init__(self, steps):
+        self._left = steps
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    @property
+    def asked(self):
+        self._left -= 1
+        return self._left == 0

@@ -3,33 +3,32 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from alexnet_jax.optimizer import paper_update, stepwise_rate
+from alexnet_jax.optimizer import paper_update, rates
 
 
 def test_twenty_steps_equal_the_papers_two_lines(rng):
-    rates = np.where(np.arange(20) < 8, 0.01, np.where(np.arange(20) < 14, 0.001, 0.02))
-    w = {"fc": {"kernel": rng.normal(size=(5, 3)), "bias": rng.normal(size=3)}}
+    """With cuts on the way, and a layer that is frozen."""
+    rate_of = np.where(np.arange(20) < 8, 0.01, np.where(np.arange(20) < 14, 0.001, 0.02))
+    own_of = np.where(np.arange(20) < 10, 0.003, 0.0)
+    shapes = {"conv1": {"kernel": (2, 3), "bias": (3,)}, "fc": {"kernel": (5, 3), "bias": (3,)}}
+    is_shape = lambda x: isinstance(x, tuple)  # noqa: E731
+    w = jax.tree.map(lambda shape: rng.normal(size=shape), shapes, is_leaf=is_shape)
     gradients = [jax.tree.map(lambda x: rng.normal(size=x.shape), w) for _ in range(20)]
 
     to_float32 = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)  # noqa: E731
-    update = paper_update(lambda step: jnp.asarray(rates, jnp.float32)[step], bias_rate=2.0)
+    update = paper_update()
     params = to_float32(w)
     state = update.init(params)
-    for g in gradients:
-        updates, state = update.update(to_float32(g), state, params)
+    for g, rate, own in zip(gradients, rate_of, own_of, strict=True):
+        of_parameters = rates(params, rate, 2 * rate, {"conv1": (own, 4 * own)})
+        updates, state = update.update(to_float32(g), state, params, rates=of_parameters)
         params = optax.apply_updates(params, updates)
 
     v = jax.tree.map(np.zeros_like, w)
-    for rate, g in zip(rates, gradients, strict=True):
-        for name, epsilon, decay in (("kernel", rate, 0.0005), ("bias", 2 * rate, 0.0)):
-            v["fc"][name] = 0.9 * v["fc"][name] - decay * epsilon * w["fc"][name] - epsilon * g["fc"][name]
-            w["fc"][name] = w["fc"][name] + v["fc"][name]
+    for rate, own, g in zip(rate_of, own_of, gradients, strict=True):
+        for layer, weights, biases in (("conv1", own, 4 * own), ("fc", rate, 2 * rate)):
+            for name, epsilon, decay in (("kernel", weights, 0.0005), ("bias", biases, 0.0)):
+                v[layer][name] = 0.9 * v[layer][name] - decay * epsilon * w[layer][name] - epsilon * g[layer][name]
+                w[layer][name] = w[layer][name] + v[layer][name]
 
     jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6), params, w)
-
-
-def test_the_rate_falls_after_the_epochs_named():
-    rate = stepwise_rate(0.01, (2, 5), steps_per_epoch=10)
-    np.testing.assert_allclose(
-        np.array([rate(step) for step in (0, 19, 20, 49, 50)]), [0.01, 0.01, 0.001, 0.001, 0.0001], rtol=1e-6
-    )

@@ -10,8 +10,8 @@ import pytest
 
 from alexnet_jax import QUICKSTART, placement
 from alexnet_jax.data.augment import Crop, Example
-from alexnet_jax.optimizer import paper_update
-from alexnet_jax.step import cross_entropy, initial_state, make_train_step, put_batch
+from alexnet_jax.optimizer import paper_update, rates
+from alexnet_jax.step import Phase, constant_phase, cross_entropy, initial_state, make_train_step, put_batch
 from alexnet_jax.summary import summarize
 from alexnet_jax.tower import activations
 from tests.conftest import mesh_of
@@ -32,13 +32,14 @@ def batch(rng, size):
 def five_steps(network, mesh):
     """Losses and parameters of five steps with dropout."""
     rng = np.random.default_rng(3)
-    optimizer = paper_update(0.001, bias_rate=2.0)
+    optimizer = paper_update()
     state = initial_state(network, mesh, optimizer, seed=0)
     step = make_train_step(network, mesh, optimizer, seed=0)
+    phase = Phase(rates(state.params, 0.001, 0.002), np.bool_(True))
     mean = rng.uniform(100, 140, (network.input_size + BORDER,) * 2 + (3,)).astype(np.float32)
     losses = []
     for _ in range(5):
-        state, loss = step(state, put_batch(batch(rng, network.input_size), mesh), mean)
+        state, loss = step(state, put_batch(batch(rng, network.input_size), mesh), mean, phase)
         losses.append(float(loss))
     return np.array(losses), jax.device_get(state.params)
 
@@ -53,12 +54,13 @@ def test_every_placement_trains_like_one_device(tiny, data, split):
 
 
 def compiled_step(network, mesh):
-    optimizer = paper_update(0.01)
+    optimizer = paper_update()
     state = initial_state(network, mesh, optimizer, seed=0)
     example = batch(np.random.default_rng(0), network.input_size)
     mean = np.zeros((network.input_size + BORDER,) * 2 + (3,), np.float32)
     step = make_train_step(network, mesh, optimizer, seed=0)
-    text = jax.jit(step).lower(state, put_batch(example, mesh), mean).compile().as_text()
+    phase = constant_phase(state, 0.01)
+    text = jax.jit(step).lower(state, put_batch(example, mesh), mean, phase).compile().as_text()
     assert text is not None
     return text
 

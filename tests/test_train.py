@@ -9,50 +9,22 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 import alexnet_jax.__main__ as cli
 import alexnet_jax.train
 from alexnet_jax.data.augment import Augmentation
-from alexnet_jax.errors import UserError
-from alexnet_jax.experiment import Experiment, load_experiment
+from alexnet_jax.experiment import load_experiment
 from alexnet_jax.run import Run
-from alexnet_jax.train import Options, train
-from tests.conftest import TINY
-
-TINY_EXPERIMENT = Experiment(TINY, epochs=3, batch_size=8, learning_rate=0.002, augmentation=Augmentation(image_size=32))
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Two classes that a few steps can tell apart: one is bright above, the other below."""
-    root = tmp_path_factory.mktemp("photos") / "photos"
-    rng = np.random.default_rng(0)
-    for split, images in (("train", 40), ("validation", 11)):
-        for name in ("above", "below"):
-            (root / split / name).mkdir(parents=True)
-            for i in range(images):
-                pixels = rng.integers(0, 100, (64, 64, 3))
-                pixels[slice(0, 32) if name == "above" else slice(32, 64)] += 120
-                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{i}.jpg")
-    return root
-
-
-@pytest.fixture
-def options(photos, tmp_path):
-    return Options(data=str(photos), data_dir=photos.parent / "data", runs_dir=tmp_path / "runs", devices=2)
+from alexnet_jax.schedule import Plateau
+from alexnet_jax.train import train
+from tests.conftest import TINY, TINY_EXPERIMENT, Stop, log, refused
 
 
 @pytest.fixture(autouse=True)
 def log_every_step(monkeypatch):
     monkeypatch.setattr(alexnet_jax.train, "LOG_EVERY", 1)
-
-
-def log(folder):
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
 
 
 def test_a_run_learns_and_leaves_all_that_is_promised(options):
@@ -71,36 +43,43 @@ def test_a_run_learns_and_leaves_all_that_is_promised(options):
             assert image.width > 50
 
 
-class Stop:
-    """Stands in for Ctrl-C after a number of steps."""
-
-    def __init__(self, steps):
-        self._left = steps
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    @property
-    def asked(self):
-        self._left -= 1
-        return self._left == 0
+def test_bfloat16_learns_too_and_is_another_run(options):
+    experiment = replace(TINY_EXPERIMENT, epochs=6, precision="bfloat16")
+    folder = train("tiny", experiment, options)
+    assert json.loads((folder / "result.json").read_text())["top1_error"] < 0.2
+    assert json.loads((folder / "config.json").read_text())["precision"] == "bfloat16"
+    assert train("tiny", replace(experiment, epochs=1, precision="float32"), options) != folder
 
 
 def test_stopping_changes_nothing(options, monkeypatch):
-    whole = train("tiny", TINY_EXPERIMENT, options)
+    """In the middle of an epoch, with an error measured that the schedule needs, and at the end of one, with a cut due."""
+    cut_after_two_epochs = Plateau(patience=1, smallest=1.0, cuts=1)
+    experiment = replace(TINY_EXPERIMENT, schedule=cut_after_two_epochs)
+    whole = train("tiny", experiment, options)
+    assert [f"{line['rate']:g}" for line in log(whole) if "epoch" in line] == ["0.002", "0.002", "0.0002"]
     pieces = replace(options, runs_dir=options.runs_dir.parent / "pieces")
-    for stop_at in (7, 13):
-        monkeypatch.setattr(alexnet_jax.train, "Interrupt", lambda steps=stop_at: Stop(steps))
-        folder = train("tiny", TINY_EXPERIMENT, pieces)
+    for steps in (15, 5):
+        monkeypatch.setattr(alexnet_jax.train, "Interrupt", lambda steps=steps: Stop(steps))
+        folder = train("tiny", experiment, pieces)
         assert not (folder / "result.json").exists()
     monkeypatch.undo()
     monkeypatch.setattr(alexnet_jax.train, "LOG_EVERY", 1)
-    assert train("tiny", TINY_EXPERIMENT, pieces) == folder
+    assert train("tiny", experiment, pieces) == folder
     assert log(folder) == log(whole)
     assert [line["step"] for line in log(whole) if "epoch" not in line] == list(range(1, 31))
+
+
+def test_the_schedule_ends_training(options, capsys):
+    experiment = replace(TINY_EXPERIMENT, epochs=5, schedule=Plateau(patience=1, smallest=1.0, cuts=0))
+    folder = train("tiny", experiment, options)
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["epochs"], result["steps"], result["ended_by_schedule"]) == (2, 20, True)
+    capsys.readouterr()
+    train("tiny", experiment, options)
+    assert "is finished" in capsys.readouterr().err
+    (folder / "result.json").unlink()  # as if the process had died before it was written
+    train("tiny", experiment, options)
+    assert json.loads((folder / "result.json").read_text())["top1_error"] == result["top1_error"]
 
 
 def test_a_finished_run_is_not_repeated_but_prolonged(options, capsys):
@@ -120,29 +99,11 @@ def test_one_device_reads_what_two_have_written(options):
     assert log(folder)[-1]["epoch"] == 4
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(options, capsys):
-    folder = train("tiny", TINY_EXPERIMENT, replace(options, checkpoint_seconds=0.0))
-    steps = sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
-    assert len(steps) == 2
-    for file in (folder / "checkpoints" / str(steps[-1])).rglob("*"):
-        if file.is_file():
-            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    train("tiny", replace(TINY_EXPERIMENT, epochs=4), options)
-    said = capsys.readouterr().err
-    assert f"the checkpoint of step {steps[-1]} cannot be read" in said
-    assert f"from step {steps[-2]}" in said
-
-
 def test_fresh_deletes_nothing_but_a_run(options, tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("…")
     refused("is no run folder", TINY_EXPERIMENT, replace(options, run=tmp_path / "letters", fresh=True))
     assert (tmp_path / "letters" / "dear.txt").exists()
-
-
-def refused(message, experiment, options):
-    with pytest.raises(UserError, match=message):
-        train("tiny", experiment, options)
 
 
 def test_a_checkpoint_of_another_network_is_refused(options):
@@ -159,14 +120,6 @@ def test_a_batch_that_devices_cannot_share_is_refused(options):
 def test_images_too_small_for_the_network_are_refused(options):
     augmentation = Augmentation(image_size=16)
     refused("images of 16 pixels are too small", replace(TINY_EXPERIMENT, augmentation=augmentation), options)
-
-
-def test_a_loss_that_explodes_is_named_by_its_step(options):
-    refused(
-        r"the loss is (nan|inf) at step \d+: choose a lower --learning-rate",
-        replace(TINY_EXPERIMENT, learning_rate=1e30),
-        options,
-    )
 
 
 def test_a_full_disk_is_said(options, monkeypatch):
@@ -189,6 +142,8 @@ def test_more_devices_than_there_are_is_refused(options):
         (["train", "quickstart", "--images-per-crop", "0"], "one image per crop or more"),
         (["data"], "data show DATA"),
         (["data", "show", "/nowhere"], "there is no data set '/nowhere'"),
+        (["schedule"], "name an experiment: .*quickstart"),
+        (["train", "quickstart", "cuts", "--after", "0"], "after epoch 1 or later"),
         (["summary", "vgg"], "name a network: .*two_tower"),
         (["evalute"], "there is no command 'evalute'"),
     ],

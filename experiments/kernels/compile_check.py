@@ -32,7 +32,7 @@ import alexnet_kernels
 from alexnet_jax import placement
 from alexnet_jax.architectures import TWO_TOWER
 from alexnet_jax.optimizer import paper_update
-from alexnet_jax.step import Precision, initial_state, make_train_step, random_batch, state_shardings
+from alexnet_jax.step import Precision, constant_phase, initial_state, make_train_step, random_batch, state_shardings
 from alexnet_kernels import preferring
 from alexnet_kernels.specs import CHANNELS, OPERATIONS, Spec, first_layer
 
@@ -130,7 +130,7 @@ def bytes_table(rows: list[dict[str, Any]]) -> Table:
 def compile_step(gpu: str, precision: Any, implementation: Any) -> deviceless.Compiled:
     """The whole training step of the two towers on one device."""
     mesh = placement.make_mesh(TWO_TOWER, [deviceless.device(gpu)], split_towers=False)
-    optimizer = paper_update(0.01)
+    optimizer = paper_update()
 
     def placed(tree, shardings):
         return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
@@ -139,12 +139,14 @@ def compile_step(gpu: str, precision: Any, implementation: Any) -> deviceless.Co
         step = make_train_step(TWO_TOWER, mesh, optimizer, seed=0, precision=precision)
         state = jax.eval_shape(partial(initial_state, TWO_TOWER, mesh, optimizer, 0))
         state = placed(state, state_shardings(mesh, state))
+        replicated = placement.replicated(mesh)
+        phase = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), constant_phase(state, 0.01))
         side = TWO_TOWER.input_size
         batch: Any = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement.batch_sharding(mesh)), random_batch(BATCH, side)
         )
-        mean = jax.ShapeDtypeStruct((side, side, 3), jnp.float32, sharding=placement.replicated(mesh))
-        return deviceless.compile_for(gpu, step, state, batch, mean, ours=OURS)
+        mean = jax.ShapeDtypeStruct((side, side, 3), jnp.float32, sharding=replicated)
+        return deviceless.compile_for(gpu, step, state, batch, mean, phase, ours=OURS)
 
 
 def step_table(gpus: tuple[str, ...], precisions: tuple[Precision, ...]) -> tuple[Table, list[dict[str, Any]], int]:

@@ -13,7 +13,7 @@ from timing import seconds_a_call
 from alexnet_jax import placement
 from alexnet_jax.architectures import QUICKSTART, TWO_TOWER
 from alexnet_jax.optimizer import paper_update
-from alexnet_jax.step import initial_state, make_train_step, put_batch, random_batch
+from alexnet_jax.step import constant_phase, initial_state, make_train_step, put_batch, random_batch
 from alexnet_jax.summary import summarize
 from alexnet_kernels import preferring
 
@@ -51,17 +51,18 @@ def network_rates(peaks: dict[str, float], *, tiny: bool) -> Iterator[dict[str, 
 
 def ours(network, precision, batch_size: int, implementations) -> float:
     mesh = placement.make_mesh(network, jax.devices()[:1], split_towers=False)
-    optimizer = paper_update(1e-4)
+    optimizer = paper_update()
     size = network.input_size
     batch, mean = put_batch(random_batch(batch_size, size), mesh), jnp.full((size, size, 3), 128, jnp.float32)
     with preferring(*implementations):
         state = initial_state(network, mesh, optimizer, 0)
         step = make_train_step(network, mesh, optimizer, seed=0, precision=precision)
+        phase = jax.device_put(constant_phase(state, 1e-4), placement.replicated(mesh))
 
         def block() -> None:
             nonlocal state
             for _ in range(STEPS):
-                state, _ = step(state, batch, mean)
+                state, _ = step(state, batch, mean, phase)
             jax.block_until_ready(state)
 
         return batch_size / seconds_a_call(block, STEPS, rounds=5)

@@ -1,4 +1,4 @@
-"""`python -m alexnet_jax train|prepare|data|summary`. Each command imports what it needs, so that help comes at once."""
+"""`python -m alexnet_jax train|prepare|data|summary|schedule`. Each command imports what it needs, so that help comes at once."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ HELP = """usage: python -m alexnet_jax COMMAND …
   prepare             turn images into a data set, or check one
   data show DATA      a picture of what training makes of a data set, and of the ten views of testing
   summary NETWORK     a network, layer by layer
+  schedule EXPERIMENT the learning rates of a training, from epoch to epoch
 
 COMMAND --help says more."""
 
@@ -36,7 +37,8 @@ def train(arguments: list[str]) -> None:
         # The network is not for the command line, and its layers would lose their names on the way through it.
         return run_training(Path(name).stem, replace(experiment, network=default.network), options)
 
-    folder = tyro.cli(command, prog=f"alexnet_jax train {name}", args=arguments, config=(tyro.conf.SuppressFixed,))
+    config = (tyro.conf.SuppressFixed, tyro.conf.OmitSubcommandPrefixes)
+    folder = tyro.cli(command, prog=f"alexnet_jax train {name}", args=arguments, config=config)
     print(folder)
 
 
@@ -120,8 +122,19 @@ def summary(arguments: list[str]) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(summary_table(NETWORKS[arguments[0]]))
 
 
+def schedule(arguments: list[str]) -> None:
+    from rich.console import Console
+
+    from alexnet_jax.experiment import experiment_names, load_experiment
+    from alexnet_jax.timetable import timetable
+
+    if len(arguments) != 1:
+        raise UserError(f"name an experiment: python -m alexnet_jax schedule {'|'.join(experiment_names())}")
+    Console(width=None if sys.stdout.isatty() else 140).print(timetable(load_experiment(arguments[0])))
+
+
 def main() -> None:
-    commands = {"train": train, "prepare": prepare, "data": data, "summary": summary}
+    commands = {"train": train, "prepare": prepare, "data": data, "summary": summary, "schedule": schedule}
     name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
     if name in ("-h", "--help"):
         print(HELP)

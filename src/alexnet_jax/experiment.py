@@ -1,14 +1,18 @@
 """What an experiment is: a network and how to train it, in a file of `experiments/` that is also its record."""
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import tyro
 
 from alexnet_jax.architectures import Network
 from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.errors import UserError
+from alexnet_jax.schedule import Cuts, Dexp, LayerRate, Plateau, Stage
+from alexnet_jax.step import Precision
 
 
 @dataclass(frozen=True)
@@ -18,14 +22,18 @@ class Experiment:
     Attributes:
       network: which network; its last layer takes the number of classes of the data.
       default_data: data set when none is asked for: a name under the data folder.
-      epochs: cycles through the training set.
+      epochs: cycles through the training set, at most: the schedule may end training before.
       batch_size: images in a step, all devices together.
       learning_rate: of the update rule, at the start.
-      rate_cuts: epochs after which the rate is divided by ten; the default is what the log of the original net 145 says.
+      schedule: when the rate falls: by a plateau of the validation error, by cuts at fixed epochs, or by the code's dexp.
       momentum: of the update rule.
       weight_decay: of the update rule, on weights.
       bias_rate: learning rate of biases, as a multiple of that of weights.
+      layer_rates: changes of the rates of single layers, in the order of their epochs.
       augmentation: how training images vary.
+      color_epochs: epochs with shifts of colour; later images have none, and are not divided to make up for them. None is all.
+      precision: what activities and gradients are computed in; parameters and their update are float32. The paper's GPUs
+        computed in float32.
       seed: of initial weights, dropout, order and augmentation.
     """
 
@@ -34,12 +42,38 @@ class Experiment:
     epochs: int = 90
     batch_size: int = 128
     learning_rate: float = 0.01
-    rate_cuts: tuple[int, ...] = (25, 51, 79)
+    schedule: Plateau | Cuts | Dexp = field(default_factory=Plateau)
     momentum: float = 0.9
     weight_decay: float = 0.0005
     bias_rate: float = 1.0
+    layer_rates: tyro.conf.Fixed[tuple[LayerRate, ...]] = ()
     augmentation: Augmentation = field(default_factory=Augmentation)
+    color_epochs: int | None = None
+    precision: Precision = "float32"
     seed: int = 0
+
+    def stage(self, errors: Sequence[float]) -> Stage | None:
+        """What holds in the epoch after those whose validation top-1 errors are `errors`; None if the schedule ends before.
+
+        Raises:
+          UserError: if `layer_rates` names a layer that the network does not have.
+        """
+        there = self.network.named_layers
+        if missing := [change.layer for change in self.layer_rates if change.layer not in there]:
+            raise UserError(f"{self.network.name} has no layer {missing[0]} to change the rate of; it has {', '.join(there)}")
+        factors, epoch = self.schedule.factors(errors), len(errors)
+        if factors is None:
+            return None
+        # Multiplied in float32, which the step has them in: what 0.1 of 0.004 is does not depend on who reckons it.
+        weights = float(np.float32(self.learning_rate) * np.float32(factors.weights))
+        biases = float(np.float32(self.bias_rate * self.learning_rate) * np.float32(factors.biases))
+        layers: dict[str, tuple[float, float]] = {}
+        for change in self.layer_rates:
+            if epoch >= change.after:
+                before = layers.get(change.layer, (weights, biases))
+                layers[change.layer] = (change.weights, before[1] if change.biases is None else change.biases)
+        color = self.augmentation.color is not None and (self.color_epochs is None or epoch < self.color_epochs)
+        return Stage(weights, biases, layers, color)
 
 
 def experiments_folder() -> Path:

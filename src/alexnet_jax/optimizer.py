@@ -1,46 +1,69 @@
-"""The paper's update rule (section 5) as an optax chain."""
+"""The paper's update rule (section 5) as an optax transformation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 
-def paper_update(
-    learning_rate: optax.ScalarOrSchedule, *, momentum: float = 0.9, weight_decay: float = 0.0005, bias_rate: float = 1.0
-) -> optax.GradientTransformation:
+def paper_update(*, momentum: float = 0.9, weight_decay: float = 0.0005) -> optax.GradientTransformationExtraArgs:
     """Gradient descent with the learning rate inside the velocity, and weight decay inside it too.
 
         v <- momentum * v - weight_decay * rate * w - rate * g
         w <- w + v
 
+    `update` takes the rates as an argument, a number for each parameter (see `rates`): a cut changes numbers and compiles
+    nothing. The state is v, a tree like the parameters.
+
     Args:
-      learning_rate: the rate, or a function of the step.
       momentum: what remains of the velocity.
       weight_decay: of weights; biases do not decay (weights.cu and layer.cu of the original code).
-      bias_rate: times the rate, for biases; the code has 2.
 
     >>> import jax.numpy as jnp, optax
     >>> params = {"fc8": {"kernel": jnp.ones(1)}}
-    >>> update = paper_update(0.5, momentum=0.9, weight_decay=0.0)
-    >>> updates, _ = update.update({"fc8": {"kernel": jnp.ones(1)}}, update.init(params), params)
+    >>> update = paper_update(momentum=0.9, weight_decay=0.0)
+    >>> gradients = {"fc8": {"kernel": jnp.ones(1)}}
+    >>> updates, velocity = update.update(gradients, update.init(params), params, rates=rates(params, 0.5))
     >>> optax.apply_updates(params, updates)["fc8"]["kernel"].tolist()
     [0.5]
     """
-    return optax.chain(
-        optax.masked(optax.add_decayed_weights(weight_decay), lambda params: _is_bias(params, False)),
-        optax.scale_by_learning_rate(learning_rate),
-        optax.masked(optax.scale(bias_rate), lambda params: _is_bias(params, True)),
-        optax.trace(decay=momentum),
-    )
+
+    def init(params: Any) -> Any:
+        return jax.tree.map(jnp.zeros_like, params)
+
+    def update(updates: Any, state: Any, params: Any = None, *, rates: Any = None, **_: Any) -> tuple[Any, Any]:
+        def next_velocity(path: Any, g: jax.Array, v: jax.Array, w: jax.Array, rate: Any) -> jax.Array:
+            decayed = g if _is_bias(path) else g + weight_decay * w
+            return decayed * -rate + momentum * v
+
+        velocity = jax.tree_util.tree_map_with_path(next_velocity, updates, state, params, rates)
+        return velocity, velocity
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
-def stepwise_rate(start: float, cuts: Sequence[int], steps_per_epoch: int) -> optax.Schedule:
-    """A rate that is divided by ten after each epoch of `cuts`, as the paper's was by hand, three times (section 5)."""
-    return optax.piecewise_constant_schedule(start, {epoch * steps_per_epoch: 0.1 for epoch in cuts})
+def rates(
+    params: Any, weights: float, biases: float | None = None, layers: Mapping[str, tuple[float, float]] | None = None
+) -> dict[str, dict[str, np.float32]]:
+    """The learning rate of every parameter, float32 [], as a tree like `params`.
+
+    Args:
+      params: of the network, or their shapes.
+      weights: rate of weights.
+      biases: rate of biases; None is that of weights.
+      layers: rates of weights and biases of the layers that have others.
+    """
+    biases = weights if biases is None else biases
+
+    def one(path: Any, _: Any) -> np.float32:
+        of_layer = (layers or {}).get(path[0].key, (weights, biases))
+        return np.float32(of_layer[_is_bias(path)])
+
+    return jax.tree_util.tree_map_with_path(one, params)
 
 
-def _is_bias(params: Any, answer: bool) -> Any:
-    """Tree of whether each parameter's being a bias is `answer`."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: (path[-1].key == "bias") == answer, params)
+def _is_bias(path: Any) -> bool:
+    return path[-1].key == "bias"

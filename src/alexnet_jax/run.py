@@ -2,7 +2,7 @@
 
 config.json    what was trained, on what, where
 log.jsonl      a line for every tenth step {"step", "loss"} and for every epoch {"step", "epoch", "top1_error", …}
-checkpoints/   the last two states
+checkpoints/   the last two states, and that with the smallest validation error
 result.json    errors, speed and time, once it is finished
 """
 
@@ -75,12 +75,13 @@ class Run:
 
 def configuration(experiment: Experiment, network: Network, dataset: Dataset) -> dict[str, Any]:
     """All that decides the numbers of a run, as JSON."""
-    settings = {
-        name: value for name, value in vars(experiment).items() if name not in ("network", "default_data", "augmentation")
-    }
+    settings = {name: value for name, value in vars(experiment).items() if name not in ("network", "default_data")}
+    schedule = experiment.schedule
     return {
         "network": network.describe(),
         **settings,
+        "schedule": {"rule": type(schedule).__name__.lower(), **asdict(schedule)},
+        "layer_rates": [asdict(change) for change in experiment.layer_rates],
         "augmentation": asdict(experiment.augmentation),
         "data": {"path": str(dataset.path.resolve()), "splits": dataset.manifest.splits, "classes": dataset.manifest.classes},
     }

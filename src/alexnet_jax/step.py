@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from alexnet_jax import placement
 from alexnet_jax.architectures import Network
 from alexnet_jax.data.augment import Crop, Example, centre
+from alexnet_jax.optimizer import rates
 from alexnet_jax.tower import Params
 
 
@@ -35,6 +36,19 @@ class TrainState:
 
 
 @struct.dataclass
+class Phase:
+    """What changes between epochs and not between steps; arrays, so that a change compiles nothing.
+
+    Attributes:
+      rates: learning rate of each parameter, a tree of float32 [] (see `optimizer.rates`).
+      color: whether the shifts of colour in a batch count, bool [].
+    """
+
+    rates: Any
+    color: Any
+
+
+@struct.dataclass
 class Scores:
     """Sums over the images of an evaluation batch, each float32 []; divide by `images`."""
 
@@ -50,7 +64,7 @@ MeanImage = Float[Array, "full full 3"] | Float[np.ndarray, "full full 3"]
 """Of the images that crops are taken from, so as large as they are; grey levels."""
 
 
-TrainStep = Callable[[TrainState, Example, MeanImage], tuple[TrainState, Float[Array, ""]]]
+TrainStep = Callable[[TrainState, Example, MeanImage, Phase], tuple[TrainState, Float[Array, ""]]]
 EvaluationStep = Callable[[Params, Example, MeanImage], Scores]
 
 
@@ -73,29 +87,31 @@ def state_shardings(mesh: Mesh, state: TrainState) -> TrainState:
 def make_train_step(
     network: Network,
     mesh: Mesh,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     *,
     seed: int,
     color_divisor: float = 1.0,
     precision: Precision = "float32",
 ) -> TrainStep:
-    """A jitted `(state, batch, mean image) -> (state, loss)`. The state passed in is given up: its memory is used again.
+    """A jitted `(state, batch, mean image, phase) -> (state, loss)`. The state passed in is given up: its memory is used again.
 
     Dropout's masks follow from the seed, the step, and an image's place in the batch. Parameters are float32 and so is their
     update, whatever the precision that activities and gradients are computed in.
     """
     forward = placement.forward(network, mesh)
 
-    def train_step(state: TrainState, batch: Example, mean: MeanImage) -> tuple[TrainState, Float[Array, ""]]:
+    def train_step(state: TrainState, batch: Example, mean: MeanImage, phase: Phase) -> tuple[TrainState, Float[Array, ""]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         keys = lax.with_sharding_constraint(jax.random.split(key, len(batch.label)), placement.batch_sharding(mesh))
-        images, label = normalize(batch, mean) / color_divisor, jnp.asarray(batch.label)
+        batch = batch._replace(color_shift=jnp.where(phase.color, batch.color_shift, 0.0))
+        images = normalize(batch, mean) / jnp.where(phase.color, color_divisor, 1.0)
+        label = jnp.asarray(batch.label)
 
         def mean_loss(params: Params) -> Float[Array, ""]:
             return cross_entropy(forward(params, images.astype(precision), keys), label).mean()
 
         loss, gradients = jax.value_and_grad(mean_loss)(state.params)
-        updates, velocity = optimizer.update(gradients, state.velocity, state.params)
+        updates, velocity = optimizer.update(gradients, state.velocity, state.params, rates=phase.rates)
         return TrainState(state.step + 1, optax.apply_updates(state.params, updates), velocity), loss
 
     state = jax.eval_shape(partial(initial_state, network, mesh, optimizer, seed))
@@ -103,15 +119,23 @@ def make_train_step(
     return jax.jit(train_step, donate_argnums=0, out_shardings=out)
 
 
-def make_evaluation_step(network: Network, mesh: Mesh) -> EvaluationStep:
-    """A jitted `(params, batch, mean image) -> sums`. Images whose label is negative are padding and count nowhere."""
+def constant_phase(state: TrainState, rate: float) -> Phase:
+    """One rate for all parameters, colours as they come."""
+    return Phase(rates(state.params, rate), np.bool_(True))
+
+
+def make_evaluation_step(network: Network, mesh: Mesh, *, precision: Precision = "float32") -> EvaluationStep:
+    """A jitted `(params, batch, mean image) -> sums`. Images whose label is negative are padding and count nowhere.
+
+    Parameters are float32 and so are the sums, whatever the precision that activities are computed in.
+    """
     forward = placement.forward(network, mesh)
     best = min(5, network.classes)
 
     def evaluation_step(params: Params, batch: Example, mean: MeanImage) -> Scores:
         real = batch.label >= 0
         label = jnp.where(real, batch.label, 0)
-        logits = forward(params, normalize(batch, mean), None)
+        logits = forward(params, normalize(batch, mean).astype(precision), None)
         hits = lax.top_k(logits, best)[1] == label[:, None]
         return Scores(
             loss=(cross_entropy(logits, label) * real).sum(),

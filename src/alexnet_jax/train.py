@@ -3,9 +3,10 @@
 import math
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -23,10 +24,11 @@ from alexnet_jax.evaluate import Errors, evaluate
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.inspect.pictures import draw_curves, draw_kernels
 from alexnet_jax.interrupt import Interrupt
-from alexnet_jax.optimizer import paper_update, stepwise_rate
+from alexnet_jax.optimizer import paper_update, rates
 from alexnet_jax.progress import Timed, TrainingProgress, duration
 from alexnet_jax.run import Run, configuration, run_folder
-from alexnet_jax.step import initial_state, make_evaluation_step, make_train_step, put_batch, state_shardings
+from alexnet_jax.schedule import Stage
+from alexnet_jax.step import Phase, initial_state, make_evaluation_step, make_train_step, put_batch, state_shardings
 
 LOG_EVERY = 10  # steps
 
@@ -61,7 +63,7 @@ class Options:
 
 
 def train(name: str, experiment: Experiment, options: Options) -> Path:
-    """Trains until the last epoch or an interrupt, from where an earlier call stopped.
+    """Trains until the last epoch, the end of the schedule or an interrupt, from where an earlier call stopped.
 
     Returns:
       The run folder, with `result.json` if training is finished.
@@ -71,8 +73,9 @@ def train(name: str, experiment: Experiment, options: Options) -> Path:
     """
     training = Training(name, experiment, options)
     result = training.run.result
-    if result is not None and result["steps"] >= training.steps:
-        console.print(f"{training.run.folder} is finished: {_told(result)}; --fresh trains it again, --epochs longer")
+    if result is not None and (result["ended_by_schedule"] or result["steps"] >= training.steps):
+        longer = "" if result["ended_by_schedule"] else ", --epochs longer"
+        console.print(f"{training.run.folder} is finished: {_told(result)}; --fresh trains it again{longer}")
     else:
         training.start()
         if training.loop():
@@ -105,29 +108,33 @@ class Training:
     def start(self) -> None:
         """Reads the last checkpoint, or starts anew; makes the steps."""
         experiment, network, mesh = self._experiment, self._network, self._mesh
-        optimizer = paper_update(
-            stepwise_rate(experiment.learning_rate, experiment.rate_cuts, self._steps_per_epoch),
-            momentum=experiment.momentum,
-            weight_decay=experiment.weight_decay,
-            bias_rate=experiment.bias_rate,
+        optimizer = paper_update(momentum=experiment.momentum, weight_decay=experiment.weight_decay)
+        self._train_step = make_train_step(
+            network,
+            mesh,
+            optimizer,
+            seed=experiment.seed,
+            color_divisor=experiment.augmentation.color_divisor,
+            precision=experiment.precision,
         )
-        divisor = experiment.augmentation.color_divisor
-        self._train_step = make_train_step(network, mesh, optimizer, seed=experiment.seed, color_divisor=divisor)
-        self._evaluation_step = make_evaluation_step(network, mesh)
+        self._evaluation_step = make_evaluation_step(network, mesh, precision=experiment.precision)
         mean = mean_to_subtract(self._dataset.mean_image, experiment.augmentation)
         self._mean = jax.device_put(mean, placement.replicated(mesh))
 
         self._state = initial_state(network, mesh, optimizer, experiment.seed)
-        self._checkpoints = Checkpoints(self.run.checkpoints, network.describe())
+        self._checkpoints = Checkpoints(self.run.checkpoints, self._config)
         shardings = state_shardings(mesh, self._state)
         like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), self._state, shardings)
         restored = self._checkpoints.restore(like)
         seconds_before = 0.0
+        self._errors: list[float] = []  # top-1, after each epoch: all that the schedule goes by
         if restored is not None:
-            self._state, seconds_before = restored[0], restored[1]["seconds"]
+            self._state, about = restored
+            seconds_before, self._errors = about["seconds"], about["errors"]
         self._began = time.monotonic() - seconds_before
         self._first_step = int(self._state.step)
         self._measured: Errors | None = None
+        self._stage: Stage | None = None
 
         self.run.write("config.json", {**self._config, **self._where()})
         self.run.resume_log(self._first_step)
@@ -137,9 +144,14 @@ class Training:
         )
         begun = f"from step {self._first_step} in" if self._first_step else "into"
         console.print(f"{begun} {self.run.folder}", markup=False)
+        self._enter_epoch()
 
     def loop(self) -> bool:
-        """Takes the steps that are left; False if it was interrupted, with the state saved."""
+        """Takes the steps that are left; False if it was interrupted, with the state saved.
+
+        Raises:
+          UserError: for a loss that is no number any more, or a disk without room for a checkpoint.
+        """
         batches, saved = Timed(self._batches()), time.monotonic()
         late = None  # a loss is read when the step after it is under way, so that the device never waits
         self._progress = TrainingProgress(
@@ -148,9 +160,11 @@ class Training:
             steps_per_epoch=self._steps_per_epoch,
             batch_size=self._experiment.batch_size,
         )
-        with Interrupt() as interrupt, self._progress:
-            for step in range(self._first_step + 1, self.steps + 1):
-                self._state, loss = self._train_step(self._state, put_batch(next(batches), self._mesh), self._mean)
+        # What crosses to the devices and back is asked for by name: a transfer that slipped in would be made at every step.
+        with closing(self._checkpoints), Interrupt() as interrupt, self._progress, jax.transfer_guard("disallow"):
+            for step in range(self._first_step + 1, self.steps + 1 if self._stage else 0):
+                batch = put_batch(next(batches), self._mesh)
+                self._state, loss = self._train_step(self._state, batch, self._mean, self._phase)
                 if late is not None:
                     self._tell_loss(*late)
                 late = (step, loss)
@@ -163,27 +177,33 @@ class Training:
                     self._progress.pause()
                 if epoch_ends:
                     self._tell_errors(step)
-                if save:
-                    self._checkpoints.save(self._state, {"seconds": time.monotonic() - self._began})
+                    self._enter_epoch()
+                    save = save or min(self._errors) == self._errors[-1]
+                    stop = stop or self._stage is None
+                if save or stop:
+                    about = {"seconds": time.monotonic() - self._began, "errors": self._errors}
+                    self._checkpoints.save(self._state, about, best=self._best_step())
                     saved = time.monotonic()
                 if stop:
                     break
-        self._waiting = batches.share
-        self._checkpoints.close()
+            self._waiting = batches.share
         step = int(self._state.step)
-        if step < self.steps:
+        over = self._stage is None or step == self.steps
+        if not over:
             console.print(f"stopped at step {step} of {self.steps}; the same command goes on from there: {self.run.folder}")
-        return step == self.steps
+        return over
 
     def finish(self) -> None:
         """Writes the result and draws the pictures."""
-        measured = self._measured or self._errors()
+        measured = self._measured or self._measure()
         result = {
             "experiment": self._name,
             **_rounded(measured),
             "split": self._split,
-            "epochs": self._experiment.epochs,
-            "steps": self.steps,
+            "epochs": len(self._errors),
+            "steps": int(self._state.step),
+            "best": {"step": self._best_step(), "top1_error": min(self._errors, default=None)},
+            "ended_by_schedule": self._stage is None,
             "images_per_second": self._progress.images_per_second,
             "seconds": time.monotonic() - self._began,
             "waiting_for_data": round(self._waiting, 4),
@@ -208,7 +228,18 @@ class Training:
             readers=Readers(self._options.threads, self._options.workers),
         )
 
-    def _errors(self) -> Errors:
+    def _enter_epoch(self) -> None:
+        """Puts on the devices what holds in the epoch that begins, unless it held before."""
+        stage = self._experiment.stage(self._errors)
+        if stage is not None and stage != self._stage:
+            of_parameters = rates(self._state.params, stage.weights, stage.biases, stage.layers)
+            phase = Phase(of_parameters, np.bool_(stage.color))
+            self._phase = jax.device_put(phase, placement.replicated(self._mesh))
+            if self._stage is not None:
+                console.print(f"from epoch {len(self._errors) + 1} on: {stage}", markup=False)
+        self._stage = stage
+
+    def _measure(self) -> Errors:
         return evaluate(
             self._evaluation_step,
             self._state.params,
@@ -221,24 +252,37 @@ class Training:
             batch_size=self._experiment.batch_size,
         )
 
+    def _best_step(self) -> int | None:
+        """The step after which the validation error was smallest, the last of them if there are several."""
+        epochs = [epoch for epoch, error in enumerate(self._errors, 1) if error == min(self._errors)]
+        return epochs[-1] * self._steps_per_epoch if epochs else None
+
     def _tell_loss(self, step: int, loss: jax.Array) -> None:
-        value = float(loss)
+        value = float(jax.device_get(loss))
         if not math.isfinite(value):
-            raise UserError(
-                f"the loss is {value} at step {step}: choose a lower --learning-rate; {self.run.folder} keeps the last checkpoint"
-            )
+            # It is that of the parameters after the step before, which may have been saved: nobody knew yet what they are.
+            self._give_up(f"the loss is {value} at step {step}", first_bad=step - 1)
         if step % LOG_EVERY == 0 or step == 1:
             self.run.log(step=step, loss=value)
         self._progress.advance(step, value)
 
     def _tell_errors(self, step: int) -> None:
-        self._measured = measured = self._errors()
+        self._measured = measured = self._measure()
+        if not math.isfinite(measured.loss):
+            self._give_up(f"the {self._split} loss is {measured.loss} after step {step}", first_bad=step)
+        self._errors.append(measured.top1_error)
         epoch, speed = step // self._steps_per_epoch, self._progress.images_per_second
-        self.run.log(step=step, epoch=epoch, images_per_second=speed, **_rounded(measured))
+        rate = self._stage.weights if self._stage else None
+        self.run.log(step=step, epoch=epoch, rate=rate, images_per_second=speed, **_rounded(measured))
         self._progress.tell(
             f"epoch {epoch}/{self._experiment.epochs}  {self._split} loss {measured.loss:.3f}  "
             f"top-1 error {measured.top1_error:.1%}  top-5 error {measured.top5_error:.1%}  {speed:.0f} images/s"
         )
+
+    def _give_up(self, why: str, *, first_bad: int) -> NoReturn:
+        good = self._checkpoints.drop_from(first_bad)
+        kept = "there is no checkpoint yet" if good is None else f"the last good checkpoint, of step {good}, is kept"
+        raise UserError(f"{why}: choose a lower --learning-rate; in {self.run.folder} {kept}")
 
     def _where(self) -> dict[str, Any]:
         device = self._mesh.devices.flat[0].device_kind
