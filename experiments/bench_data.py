@@ -9,6 +9,8 @@ JPEGs from files, with several numbers of workers, and is compared at its best o
 unless --data names a prepared set. The last line is one JSON object.
 """
 
+# pyright: reportMissingImports=false
+# PyTorch and TensorFlow are not part of the development set-up: make bench-data installs PyTorch.
 import importlib.metadata
 import io
 import json
