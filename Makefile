@@ -13,7 +13,7 @@ EXTRAS := dev$(if $(CUDA),$(comma)$(if $(filter 13 14 15,$(CUDA)),cuda13,cuda12)
 .PHONY: help setup train test lint parity experiment readme clean kernel-check gpu-check bench-kernels bench-data
 
 help: ## What there is to do
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 setup: $(VENV)/installed ## Make .venv
 
