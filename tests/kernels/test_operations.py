@@ -64,7 +64,7 @@ class Operations:
 
     @pytest.mark.slow
     def test_every_setting_on_every_shape(self, rng, subtests):
-        for spec in sorted(set(EVERY) - set(SOME), key=str):
+        for spec in (spec for spec in EVERY if spec not in SOME):
             with subtests.test(str(spec)):
                 self.compare(spec, draw(spec.shape, rng), rtol=2e-5)
 
