@@ -4,6 +4,7 @@ Every value inside a kernel is an array over the elements of its block, one or m
 is a list of such arrays: channels never meet across threads, so windows over them need no shuffles.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
+
+from alexnet_kernels.triton.blocks import Block
 
 Channels = list[Array]
 """Values of neighbouring channels, one array [block] each."""
@@ -95,22 +98,21 @@ def call(
     inputs: Sequence[Array],
     *,
     name: str,
-    count: int,
-    block: int,
-    warps: int,
+    axes: tuple[int, ...],
+    block: Block,
     interpret: bool,
     **settings: Any,
 ) -> list[Array]:
-    """Runs `kernel` over `count` elements, `block` to a program."""
+    """Runs `kernel` over elements along `axes`, in programs of the size of `block`."""
     return pl.pallas_call(
-        partial(kernel, block=block, **settings),
+        partial(kernel, axes=axes, block=block.elements, **settings),
         out_shape=list(out),
-        grid=(pl.cdiv(count, block),),
+        grid=(pl.cdiv(math.prod(axes), block.elements),),
         interpret=interpret,
         name=name,
         # Always given: left out, it would mean Mosaic in some versions of JAX and Triton in others. Nothing is pipelined,
         # because no kernel loops.
-        compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1),
+        compiler_params=triton.CompilerParams(num_warps=block.warps, num_stages=1),
     )(*inputs)
 
 

@@ -105,19 +105,16 @@ response_norm.defvjp(lambda x, norm, interpret: (response_norm(x, norm, interpre
 def _call(kernel, like: Array, *inputs: Array, norm: Norm, interpret: bool, name: str) -> Array:
     channels = like.shape[-1]
     size = group_size(channels, like.dtype)
-    block = block_for(name, like.dtype)
     out = jax.ShapeDtypeStruct((like.size // size, size), like.dtype)
     return call(
         kernel,
         [out],
         [grouped(x, size) for x in inputs],
         name=name,
-        count=like.size // size,
-        block=block.elements,
-        warps=block.warps,
+        axes=(like.size // channels, channels // size),
+        block=block_for(name, like.dtype),
         interpret=interpret,
         norm=norm,
-        axes=(like.size // channels, channels // size),
     )[0].reshape(like.shape)
 
 
