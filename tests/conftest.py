@@ -99,10 +99,11 @@ def refused(message, experiment, options):
 
 
 class Stop:
-    """Stands in for Ctrl-C after a number of steps."""
+    """Stands in for Ctrl-C: it comes when it has been looked for so many times, after every step and before every batch of an
+    evaluation."""
 
-    def __init__(self, steps):
-        self._left = steps
+    def __init__(self, looks):
+        self._left = looks
 
     def __enter__(self):
         return self
@@ -113,4 +114,4 @@ class Stop:
     @property
     def asked(self):
         self._left -= 1
-        return self._left == 0
+        return self._left <= 0

@@ -21,6 +21,9 @@ COMMAND --help says more."""
 
 
 def train(arguments: list[str]) -> None:
+    from alexnet_jax.interrupt import leave_on_sigterm
+
+    leave_on_sigterm()
     from alexnet_jax.experiment import Experiment, experiment_names, load_experiment
     from alexnet_jax.train import Options
     from alexnet_jax.train import train as run_training

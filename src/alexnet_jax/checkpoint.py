@@ -1,6 +1,5 @@
 """Checkpoints with Orbax: the whole training state, under the number of its step, with all it takes to know what it is."""
 
-import errno
 import gc
 import logging
 import platform
@@ -23,7 +22,7 @@ from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
 import alexnet_jax
 from alexnet_jax.console import console
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, full_disk_told
 from alexnet_jax.step import TrainState
 
 KEEP = 2
@@ -46,6 +45,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, config: dict[str, Any]):
         self._folder, self._config = folder.resolve(), config
+        self._for_a_checkpoint = f"for a checkpoint in {folder}; earlier ones are whole"
         self._kept = _LatestAndBest()
         options = ocp.CheckpointManagerOptions(preservation_policy=self._kept, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
@@ -65,7 +65,7 @@ class Checkpoints:
         free = shutil.disk_usage(self._folder).free
         if free < 1.1 * size:
             raise UserError(f"no room for a checkpoint of {size / 1e6:,.0f} MB in {self._folder}: {free / 1e6:,.0f} MB are free")
-        with _full_disk_told(self._folder), jax.transfer_guard("allow"):  # how it fetches arrays is Orbax's business
+        with full_disk_told(self._for_a_checkpoint), jax.transfer_guard("allow"):  # how it fetches arrays is Orbax's business
             about = {"config": self._config, "versions": versions(), "checksums": _checksums(state), **extra}
             self._kept.best = best
             items = ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about))
@@ -127,7 +127,7 @@ class Checkpoints:
         Raises:
           UserError: if the disk had no room for it.
         """
-        with _full_disk_told(self._folder):
+        with full_disk_told(self._for_a_checkpoint):
             self._manager.close()
 
 
@@ -169,15 +169,3 @@ def _abandoned_reads_ignored() -> Iterator[None]:
             yield
     finally:
         sys.unraisablehook = complain
-
-
-@contextmanager
-def _full_disk_told(folder: Path) -> Iterator[None]:
-    """Turns what Orbax raises on a disk that fills up during a save into a line for the user."""
-    try:
-        yield
-    except Exception as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC
-        if full or any(words in str(error) for words in ("No space left", "RESOURCE_EXHAUSTED")):
-            raise UserError(f"no room left on the disk for a checkpoint in {folder}; earlier ones are whole") from error
-        raise

@@ -52,10 +52,10 @@ class Report:
     def __exit__(self, *_: object) -> None:
         self._progress.__exit__()
 
-    def begin(self, config: dict[str, Any]) -> None:
-        """Says what begins, and writes it down; what was logged of steps that are to be taken again is cut off."""
+    def begin(self, config: dict[str, Any], epochs: int) -> None:
+        """Says what begins, and writes it down; of the log stays what is known of the steps taken and the `epochs` measured."""
         self._run.write("config.json", {**config, **self._where})
-        self._run.resume_log(self._start)
+        self._run.resume_log(self._start, epochs)
         axes = ", ".join(f"{size} {axis}" for axis, size in self._where["mesh"].items())
         network, device = self._experiment.network.name, self._where["device"]
         console.print(f"{self._name} ({network}) on {self._dataset.path}, {device} mesh: {axes}", markup=False)
@@ -80,15 +80,15 @@ class Report:
         """An epoch is done, whose weights had the rate `rate`."""
         epoch, speed, split = step // self._steps_per_epoch, self._progress.images_per_second, self._dataset.evaluation_split
         self._run.log(step=step, epoch=epoch, rate=rate, images_per_second=speed, **_rounded(errors))
-        self._progress.tell(
-            f"epoch {epoch}/{self._experiment.epochs}  {split} loss {errors.loss:.3f}  "
-            f"top-1 error {errors.top1_error:.1%}  top-5 error {errors.top5_error:.1%}  {speed:.0f} images/s"
-        )
+        told = f"top-1 error {errors.top1_error:.1%}  top-5 error {errors.top5_error:.1%}"
+        if speed:  # none is known of an epoch that has ended before the run went on
+            told += f"  {speed:.0f} images/s"
+        self._progress.tell(f"epoch {epoch}/{self._experiment.epochs}  {split} loss {errors.loss:.3f}  {told}")
 
-    def stopped(self, step: int) -> None:
+    def stopped(self, step: int, *, fresh: bool) -> None:
         """Training was interrupted, and saved."""
-        goes_on = f"the same command goes on from there: {self._run.folder}"
-        console.print(f"stopped at step {step} of {self._steps}; {goes_on}", markup=False)
+        command = "the same command without --fresh" if fresh else "the same command"
+        console.print(f"stopped at step {step} of {self._steps}; {command} goes on from there: {self._run.folder}", markup=False)
 
     def finish(self, errors: Errors, training: dict[str, Any], kernels: np.ndarray) -> None:
         """Writes the result and draws the pictures.

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,8 +143,11 @@ class Training:
             start=self._first_step,
             steps_per_epoch=self._steps_per_epoch,
         )
-        self._report.begin(self._config)
+        self._report.begin(self._config, epochs=len(self._errors))
         self._enter_epoch()
+        if self._errors_due(self._first_step):  # what was asked to stop was the evaluation
+            self._read_errors(self._first_step)
+            self._enter_epoch()
 
     def loop(self) -> bool:
         """Takes the steps that are left; False if it was interrupted, with the state saved.
@@ -155,7 +158,7 @@ class Training:
         batches, saved = Timed(self._batches()), time.monotonic()
         late = None  # a loss is read when the step after it is under way, so that the device never waits
         # What crosses to the devices and back is asked for by name: a transfer that slipped in would be made at every step.
-        with closing(self._checkpoints), Interrupt() as interrupt, self._report, jax.transfer_guard("disallow"):
+        with Interrupt() as interrupt, closing(self._checkpoints), self._report, jax.transfer_guard("disallow"):
             for step in range(self._first_step + 1, self.steps + 1 if self._stage else 0):
                 batch = put_batch(next(batches), self._mesh)
                 self._state, loss = self._train_step(self._state, batch, self._mean, self._phase)
@@ -170,11 +173,11 @@ class Training:
                     late = None
                     self._report.pause()
                 if epoch_ends:
-                    self._read_errors(step)
+                    self._read_errors(step, lambda: interrupt.asked)
                     self._enter_epoch()
-                    save = save or min(self._errors) == self._errors[-1]
-                    stop = stop or self._stage is None
-                if save or stop:
+                    stop = stop or self._stage is None or self._errors_due(step)
+                    save = save or stop or min(self._errors) == self._errors[-1]
+                if save:
                     about = {"seconds": time.monotonic() - self._began, "errors": self._errors}
                     self._checkpoints.save(self._state, about, best=self._best_step())
                     saved = time.monotonic()
@@ -182,14 +185,15 @@ class Training:
                     break
             self._waiting = batches.share
         step = int(self._state.step)
-        over = self._stage is None or step == self.steps
+        over = self._stage is None or (step == self.steps and not self._errors_due(step))
         if not over:
-            self._report.stopped(step)
+            self._report.stopped(step, fresh=self._options.fresh)
         return over
 
     def finish(self) -> None:
         """Has the result and the pictures made."""
         measured = self._measured or self._measure()
+        assert measured is not None
         training = {
             "epochs": len(self._errors),
             "steps": int(self._state.step),
@@ -224,7 +228,7 @@ class Training:
                 self._report.stage(len(self._errors) + 1, stage)
         self._stage = stage
 
-    def _measure(self) -> Errors:
+    def _measure(self, stop: Callable[[], bool] = lambda: False) -> Errors | None:
         return evaluate(
             self._evaluation_step,
             self._state.params,
@@ -235,7 +239,12 @@ class Training:
             image_size=self._experiment.augmentation.image_size,
             input_size=self._network.input_size,
             batch_size=self._experiment.batch_size,
+            stop=stop,
         )
+
+    def _errors_due(self, step: int) -> bool:
+        """Whether an epoch has ended and its errors are not known."""
+        return step // self._steps_per_epoch > len(self._errors)
 
     def _best_step(self) -> int | None:
         """The step after which the validation error was smallest, the last of them if there are several."""
@@ -249,10 +258,13 @@ class Training:
             self._give_up(f"the loss is {value} at step {step}", first_bad=step - 1)
         self._report.loss(step, value)
 
-    def _read_errors(self, step: int) -> None:
-        self._measured = measured = self._measure()
+    def _read_errors(self, step: int, stop: Callable[[], bool] = lambda: False) -> None:
+        measured = self._measure(stop)
+        if measured is None:
+            return
         if not math.isfinite(measured.loss):
             self._give_up(f"the {self._split} loss is {measured.loss} after step {step}", first_bad=step)
+        self._measured = measured
         self._errors.append(measured.top1_error)
         self._report.errors(step, measured, self._stage.weights if self._stage else None)
 
