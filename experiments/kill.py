@@ -69,8 +69,8 @@ class Trial:
         # Compiled programs are kept in the folder, too: a kill may come while one is written.
         self._environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONUNBUFFERED": "1"}
         self._command = [
-            sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--data", str(folder / "pictures"), "--run", str(self.run),
-            "--epochs", str(epochs), "--checkpoint-seconds", "0.3",
+            sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--epochs", str(epochs), "--checkpoint-seconds", "0.3",
+            "--data", str(folder / "pictures"), "--run", str(self.run),
         ]  # fmt: skip
 
     @property
@@ -102,8 +102,12 @@ class Trial:
             raise SystemExit(f"{self.run.name} ended with {process.returncode}, and this:\n{said}")
         return time.monotonic() - began
 
-    def end(self, number: signal.Signals, step: int, after: float) -> str:
-        """Starts it, and ends it with a signal so many seconds after a step is logged; what it was doing."""
+    def end(self, number: signal.Signals, step: int, after: float) -> str | None:
+        """Starts it, and ends it with a signal so many seconds after a step is logged.
+
+        Returns:
+          What it was doing; None if it was finished before the signal came, which a busy machine can bring about.
+        """
         process = self.start()
         while self.logged < step and process.poll() is None:
             time.sleep(0.01)
@@ -114,7 +118,7 @@ class Trial:
         process.send_signal(number)
         _, said = process.communicate()
         if self.finished:
-            raise SystemExit("it was finished before its time: more --epochs than --kills are needed")
+            return None
         if process.returncode != (-number if number == signal.SIGKILL else 0) or "Traceback" in said:
             raise SystemExit(f"{number.name} ended it with {process.returncode}, and this:\n{said}")
         if number == signal.SIGTERM and "the same command goes on" not in said:
@@ -169,16 +173,19 @@ def experiment(kill: Kill, folder: Path) -> dict[str, Any]:
     print(f"{start:.1f} s for 1 epoch, {seconds:.1f} s for {kill.epochs}", flush=True)
     found: dict[str, Any] = {"steps": whole.steps}
     for number in (signal.SIGKILL, signal.SIGTERM):
-        trial, rng, doing = Trial(folder, number.name, kill.epochs), random.Random(kill.seed), []
+        trials, rng, doing = [Trial(folder, number.name, kill.epochs)], random.Random(kill.seed), list[str]()
         for step in sorted(rng.randrange(int(0.8 * whole.steps)) for _ in range(kill.kills)):
             # One in three while it starts; the others up to an epoch after the step, wherever that is.
             starting = rng.random() < 1 / 3
             after = rng.uniform(0, start if starting else seconds / kill.epochs)
-            doing.append(trial.end(number, 0 if starting else step, after))
-            print(f"{number.name}, {doing[-1]}: step {trial.steps} is saved", flush=True)
-        trial.to_the_end()
+            while (what := trials[-1].end(number, 0 if starting else step, after)) is None:
+                trials.append(Trial(folder, f"{number.name}-{len(trials)}", kill.epochs))
+            doing.append(what)
+            print(f"{number.name}, {what}: step {trials[-1].steps} is saved", flush=True)
+        trials[-1].to_the_end()
+        same = [compared(trial.run, whole.run) for trial in trials]
         during = {what: doing.count(what) for what in ("starting", "training", "saving")}
-        found[number.name] = {"times": len(doing), "during": during, **compared(trial.run, whole.run)}
+        found[number.name] = {"times": len(doing), "during": during, **{name: all(of[name] for of in same) for name in same[0]}}
     return found
 
 

@@ -90,7 +90,7 @@ def options(photos, tmp_path):
 
 def log(folder):
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in ("images_per_second", "matmul_share")} for line in lines]
 
 
 def refused(message, experiment, options):

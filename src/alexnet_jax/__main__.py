@@ -24,6 +24,7 @@ def train(arguments: list[str]) -> None:
     from alexnet_jax.interrupt import leave_on_sigterm
 
     leave_on_sigterm()
+    from alexnet_jax.devices import keep_programs
     from alexnet_jax.experiment import Experiment, experiment_names, load_experiment
     from alexnet_jax.train import Options
     from alexnet_jax.train import train as run_training
@@ -32,6 +33,7 @@ def train(arguments: list[str]) -> None:
         raise UserError(f"name an experiment: python -m alexnet_jax train {'|'.join(experiment_names())}")
     name, *arguments = arguments
     default = load_experiment(name)
+    keep_programs()
 
     def command(
         experiment: Annotated[Experiment, tyro.conf.OmitArgPrefixes] = default,

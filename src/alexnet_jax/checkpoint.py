@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +28,14 @@ from alexnet_jax.step import TrainState
 KEEP = 2
 """Latest checkpoints that stay; the one with the smallest validation error stays besides."""
 
+
+def _tell_unless_abandoned(what: "sys.UnraisableHookArgs", tell: Callable[["sys.UnraisableHookArgs"], Any] = sys.unraisablehook):
+    """Where one array cannot be written, Orbax does not wait for the others, and Python complains of each where nobody acts."""
+    if str(what.exc_value) != "Event loop is closed":
+        tell(what)
+
+
+sys.unraisablehook = _tell_unless_abandoned
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax tells of every file; what goes wrong, it also raises
 
 

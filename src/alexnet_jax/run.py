@@ -2,6 +2,7 @@
 
 config.json    what was trained, on what, where
 log.jsonl      a line for every tenth step {"step", "loss"} and for every epoch {"step", "epoch", "top1_error", …}
+tensorboard/   the same for TensorBoard, if asked for
 checkpoints/   the last two states, and that with the smallest validation error
 result.json    errors, speed and time, once it is finished
 """

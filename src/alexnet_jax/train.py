@@ -24,6 +24,7 @@ from alexnet_jax.evaluate import Errors, evaluate
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.interrupt import Interrupt
 from alexnet_jax.optimizer import paper_update, rates
+from alexnet_jax.peak import matmul_flops, training_flops
 from alexnet_jax.progress import Timed
 from alexnet_jax.report import Report, told
 from alexnet_jax.run import Run, configuration, run_folder
@@ -46,6 +47,7 @@ class Options:
       threads: threads that decode images; None is one a core, or one in each of the `workers`.
       workers: processes that decode images instead of this one; the batches are the same.
       checkpoint_seconds: time between checkpoints.
+      tensorboard: whether the log is written for TensorBoard, too, in the run folder.
     """
 
     data: str | None = None
@@ -58,6 +60,7 @@ class Options:
     threads: int | None = None
     workers: int = 0
     checkpoint_seconds: float = 120.0
+    tensorboard: bool = False
 
 
 def train(name: str, experiment: Experiment, options: Options) -> Path:
@@ -142,6 +145,9 @@ class Training:
             mesh,
             start=self._first_step,
             steps_per_epoch=self._steps_per_epoch,
+            image_flops=training_flops(network),
+            matmul_flops=matmul_flops(mesh, experiment.precision),
+            tensorboard=self._options.tensorboard,
         )
         self._report.begin(self._config, epochs=len(self._errors))
         self._enter_epoch()
@@ -266,7 +272,8 @@ class Training:
             self._give_up(f"the {self._split} loss is {measured.loss} after step {step}", first_bad=step)
         self._measured = measured
         self._errors.append(measured.top1_error)
-        self._report.errors(step, measured, self._stage.weights if self._stage else None)
+        assert self._stage is not None
+        self._report.errors(step, measured, self._stage.weights)
 
     def _give_up(self, why: str, *, first_bad: int) -> NoReturn:
         good = self._checkpoints.drop_from(first_bad)
