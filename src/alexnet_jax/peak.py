@@ -41,6 +41,7 @@ def matmul_flops(mesh: Mesh, precision: Precision) -> float:
     return mesh.size * 2 * size**3 / min(seconds)
 
 
+@cache
 def training_flops(network: Network) -> int:
     """Of a training step, for one image: two a multiply-accumulate, forward once and backward twice, to the inputs and to the
     weights; no gradient goes to the image."""
