@@ -177,7 +177,7 @@ def experiment(kill: Kill, folder: Path) -> dict[str, Any]:
         for step in sorted(rng.randrange(int(0.8 * whole.steps)) for _ in range(kill.kills)):
             # One in three while it starts; the others up to an epoch after the step, wherever that is.
             starting = rng.random() < 1 / 3
-            after = rng.uniform(0, start if starting else seconds / kill.epochs)
+            after = rng.uniform(0, start / 2 if starting else seconds / kill.epochs)
             while (what := trials[-1].end(number, 0 if starting else step, after)) is None:
                 trials.append(Trial(folder, f"{number.name}-{len(trials)}", kill.epochs))
             doing.append(what)

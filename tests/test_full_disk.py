@@ -1,8 +1,12 @@
 """A disk that fills up: one clear line, and what was there before is whole."""
 
 import errno
+import os
+import re
 import resource
 import subprocess
+import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,6 +89,33 @@ def test_a_log_that_cannot_be_cut_off_stays(tmp_path):
     with pytest.raises(UserError, match="no room left"):
         run.resume_log(1, epochs=0)
     assert [line["step"] for line in run.log_lines()] == [1, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit")
+def test_training_ends_with_a_line_and_goes_on_when_there_is_room(photos, tmp_path):
+    command = [
+        sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--batch-size", "16", "--epochs", "40",
+        "--data", str(photos), "--data-dir", str(tmp_path / "data"), "--run", str(tmp_path / "run"), "--checkpoint-seconds", "0",
+    ]  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PJRT_NPROC")}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not whole(tmp_path / "run"):
+        time.sleep(0.01)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    _, said = process.communicate(timeout=600)
+    assert process.returncode == 1
+    assert re.search("^error: no room left on the disk for a checkpoint in .*; earlier ones are whole$", said, re.MULTILINE)
+    assert "Traceback" not in said
+    saved = max(whole(tmp_path / "run"))
+    again = subprocess.run([*command, "--epochs", "1"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0
+    assert f"from step {saved} in" in again.stderr or "is finished" in again.stderr
+
+
+def whole(run):
+    """Steps of the checkpoints that are there."""
+    return [int(file.name) for file in run.glob("checkpoints/*") if file.name.isdecimal()]
 
 
 def test_other_errors_stay_what_they_are(tmp_path):

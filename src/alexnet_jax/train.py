@@ -179,7 +179,7 @@ class Training:
                     late = None
                     self._report.pause()
                 if epoch_ends:
-                    self._read_errors(step, lambda: interrupt.asked)
+                    self._read_errors(step, lambda: interrupt.asked and jax.process_count() == 1)
                     self._enter_epoch()
                     stop = stop or self._stage is None or self._errors_due(step)
                     save = save or stop or min(self._errors) == self._errors[-1]
