@@ -60,7 +60,8 @@ def compiled_step(network, mesh):
     mean = np.zeros((network.input_size + BORDER,) * 2 + (3,), np.float32)
     step = make_train_step(network, mesh, optimizer, seed=0)
     phase = constant_phase(state, 0.01)
-    text = jax.jit(step).lower(state, put_batch(example, mesh), mean, phase).compile().as_text()
+    lowered = step.lower(state, put_batch(example, mesh), mean, phase)  # type: ignore[reportFunctionMemberAccess]
+    text = lowered.compile().as_text()
     assert text is not None
     return text
 

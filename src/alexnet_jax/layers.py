@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from alexnet_jax.per_tower import once_per_tower
+from alexnet_jax.per_tower import once_per_tower, product
 from alexnet_kernels import max_pool, norm_pool, response_norm
 
 TOWER = "tower"
@@ -88,7 +88,7 @@ class Dense(Weighted):
     def __call__(self, x, keys=None):
         x = x.reshape(x.shape[0], -1)
         kernel, bias = self.kernel_and_bias(x, x.shape[-1])
-        return once_per_tower(jnp.dot)(x, kernel) + bias
+        return product(x, kernel) + bias
 
 
 class ReLU(Layer):

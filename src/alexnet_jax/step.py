@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from alexnet_jax import placement
 from alexnet_jax.architectures import Network
 from alexnet_jax.data.augment import Crop, Example, centre
+from alexnet_jax.devices import compiler_options
 from alexnet_jax.optimizer import rates
 from alexnet_jax.tower import Params
 
@@ -116,7 +117,7 @@ def make_train_step(
 
     state = jax.eval_shape(partial(initial_state, network, mesh, optimizer, seed))
     out = (state_shardings(mesh, state), placement.replicated(mesh))
-    return jax.jit(train_step, donate_argnums=0, out_shardings=out)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=out, compiler_options=_options(mesh))
 
 
 def constant_phase(state: TrainState, rate: float) -> Phase:
@@ -144,7 +145,11 @@ def make_evaluation_step(network: Network, mesh: Mesh, *, precision: Precision =
             images=real.sum().astype(jnp.float32),
         )
 
-    return jax.jit(evaluation_step)
+    return jax.jit(evaluation_step, compiler_options=_options(mesh))
+
+
+def _options(mesh: Mesh) -> dict[str, str]:
+    return compiler_options(mesh.devices.flat[0].platform)
 
 
 def normalize(batch: Example, mean: MeanImage) -> Float[Array, "batch size size 3"]:

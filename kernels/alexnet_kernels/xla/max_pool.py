@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from alexnet_kernels.reference import pooled_size
+from alexnet_kernels.xla.in_cache import in_cache
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -37,16 +38,20 @@ def forward(x: Array, window: int, stride: int) -> tuple[Array, Array]:
 
 def backward(window: int, stride: int, residuals: tuple[Array, Array], g: Array) -> tuple[Array]:
     winner, x = residuals  # of x only the shape is used, so nothing of it stays in memory
-    size = x.shape[-3:-1]
+    return (in_cache(partial(gradient, x.shape[-3:-1], window, stride), g, winner),)
+
+
+def gradient(size: tuple[int, ...], window: int, stride: int, g: Array, winner: Array) -> Array:
+    """The gradient of `forward`'s input, whose rows and columns are `size`."""
     pooled = g.shape[-3:-1]
-    out = jnp.zeros(x.shape, g.dtype)
+    out = jnp.zeros((*g.shape[:-3], *size, g.shape[-1]), g.dtype)
     for place in range(window * window):
         offset = divmod(place, window)
         # A pad with `stride - 1` zeros between elements puts each gradient back where its maximum was; XLA fuses them all.
         high = [n - o - (p - 1) * stride - 1 for n, o, p in zip(size, offset, pooled, strict=True)]
         share = jnp.where(winner == place, g, jnp.zeros((), g.dtype))
         out += _pad(share, (offset[0], high[0], stride - 1), (offset[1], high[1], stride - 1), 0.0)
-    return (out,)
+    return out
 
 
 def _pad(x: Array, rows: tuple[int, int, int], columns: tuple[int, int, int], value: float) -> Array:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from alexnet_kernels.xla.in_cache import in_cache
-from alexnet_kernels.xla.max_pool import backward as pool_backward
 from alexnet_kernels.xla.max_pool import forward as pool_forward
+from alexnet_kernels.xla.max_pool import gradient as pool_gradient
 from alexnet_kernels.xla.response_norm import backward as norm_backward
 from alexnet_kernels.xla.response_norm import response_norm
 
@@ -19,7 +19,10 @@ def norm_pool(x: Array, window: int, stride: int, size: int, k: float, alpha: fl
 
 
 def _forward(x: Array, window: int, stride: int, size: int, k: float, alpha: float, beta: float) -> tuple[Array, Array]:
-    return pool_forward(response_norm(jax.nn.relu(x), size, k, alpha, beta, (-1,)), window, stride)
+    def pooled(x: Array) -> tuple[Array, Array]:
+        return pool_forward(response_norm(jax.nn.relu(x), size, k, alpha, beta, (-1,)), window, stride)
+
+    return in_cache(pooled, x)
 
 
 def _save(x: Array, *settings) -> tuple[Array, tuple[Array, Array]]:
@@ -31,7 +34,7 @@ def _backward(
     window: int, stride: int, size: int, k: float, alpha: float, beta: float, residuals: tuple[Array, Array], g: Array
 ) -> tuple[Array]:
     def gradient(x: Array, winner: Array, g: Array) -> Array:
-        (normed,) = pool_backward(window, stride, (winner, x), g)
+        normed = pool_gradient(x.shape[-3:-1], window, stride, g, winner)
         (rectified,) = norm_backward(size, k, alpha, beta, (-1,), jax.nn.relu(x), normed)
         return jnp.where(x > 0, rectified, jnp.zeros((), x.dtype))
 
