@@ -112,7 +112,7 @@ class Trial:
         while self.logged < step and process.poll() is None:
             time.sleep(0.01)
         time.sleep(after)
-        while number == signal.SIGTERM and not _listens(process.pid, number):
+        while number == signal.SIGTERM and process.poll() is None and not _listens(process.pid, number):
             time.sleep(0.01)  # Python itself is starting
         saving = any(self.run.glob("checkpoints/*tmp*"))
         process.send_signal(number)
@@ -123,7 +123,9 @@ class Trial:
             raise SystemExit(f"{number.name} ended it with {process.returncode}, and this:\n{said}")
         if number == signal.SIGTERM and "the same command goes on" not in said:
             raise SystemExit(f"{number.name}: it does not say how to go on:\n{said}")
-        return "saving" if saving else "training" if "mesh:" in said else "starting"
+        if "mesh:" not in said:  # what lies there unfinished is of the kill before
+            return "starting"
+        return "saving" if saving else "training"
 
 
 def _listens(pid: int, number: int) -> bool:

@@ -29,7 +29,7 @@ KEEP = 2
 """Latest checkpoints that stay; the one with the smallest validation error stays besides."""
 
 
-def _tell_unless_abandoned(what: "sys.UnraisableHookArgs", tell: Callable[["sys.UnraisableHookArgs"], Any] = sys.unraisablehook):
+def _tell_unless_abandoned(what: Any, tell: Callable[[Any], Any] = sys.unraisablehook) -> None:
     """Where one array cannot be written, Orbax does not wait for the others, and Python complains of each where nobody acts."""
     if str(what.exc_value) != "Event loop is closed":
         tell(what)

@@ -1,7 +1,8 @@
 """The folder of a run: its configuration, its log, its result.
 
 config.json    what was trained, on what, where
-log.jsonl      a line for every tenth step {"step", "loss"} and for every epoch {"step", "epoch", "top1_error", …}
+log.jsonl      a line for every tenth step {"step", "loss"} and for every epoch {"step", "epoch", "top1_error", …};
+               matmul_share is the FLOP/s of training as a share of a square matrix product's on the same devices
 tensorboard/   the same for TensorBoard, if asked for
 checkpoints/   the last two states, and that with the smallest validation error
 result.json    errors, speed and time, once it is finished
