@@ -56,7 +56,8 @@ def pose_as(devices: int, *, sums_at_once: int = 8) -> None:
       sums_at_once: of a device that may be waited for together; the gradients' where images are divided, else one.
     """
     cores = os.cpu_count() or 1
-    os.environ.setdefault("PJRT_NPROC", str(max(cores, (1 + sums_at_once) * devices)))
+    if devices > 1:
+        os.environ.setdefault("PJRT_NPROC", str(max(cores, (1 + sums_at_once) * devices)))
     flags = os.environ.get("XLA_FLAGS", "")
     if devices > 1 and cores <= devices and _ONE_THREAD not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --{_ONE_THREAD}=false".strip()
