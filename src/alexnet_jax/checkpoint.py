@@ -24,6 +24,7 @@ from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 import alexnet_jax
 from alexnet_jax.console import console
 from alexnet_jax.errors import UserError
+from alexnet_jax.processes import first_before_others, is_first
 from alexnet_jax.step import TrainState
 
 KEEP = 2
@@ -90,8 +91,9 @@ class Checkpoints:
                     time.sleep(0.2)  # reads under way end now, rather than after this
                     gc.collect()
             if not isinstance(found, str):
-                for damaged in steps[: steps.index(step)]:
-                    shutil.rmtree(self._folder / str(damaged))
+                with first_before_others("damaged checkpoints"):
+                    for damaged in steps[: steps.index(step)] if is_first() else ():
+                        shutil.rmtree(self._folder / str(damaged))
                 self._manager.reload()
                 return found
             console.print(f"the checkpoint of step {step} cannot be read: {found}", style="yellow", markup=False)

@@ -21,22 +21,26 @@ def choose_mesh(network: Network, placement: Placement = "auto", devices: int | 
       network: whose towers are to be placed.
       placement: "split" gives each tower devices of its own, "single" runs all towers on every device; "auto" splits where
         the devices can be divided evenly among the towers.
-      devices: how many to use; None takes every GPU, or as many CPU devices as there are towers. The CPU's cores can pose as
-        any number of devices; on two cores, towers on two of them train faster than on one (experiments/results/placement.json).
+      devices: how many of each process to use; None takes every GPU, or as many CPU devices as there are towers. The CPU's
+        cores can pose as any number of devices; on two cores, towers on two of them train faster than on one
+        (experiments/results/placement.json).
 
     Raises:
       UserError: if there are too few devices, or "split" cannot divide them.
     """
     if devices is not None or placement != "single":
         pose_as(devices or network.towers)
-    found = jax.devices()
-    if devices is None:
-        devices = len(found) if found[0].platform != "cpu" else 1 if placement == "single" else network.towers
-    if devices > len(found):
-        raise UserError(f"{devices} devices are asked for, and there are {len(found)}: {', '.join(map(str, found))}")
-    split = placement == "split" or (placement == "auto" and network.towers > 1 and devices % network.towers == 0)
+    if devices is None and jax.default_backend() == "cpu":
+        devices = 1 if placement == "single" else network.towers
+    used = []
+    for process in range(jax.process_count()):
+        found = jax.local_devices(process_index=process)
+        if devices is not None and devices > len(found):
+            raise UserError(f"{devices} devices are asked for, and there are {len(found)}: {', '.join(map(str, found))}")
+        used += found[:devices]
+    split = placement == "split" or (placement == "auto" and network.towers > 1 and len(used) % network.towers == 0)
     try:
-        return make_mesh(network, found[:devices], split_towers=split)
+        return make_mesh(network, used, split_towers=split)
     except ValueError as error:
         raise UserError(f"{error}: choose another number with --devices, or --placement single") from error
 

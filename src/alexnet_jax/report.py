@@ -107,6 +107,8 @@ class Report:
             "data": self._dataset.path.name,
             **self._where,
         }
+        if not self._run.writes:
+            return
         folder, title = self._run.folder, f"{self._name} on {self._dataset.path.name}"
         draw_curves(self._run.log_lines(), folder / "curves.png", title=title)
         draw_kernels(kernels, folder / "kernels.png")
