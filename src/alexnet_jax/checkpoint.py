@@ -81,7 +81,8 @@ class Checkpoints:
           like: shapes, types and shardings of the state.
 
         Raises:
-          UserError: if the checkpoints are of another network, or none can be read.
+          UserError: if the checkpoints are of another network, or none can be read, or, where there are several processes,
+            if one of them cannot read its part of the latest.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
@@ -113,7 +114,12 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # whatever Orbax meets in a damaged folder
-            return " ".join(str(error).split()).split(". ")[0][:100]
+            why = " ".join(str(error).split()).split(". ")[0][:100]
+            if jax.process_count() > 1:  # the others may have read their parts, and would not come to the one before
+                raise UserError(
+                    f"{self._folder / str(step)} cannot be read: {why}; delete it to go on from the one before"
+                ) from error
+            return why
         return (state, about) if _checksums(state) == about["checksums"] else "its numbers are not those that were saved"
 
     def drop_from(self, step: int) -> int | None:
