@@ -33,16 +33,15 @@ def assert_same(found, expected, steps):
     np.testing.assert_allclose([found[step] for step in found], [expected[step] for step in found], rtol=1e-5)
 
 
-def test_one_two_and_four_devices_train_alike_and_go_on_for_one_another(options, monkeypatch):
+def test_a_run_goes_on_where_there_are_more_devices_or_fewer(options, monkeypatch):
     monkeypatch.setattr(alexnet_jax.report, "LOG_EVERY", 1)
     layers = tuple(layer for layer in TINY.layers if not isinstance(layer, Dropout))
-    experiment = replace(TINY_EXPERIMENT, network=replace(TINY, layers=layers), epochs=1)
-    places = [replace(options, devices=devices, run=options.runs_dir / str(devices)) for devices in (1, 2, 4)]
-    expected = losses(train("tiny", replace(experiment, epochs=2), replace(options, devices=1)))
-    for place, next_place in zip(places, places[1:] + places[:1], strict=True):
-        assert_same(losses(train("tiny", experiment, place)), expected, 10)
-        train("tiny", replace(experiment, epochs=2), replace(next_place, run=place.run))
-        assert_same(losses(place.run), expected, 20)
+    experiment = replace(TINY_EXPERIMENT, network=replace(TINY, layers=layers))
+    run, alone = options.runs_dir / "run", options.runs_dir / "alone"
+    for epochs, devices in enumerate((2, 4, 1, 2), 1):
+        train("tiny", replace(experiment, epochs=epochs), replace(options, devices=devices, run=run))
+    train("tiny", replace(experiment, epochs=4), replace(options, devices=1, run=alone))
+    assert_same(losses(run), losses(alone), 40)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +108,8 @@ class Place:
             assert process.returncode == 0, said
 
 
-PLACES = [Place(1, 1), Place(1, 2), Place(1, 4), Place(1, 8), Place(2, 1), Place(2, 2, slurm=True)]
+ALONE = Place(1, 1)
+OTHERS = [Place(1, 8), Place(2, 1), Place(2, 2, slurm=True)]
 
 
 @pytest.fixture
@@ -120,37 +120,36 @@ def arguments(photos, tmp_path):
 @pytest.mark.slow
 def test_eight_devices_and_two_processes_train_alike_and_go_on_for_one_another(arguments, tmp_path):
     """With two processes of one device each, the towers are in two processes; with two of two, the batch is."""
-    for place, next_place in zip(PLACES, PLACES[1:] + PLACES[:1], strict=True):
+    ALONE.run([*arguments, "--run", str(tmp_path / "alone"), "--epochs", "3"], tmp_path)
+    for place, next_place in zip(OTHERS, [*OTHERS[1:], ALONE], strict=True):
         run = tmp_path / str(place)
-        place.run([*arguments, "--run", str(run), "--epochs", "2"], tmp_path)
-        next_place.run([*arguments, "--run", str(run), "--epochs", "3"], tmp_path)
-        assert_same(losses(run), losses(tmp_path / str(PLACES[0])), 15)
-        mesh = json.loads((run / "config.json").read_text())["mesh"]
-        assert np.prod(list(mesh.values())) == next_place.processes * next_place.devices
+        for epochs, there in ((2, place), (3, next_place)):
+            there.run([*arguments, "--run", str(run), "--epochs", str(epochs)], tmp_path)
+            mesh = json.loads((run / "config.json").read_text())["mesh"]
+            assert np.prod(list(mesh.values())) == there.processes * there.devices
+        assert_same(losses(run), losses(tmp_path / "alone"), 15)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [[1], [0, 1]], ids=["one of them", "both"])
-def test_two_processes_stop_after_the_same_step_and_go_on(asked, arguments, tmp_path):
-    place = Place(2, 1)
-    arguments += ["--run", str(tmp_path / "run"), "--checkpoint-seconds", "0.5"]
-    both = place.start([*arguments, "--epochs", "4000"], tmp_path)
-    for line in both[0].stderr:
-        if line.startswith("epoch 4/"):
-            break
-    for process in asked:
-        both[process].send_signal(signal.SIGTERM)
-    said = [process.communicate(timeout=600)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert "stopped at step" in said[0]
-    assert "stopped at step" not in said[1], "one tells"
-    stopped = max(losses(tmp_path / "run"))
-    assert str(stopped) in os.listdir(tmp_path / "run" / "checkpoints")
-    epochs = str(stopped // 5 + 1)
-    place.run([*arguments, "--epochs", epochs], tmp_path)
-    assert list(losses(tmp_path / "run")) == list(range(1, 5 * int(epochs) + 1))
-    Place(1, 1).run([*arguments, "--run", str(tmp_path / "whole"), "--epochs", epochs], tmp_path)
-    assert_same(losses(tmp_path / "run"), losses(tmp_path / "whole"), 5 * int(epochs))
+def test_two_processes_stop_after_the_same_step_and_go_on(arguments, tmp_path):
+    """Asked by SIGTERM to one of them, then to both."""
+    place, run = Place(2, 1), tmp_path / "run"
+    arguments += ["--checkpoint-seconds", "0.5"]
+    for asked in ([1], [0, 1]):
+        both = place.start([*arguments, "--run", str(run), "--epochs", "4000"], tmp_path)
+        assert any(line.startswith("epoch ") for line in both[0].stderr)
+        for process in asked:
+            both[process].send_signal(signal.SIGTERM)
+        said = [process.communicate(timeout=600)[1] for process in both]
+        assert [process.returncode for process in both] == [0, 0]
+        assert "stopped at step" in said[0]
+        assert "stopped at step" not in said[1], "one tells"
+        stopped = max(losses(run))
+        assert str(stopped) in os.listdir(run / "checkpoints")
+    epochs = max(losses(run)) // 5 + 1
+    for there, folder in ((place, run), (ALONE, tmp_path / "alone")):
+        there.run([*arguments, "--run", str(folder), "--epochs", str(epochs)], tmp_path)
+    assert_same(losses(run), losses(tmp_path / "alone"), 5 * epochs)
 
 
 @pytest.mark.slow

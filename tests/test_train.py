@@ -93,13 +93,6 @@ def test_a_finished_run_is_not_repeated_but_prolonged(options, capsys):
     assert log(folder)[-1]["epoch"] == 4
 
 
-def test_one_device_reads_what_two_have_written(options):
-    folder = train("tiny", TINY_EXPERIMENT, replace(options, placement="split"))
-    again = train("tiny", replace(TINY_EXPERIMENT, epochs=4), replace(options, placement="single", devices=1))
-    assert again == folder
-    assert log(folder)[-1]["epoch"] == 4
-
-
 def test_fresh_deletes_nothing_but_a_run(options, tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("…")

@@ -116,9 +116,8 @@ class Checkpoints:
         except Exception as error:  # whatever Orbax meets in a damaged folder
             why = " ".join(str(error).split()).split(". ")[0][:100]
             if jax.process_count() > 1:  # the others may have read their parts, and would not come to the one before
-                raise UserError(
-                    f"{self._folder / str(step)} cannot be read: {why}; delete it to go on from the one before"
-                ) from error
+                unread = f"{self._folder / str(step)} cannot be read: {why}"
+                raise UserError(f"{unread}; delete it to go on from the one before") from error
             return why
         return (state, about) if _checksums(state) == about["checksums"] else "its numbers are not those that were saved"
 
