@@ -48,10 +48,10 @@ def steps(monkeypatch):
 
         return step
 
-    tell = alexnet_jax.train.Training._tell_loss
+    read = alexnet_jax.train.Training._read_loss
     monkeypatch.setattr(alexnet_jax.train, "make_train_step", make)
     monkeypatch.setattr(
-        alexnet_jax.train.Training, "_tell_loss", lambda self, step, loss: (events.append(step), tell(self, step, loss))
+        alexnet_jax.train.Training, "_read_loss", lambda self, step, loss: (events.append(step), read(self, step, loss))
     )
     return made, events
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import alexnet_jax.__main__ as cli
+import alexnet_jax.report
 import alexnet_jax.train
 from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.experiment import load_experiment
@@ -24,7 +25,7 @@ from tests.conftest import TINY, TINY_EXPERIMENT, Stop, log, refused
 
 @pytest.fixture(autouse=True)
 def log_every_step(monkeypatch):
-    monkeypatch.setattr(alexnet_jax.train, "LOG_EVERY", 1)
+    monkeypatch.setattr(alexnet_jax.report, "LOG_EVERY", 1)
 
 
 def test_a_run_learns_and_leaves_all_that_is_promised(options):
@@ -63,7 +64,7 @@ def test_stopping_changes_nothing(options, monkeypatch):
         folder = train("tiny", experiment, pieces)
         assert not (folder / "result.json").exists()
     monkeypatch.undo()
-    monkeypatch.setattr(alexnet_jax.train, "LOG_EVERY", 1)
+    monkeypatch.setattr(alexnet_jax.report, "LOG_EVERY", 1)
     assert train("tiny", experiment, pieces) == folder
     assert log(folder) == log(whole)
     assert [line["step"] for line in log(whole) if "epoch" not in line] == list(range(1, 31))
@@ -89,13 +90,6 @@ def test_a_finished_run_is_not_repeated_but_prolonged(options, capsys):
     assert "is finished" in capsys.readouterr().err
     assert train("tiny", replace(TINY_EXPERIMENT, epochs=4), options) == folder
     assert log(folder)[: len(before)] == before
-    assert log(folder)[-1]["epoch"] == 4
-
-
-def test_one_device_reads_what_two_have_written(options):
-    folder = train("tiny", TINY_EXPERIMENT, replace(options, placement="split"))
-    again = train("tiny", replace(TINY_EXPERIMENT, epochs=4), replace(options, placement="single", devices=1))
-    assert again == folder
     assert log(folder)[-1]["epoch"] == 4
 
 

@@ -20,11 +20,17 @@ from alexnet_jax.experiment import Experiment
 
 
 class Run:
-    """A run's folder, new or begun before."""
+    """A run's folder, new or begun before.
 
-    def __init__(self, folder: Path, *, fresh: bool):
-        self.folder = folder
-        if fresh and folder.exists():
+    Args:
+      folder: of the run.
+      fresh: delete what it holds.
+      writes: whether this process writes to it, which of several only one may.
+    """
+
+    def __init__(self, folder: Path, *, fresh: bool, writes: bool = True):
+        self.folder, self.writes = folder, writes
+        if fresh and writes and folder.exists():
             if any(folder.iterdir()) and not (folder / "config.json").is_file():
                 raise UserError(f"{folder} is no run folder, so --fresh does not delete it: give another --run")
             shutil.rmtree(folder)
@@ -45,12 +51,16 @@ class Run:
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Writes a JSON file of the folder, whole or not at all."""
+        if not self.writes:
+            return
         partial = self.folder / f".{name}.partial"
         partial.write_text(json.dumps(content, indent=1) + "\n")
         partial.rename(self.folder / name)
 
     def resume_log(self, step: int) -> None:
         """Cuts off what was logged after `step`: those steps are about to be taken again."""
+        if not self.writes:
+            return
         file = self.folder / "log.jsonl"
         kept = [line for line in self.log_lines() if line["step"] <= step]
         partial = file.with_suffix(".partial")
@@ -58,8 +68,9 @@ class Run:
         partial.rename(file)
 
     def log(self, **values: Any) -> None:
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps(values) + "\n")
+        if self.writes:
+            with (self.folder / "log.jsonl").open("a") as file:
+                file.write(json.dumps(values) + "\n")
 
     def log_lines(self) -> list[dict[str, Any]]:
         """The log so far; a last line that was cut off is left out."""

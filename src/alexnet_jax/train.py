@@ -4,9 +4,9 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -22,15 +22,24 @@ from alexnet_jax.devices import Placement, choose_mesh
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluate import Errors, evaluate
 from alexnet_jax.experiment import Experiment
-from alexnet_jax.inspect.pictures import draw_curves, draw_kernels
 from alexnet_jax.interrupt import Interrupt
 from alexnet_jax.optimizer import paper_update, rates
-from alexnet_jax.progress import Timed, TrainingProgress, duration
+from alexnet_jax.processes import (
+    Agreement,
+    Processes,
+    Wish,
+    check_settings,
+    check_shared,
+    first_before_others,
+    is_first,
+    meet,
+    wait_for_all,
+)
+from alexnet_jax.progress import Timed
+from alexnet_jax.report import Report, told
 from alexnet_jax.run import Run, configuration, run_folder
 from alexnet_jax.schedule import Stage
 from alexnet_jax.step import Phase, initial_state, make_evaluation_step, make_train_step, put_batch, state_shardings
-
-LOG_EVERY = 10  # steps
 
 
 @dataclass(frozen=True)
@@ -44,10 +53,11 @@ class Options:
       run: run folder; None is one that follows from the settings.
       fresh: start over, deleting what the run folder holds.
       placement: "split" gives each tower devices of its own, "single" runs all towers on every device.
-      devices: how many devices to use; None is all GPUs, or a CPU device for each tower.
+      devices: how many devices to use, of each process; None is all GPUs, or a CPU device for each tower.
       threads: threads that decode images; None is one a core, or one in each of the `workers`.
       workers: processes that decode images instead of this one; the batches are the same.
       checkpoint_seconds: time between checkpoints.
+      processes: of several that train as one, which this is.
     """
 
     data: str | None = None
@@ -60,6 +70,7 @@ class Options:
     threads: int | None = None
     workers: int = 0
     checkpoint_seconds: float = 120.0
+    processes: Processes = field(default_factory=Processes)
 
 
 def train(name: str, experiment: Experiment, options: Options) -> Path:
@@ -71,15 +82,17 @@ def train(name: str, experiment: Experiment, options: Options) -> Path:
     Raises:
       UserError: for settings, data or a disk that training cannot work with.
     """
+    meet(options.processes)
     training = Training(name, experiment, options)
     result = training.run.result
     if result is not None and (result["ended_by_schedule"] or result["steps"] >= training.steps):
         longer = "" if result["ended_by_schedule"] else ", --epochs longer"
-        console.print(f"{training.run.folder} is finished: {_told(result)}; --fresh trains it again{longer}")
+        console.print(f"{training.run.folder} is finished: {told(result)}; --fresh trains it again{longer}")
     else:
         training.start()
         if training.loop():
             training.finish()
+    wait_for_all("the end")
     return training.run.folder
 
 
@@ -88,9 +101,11 @@ class Training:
 
     def __init__(self, name: str, experiment: Experiment, options: Options):
         self._name, self._experiment, self._options = name, experiment, options
-        self._dataset = find_dataset(options.data, experiment.default_data, options.data_dir)
+        self._mesh = choose_mesh(experiment.network, options.placement, options.devices)
+        console.quiet = not is_first()
+        with first_before_others("data"):
+            self._dataset = find_dataset(options.data, experiment.default_data, options.data_dir)
         self._network = experiment.network.with_classes(len(self._dataset.manifest.classes))
-        self._mesh = choose_mesh(self._network, options.placement, options.devices)
         image_size, parts = experiment.augmentation.image_size, self._mesh.shape[placement.DATA]
         if image_size < self._network.input_size:
             raise UserError(f"images of {image_size} pixels are too small for {name}, which takes {self._network.input_size}")
@@ -103,7 +118,10 @@ class Training:
         self.steps = experiment.epochs * self._steps_per_epoch
         self._config = configuration(experiment, self._network, self._dataset)
         folder = options.run or run_folder(options.runs_dir, name, self._dataset, self._config)
-        self.run = Run(folder, fresh=options.fresh)
+        with first_before_others("run"):
+            self.run = Run(folder, fresh=options.fresh, writes=is_first())
+        check_settings([str(folder), self._config])
+        check_shared(folder)
 
     def start(self) -> None:
         """Reads the last checkpoint, or starts anew; makes the steps."""
@@ -119,7 +137,7 @@ class Training:
         )
         self._evaluation_step = make_evaluation_step(network, mesh, precision=experiment.precision)
         mean = mean_to_subtract(self._dataset.mean_image, experiment.augmentation)
-        self._mean = jax.device_put(mean, placement.replicated(mesh))
+        self._mean = placement.put(mean, placement.replicated(mesh))
 
         self._state = initial_state(network, mesh, optimizer, experiment.seed)
         self._checkpoints = Checkpoints(self.run.checkpoints, self._config)
@@ -136,14 +154,16 @@ class Training:
         self._measured: Errors | None = None
         self._stage: Stage | None = None
 
-        self.run.write("config.json", {**self._config, **self._where()})
-        self.run.resume_log(self._first_step)
-        axes = ", ".join(f"{size} {axis}" for axis, size in mesh.shape.items())
-        console.print(
-            f"{self._name} ({network.name}) on {self._dataset.path}, {self._where()['device']} mesh: {axes}", markup=False
+        self._report = Report(
+            self.run,
+            self._name,
+            experiment,
+            self._dataset,
+            mesh,
+            start=self._first_step,
+            steps_per_epoch=self._steps_per_epoch,
         )
-        begun = f"from step {self._first_step} in" if self._first_step else "into"
-        console.print(f"{begun} {self.run.folder}", markup=False)
+        self._report.begin(self._config)
         self._enter_epoch()
 
     def loop(self) -> bool:
@@ -152,31 +172,27 @@ class Training:
         Raises:
           UserError: for a loss that is no number any more, or a disk without room for a checkpoint.
         """
-        batches, saved = Timed(self._batches()), time.monotonic()
+        batches, saved, agreed = Timed(self._batches()), time.monotonic(), Agreement(self._mesh)
         late = None  # a loss is read when the step after it is under way, so that the device never waits
-        self._progress = TrainingProgress(
-            start=self._first_step,
-            steps=self.steps,
-            steps_per_epoch=self._steps_per_epoch,
-            batch_size=self._experiment.batch_size,
-        )
         # What crosses to the devices and back is asked for by name: a transfer that slipped in would be made at every step.
-        with closing(self._checkpoints), Interrupt() as interrupt, self._progress, jax.transfer_guard("disallow"):
+        with closing(self._checkpoints), Interrupt() as interrupt, self._report, jax.transfer_guard("disallow"):
             for step in range(self._first_step + 1, self.steps + 1 if self._stage else 0):
                 batch = put_batch(next(batches), self._mesh)
                 self._state, loss = self._train_step(self._state, batch, self._mean, self._phase)
                 if late is not None:
-                    self._tell_loss(*late)
+                    self._read_loss(*late)
                 late = (step, loss)
-                stop = interrupt.asked or step == self.steps
-                save = stop or time.monotonic() - saved > self._options.checkpoint_seconds
+                due = time.monotonic() - saved > self._options.checkpoint_seconds
+                granted = agreed(Wish.STOP if interrupt.asked else Wish.SAVE if due else Wish.NOTHING)
+                stop = granted is Wish.STOP or step == self.steps
+                save = stop or granted is Wish.SAVE
                 epoch_ends = step % self._steps_per_epoch == 0
                 if epoch_ends or save:
-                    self._tell_loss(*late)
+                    self._read_loss(*late)
                     late = None
-                    self._progress.pause()
+                    self._report.pause()
                 if epoch_ends:
-                    self._tell_errors(step)
+                    self._read_errors(step)
                     self._enter_epoch()
                     save = save or min(self._errors) == self._errors[-1]
                     stop = stop or self._stage is None
@@ -190,32 +206,23 @@ class Training:
         step = int(self._state.step)
         over = self._stage is None or step == self.steps
         if not over:
-            console.print(f"stopped at step {step} of {self.steps}; the same command goes on from there: {self.run.folder}")
+            self._report.stopped(step)
         return over
 
     def finish(self) -> None:
-        """Writes the result and draws the pictures."""
+        """Has the result and the pictures made."""
         measured = self._measured or self._measure()
-        result = {
-            "experiment": self._name,
-            **_rounded(measured),
-            "split": self._split,
+        training = {
             "epochs": len(self._errors),
             "steps": int(self._state.step),
             "best": {"step": self._best_step(), "top1_error": min(self._errors, default=None)},
             "ended_by_schedule": self._stage is None,
-            "images_per_second": self._progress.images_per_second,
             "seconds": time.monotonic() - self._began,
             "waiting_for_data": round(self._waiting, 4),
-            "data": self._dataset.path.name,
-            **self._where(),
         }
-        title = f"{self._name} on {self._dataset.path.name}"
-        draw_curves(self.run.log_lines(), self.run.folder / "curves.png", title=title)
         first_layer = next(iter(self._network.named_layers))
-        draw_kernels(np.asarray(self._state.params[first_layer]["kernel"]), self.run.folder / "kernels.png")
-        self.run.write("result.json", result)
-        console.print(_told(result))
+        kernels = jax.device_put(self._state.params[first_layer]["kernel"], placement.replicated(self._mesh))
+        self._report.finish(measured, training, np.asarray(kernels))
 
     def _batches(self) -> Iterator[Example]:
         return training_batches(
@@ -225,6 +232,7 @@ class Training:
             batch_size=self._experiment.batch_size,
             seed=self._experiment.seed,
             start=self._first_step,
+            part=placement.rows_here(self._mesh, self._experiment.batch_size),
             readers=Readers(self._options.threads, self._options.workers),
         )
 
@@ -234,9 +242,9 @@ class Training:
         if stage is not None and stage != self._stage:
             of_parameters = rates(self._state.params, stage.weights, stage.biases, stage.layers)
             phase = Phase(of_parameters, np.bool_(stage.color))
-            self._phase = jax.device_put(phase, placement.replicated(self._mesh))
+            self._phase = placement.put(phase, placement.replicated(self._mesh))
             if self._stage is not None:
-                console.print(f"from epoch {len(self._errors) + 1} on: {stage}", markup=False)
+                self._report.stage(len(self._errors) + 1, stage)
         self._stage = stage
 
     def _measure(self) -> Errors:
@@ -257,43 +265,21 @@ class Training:
         epochs = [epoch for epoch, error in enumerate(self._errors, 1) if error == min(self._errors)]
         return epochs[-1] * self._steps_per_epoch if epochs else None
 
-    def _tell_loss(self, step: int, loss: jax.Array) -> None:
+    def _read_loss(self, step: int, loss: jax.Array) -> None:
         value = float(jax.device_get(loss))
         if not math.isfinite(value):
             # It is that of the parameters after the step before, which may have been saved: nobody knew yet what they are.
             self._give_up(f"the loss is {value} at step {step}", first_bad=step - 1)
-        if step % LOG_EVERY == 0 or step == 1:
-            self.run.log(step=step, loss=value)
-        self._progress.advance(step, value)
+        self._report.loss(step, value)
 
-    def _tell_errors(self, step: int) -> None:
+    def _read_errors(self, step: int) -> None:
         self._measured = measured = self._measure()
         if not math.isfinite(measured.loss):
             self._give_up(f"the {self._split} loss is {measured.loss} after step {step}", first_bad=step)
         self._errors.append(measured.top1_error)
-        epoch, speed = step // self._steps_per_epoch, self._progress.images_per_second
-        rate = self._stage.weights if self._stage else None
-        self.run.log(step=step, epoch=epoch, rate=rate, images_per_second=speed, **_rounded(measured))
-        self._progress.tell(
-            f"epoch {epoch}/{self._experiment.epochs}  {self._split} loss {measured.loss:.3f}  "
-            f"top-1 error {measured.top1_error:.1%}  top-5 error {measured.top5_error:.1%}  {speed:.0f} images/s"
-        )
+        self._report.errors(step, measured, self._stage.weights if self._stage else None)
 
     def _give_up(self, why: str, *, first_bad: int) -> NoReturn:
         good = self._checkpoints.drop_from(first_bad)
         kept = "there is no checkpoint yet" if good is None else f"the last good checkpoint, of step {good}, is kept"
         raise UserError(f"{why}: choose a lower --learning-rate; in {self.run.folder} {kept}")
-
-    def _where(self) -> dict[str, Any]:
-        device = self._mesh.devices.flat[0].device_kind
-        return {"mesh": dict(self._mesh.shape), "device": device, "jax": jax.__version__}
-
-
-def _rounded(errors: Errors) -> dict[str, Any]:
-    return {name: round(value, 6) for name, value in asdict(errors).items()}
-
-
-def _told(result: dict[str, Any]) -> str:
-    errors = f"top-1 error {result['top1_error']:.1%}, top-5 error {result['top5_error']:.1%}"
-    effort = f"{result['epochs']} epochs, {result['images_per_second']:.0f} images/s, {duration(result['seconds'])}"
-    return f"{errors} on {result['images']} {result['split']} images after {effort}"
