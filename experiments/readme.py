@@ -138,8 +138,27 @@ def data() -> str:
     return table([f"JPEG to uint8 batch, {found['cores']} CPU cores", "images/s", "this pipeline is faster by"], rows)
 
 
+def kill() -> str:
+    found = result("kill")
+    rows = []
+    for name in ("SIGKILL", "SIGTERM"):
+        of = found[name]
+        same = all(of[what] for what in ("state_identical", "log_identical", "result_identical"))
+        rows.append([f"{name}, {of['times']} times", *map(str, of["during"].values()), "the same bits" if same else "different"])
+    return table(["one training, ended by", *(f"while {what}" for what in found["SIGKILL"]["during"]), "in the end"], rows)
+
+
+def loop() -> str:
+    if not (ROOT / "experiments" / "results" / "loop.json").is_file():
+        return "Not measured yet: `make experiment EXP=loop` does."
+    rows = [[f"`{name}`", f"{of['bare']:.1f}", f"{of['loop']:.1f}", f"{of['share']:.1%}"] for name, of in result("loop").items()]
+    return table(["batch 32, 2 CPU cores", "training step alone, images/s", "the whole loop, images/s", "share"], rows)
+
+
 TABLES = {
     "quickstart": quickstart,
+    "kill": kill,
+    "loop": loop,
     "clothing10": clothing10,
     "bench": bench,
     "layers": layers,

@@ -78,7 +78,7 @@ def options(photos, tmp_path):
 
 def log(folder):
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in ("images_per_second", "matmul_share")} for line in lines]
 
 
 def refused(message, experiment, options):
@@ -87,10 +87,11 @@ def refused(message, experiment, options):
 
 
 class Stop:
-    """Stands in for Ctrl-C after a number of steps."""
+    """Stands in for Ctrl-C: it comes when it has been looked for so many times, after every step and before every batch of an
+    evaluation."""
 
-    def __init__(self, steps):
-        self._left = steps
+    def __init__(self, looks):
+        self._left = looks
 
     def __enter__(self):
         return self
@@ -101,4 +102,4 @@ class Stop:
     @property
     def asked(self):
         self._left -= 1
-        return self._left == 0
+        return self._left <= 0

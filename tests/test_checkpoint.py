@@ -20,8 +20,8 @@ from tests.conftest import TINY_EXPERIMENT, log
 CONFIG = {"network": ["tiny"], "seed": 0}
 
 
-def state(step):
-    kernel = jnp.asarray(np.random.default_rng(step).normal(size=(2, 50, 20)), jnp.float32)
+def state(step, width=20):
+    kernel = jnp.asarray(np.random.default_rng(step).normal(size=(2, 50, width)), jnp.float32)
     return TrainState(jnp.asarray(step, jnp.int32), {"fc": {"kernel": kernel}}, {"fc": {"kernel": kernel + 1}})
 
 

@@ -52,16 +52,18 @@ def test_bfloat16_learns_too_and_is_another_run(options):
     assert train("tiny", replace(experiment, epochs=1, precision="float32"), options) != folder
 
 
-def test_stopping_changes_nothing(options, monkeypatch):
-    """In the middle of an epoch, with an error measured that the schedule needs, and at the end of one, with a cut due."""
+def test_stopping_changes_nothing(options, monkeypatch, capsys):
+    """In the middle of an epoch, with an error measured that the schedule needs; at the end of one, with a cut due; in the
+    middle of an evaluation, the last."""
     cut_after_two_epochs = Plateau(patience=1, smallest=1.0, cuts=1)
     experiment = replace(TINY_EXPERIMENT, schedule=cut_after_two_epochs)
     whole = train("tiny", experiment, options)
     assert [f"{line['rate']:g}" for line in log(whole) if "epoch" in line] == ["0.002", "0.002", "0.0002"]
     pieces = replace(options, runs_dir=options.runs_dir.parent / "pieces")
-    for steps in (15, 5):
-        monkeypatch.setattr(alexnet_jax.train, "Interrupt", lambda steps=steps: Stop(steps))
+    for looks, step in ((10 + 3 + 5, 15), (5, 20), (10 + 2, 30)):
+        monkeypatch.setattr(alexnet_jax.train, "Interrupt", lambda looks=looks: Stop(looks))
         folder = train("tiny", experiment, pieces)
+        assert f"stopped at step {step} of 30; the same command goes on" in capsys.readouterr().err
         assert not (folder / "result.json").exists()
     monkeypatch.undo()
     monkeypatch.setattr(alexnet_jax.report, "LOG_EVERY", 1)
@@ -91,6 +93,18 @@ def test_a_finished_run_is_not_repeated_but_prolonged(options, capsys):
     assert train("tiny", replace(TINY_EXPERIMENT, epochs=4), options) == folder
     assert log(folder)[: len(before)] == before
     assert log(folder)[-1]["epoch"] == 4
+
+
+def test_fresh_starts_over_whatever_became_of_the_run(options):
+    """Ended before it began, or while it was deleted."""
+    options = replace(options, run=options.runs_dir / "run", fresh=True)
+    experiment = replace(TINY_EXPERIMENT, epochs=1)
+    Run(options.run, fresh=False)
+    folder = train("tiny", experiment, options)
+    before = log(folder)
+    (options.runs_dir / "run.deleted" / "checkpoints").mkdir(parents=True)
+    assert log(train("tiny", experiment, options)) == before
+    assert [file.name for file in options.runs_dir.iterdir()] == ["run"]
 
 
 def test_fresh_deletes_nothing_but_a_run(options, tmp_path):
@@ -170,9 +184,18 @@ def test_every_experiment_loads(name):
 def test_the_log_survives_a_cut_off_line(tmp_path):
     run = Run(tmp_path / "run", fresh=False)
     (run.folder / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n{"step": 3, "lo')
-    run.resume_log(1)
+    run.resume_log(1, epochs=0)
     run.log(step=2, loss=1.0)
     assert [line["loss"] for line in run.log_lines()] == [2.0, 1.0]
+
+
+def test_what_comes_again_is_cut_off_the_log(tmp_path):
+    """An epoch's errors come again if the checkpoint of its last step was saved without them."""
+    run = Run(tmp_path / "run", fresh=False)
+    for line in ({"loss": 2.0}, {"epoch": 1, "loss": 2.5}, {"loss": 1.0}, {"epoch": 2, "loss": 1.5}):
+        run.log(step=10 * line.get("epoch", len(run.log_lines()) // 2 + 1), **line)
+    run.resume_log(20, epochs=1)
+    assert [line["loss"] for line in run.log_lines()] == [2.0, 2.5, 1.0]
 
 
 @pytest.mark.slow

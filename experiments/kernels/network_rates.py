@@ -13,8 +13,8 @@ from timing import seconds_a_call
 from alexnet_jax import placement
 from alexnet_jax.architectures import QUICKSTART, TWO_TOWER
 from alexnet_jax.optimizer import paper_update
+from alexnet_jax.peak import training_flops
 from alexnet_jax.step import constant_phase, initial_state, make_train_step, put_batch, random_batch
-from alexnet_jax.summary import summarize
 from alexnet_kernels import preferring
 
 STEPS = 5  # in a block: the device never waits for the host
@@ -36,14 +36,12 @@ def network_rates(peaks: dict[str, float], *, tiny: bool) -> Iterator[dict[str, 
             }
             if importlib.util.find_spec("torch") and not (tiny and precision == "bfloat16"):  # minutes on a CPU
                 rates |= pytorch(precision, batch)
-            # Backward costs twice the forward pass; the first layer needs no gradient for the images.
-            needed = 6 * sum(layer.macs for layer in summarize(network))
             row = {
                 "network": network.name,
                 "precision": precision,
                 "batch": batch,
                 "images_per_second": rates,
-                "share_of_matmul_rate": needed * rates["kernels"] / peaks[precision],
+                "share_of_matmul_rate": training_flops(network) * rates["kernels"] / peaks[precision],
             }
             print(f"training step, {precision}, batch {batch}: {rates} images/s", flush=True)
             yield row

@@ -21,6 +21,10 @@ COMMAND --help says more."""
 
 
 def train(arguments: list[str]) -> None:
+    from alexnet_jax.interrupt import leave_on_sigterm
+
+    leave_on_sigterm()
+    from alexnet_jax.devices import keep_programs
     from alexnet_jax.experiment import Experiment, experiment_names, load_experiment
     from alexnet_jax.processes import is_first
     from alexnet_jax.train import Options
@@ -30,6 +34,7 @@ def train(arguments: list[str]) -> None:
         raise UserError(f"name an experiment: python -m alexnet_jax train {'|'.join(experiment_names())}")
     name, *arguments = arguments
     default = load_experiment(name)
+    keep_programs()
 
     def command(
         experiment: Annotated[Experiment, tyro.conf.OmitArgPrefixes] = default,

@@ -1,6 +1,5 @@
 """Checkpoints with Orbax: the whole training state, under the number of its step, with all it takes to know what it is."""
 
-import errno
 import gc
 import logging
 import platform
@@ -8,7 +7,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -23,13 +22,21 @@ from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
 import alexnet_jax
 from alexnet_jax.console import console
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, full_disk_told
 from alexnet_jax.processes import first_before_others, is_first
 from alexnet_jax.step import TrainState
 
 KEEP = 2
 """Latest checkpoints that stay; the one with the smallest validation error stays besides."""
 
+
+def _tell_unless_abandoned(what: Any, tell: Callable[[Any], Any] = sys.unraisablehook) -> None:
+    """Where one array cannot be written, Orbax does not wait for the others, and Python complains of each where nobody acts."""
+    if str(what.exc_value) != "Event loop is closed":
+        tell(what)
+
+
+sys.unraisablehook = _tell_unless_abandoned
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax tells of every file; what goes wrong, it also raises
 
 
@@ -47,6 +54,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, config: dict[str, Any]):
         self._folder, self._config = folder.resolve(), config
+        self._for_a_checkpoint = f"for a checkpoint in {folder}; earlier ones are whole"
         self._kept = _LatestAndBest()
         options = ocp.CheckpointManagerOptions(preservation_policy=self._kept, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
@@ -66,7 +74,7 @@ class Checkpoints:
         free = shutil.disk_usage(self._folder).free
         if free < 1.1 * size:
             raise UserError(f"no room for a checkpoint of {size / 1e6:,.0f} MB in {self._folder}: {free / 1e6:,.0f} MB are free")
-        with _full_disk_told(self._folder), jax.transfer_guard("allow"):  # how it fetches arrays is Orbax's business
+        with full_disk_told(self._for_a_checkpoint), jax.transfer_guard("allow"):  # how it fetches arrays is Orbax's business
             about = {"config": self._config, "versions": versions(), "checksums": _checksums(state), **extra}
             self._kept.best = best
             items = ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about))
@@ -134,7 +142,7 @@ class Checkpoints:
         Raises:
           UserError: if the disk had no room for it.
         """
-        with _full_disk_told(self._folder):
+        with full_disk_told(self._for_a_checkpoint):
             self._manager.close()
 
 
@@ -176,15 +184,3 @@ def _abandoned_reads_ignored() -> Iterator[None]:
             yield
     finally:
         sys.unraisablehook = complain
-
-
-@contextmanager
-def _full_disk_told(folder: Path) -> Iterator[None]:
-    """Turns what Orbax raises on a disk that fills up during a save into a line for the user."""
-    try:
-        yield
-    except Exception as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC
-        if full or any(words in str(error) for words in ("No space left", "RESOURCE_EXHAUSTED")):
-            raise UserError(f"no room left on the disk for a checkpoint in {folder}; earlier ones are whole") from error
-        raise

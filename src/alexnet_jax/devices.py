@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import jax
@@ -70,6 +71,21 @@ def pose_as(devices: int, *, images_divided: bool = True) -> None:
 
 
 _ONE_THREAD = "xla_cpu_multi_thread_eigen"
+
+
+def keep_programs() -> None:
+    """Keeps compiled programs in the user's cache folder, so that the same training starts sooner the next time.
+
+    JAX knows them by all that they depend on: the program, versions, flags, the kind of device and, of a CPU, its instructions.
+    A folder given to JAX stays what it is, and where none can be written everything works, only later.
+    """
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[reportAttributeAccessIssue]
+        with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: who has no home
+            folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet-jax"
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                jax.config.update("jax_compilation_cache_dir", str(folder))
+                jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a training has few programs, none large
 
 
 def keep_memory() -> None:

@@ -1,5 +1,6 @@
 """Errors of a network on a split of a data set."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
@@ -36,12 +37,17 @@ def evaluate(
     image_size: int,
     input_size: int,
     batch_size: int,
-) -> Errors:
-    """Centre-crop errors over all images of a split (paper, section 2)."""
+    stop: Callable[[], bool],
+) -> Errors | None:
+    """Centre-crop errors over all images of a split (paper, section 2); None if `stop`, asked before every batch, says so."""
     rows = rows_here(mesh, batch_size)
     batches = evaluation_batches(dataset, split, image_size=image_size, input_size=input_size, batch_size=batch_size, part=rows)
     # Each batch is waited for: several at once on CPU devices can take all threads and wait for one another for ever.
-    scores = [jax.device_get(step(params, put_batch(padded(batch, rows.stop - rows.start), mesh), mean)) for batch in batches]
+    scores: list[Scores] = []
+    for batch in batches:
+        if stop():
+            return None
+        scores.append(jax.device_get(step(params, put_batch(padded(batch, rows.stop - rows.start), mesh), mean)))
     total: Scores = reduce(lambda a, b: jax.tree.map(np.add, a, b), scores)
     images = float(total.images)
     return Errors(float(total.top1_errors) / images, float(total.top5_errors) / images, float(total.loss) / images, int(images))

@@ -9,12 +9,14 @@ from jax.sharding import Mesh
 
 from alexnet_jax.console import console
 from alexnet_jax.data.records import Dataset
+from alexnet_jax.errors import full_disk_told
 from alexnet_jax.evaluate import Errors
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.inspect.pictures import draw_curves, draw_kernels
 from alexnet_jax.progress import TrainingProgress, duration
 from alexnet_jax.run import Run
 from alexnet_jax.schedule import Stage
+from alexnet_jax.tensorboard import Events
 
 LOG_EVERY = 10  # steps
 
@@ -32,15 +34,36 @@ class Report:
       mesh: where.
       start: steps taken before.
       steps_per_epoch: in the data set.
+      image_flops: of the training step for one image.
+      matmul_flops: FLOP/s of matrix products on the mesh, which the log compares with.
+      tensorboard: whether the log is written for TensorBoard, too.
     """
 
     def __init__(
-        self, run: Run, name: str, experiment: Experiment, dataset: Dataset, mesh: Mesh, *, start: int, steps_per_epoch: int
+        self,
+        run: Run,
+        name: str,
+        experiment: Experiment,
+        dataset: Dataset,
+        mesh: Mesh,
+        *,
+        start: int,
+        steps_per_epoch: int,
+        image_flops: int,
+        matmul_flops: float,
+        tensorboard: bool,
     ):
         self._run, self._name, self._experiment, self._dataset = run, name, experiment, dataset
         self._steps_per_epoch, self._steps = steps_per_epoch, experiment.epochs * steps_per_epoch
         self._start = start
-        self._where = {"mesh": dict(mesh.shape), "device": mesh.devices.flat[0].device_kind, "jax": jax.__version__}
+        self._where = {
+            "mesh": dict(mesh.shape),
+            "device": mesh.devices.flat[0].device_kind,
+            "matmul_gflops_per_second": round(matmul_flops / 1e9, 1),
+            "jax": jax.__version__,
+        }
+        self._peak_images = matmul_flops / image_flops  # a second, if a step were matrix products at their best
+        self._events = Events(run.folder / "tensorboard", start=start) if tensorboard and run.writes else None
         self._progress = TrainingProgress(
             start=start, steps=self._steps, steps_per_epoch=steps_per_epoch, batch_size=experiment.batch_size
         )
@@ -52,10 +75,10 @@ class Report:
     def __exit__(self, *_: object) -> None:
         self._progress.__exit__()
 
-    def begin(self, config: dict[str, Any]) -> None:
-        """Says what begins, and writes it down; what was logged of steps that are to be taken again is cut off."""
+    def begin(self, config: dict[str, Any], epochs: int) -> None:
+        """Says what begins, and writes it down; of the log stays what is known of the steps taken and the `epochs` measured."""
         self._run.write("config.json", {**config, **self._where})
-        self._run.resume_log(self._start)
+        self._run.resume_log(self._start, epochs)
         axes = ", ".join(f"{size} {axis}" for axis, size in self._where["mesh"].items())
         network, device = self._experiment.network.name, self._where["device"]
         console.print(f"{self._name} ({network}) on {self._dataset.path}, {device} mesh: {axes}", markup=False)
@@ -70,25 +93,30 @@ class Report:
         """A step is done."""
         if step % LOG_EVERY == 0 or step == 1:
             self._run.log(step=step, loss=loss)
+            if self._events:
+                self._events.write(step, "train", loss=loss)
         self._progress.advance(step, loss)
 
     def pause(self) -> None:
         """The time until the next step is not training's."""
         self._progress.pause()
 
-    def errors(self, step: int, errors: Errors, rate: float | None) -> None:
+    def errors(self, step: int, errors: Errors, rate: float) -> None:
         """An epoch is done, whose weights had the rate `rate`."""
         epoch, speed, split = step // self._steps_per_epoch, self._progress.images_per_second, self._dataset.evaluation_split
-        self._run.log(step=step, epoch=epoch, rate=rate, images_per_second=speed, **_rounded(errors))
-        self._progress.tell(
-            f"epoch {epoch}/{self._experiment.epochs}  {split} loss {errors.loss:.3f}  "
-            f"top-1 error {errors.top1_error:.1%}  top-5 error {errors.top5_error:.1%}  {speed:.0f} images/s"
-        )
+        self._run.log(step=step, epoch=epoch, rate=rate, **self._speed(), **_rounded(errors))
+        if self._events:
+            self._events.write(step, "train", rate=rate, **self._speed())
+            self._events.write(step, split, **_rounded(errors))
+        told = f"top-1 error {errors.top1_error:.1%}  top-5 error {errors.top5_error:.1%}"
+        if speed:  # none is known of an epoch that has ended before the run went on
+            told += f"  {speed:.0f} images/s"
+        self._progress.tell(f"epoch {epoch}/{self._experiment.epochs}  {split} loss {errors.loss:.3f}  {told}")
 
-    def stopped(self, step: int) -> None:
+    def stopped(self, step: int, *, fresh: bool) -> None:
         """Training was interrupted, and saved."""
-        goes_on = f"the same command goes on from there: {self._run.folder}"
-        console.print(f"stopped at step {step} of {self._steps}; {goes_on}", markup=False)
+        command = "the same command without --fresh" if fresh else "the same command"
+        console.print(f"stopped at step {step} of {self._steps}; {command} goes on from there: {self._run.folder}", markup=False)
 
     def finish(self, errors: Errors, training: dict[str, Any], kernels: np.ndarray) -> None:
         """Writes the result and draws the pictures.
@@ -103,17 +131,22 @@ class Report:
             **_rounded(errors),
             "split": self._dataset.evaluation_split,
             **training,
-            "images_per_second": self._progress.images_per_second,
+            **self._speed(),
             "data": self._dataset.path.name,
             **self._where,
         }
         if not self._run.writes:
             return
         folder, title = self._run.folder, f"{self._name} on {self._dataset.path.name}"
-        draw_curves(self._run.log_lines(), folder / "curves.png", title=title)
-        draw_kernels(kernels, folder / "kernels.png")
+        with full_disk_told(f"for the pictures in {folder}"):
+            draw_curves(self._run.log_lines(), folder / "curves.png", title=title)
+            draw_kernels(kernels, folder / "kernels.png")
         self._run.write("result.json", result)
         console.print(told(result))
+
+    def _speed(self) -> dict[str, float]:
+        images = self._progress.images_per_second
+        return {"images_per_second": images, "matmul_share": round(images / self._peak_images, 4)}
 
 
 def told(result: dict[str, Any]) -> str:

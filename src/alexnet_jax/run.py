@@ -1,7 +1,9 @@
 """The folder of a run: its configuration, its log, its result.
 
 config.json    what was trained, on what, where
-log.jsonl      a line for every tenth step {"step", "loss"} and for every epoch {"step", "epoch", "top1_error", …}
+log.jsonl      a line for every tenth step {"step", "loss"} and for every epoch {"step", "epoch", "top1_error", …};
+               matmul_share is the FLOP/s of training as a share of a square matrix product's on the same devices
+tensorboard/   the same for TensorBoard, if asked for
 checkpoints/   the last two states, and that with the smallest validation error
 result.json    errors, speed and time, once it is finished
 """
@@ -15,7 +17,7 @@ from typing import Any
 
 from alexnet_jax.architectures import Network
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, full_disk_told
 from alexnet_jax.experiment import Experiment
 
 
@@ -31,9 +33,12 @@ class Run:
     def __init__(self, folder: Path, *, fresh: bool, writes: bool = True):
         self.folder, self.writes = folder, writes
         if fresh and writes and folder.exists():
-            if any(folder.iterdir()) and not (folder / "config.json").is_file():
+            if not _is_a_run(folder):
                 raise UserError(f"{folder} is no run folder, so --fresh does not delete it: give another --run")
-            shutil.rmtree(folder)
+            # Under another name first: half deleted, it would be a run to go on with.
+            deleted = folder.with_name(f"{folder.name}.deleted")
+            shutil.rmtree(deleted, ignore_errors=True)
+            shutil.rmtree(folder.rename(deleted))
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -51,26 +56,25 @@ class Run:
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Writes a JSON file of the folder, whole or not at all."""
-        if not self.writes:
-            return
-        partial = self.folder / f".{name}.partial"
-        partial.write_text(json.dumps(content, indent=1) + "\n")
-        partial.rename(self.folder / name)
+        self._replace(name, json.dumps(content, indent=1) + "\n")
 
-    def resume_log(self, step: int) -> None:
-        """Cuts off what was logged after `step`: those steps are about to be taken again."""
-        if not self.writes:
-            return
-        file = self.folder / "log.jsonl"
-        kept = [line for line in self.log_lines() if line["step"] <= step]
-        partial = file.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        partial.rename(file)
+    def _replace(self, name: str, text: str) -> None:
+        if self.writes:
+            partial = self.folder / f".{name}.partial"
+            with full_disk_told(f"for {self.folder / name}"):
+                partial.write_text(text)
+                partial.rename(self.folder / name)
+
+    def resume_log(self, step: int, epochs: int) -> None:
+        """Cuts off what was logged after `step` or of later `epochs`: those are about to come again."""
+        kept = [line for line in self.log_lines() if line["step"] <= step and line.get("epoch", 0) <= epochs]
+        self._replace("log.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     def log(self, **values: Any) -> None:
+        file = self.folder / "log.jsonl"
         if self.writes:
-            with (self.folder / "log.jsonl").open("a") as file:
-                file.write(json.dumps(values) + "\n")
+            with full_disk_told(f"for {file}"), file.open("a") as lines:
+                lines.write(json.dumps(values) + "\n")
 
     def log_lines(self) -> list[dict[str, Any]]:
         """The log so far; a last line that was cut off is left out."""
@@ -82,6 +86,12 @@ class Run:
             except ValueError:
                 break
         return lines
+
+
+def _is_a_run(folder: Path) -> bool:
+    """Whether it is a run's, perhaps ended before it began, or empty."""
+    names = {file.name for file in folder.iterdir()}
+    return "config.json" in names or names <= {"checkpoints", ".config.json.partial"}
 
 
 def configuration(experiment: Experiment, network: Network, dataset: Dataset) -> dict[str, Any]:

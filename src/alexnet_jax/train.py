@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from alexnet_jax.evaluate import Errors, evaluate
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.interrupt import Interrupt
 from alexnet_jax.optimizer import paper_update, rates
+from alexnet_jax.peak import matmul_flops, training_flops
 from alexnet_jax.processes import (
     Agreement,
     Processes,
@@ -57,6 +58,7 @@ class Options:
       threads: threads that decode images; None is one a core, or one in each of the `workers`.
       workers: processes that decode images instead of this one; the batches are the same.
       checkpoint_seconds: time between checkpoints.
+      tensorboard: whether the log is written for TensorBoard, too, in the run folder.
       processes: of several that train as one, which this is.
     """
 
@@ -70,6 +72,7 @@ class Options:
     threads: int | None = None
     workers: int = 0
     checkpoint_seconds: float = 120.0
+    tensorboard: bool = False
     processes: Processes = field(default_factory=Processes)
 
 
@@ -162,9 +165,15 @@ class Training:
             mesh,
             start=self._first_step,
             steps_per_epoch=self._steps_per_epoch,
+            image_flops=training_flops(network),
+            matmul_flops=matmul_flops(mesh, experiment.precision),
+            tensorboard=self._options.tensorboard,
         )
-        self._report.begin(self._config)
+        self._report.begin(self._config, epochs=len(self._errors))
         self._enter_epoch()
+        if self._errors_due(self._first_step):  # what was asked to stop was the evaluation
+            self._read_errors(self._first_step)
+            self._enter_epoch()
 
     def loop(self) -> bool:
         """Takes the steps that are left; False if it was interrupted, with the state saved.
@@ -175,7 +184,7 @@ class Training:
         batches, saved, agreed = Timed(self._batches()), time.monotonic(), Agreement(self._mesh)
         late = None  # a loss is read when the step after it is under way, so that the device never waits
         # What crosses to the devices and back is asked for by name: a transfer that slipped in would be made at every step.
-        with closing(self._checkpoints), Interrupt() as interrupt, self._report, jax.transfer_guard("disallow"):
+        with Interrupt() as interrupt, closing(self._checkpoints), self._report, jax.transfer_guard("disallow"):
             for step in range(self._first_step + 1, self.steps + 1 if self._stage else 0):
                 batch = put_batch(next(batches), self._mesh)
                 self._state, loss = self._train_step(self._state, batch, self._mean, self._phase)
@@ -192,11 +201,11 @@ class Training:
                     late = None
                     self._report.pause()
                 if epoch_ends:
-                    self._read_errors(step)
+                    self._read_errors(step, lambda: interrupt.asked and jax.process_count() == 1)
                     self._enter_epoch()
-                    save = save or min(self._errors) == self._errors[-1]
-                    stop = stop or self._stage is None
-                if save or stop:
+                    stop = stop or self._stage is None or self._errors_due(step)
+                    save = save or stop or min(self._errors) == self._errors[-1]
+                if save:
                     about = {"seconds": time.monotonic() - self._began, "errors": self._errors}
                     self._checkpoints.save(self._state, about, best=self._best_step())
                     saved = time.monotonic()
@@ -204,14 +213,15 @@ class Training:
                     break
             self._waiting = batches.share
         step = int(self._state.step)
-        over = self._stage is None or step == self.steps
+        over = self._stage is None or (step == self.steps and not self._errors_due(step))
         if not over:
-            self._report.stopped(step)
+            self._report.stopped(step, fresh=self._options.fresh)
         return over
 
     def finish(self) -> None:
         """Has the result and the pictures made."""
         measured = self._measured or self._measure()
+        assert measured is not None
         training = {
             "epochs": len(self._errors),
             "steps": int(self._state.step),
@@ -247,7 +257,7 @@ class Training:
                 self._report.stage(len(self._errors) + 1, stage)
         self._stage = stage
 
-    def _measure(self) -> Errors:
+    def _measure(self, stop: Callable[[], bool] = lambda: False) -> Errors | None:
         return evaluate(
             self._evaluation_step,
             self._state.params,
@@ -258,7 +268,12 @@ class Training:
             image_size=self._experiment.augmentation.image_size,
             input_size=self._network.input_size,
             batch_size=self._experiment.batch_size,
+            stop=stop,
         )
+
+    def _errors_due(self, step: int) -> bool:
+        """Whether an epoch has ended and its errors are not known."""
+        return step // self._steps_per_epoch > len(self._errors)
 
     def _best_step(self) -> int | None:
         """The step after which the validation error was smallest, the last of them if there are several."""
@@ -272,12 +287,16 @@ class Training:
             self._give_up(f"the loss is {value} at step {step}", first_bad=step - 1)
         self._report.loss(step, value)
 
-    def _read_errors(self, step: int) -> None:
-        self._measured = measured = self._measure()
+    def _read_errors(self, step: int, stop: Callable[[], bool] = lambda: False) -> None:
+        measured = self._measure(stop)
+        if measured is None:
+            return
         if not math.isfinite(measured.loss):
             self._give_up(f"the {self._split} loss is {measured.loss} after step {step}", first_bad=step)
+        self._measured = measured
         self._errors.append(measured.top1_error)
-        self._report.errors(step, measured, self._stage.weights if self._stage else None)
+        assert self._stage is not None
+        self._report.errors(step, measured, self._stage.weights)
 
     def _give_up(self, why: str, *, first_bad: int) -> NoReturn:
         good = self._checkpoints.drop_from(first_bad)

@@ -1,6 +1,8 @@
 """The stream of batches: the same however, wherever and from whenever it is read."""
 
 import itertools
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -137,3 +139,29 @@ def test_what_cannot_be_read_is_said(dataset, tmp_path):
         writer.write("train", Record(b"no picture", 0, "photo.jpg"), np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(UserError, match=r"photo\.jpg in .* is damaged .*: prepare the data set again"):
         stream(open_dataset(tmp_path / "bad"), 1)
+
+
+@pytest.mark.slow
+def test_processes_end_with_their_parent(tmp_path):
+    """Also if that was killed, and not by the signals that it has to stop in order after."""
+    program = f"""
+import multiprocessing, sys, time
+sys.path[:0] = {sys.path!r}
+from alexnet_jax.data.pipeline import _live_and_die_with_the_parent as start
+def work(): start(0, 1); print(multiprocessing.current_process().pid, flush=True); time.sleep(600)
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=work, daemon=True)
+    process.start()
+    process.join()
+"""
+    file = tmp_path / "parent.py"
+    file.write_text(program)
+    with subprocess.Popen([sys.executable, file], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        os.kill(child, signal.SIGINT)
+        os.kill(child, signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            parent.wait(timeout=1)
+        parent.kill()
+        parent.stdout.read()  # to its end, which comes when the child, who holds it too, is gone

@@ -1,9 +1,12 @@
 """Batches of images with Grain, which shares them out among threads or processes and keeps some ahead."""
 
+import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from threading import Thread
 
 import grain
 from absl import flags
@@ -102,5 +105,16 @@ def _read(batches: grain.MapDataset[Example], readers: Readers) -> Iterator[Exam
     if readers.processes:
         # Grain asks for a flag of its own that is defined only, not parsed, unless absl runs the program.
         flags.FLAGS["grain_enable_multiprocess_worker_profiling"].present = 1
-        stream = stream.mp_prefetch(grain.MultiprocessingOptions(readers.processes, per_worker_buffer_size=1))
+        processes = grain.MultiprocessingOptions(readers.processes, per_worker_buffer_size=1)
+        stream = stream.mp_prefetch(processes, worker_init_fn=_live_and_die_with_the_parent)
     return iter(stream)
+
+
+def _live_and_die_with_the_parent(worker: int, workers: int) -> None:
+    """Ctrl-C, and many a job manager's SIGTERM, reaches all processes, but the parent still needs batches to stop in order. If
+    that is killed, Grain's processes would wait for it for ever."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    Thread(target=lambda: (parent.join(), os.kill(os.getpid(), signal.SIGKILL)), daemon=True).start()
