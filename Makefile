@@ -10,7 +10,7 @@ CUDA := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/
 comma := ,
 EXTRAS := dev$(if $(CUDA),$(comma)$(if $(filter 13 14 15,$(CUDA)),cuda13,cuda12))
 
-.PHONY: help setup train test lint parity experiment readme clean kernel-check gpu-check bench-kernels bench-data
+.PHONY: help setup train test lint parity experiment readme clean kernel-check gpu-check bench bench-kernels bench-data
 
 help: ## What there is to do
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -29,6 +29,10 @@ train: setup ## Train EXP, a file of experiments/ [DATA=folder ARGS="--epochs 10
 
 experiment: setup ## Run EXP, a file of experiments/ that is a program
 	@$(RUN) experiments/$(EXP).py $(ARGS)
+
+bench: setup ## Train the paper's network here beside PyTorch, which is installed first
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),parity]'
+	@$(RUN) experiments/bench.py
 
 bench-data: setup ## Measure the pipeline beside PyTorch's, which is installed first
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),parity]'

@@ -47,13 +47,32 @@ def clothing10() -> str:
     return table(["validation top-1 error after epoch", *map(str, epochs)], rows)
 
 
-def placement() -> str:
-    rates = result("placement")
-    rows = [
-        [f"`{name}`", f"{of['single']:.1f}", f"{of['split']:.1f}", f"{of['split'] / of['single']:.2f}"]
-        for name, of in rates.items()
-    ]
-    return table(["training step, batch 32, 2 CPU cores", "one device, images/s", "two devices, images/s", "ratio"], rows)
+def bench() -> str:
+    found = result("bench")
+    header = [f"training step, float32, {found['cores']} CPU cores"]
+    rows = {name: [name] for name in ("one device", "two devices", "PyTorch", "PyTorch, channels last")}
+    ratios = {"ratio_vs_pytorch": ["one device by the better PyTorch"], "two_device_ratio": ["two devices by one"]}
+    for batch, contestants in found["batches"].items():
+        header += [f"batch {batch}, images/s", "first step, s", "memory, GB"]
+        for name, row in rows.items():
+            of = contestants[name]
+            row += [f"{of['images_per_second']:.1f}", f"{of['compile_seconds']:.1f}", f"{of['memory_gb']:.1f}"]
+        for name, row in ratios.items():
+            row += [f"**{contestants[name]:.2f}**", "", ""]
+    return table(header, [*rows.values(), *ratios.values()])
+
+
+def layers() -> str:
+    weighted: dict[str, list[float]] = {}
+    for row in result("bench")["layers"]:
+        name, _, what = row["layer"].partition("/")
+        name = f"{name}'s normalization and pooling" if what == "pool" and name != "conv5" else name
+        sums = weighted.setdefault(name, [0.0, 0.0])
+        sums[0] += row["forward_ms"]
+        sums[1] += row["backward_ms"]
+    rows = [[name, *(f"{ms:.0f}" if ms else "" for ms in both)] for name, both in weighted.items()]
+    rows.append(["all", *(f"{sum(both[way] for both in weighted.values()):.0f}" for way in (0, 1))])
+    return table(["layer, batch 32, one device", "forward, ms", "backward, ms"], rows)
 
 
 def kernel_bytes() -> str:
@@ -141,7 +160,8 @@ TABLES = {
     "kill": kill,
     "loop": loop,
     "clothing10": clothing10,
-    "placement": placement,
+    "bench": bench,
+    "layers": layers,
     "data": data,
     "kernel bytes": kernel_bytes,
     "kernels cpu": kernels_cpu,

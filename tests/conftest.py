@@ -22,29 +22,17 @@ from alexnet_jax.architectures import Network
 from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.errors import UserError
 from alexnet_jax.experiment import Experiment
-from alexnet_jax.layers import Conv, Dense, Dropout, LocalResponseNorm, MaxPool, ReLU
 from alexnet_jax.train import Options, train
+from tests.tiny import TINY
 
-collect_ignore = ["parity/transcription.py", "numpy_network.py"]  # no tests, and one needs PyTorch
+# No tests; one needs PyTorch, and one is an experiment.
+collect_ignore = ["parity/transcription.py", "numpy_network.py", "without_dropout.py"]
 
 jax.devices()  # four from here on, whatever a test asks for
 
 # Many tests compile the same step.
 jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-TINY = Network(
-    name="tiny",
-    input_size=29,
-    layers=(
-        Conv(8, name="conv1", kernel=5, stride=2, padding=(0, 2), std=0.1), ReLU(), LocalResponseNorm(alpha=0.01), MaxPool(3, 2),
-        Conv(12, name="conv2", kernel=3, padding=(1, 1), bias=1.0, std=0.2), ReLU(), LocalResponseNorm(alpha=0.01), MaxPool(3, 2),
-        Conv(10, name="conv3", kernel=3, padding=(1, 1), reads="all", std=0.2), ReLU(),
-        Dense(16, name="fc6", reads="all", bias=1.0, std=0.1), ReLU(), Dropout(0.5),
-        Dense(7, name="fc7", reads="all", std=0.2),
-    ),
-)  # fmt: skip
-"""Two towers in miniature. Seven classes, so that the towers cannot share them evenly."""
 
 
 @pytest.fixture

@@ -95,13 +95,6 @@ def test_a_finished_run_is_not_repeated_but_prolonged(options, capsys):
     assert log(folder)[-1]["epoch"] == 4
 
 
-def test_one_device_reads_what_two_have_written(options):
-    folder = train("tiny", TINY_EXPERIMENT, replace(options, placement="split"))
-    again = train("tiny", replace(TINY_EXPERIMENT, epochs=4), replace(options, placement="single", devices=1))
-    assert again == folder
-    assert log(folder)[-1]["epoch"] == 4
-
-
 def test_fresh_starts_over_whatever_became_of_the_run(options):
     """Ended before it began, or while it was deleted."""
     options = replace(options, run=options.runs_dir / "run", fresh=True)

@@ -26,6 +26,7 @@ def train(arguments: list[str]) -> None:
     leave_on_sigterm()
     from alexnet_jax.devices import keep_programs
     from alexnet_jax.experiment import Experiment, experiment_names, load_experiment
+    from alexnet_jax.processes import is_first
     from alexnet_jax.train import Options
     from alexnet_jax.train import train as run_training
 
@@ -44,7 +45,8 @@ def train(arguments: list[str]) -> None:
 
     config = (tyro.conf.SuppressFixed, tyro.conf.OmitSubcommandPrefixes)
     folder = tyro.cli(command, prog=f"alexnet_jax train {name}", args=arguments, config=config)
-    print(folder)
+    if is_first():
+        print(folder)
 
 
 def prepare(arguments: list[str]) -> None:

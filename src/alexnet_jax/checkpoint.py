@@ -23,6 +23,7 @@ from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 import alexnet_jax
 from alexnet_jax.console import console
 from alexnet_jax.errors import UserError, full_disk_told
+from alexnet_jax.processes import first_before_others, is_first
 from alexnet_jax.step import TrainState
 
 KEEP = 2
@@ -88,7 +89,8 @@ class Checkpoints:
           like: shapes, types and shardings of the state.
 
         Raises:
-          UserError: if the checkpoints are of another network, or none can be read.
+          UserError: if the checkpoints are of another network, or none can be read, or, where there are several processes,
+            if one of them cannot read its part of the latest.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
@@ -98,8 +100,9 @@ class Checkpoints:
                     time.sleep(0.2)  # reads under way end now, rather than after this
                     gc.collect()
             if not isinstance(found, str):
-                for damaged in steps[: steps.index(step)]:
-                    shutil.rmtree(self._folder / str(damaged))
+                with first_before_others("damaged checkpoints"):
+                    for damaged in steps[: steps.index(step)] if is_first() else ():
+                        shutil.rmtree(self._folder / str(damaged))
                 self._manager.reload()
                 return found
             console.print(f"the checkpoint of step {step} cannot be read: {found}", style="yellow", markup=False)
@@ -119,7 +122,11 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # whatever Orbax meets in a damaged folder
-            return " ".join(str(error).split()).split(". ")[0][:100]
+            why = " ".join(str(error).split()).split(". ")[0][:100]
+            if jax.process_count() > 1:  # the others may have read their parts, and would not come to the one before
+                unread = f"{self._folder / str(step)} cannot be read: {why}"
+                raise UserError(f"{unread}; delete it to go on from the one before") from error
+            return why
         return (state, about) if _checksums(state) == about["checksums"] else "its numbers are not those that were saved"
 
     def drop_from(self, step: int) -> int | None:

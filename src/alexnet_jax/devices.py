@@ -24,28 +24,31 @@ def choose_mesh(network: Network, placement: Placement = "auto", devices: int | 
       network: whose towers are to be placed.
       placement: "split" gives each tower devices of its own, "single" runs all towers on every device; "auto" splits where
         the devices can be divided evenly among the towers.
-      devices: how many to use; None takes every GPU, or as many CPU devices as there are towers. The CPU's cores can pose as
-        any number of devices; how the two compare is in experiments/results/bench.json.
+      devices: how many of each process to use; None takes every GPU, or as many CPU devices as there are towers. The CPU's
+        cores can pose as any number of devices; how one and two compare is in experiments/results/bench.json.
 
     Raises:
       UserError: if there are too few devices, or "split" cannot divide them.
     """
     if devices is not None or placement != "single":
-        pose_as(devices or network.towers, sums_at_once=1 if placement != "single" and devices in (None, network.towers) else 8)
+        pose_as(devices or network.towers, images_divided=placement == "single" or devices not in (None, network.towers))
     keep_memory()
-    found = jax.devices()
-    if devices is None:
-        devices = len(found) if found[0].platform != "cpu" else 1 if placement == "single" else network.towers
-    if devices > len(found):
-        raise UserError(f"{devices} devices are asked for, and there are {len(found)}: {', '.join(map(str, found))}")
-    split = placement == "split" or (placement == "auto" and network.towers > 1 and devices % network.towers == 0)
+    if devices is None and jax.default_backend() == "cpu":
+        devices = 1 if placement == "single" else network.towers
+    used = []
+    for process in range(jax.process_count()):
+        found = jax.local_devices(process_index=process)
+        if devices is not None and devices > len(found):
+            raise UserError(f"{devices} devices are asked for, and there are {len(found)}: {', '.join(map(str, found))}")
+        used += found[:devices]
+    split = placement == "split" or (placement == "auto" and network.towers > 1 and len(used) % network.towers == 0)
     try:
-        return make_mesh(network, found[:devices], split_towers=split)
+        return make_mesh(network, used, split_towers=split)
     except ValueError as error:
         raise UserError(f"{error}: choose another number with --devices, or --placement single") from error
 
 
-def pose_as(devices: int, *, sums_at_once: int = 8) -> None:
+def pose_as(devices: int, *, images_divided: bool = True) -> None:
     """Makes the CPU's cores pose as `devices` devices; call it before JAX looks at its devices.
 
     A device that waits for the others in a sum or a gather holds one of XLA's threads. With as few threads as cores, every one
@@ -54,10 +57,12 @@ def pose_as(devices: int, *, sums_at_once: int = 8) -> None:
 
     Args:
       devices: how many.
-      sums_at_once: of a device that may be waited for together; the gradients' where images are divided, else one.
+      images_divided: whether devices sum gradients, for many of which they wait at once; towers alone wait for a few.
     """
-    cores = os.cpu_count() or 1
-    os.environ.setdefault("PJRT_NPROC", str(max(cores, (1 + sums_at_once) * devices)))
+    cores, several = os.cpu_count() or 1, jax.distributed.is_initialized()
+    if devices > 1 or several:
+        waiting = 8 if images_divided or several else 1
+        os.environ.setdefault("PJRT_NPROC", str(max(cores, (1 + waiting) * devices)))
     flags = os.environ.get("XLA_FLAGS", "")
     if devices > 1 and cores <= devices and _ONE_THREAD not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --{_ONE_THREAD}=false".strip()

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from alexnet_jax.data.augment import Example
 from alexnet_jax.data.pipeline import evaluation_batches
 from alexnet_jax.data.records import Dataset
+from alexnet_jax.placement import rows_here
 from alexnet_jax.step import EvaluationStep, MeanImage, Scores, put_batch
 from alexnet_jax.tower import Params
 
@@ -39,13 +40,14 @@ def evaluate(
     stop: Callable[[], bool],
 ) -> Errors | None:
     """Centre-crop errors over all images of a split (paper, section 2); None if `stop`, asked before every batch, says so."""
-    batches = evaluation_batches(dataset, split, image_size=image_size, input_size=input_size, batch_size=batch_size)
+    rows = rows_here(mesh, batch_size)
+    batches = evaluation_batches(dataset, split, image_size=image_size, input_size=input_size, batch_size=batch_size, part=rows)
     # Each batch is waited for: several at once on CPU devices can take all threads and wait for one another for ever.
     scores: list[Scores] = []
     for batch in batches:
         if stop():
             return None
-        scores.append(jax.device_get(step(params, put_batch(padded(batch, batch_size), mesh), mean)))
+        scores.append(jax.device_get(step(params, put_batch(padded(batch, rows.stop - rows.start), mesh), mean)))
     total: Scores = reduce(lambda a, b: jax.tree.map(np.add, a, b), scores)
     images = float(total.images)
     return Errors(float(total.top1_errors) / images, float(total.top5_errors) / images, float(total.loss) / images, int(images))

@@ -77,6 +77,12 @@ def init(network: Network, mesh: Mesh, key: Key[Array, ""]) -> tower.Params:
     return jax.jit(stacked, out_shardings=parameter_sharding(mesh))(key)
 
 
+def put(values: Any, sharding: NamedSharding) -> Any:
+    """NumPy arrays on the devices, as this process has them: its part along axes that the processes divide, else whole."""
+    with jax.transfer_guard("allow"):  # asked for by name, which JAX overlooks where there are several processes
+        return jax.make_array_from_process_local_data(sharding, values)
+
+
 def parameter_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding of arrays whose first axis is the towers'."""
     return NamedSharding(mesh, P(TOWER) if TOWER in mesh.axis_names else P())
@@ -85,6 +91,13 @@ def parameter_sharding(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding of arrays whose first axis is the images'."""
     return NamedSharding(mesh, P(DATA))
+
+
+def rows_here(mesh: Mesh, batch_size: int) -> slice:
+    """The part of a batch that this process has to have: what its devices need, all of it if its towers share the batch."""
+    of_devices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    needed = [index[0].indices(batch_size) for index in of_devices if index]
+    return slice(min(start for start, _, _ in needed), max(stop for _, stop, _ in needed))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -63,7 +63,7 @@ class Report:
             "jax": jax.__version__,
         }
         self._peak_images = matmul_flops / image_flops  # a second, if a step were matrix products at their best
-        self._events = Events(run.folder / "tensorboard", start=start) if tensorboard else None
+        self._events = Events(run.folder / "tensorboard", start=start) if tensorboard and run.writes else None
         self._progress = TrainingProgress(
             start=start, steps=self._steps, steps_per_epoch=steps_per_epoch, batch_size=experiment.batch_size
         )
@@ -135,6 +135,8 @@ class Report:
             "data": self._dataset.path.name,
             **self._where,
         }
+        if not self._run.writes:
+            return
         folder, title = self._run.folder, f"{self._name} on {self._dataset.path.name}"
         with full_disk_told(f"for the pictures in {folder}"):
             draw_curves(self._run.log_lines(), folder / "curves.png", title=title)

@@ -22,11 +22,17 @@ from alexnet_jax.experiment import Experiment
 
 
 class Run:
-    """A run's folder, new or begun before."""
+    """A run's folder, new or begun before.
 
-    def __init__(self, folder: Path, *, fresh: bool):
-        self.folder = folder
-        if fresh and folder.exists():
+    Args:
+      folder: of the run.
+      fresh: delete what it holds.
+      writes: whether this process writes to it, which of several only one may.
+    """
+
+    def __init__(self, folder: Path, *, fresh: bool, writes: bool = True):
+        self.folder, self.writes = folder, writes
+        if fresh and writes and folder.exists():
             if not _is_a_run(folder):
                 raise UserError(f"{folder} is no run folder, so --fresh does not delete it: give another --run")
             # Under another name first: half deleted, it would be a run to go on with.
@@ -53,10 +59,11 @@ class Run:
         self._replace(name, json.dumps(content, indent=1) + "\n")
 
     def _replace(self, name: str, text: str) -> None:
-        partial = self.folder / f".{name}.partial"
-        with full_disk_told(f"for {self.folder / name}"):
-            partial.write_text(text)
-            partial.rename(self.folder / name)
+        if self.writes:
+            partial = self.folder / f".{name}.partial"
+            with full_disk_told(f"for {self.folder / name}"):
+                partial.write_text(text)
+                partial.rename(self.folder / name)
 
     def resume_log(self, step: int, epochs: int) -> None:
         """Cuts off what was logged after `step` or of later `epochs`: those are about to come again."""
@@ -65,8 +72,9 @@ class Run:
 
     def log(self, **values: Any) -> None:
         file = self.folder / "log.jsonl"
-        with full_disk_told(f"for {file}"), file.open("a") as lines:
-            lines.write(json.dumps(values) + "\n")
+        if self.writes:
+            with full_disk_told(f"for {file}"), file.open("a") as lines:
+                lines.write(json.dumps(values) + "\n")
 
     def log_lines(self) -> list[dict[str, Any]]:
         """The log so far; a last line that was cut off is left out."""

@@ -181,8 +181,11 @@ def cross_entropy(logits: Float[Array, "batch classes"], label: Int[Array, " bat
 
 
 def put_batch(batch: Example, mesh: Mesh) -> Example:
-    """A batch of NumPy arrays on the devices, divided among those along the data axis."""
-    return jax.device_put(batch, placement.batch_sharding(mesh))
+    """A batch of NumPy arrays on the devices, divided among those along the data axis.
+
+    Where there are several processes, each passes its `placement.rows_here`.
+    """
+    return placement.put(batch, placement.batch_sharding(mesh))
 
 
 def random_batch(batch_size: int, size: int) -> Example:

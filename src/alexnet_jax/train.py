@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,6 +25,17 @@ from alexnet_jax.experiment import Experiment
 from alexnet_jax.interrupt import Interrupt
 from alexnet_jax.optimizer import paper_update, rates
 from alexnet_jax.peak import matmul_flops, training_flops
+from alexnet_jax.processes import (
+    Agreement,
+    Processes,
+    Wish,
+    check_settings,
+    check_shared,
+    first_before_others,
+    is_first,
+    meet,
+    wait_for_all,
+)
 from alexnet_jax.progress import Timed
 from alexnet_jax.report import Report, told
 from alexnet_jax.run import Run, configuration, run_folder
@@ -43,11 +54,12 @@ class Options:
       run: run folder; None is one that follows from the settings.
       fresh: start over, deleting what the run folder holds.
       placement: "split" gives each tower devices of its own, "single" runs all towers on every device.
-      devices: how many devices to use; None is all GPUs, or a CPU device for each tower.
+      devices: how many devices to use, of each process; None is all GPUs, or a CPU device for each tower.
       threads: threads that decode images; None is one a core, or one in each of the `workers`.
       workers: processes that decode images instead of this one; the batches are the same.
       checkpoint_seconds: time between checkpoints.
       tensorboard: whether the log is written for TensorBoard, too, in the run folder.
+      processes: of several that train as one, which this is.
     """
 
     data: str | None = None
@@ -61,6 +73,7 @@ class Options:
     workers: int = 0
     checkpoint_seconds: float = 120.0
     tensorboard: bool = False
+    processes: Processes = field(default_factory=Processes)
 
 
 def train(name: str, experiment: Experiment, options: Options) -> Path:
@@ -72,6 +85,7 @@ def train(name: str, experiment: Experiment, options: Options) -> Path:
     Raises:
       UserError: for settings, data or a disk that training cannot work with.
     """
+    meet(options.processes)
     training = Training(name, experiment, options)
     result = training.run.result
     if result is not None and (result["ended_by_schedule"] or result["steps"] >= training.steps):
@@ -81,6 +95,7 @@ def train(name: str, experiment: Experiment, options: Options) -> Path:
         training.start()
         if training.loop():
             training.finish()
+    wait_for_all("the end")
     return training.run.folder
 
 
@@ -89,9 +104,11 @@ class Training:
 
     def __init__(self, name: str, experiment: Experiment, options: Options):
         self._name, self._experiment, self._options = name, experiment, options
-        self._dataset = find_dataset(options.data, experiment.default_data, options.data_dir)
+        self._mesh = choose_mesh(experiment.network, options.placement, options.devices)
+        console.quiet = not is_first()
+        with first_before_others("data"):
+            self._dataset = find_dataset(options.data, experiment.default_data, options.data_dir)
         self._network = experiment.network.with_classes(len(self._dataset.manifest.classes))
-        self._mesh = choose_mesh(self._network, options.placement, options.devices)
         image_size, parts = experiment.augmentation.image_size, self._mesh.shape[placement.DATA]
         if image_size < self._network.input_size:
             raise UserError(f"images of {image_size} pixels are too small for {name}, which takes {self._network.input_size}")
@@ -104,7 +121,10 @@ class Training:
         self.steps = experiment.epochs * self._steps_per_epoch
         self._config = configuration(experiment, self._network, self._dataset)
         folder = options.run or run_folder(options.runs_dir, name, self._dataset, self._config)
-        self.run = Run(folder, fresh=options.fresh)
+        with first_before_others("run"):
+            self.run = Run(folder, fresh=options.fresh, writes=is_first())
+        check_settings([str(folder), self._config])
+        check_shared(folder)
 
     def start(self) -> None:
         """Reads the last checkpoint, or starts anew; makes the steps."""
@@ -120,7 +140,7 @@ class Training:
         )
         self._evaluation_step = make_evaluation_step(network, mesh, precision=experiment.precision)
         mean = mean_to_subtract(self._dataset.mean_image, experiment.augmentation)
-        self._mean = jax.device_put(mean, placement.replicated(mesh))
+        self._mean = placement.put(mean, placement.replicated(mesh))
 
         self._state = initial_state(network, mesh, optimizer, experiment.seed)
         self._checkpoints = Checkpoints(self.run.checkpoints, self._config)
@@ -161,7 +181,7 @@ class Training:
         Raises:
           UserError: for a loss that is no number any more, or a disk without room for a checkpoint.
         """
-        batches, saved = Timed(self._batches()), time.monotonic()
+        batches, saved, agreed = Timed(self._batches()), time.monotonic(), Agreement(self._mesh)
         late = None  # a loss is read when the step after it is under way, so that the device never waits
         # What crosses to the devices and back is asked for by name: a transfer that slipped in would be made at every step.
         with Interrupt() as interrupt, closing(self._checkpoints), self._report, jax.transfer_guard("disallow"):
@@ -171,8 +191,10 @@ class Training:
                 if late is not None:
                     self._read_loss(*late)
                 late = (step, loss)
-                stop = interrupt.asked or step == self.steps
-                save = stop or time.monotonic() - saved > self._options.checkpoint_seconds
+                due = time.monotonic() - saved > self._options.checkpoint_seconds
+                granted = agreed(Wish.STOP if interrupt.asked else Wish.SAVE if due else Wish.NOTHING)
+                stop = granted is Wish.STOP or step == self.steps
+                save = stop or granted is Wish.SAVE
                 epoch_ends = step % self._steps_per_epoch == 0
                 if epoch_ends or save:
                     self._read_loss(*late)
@@ -209,8 +231,8 @@ class Training:
             "waiting_for_data": round(self._waiting, 4),
         }
         first_layer = next(iter(self._network.named_layers))
-        kernels = np.asarray(self._state.params[first_layer]["kernel"])
-        self._report.finish(measured, training, kernels)
+        kernels = jax.device_put(self._state.params[first_layer]["kernel"], placement.replicated(self._mesh))
+        self._report.finish(measured, training, np.asarray(kernels))
 
     def _batches(self) -> Iterator[Example]:
         return training_batches(
@@ -220,6 +242,7 @@ class Training:
             batch_size=self._experiment.batch_size,
             seed=self._experiment.seed,
             start=self._first_step,
+            part=placement.rows_here(self._mesh, self._experiment.batch_size),
             readers=Readers(self._options.threads, self._options.workers),
         )
 
@@ -229,7 +252,7 @@ class Training:
         if stage is not None and stage != self._stage:
             of_parameters = rates(self._state.params, stage.weights, stage.biases, stage.layers)
             phase = Phase(of_parameters, np.bool_(stage.color))
-            self._phase = jax.device_put(phase, placement.replicated(self._mesh))
+            self._phase = placement.put(phase, placement.replicated(self._mesh))
             if self._stage is not None:
                 self._report.stage(len(self._errors) + 1, stage)
         self._stage = stage

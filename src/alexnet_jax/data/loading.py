@@ -165,9 +165,11 @@ class CentreBatches:
     images: Images
     input_size: int
     batch_size: int
+    part: slice
 
     def __call__(self, number: int) -> Example:
-        order = range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.images)))
+        places = range(number * self.batch_size, (number + 1) * self.batch_size)[self.part]
+        order = [place for place in places if place < len(self.images)]
         middle = (self.images.size - self.input_size) // 2
         crop = Crop(np.full((len(order), 2), middle, np.int32), np.zeros(len(order), bool))
         return _copied(self.images, order, crop, self.input_size)

@@ -18,14 +18,6 @@ from alexnet_jax.errors import UserError
 
 
 @dataclass(frozen=True)
-class Slice:
-    """The part of every batch that this host reads: each `count`-th image, from number `index` on."""
-
-    index: int = 0
-    count: int = 1
-
-
-@dataclass(frozen=True)
 class Readers:
     """Who reads. It changes how fast batches come, not what is in them.
 
@@ -51,13 +43,13 @@ def training_batches(
     batch_size: int,
     seed: int,
     start: int = 0,
-    part: Slice = Slice(),
+    part: slice = slice(None),
     readers: Readers = Readers(),
 ) -> Iterator[Example]:
     """An endless stream of training batches, from step `start` on.
 
     The stream is a function of the seed: reading it from step 100 gives what reading it from 0 gives after 100 batches,
-    with any number of threads or processes, and the parts of several hosts put together are one host's batches. Each epoch
+    with any number of threads or processes, and what several hosts read of a batch are parts of the same batch. Each epoch
     is shuffled anew; the last batch of an epoch is filled from the next.
 
     Args:
@@ -67,34 +59,37 @@ def training_batches(
       batch_size: images in a batch of all hosts together.
       seed: of the order and of the augmentation, not negative.
       start: steps to leave out.
-      part: which part of each batch to read.
+      part: which images of each batch to read.
       readers: who reads.
 
     Raises:
-      UserError: for an image size that the data set does not have, a negative seed, or a batch that cannot be divided
-        among the hosts.
+      UserError: for an image size that the data set does not have, or a negative seed.
     """
     if seed < 0:
         raise UserError(f"the seed is {seed}: choose a --seed of 0 or more")
-    if batch_size % part.count:
-        raise UserError(f"a batch of {batch_size} images cannot be divided among {part.count} hosts: choose --batch-size")
     images = _images(dataset, "train", augmentation.image_size, readers)
-    mine = slice(part.index, None, part.count)
-    load = TrainingBatches(images, augmentation, dataset.color_components, input_size, batch_size, seed, mine)
+    load = TrainingBatches(images, augmentation, dataset.color_components, input_size, batch_size, seed, part)
     # A whole batch is one piece of work: an element of Grain's for each image would cost more than its crop.
     return _read(grain.MapDataset.range(start, sys.maxsize).map(load), readers)
 
 
 def evaluation_batches(
-    dataset: Dataset, split: str, *, image_size: int, input_size: int, batch_size: int, readers: Readers = Readers()
+    dataset: Dataset,
+    split: str,
+    *,
+    image_size: int,
+    input_size: int,
+    batch_size: int,
+    part: slice = slice(None),
+    readers: Readers = Readers(),
 ) -> Iterator[Example]:
-    """Every image of a split once, centre crop, in order. The last batch may be smaller.
+    """Every image of a split once, centre crop, in order, or a `part` of each batch. The last batch may be smaller.
 
     With an `input_size` of `image_size` they are whole images, for `augment.ten_views` on the device.
     """
     images = _images(dataset, split, image_size, replace(readers, memory_share=0.0))  # each is read once
     batches = -(-len(images) // batch_size)
-    return _read(grain.MapDataset.range(batches).map(CentreBatches(images, input_size, batch_size)), readers)
+    return _read(grain.MapDataset.range(batches).map(CentreBatches(images, input_size, batch_size, part)), readers)
 
 
 def _images(dataset: Dataset, split: str, size: int, readers: Readers) -> Images:
