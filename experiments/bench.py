@@ -27,7 +27,7 @@ RESULT = Path(__file__).parent / "results" / "bench.json"
 
 
 def measure(step: Callable[[], Any], batch: int) -> dict[str, float]:
-    """Images/s of a step that waits for its end, the time of the first one, and the memory of the process."""
+    """Images/s of a step that waits for its end, what the first one takes longer, and the memory of the process."""
     began = time.perf_counter()
     step()
     first = time.perf_counter() - began

@@ -53,7 +53,7 @@ def bench() -> str:
     rows = {name: [name] for name in ("one device", "two devices", "PyTorch", "PyTorch, channels last")}
     ratios = {"ratio_vs_pytorch": ["one device by the better PyTorch"], "two_device_ratio": ["two devices by one"]}
     for batch, contestants in found["batches"].items():
-        header += [f"batch {batch}, images/s", "first step, s", "memory, GB"]
+        header += [f"batch {batch}, images/s", "compiling, s", "memory, GB"]
         for name, row in rows.items():
             of = contestants[name]
             row += [f"{of['images_per_second']:.1f}", f"{of['compile_seconds']:.1f}", f"{of['memory_gb']:.1f}"]

@@ -38,7 +38,7 @@ def forward(x: Array, window: int, stride: int) -> tuple[Array, Array]:
 
 def backward(window: int, stride: int, residuals: tuple[Array, Array], g: Array) -> tuple[Array]:
     winner, x = residuals  # of x only the shape is used, so nothing of it stays in memory
-    return (in_cache(partial(gradient, x.shape[-3:-1], window, stride), g, winner),)
+    return (in_cache(partial(gradient, x.shape[-3:-1], window, stride), g, winner, late=True),)
 
 
 def gradient(size: tuple[int, ...], window: int, stride: int, g: Array, winner: Array) -> Array:

@@ -22,7 +22,7 @@ def _forward(x: Array, window: int, stride: int, size: int, k: float, alpha: flo
     def pooled(x: Array) -> tuple[Array, Array]:
         return pool_forward(response_norm(jax.nn.relu(x), size, k, alpha, beta, (-1,)), window, stride)
 
-    return in_cache(pooled, x)
+    return in_cache(pooled, x, late=True)
 
 
 def _save(x: Array, *settings) -> tuple[Array, tuple[Array, Array]]:
