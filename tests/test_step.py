@@ -55,7 +55,7 @@ def test_bfloat16_is_for_activities_alone():
     """Parameters and velocity stay float32, and what is computed is not what float32 would give, but near it."""
     state, mean, phase = start(), on_devices(MEAN), on_devices(constant_phase(start(), 1e-3))
     half = make_train_step(TINY, MESH, paper_update(), seed=0, precision="bfloat16")
-    assert "bf16" in jax.jit(half).lower(state, batch(), mean, phase).as_text()
+    assert "bf16" in half.lower(state, batch(), mean, phase).as_text()  # type: ignore[reportFunctionMemberAccess]
     scores = [
         jax.device_get(make_evaluation_step(TINY, MESH, precision=precision)(state.params, batch(), mean))
         for precision in ("float32", "bfloat16")
