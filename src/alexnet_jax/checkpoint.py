@@ -37,7 +37,8 @@ def _tell_unless_abandoned(what: Any, tell: Callable[[Any], Any] = sys.unraisabl
 
 
 sys.unraisablehook = _tell_unless_abandoned
-logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax tells of every file; what goes wrong, it also raises
+for _noisy in ("absl", "asyncio"):  # Orbax tells of every file, asyncio of every array; what goes wrong is raised besides
+    logging.getLogger(_noisy).setLevel(logging.CRITICAL)
 
 
 class Checkpoints:
