@@ -143,7 +143,7 @@ def state(run: Path) -> list[np.ndarray[Any, Any]]:
     like = jax.eval_shape(lambda: initial_state(QUICKSTART, mesh, paper_update(), 0))
     shardings = state_shardings(mesh, like)
     like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings)
-    found = Checkpoints(run / "checkpoints", {"network": QUICKSTART.describe()}).restore(like)
+    found = Checkpoints(run / "checkpoints", {"network": QUICKSTART.to_json()}).restore(like)
     assert found is not None
     return [np.asarray(leaf) for leaf in jax.tree.leaves(found[0])]
 

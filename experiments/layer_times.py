@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from alexnet_jax import tower
-from alexnet_jax.architectures import TWO_TOWER, Network
+from alexnet_jax.architectures import TWO_TOWER
 from alexnet_jax.devices import choose_mesh, compiler_options
 from alexnet_jax.layers import TOWER
+from alexnet_jax.network import Network
 from alexnet_jax.optimizer import paper_update
 from alexnet_jax.step import constant_phase, initial_state
 

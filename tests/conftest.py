@@ -18,10 +18,10 @@ import pytest
 from jax.sharding import Mesh
 from PIL import Image
 
-from alexnet_jax.architectures import Network
 from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.errors import UserError
 from alexnet_jax.experiment import Experiment
+from alexnet_jax.network import Network
 from alexnet_jax.train import Options, train
 from tests.tiny import TINY
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from alexnet_jax import NETWORKS, ONE_GPU, SIXTH_CONV, SOURCE_145, TWO_TOWER, placement
-from alexnet_jax.architectures import Network
 from alexnet_jax.layers import TOWER, Conv, NormPool, ReLU, Weighted
+from alexnet_jax.network import Network
 from alexnet_jax.summary import summarize
 from alexnet_jax.tower import activations, fused, logits
 from tests.conftest import mesh_of

@@ -4,60 +4,8 @@
 from both towers; everything else stays inside its tower.
 """
 
-from dataclasses import dataclass, fields, replace
-
-from alexnet_jax.layers import Conv, Dense, Dropout, Layer, LocalResponseNorm, MaxPool, ReLU, SameMapNorm, Weighted
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network: its layers in order, how many towers share them, and the side of the square image it takes, pixels."""
-
-    name: str
-    layers: tuple[Layer, ...]
-    towers: int = 2
-    input_size: int = 224
-
-    @property
-    def named_layers(self) -> dict[str, Layer]:
-        """Layers by name; those without weights are called after the one before that has some: conv1/relu, conv1/norm."""
-        named: dict[str, Layer] = {}
-        weighted = ""
-        for layer in self.layers:
-            weighted = layer.name or weighted
-            name = layer.name or f"{weighted}/{_KINDS[type(layer)]}"
-            if name in named:
-                raise ValueError(f"network {self.name} has two layers called {name}: name one of them")
-            named[name] = layer
-        return named
-
-    @property
-    def classes(self) -> int:
-        """Units of the last layer."""
-        last = self.layers[-1]
-        assert isinstance(last, Weighted)
-        return last.features
-
-    def describe(self) -> list[str]:
-        """A line for each layer with all its hyper-parameters: what makes two networks the same or not."""
-        lines = [f"{self.name}: {self.towers} tower(s), {self.input_size} x {self.input_size} pixels"]
-        for name, layer in self.named_layers.items():
-            hyper = {f.name: getattr(layer, f.name) for f in fields(layer) if f.name not in ("name", "parent")}
-            lines.append(f"{name}: {type(layer).__name__}({', '.join(f'{k}={v}' for k, v in hyper.items())})")
-        return lines
-
-    def with_classes(self, classes: int) -> "Network":
-        """The same network with another number of outputs."""
-        return replace(self, layers=(*self.layers[:-1], self.layers[-1].clone(features=classes)))
-
-
-_KINDS: dict[type[Layer], str] = {
-    ReLU: "relu",
-    LocalResponseNorm: "norm",
-    SameMapNorm: "same_map_norm",
-    MaxPool: "pool",
-    Dropout: "drop",
-}
+from alexnet_jax.layers import Conv, Dense, Dropout, LocalResponseNorm, MaxPool, ReLU, SameMapNorm
+from alexnet_jax.network import Network
 
 # The paper's network, by its prose: section 3.5 and Fig. 2 for the shapes, section 5 for the initial weights and biases.
 # padding=(0, 3): 224 pixels give 55 outputs only if the last window of conv1 reads 3 pixels of zeros beyond the edge.

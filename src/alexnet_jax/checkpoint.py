@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jax import lax
 from jaxtyping import Array, UInt32
@@ -25,6 +26,7 @@ from alexnet_jax.console import console
 from alexnet_jax.errors import UserError, full_disk_told
 from alexnet_jax.processes import first_before_others, is_first
 from alexnet_jax.step import TrainState
+from alexnet_jax.tower import Params
 
 KEEP = 2
 """Latest checkpoints that stay; the one with the smallest validation error stays besides."""
@@ -76,7 +78,7 @@ class Checkpoints:
         if free < 1.1 * size:
             raise UserError(f"no room for a checkpoint of {size / 1e6:,.0f} MB in {self._folder}: {free / 1e6:,.0f} MB are free")
         with full_disk_told(self._for_a_checkpoint), jax.transfer_guard("allow"):  # how it fetches arrays is Orbax's business
-            about = {"config": self._config, "versions": versions(), "checksums": _checksums(state), **extra}
+            about = {"config": self._config, "versions": versions(), "checksums": _checksums(state), "best": best, **extra}
             self._kept.best = best
             items = ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about))
             self._manager.save(int(jax.device_get(state.step)), args=items)
@@ -145,6 +147,45 @@ class Checkpoints:
         """
         with full_disk_told(self._for_a_checkpoint):
             self._manager.close()
+
+
+def read_about(checkpoint: Path) -> dict[str, Any]:
+    """What is known of a checkpoint, without its arrays: the configuration of its run, versions, checksums, the best step.
+
+    Raises:
+      UserError: if it cannot be read.
+    """
+    with _whatever_orbax_meets(checkpoint), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        return reader.restore(checkpoint / "about")
+
+
+def read_parameters(checkpoint: Path) -> tuple[dict[str, Any], Params]:
+    """What is known of a checkpoint, and its parameters as NumPy arrays.
+
+    Raises:
+      UserError: if it cannot be read.
+    """
+    about = read_about(checkpoint)
+    with _whatever_orbax_meets(checkpoint), _abandoned_reads_ignored():
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            there = reader.metadata(checkpoint / "state").item_metadata.tree["params"]
+            like = jax.tree.map(lambda _: 0, there)
+            how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+            wanted = ocp.args.PyTreeRestore({"params": like}, {"params": how}, partial_restore=True)
+            params = reader.restore(checkpoint / "state", args=wanted)["params"]
+        sums = about["checksums"][1 : 1 + len(jax.tree.leaves(params))]  # those of the step come before, of the velocity after
+        if [int(leaf.view(np.uint32).sum(dtype=np.uint32)) for leaf in jax.tree.leaves(params)] != sums:
+            raise ValueError("its numbers are not those that were saved")
+    return about, params
+
+
+@contextmanager
+def _whatever_orbax_meets(checkpoint: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # in a damaged folder, anything
+        why = " ".join(str(error).split()).split(". ")[0][:100]
+        raise UserError(f"the checkpoint {checkpoint} cannot be read: {why}") from error
 
 
 def versions() -> dict[str, str]:

@@ -10,8 +10,8 @@ from typing import Literal
 import jax
 from jax.sharding import Mesh
 
-from alexnet_jax.architectures import Network
 from alexnet_jax.errors import UserError
+from alexnet_jax.network import Network
 from alexnet_jax.placement import make_mesh
 
 Placement = Literal["auto", "split", "single"]

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from alexnet_jax.architectures import Network
 from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.errors import UserError
+from alexnet_jax.network import Network
 from alexnet_jax.schedule import Cuts, Dexp, LayerRate, Plateau, Stage
 from alexnet_jax.step import Precision
 

@@ -25,9 +25,13 @@ Keys = Key[Array, " batch"]
 
 
 class Layer(nn.Module):
-    """A step of one tower: `layer(x, keys)`, with a random key for each image in training and None at test."""
+    """A step of one tower: `layer(x, keys)`, with a random key for each image in training and None at test.
+
+    A layer without weights has no name of its own; `short` is what it is called after the name of the weighted one before it.
+    """
 
     reads = "own"
+    short = ""
 
     def __call__(self, x: Activations, keys: Keys | None = None) -> Activations:
         raise NotImplementedError
@@ -48,11 +52,15 @@ class Weighted(Layer):
     std: float = 0.01
     bias: float = 0.0
 
-    def kernel_and_bias(self, x: Activations, *shape: int) -> tuple[Array, Array]:
-        """Parameters of one tower, in the type of `x`; `shape` is a kernel's without its features."""
+    def kernel_and_bias(self, x: Activations, *shape: int, places: int | None = None) -> tuple[Array, Array]:
+        """Parameters of one tower, in the type of `x`; `shape` is a kernel's without its features.
+
+        Where `places` have biases of their own, these are [places, features].
+        """
         width = -(-self.features // lax.axis_size(TOWER))
         kernel = self.param("kernel", nn.initializers.normal(self.std), (*shape, width), jnp.float32)
-        bias = self.param("bias", nn.initializers.constant(self.bias), (width,), jnp.float32)
+        of_bias = (width,) if places is None else (places, width)
+        bias = self.param("bias", nn.initializers.constant(self.bias), of_bias, jnp.float32)
         return kernel.astype(x.dtype), bias.astype(x.dtype)
 
 
@@ -91,11 +99,61 @@ class Dense(Weighted):
         return product(x, kernel) + bias
 
 
+class LocallyConnected(Weighted):
+    """Like a convolution of stride 1, but every place has kernels and biases of its own: `local` of cuda-convnet.
+
+    Attributes:
+      kernel: side of a kernel, pixels; odd. The image is padded with zeros to keep its size.
+    """
+
+    kernel: int = 3
+
+    @nn.compact
+    def __call__(self, x, keys=None):
+        batch, height, width, channels = x.shape
+        half = self.kernel // 2
+        padded = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
+        shifts = [(row, column) for row in range(self.kernel) for column in range(self.kernel)]
+        windows = jnp.stack([padded[:, row : row + height, column : column + width] for row, column in shifts], axis=3)
+        windows = windows.reshape(batch, height * width, -1).swapaxes(0, 1)
+        kernel, bias = self.kernel_and_bias(x, height * width, self.kernel**2 * channels, places=height * width)
+        return (windows @ kernel + bias[:, None]).swapaxes(0, 1).reshape(batch, height, width, -1)
+
+
 class ReLU(Layer):
     """max(0, x) (paper, section 3.1)."""
 
+    short = "relu"
+
     def __call__(self, x, keys=None):
         return jax.nn.relu(x)
+
+
+class Tanh(Layer):
+    """tanh(x), the standard way to model a neuron's output at the time (paper, section 3.1)."""
+
+    short = "tanh"
+
+    def __call__(self, x, keys=None):
+        return jnp.tanh(x)
+
+
+class AbsTanh(Layer):
+    """|tanh(x)|, which section 3.1 contrasts: Jarrett et al. on Caltech-101."""
+
+    short = "abs_tanh"
+
+    def __call__(self, x, keys=None):
+        return jnp.abs(jnp.tanh(x))
+
+
+class Sigmoid(Layer):
+    """1 / (1 + e^-x) (paper, section 3.1)."""
+
+    short = "sigmoid"
+
+    def __call__(self, x, keys=None):
+        return jax.nn.sigmoid(x)
 
 
 class LocalResponseNorm(Layer):
@@ -105,6 +163,8 @@ class LocalResponseNorm(Layer):
       size: maps in the window (the paper's n).
       k, alpha, beta: constants of the paper's formula; `alpha` multiplies the plain sum of squares.
     """
+
+    short = "norm"
 
     size: int = 5
     k: float = 2.0
@@ -123,6 +183,8 @@ class SameMapNorm(Layer):
       k, alpha, beta: as in `LocalResponseNorm`.
     """
 
+    short = "same_map_norm"
+
     size: int = 5
     k: float = 1.0
     alpha: float = 0.001 / 5**2
@@ -138,13 +200,37 @@ class MaxPool(Layer):
     Attributes:
       size: side of the pooled square, pixels (the paper's z).
       stride: pixels between squares (the paper's s).
+      padding: places (before, after) the image on both axes that squares may reach into and that are never the largest;
+        (0, 1) where the original code lets the last square overrun the edge.
     """
+
+    short = "pool"
 
     size: int = 3
     stride: int = 2
+    padding: tuple[int, int] = (0, 0)
 
     def __call__(self, x, keys=None):
+        if self.padding != (0, 0):
+            x = jnp.pad(x, ((0, 0), self.padding, self.padding, (0, 0)), constant_values=-jnp.inf)
         return max_pool(x, self.size, self.stride)
+
+
+class AvgPool(Layer):
+    """Average-pooling, of cuda-convnet's first networks for CIFAR-10.
+
+    Attributes:
+      size, stride, padding: as in `MaxPool`; what lies beyond the edge counts as zeros.
+    """
+
+    short = "pool"
+
+    size: int = 3
+    stride: int = 2
+    padding: tuple[int, int] = (0, 0)
+
+    def __call__(self, x, keys=None):
+        return nn.avg_pool(x, (self.size, self.size), (self.stride, self.stride), (self.padding, self.padding))
 
 
 class NormPool(Layer):
@@ -166,6 +252,8 @@ class Dropout(Layer):
     Attributes:
       keep: probability that a unit takes part.
     """
+
+    short = "drop"
 
     keep: float = 0.5
 

@@ -8,7 +8,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
-from alexnet_jax.architectures import Network
+from alexnet_jax.network import Network
 from alexnet_jax.step import Precision
 from alexnet_jax.summary import summarize
 

@@ -17,8 +17,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Key
 
 from alexnet_jax import tower
-from alexnet_jax.architectures import Network
 from alexnet_jax.layers import TOWER, Keys
+from alexnet_jax.network import Network
 
 DATA = "data"
 """Name of the axis of devices along which the images of a batch are divided."""
@@ -40,15 +40,17 @@ def make_mesh(network: Network, devices: Sequence[Any], *, split_towers: bool) -
     return jax.make_mesh(shape, (DATA, TOWER), (AxisType.Auto,) * 2, devices=devices)
 
 
-def forward(network: Network, mesh: Mesh) -> Forward:
+def forward(network: Network, mesh: Mesh, layer: str | None = None) -> Forward:
     """The network as a function `(params, images, keys) -> logits` of whole batches, placed on `mesh`.
 
-    Pass `keys`, one for each image, for dropout in training, and None at test.
+    Pass `keys`, one for each image, for dropout in training, and None at test. With the name of a `layer`, the function
+    returns what that one puts out instead, [batch, features]: everything of tower 0, then of tower 1.
     """
     split = TOWER in mesh.axis_names
+    outputs = network.classes if layer is None else None
 
     def on_a_device(params: tower.Params, images: Array, keys: Keys | None) -> Array:
-        one_tower = partial(tower.logits, network)
+        one_tower = partial(tower.logits, network) if layer is None else partial(tower.features, network, layer)
         if split:
             return one_tower(jax.tree.map(lambda stacked: stacked[0], params), images, keys)
         share = jax.vmap(one_tower, in_axes=(0, None, None), axis_name=TOWER)(params, images, keys)
@@ -65,7 +67,7 @@ def forward(network: Network, mesh: Mesh) -> Forward:
         check_vma=False,  # the check does not know axes that vmap makes; tests hold both placements to the same numbers
     )
     # Where the classes are not a multiple of the towers, the last tower has units that stand for none.
-    return lambda params, images, keys: placed(params, images, keys)[:, : network.classes]
+    return lambda params, images, keys: placed(params, images, keys)[..., :outputs]
 
 
 def init(network: Network, mesh: Mesh, key: Key[Array, ""]) -> tower.Params:

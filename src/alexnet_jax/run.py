@@ -5,20 +5,27 @@ log.jsonl      a line for every tenth step {"step", "loss"} and for every epoch 
                matmul_share is the FLOP/s of training as a share of a square matrix product's on the same devices
 tensorboard/   the same for TensorBoard, if asked for
 checkpoints/   the last two states, and that with the smallest validation error
+mean_image.npy what is subtracted from images, at the size they are decoded to, grey levels
 result.json    errors, speed and time, once it is finished
 """
 
 import hashlib
+import io
 import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from alexnet_jax.architectures import Network
+import numpy as np
+from jaxtyping import Float
+
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError, full_disk_told
 from alexnet_jax.experiment import Experiment
+from alexnet_jax.network import Network
+
+MEAN_IMAGE = "mean_image.npy"
 
 
 class Run:
@@ -56,19 +63,25 @@ class Run:
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Writes a JSON file of the folder, whole or not at all."""
-        self._replace(name, json.dumps(content, indent=1) + "\n")
+        self._replace(name, (json.dumps(content, indent=1) + "\n").encode())
 
-    def _replace(self, name: str, text: str) -> None:
+    def write_mean_image(self, mean_image: Float[np.ndarray, "size size 3"]) -> None:
+        """Writes what is subtracted from images: whoever uses the network needs it, too."""
+        content = io.BytesIO()
+        np.save(content, mean_image, allow_pickle=False)
+        self._replace(MEAN_IMAGE, content.getvalue())
+
+    def _replace(self, name: str, content: bytes) -> None:
         if self.writes:
             partial = self.folder / f".{name}.partial"
             with full_disk_told(f"for {self.folder / name}"):
-                partial.write_text(text)
+                partial.write_bytes(content)
                 partial.rename(self.folder / name)
 
     def resume_log(self, step: int, epochs: int) -> None:
         """Cuts off what was logged after `step` or of later `epochs`: those are about to come again."""
         kept = [line for line in self.log_lines() if line["step"] <= step and line.get("epoch", 0) <= epochs]
-        self._replace("log.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        self._replace("log.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def log(self, **values: Any) -> None:
         file = self.folder / "log.jsonl"
@@ -91,7 +104,7 @@ class Run:
 def _is_a_run(folder: Path) -> bool:
     """Whether it is a run's, perhaps ended before it began, or empty."""
     names = {file.name for file in folder.iterdir()}
-    return "config.json" in names or names <= {"checkpoints", ".config.json.partial"}
+    return "config.json" in names or names <= {"checkpoints", ".config.json.partial", MEAN_IMAGE, f".{MEAN_IMAGE}.partial"}
 
 
 def configuration(experiment: Experiment, network: Network, dataset: Dataset) -> dict[str, Any]:
@@ -99,7 +112,7 @@ def configuration(experiment: Experiment, network: Network, dataset: Dataset) ->
     settings = {name: value for name, value in vars(experiment).items() if name not in ("network", "default_data")}
     schedule = experiment.schedule
     return {
-        "network": network.describe(),
+        "network": network.to_json(),
         **settings,
         "schedule": {"rule": type(schedule).__name__.lower(), **asdict(schedule)},
         "layer_rates": [asdict(change) for change in experiment.layer_rates],

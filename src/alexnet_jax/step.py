@@ -14,9 +14,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from alexnet_jax import placement
-from alexnet_jax.architectures import Network
 from alexnet_jax.data.augment import Crop, Example, centre
 from alexnet_jax.devices import compiler_options
+from alexnet_jax.network import Network
 from alexnet_jax.optimizer import rates
 from alexnet_jax.tower import Params
 

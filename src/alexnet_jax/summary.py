@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import jax
 
 from alexnet_jax import tower
-from alexnet_jax.architectures import Network
 from alexnet_jax.layers import TOWER, Conv, Weighted
+from alexnet_jax.network import Network
 
 if TYPE_CHECKING:  # numbers need no terminal
     from rich.table import Table

@@ -8,8 +8,8 @@ import jax
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from alexnet_jax.architectures import Network
 from alexnet_jax.layers import TOWER, Activations, Keys, Layer, LocalResponseNorm, MaxPool, NormPool, ReLU
+from alexnet_jax.network import Network
 
 Params = dict[str, dict[str, Array]]
 """Layer name to {"kernel", "bias"}. In one tower as a layer uses them; outside, stacked along a first axis of towers."""
@@ -41,12 +41,17 @@ def logits(network: Network, params: Params, images: Images, keys: Keys | None =
     return _apply(layers, params, images, keys)[list(layers)[-1]]
 
 
+def features(network: Network, layer: str, params: Params, images: Images, keys: Keys | None = None) -> Activations:
+    """What `layer` of this tower puts out, [batch, features]; arguments as for `activations`."""
+    return activations(network, params, images, keys)[layer].reshape(len(images), -1)
+
+
 def fused(layers: Mapping[str, Layer]) -> dict[str, Layer]:
     """The same layers, with ReLU, response normalization and pooling in a row as one, called after the last of them."""
     remaining, result = list(layers.items()), {}
     while remaining:
         match [layer for _, layer in remaining[:3]]:
-            case [ReLU(), LocalResponseNorm() as norm, MaxPool() as pool]:
+            case [ReLU(), LocalResponseNorm() as norm, MaxPool(padding=(0, 0)) as pool]:
                 result[remaining[2][0]] = NormPool(norm, pool)
                 remaining = remaining[3:]
             case _:

@@ -140,6 +140,7 @@ class Training:
         )
         self._evaluation_step = make_evaluation_step(network, mesh, precision=experiment.precision)
         mean = mean_to_subtract(self._dataset.mean_image, experiment.augmentation)
+        self.run.write_mean_image(mean)
         self._mean = placement.put(mean, placement.replicated(mesh))
 
         self._state = initial_state(network, mesh, optimizer, experiment.seed)

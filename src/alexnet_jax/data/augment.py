@@ -156,3 +156,9 @@ def ten_views(images: Any, size: int) -> tuple[Any, ...]:
     views = [images[..., top : top + size, left : left + size, :] for top, left in corners]
     views.append(centre(images, size))
     return (*views, *(view[..., ::-1, :] for view in views))
+
+
+def nine_views(images: Any, size: int) -> tuple[Any, ...]:
+    """Three by three squares from corner to corner, not mirrored: the test of the original code for CIFAR (convdata_cifar.py)."""
+    places = [[side * step // 2 for step in range(3)] for side in (images.shape[-3] - size, images.shape[-2] - size)]
+    return tuple(images[..., top : top + size, left : left + size, :] for top in places[0] for left in places[1])

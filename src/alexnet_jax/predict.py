@@ -1,0 +1,84 @@
+"""What a trained network makes of images: probabilities, averaged over views, and the features it sees in them."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+from alexnet_jax import placement
+from alexnet_jax.data.augment import centre, nine_views, ten_views
+from alexnet_jax.data.pipeline import evaluation_batches
+from alexnet_jax.data.records import Dataset
+from alexnet_jax.devices import choose_mesh, compiler_options
+from alexnet_jax.trained import Trained
+
+Views = Literal["centre", "ten", "nine"]
+"""Parts of an image that are looked at: its centre; corners and centre, and the same mirrored (paper, section 4.1); or a grid
+of three by three, not mirrored, as the original code does for CIFAR."""
+
+_VIEWS: dict[Views, Any] = {"centre": lambda images, size: (centre(images, size),), "ten": ten_views, "nine": nine_views}
+
+
+class Predicted(NamedTuple):
+    """Of images in the order of their split: their labels, and a row for each of what was asked for, float32."""
+
+    labels: Int[np.ndarray, " images"]
+    rows: Float[np.ndarray, "images columns"]
+
+
+class Predictor:
+    """A trained network at work, on all devices there are unless told otherwise.
+
+    Args:
+      trained: the network.
+      views: over which probabilities, or features, are averaged.
+      layer: whose outputs are asked for, by name; None is the probabilities of the classes.
+      batch_size: images at a time.
+    """
+
+    def __init__(self, trained: Trained, *, views: Views = "centre", layer: str | None = None, batch_size: int = 128):
+        self.trained, self.batch_size = trained, batch_size
+        network = trained.network
+        self._mesh = choose_mesh(network, "single", 1) if jax.default_backend() == "cpu" else choose_mesh(network)
+        of_each, size = placement.forward(network, self._mesh, layer), network.input_size
+        cut = partial(_VIEWS[views], size=size)
+        mean_moves = trained.config["augmentation"]["mean"] == "crop"
+
+        def average(params: Any, mean: Array, images: Array) -> Array:
+            means = cut(mean) if mean_moves else [centre(mean, size)] * 10
+            total = jnp.zeros(())
+            for view, of_view in zip(cut(images), means, strict=False):
+                outputs = of_each(params, view.astype(jnp.float32) - of_view, None)
+                total = total + (jax.nn.softmax(outputs) if layer is None else outputs)
+            return total / len(cut(images))
+
+        options = compiler_options(self._mesh.devices.flat[0].platform)
+        self._average = jax.jit(average, out_shardings=placement.replicated(self._mesh), compiler_options=options)
+        self._params = jax.device_put(trained.params, placement.parameter_sharding(self._mesh))
+        self._mean = jax.device_put(trained.mean_image, placement.replicated(self._mesh))
+
+    def __call__(self, images: UInt8[np.ndarray, "images size size 3"]) -> Float[np.ndarray, "images columns"]:
+        """What was asked for, a row for each image; images are of the side `trained.image_size`, grey levels 0 to 255."""
+        rows = []
+        for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
+            missing = np.zeros((self.batch_size - len(batch), *batch.shape[1:]), np.uint8)  # so that one program does for all
+            on_devices = jax.device_put(np.concatenate([batch, missing]), placement.batch_sharding(self._mesh))
+            rows.append(np.asarray(self._average(self._params, self._mean, on_devices))[: len(batch)])
+        return np.concatenate(rows)
+
+    def batches(self, dataset: Dataset, split: str) -> Iterator[Predicted]:
+        """A split of a data set, batch after batch, in its order."""
+        size = self.trained.image_size
+        stream = evaluation_batches(dataset, split, image_size=size, input_size=size, batch_size=self.batch_size)
+        for batch in stream:
+            yield Predicted(np.asarray(batch.label), self(batch.image))
+
+    def split(self, dataset: Dataset, split: str) -> Predicted:
+        """The whole of a split."""
+        labels, rows = zip(*self.batches(dataset, split), strict=True)
+        return Predicted(np.concatenate(labels), np.concatenate(rows))
