@@ -216,7 +216,7 @@ figure { margin: 0; min-width: 0 }
   max-width: 44rem }
 svg { width: 100%; height: 6rem; border-bottom: 1px solid var(--line); fill: var(--bar); stroke: none }
 svg line { stroke: var(--ink); stroke-width: 1.5px; vector-effect: non-scaling-stroke }
-.predictions { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1.75rem 1.5rem }
+.predictions { display: grid; grid-template-columns: repeat(auto-fill, minmax(12.5rem, 1fr)); gap: 1.75rem 1.5rem }
 .predictions img { width: 100%; max-width: 10rem; display: block; margin: 0 auto }
 .predictions figcaption { text-align: center; color: var(--ink); margin: .25rem 0 .4rem; overflow-wrap: anywhere }
 .predictions ol { list-style: none; margin: 0; padding: 0; font-size: .85rem }
