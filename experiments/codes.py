@@ -129,12 +129,16 @@ def timed(compare: Compare, features: int) -> dict[str, Any]:
 def draw(rows: list[dict[str, Any]], file: Path, *, title: str) -> None:
     """Recall over the number of images that are looked at, a panel for each number of bits."""
     lengths = sorted({row["bits"] for row in rows})
-    figure, panels = plt.subplots(1, len(lengths), figsize=(3.4 * len(lengths), 3.2), sharey=True, squeeze=False, layout="constrained")
+    figure, panels = plt.subplots(
+        1, len(lengths), figsize=(3.4 * len(lengths), 3.2), sharey=True, squeeze=False, layout="constrained"
+    )
     figure.suptitle(title)
     for axes, bits in zip(panels[0], lengths, strict=True):
         for row in (row for row in rows if row["bits"] == bits):
             axes.plot(FIRST, [100 * row[f"recall among {first}"] for first in FIRST], "o-", markersize=4, label=row["method"])
-        axes.set(xscale="log", xticks=FIRST, xticklabels=FIRST, xlabel="images looked at, by bits", title=f"{bits} bits", ylim=(0, 102))
+        axes.set(
+            xscale="log", xticks=FIRST, xticklabels=FIRST, xlabel="images looked at, by bits", title=f"{bits} bits", ylim=(0, 102)
+        )
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     panels[0, 0].set_ylabel(f"of the {NEIGHBOURS} nearest, %")

@@ -1,4 +1,4 @@
-"""`python -m alexnet_jax train|prepare|data|summary|schedule|figures|index|retrieve`. Each command imports what it needs, so that help comes at once."""
+"""`python -m alexnet_jax COMMAND …`. Each command imports what it needs, so that help comes at once."""
 
 import sys
 from dataclasses import dataclass, replace

@@ -27,7 +27,7 @@ LOOKED_AT = Choice(searched=2000)  # when training ends: seconds, whatever the d
 
 
 class Report:
-    """Tells of a training, on the terminal and in the folder of its run. It decides nothing, and touches no device before the end.
+    """Tells of a training, on the terminal and in the folder of its run. It decides nothing, and until the end touches no device.
 
     Entered, it shows progress.
 

@@ -21,6 +21,7 @@ from alexnet_jax.inspect.figure4 import draw_predictions, draw_retrieved
 from alexnet_jax.inspect.page import Content, page
 from alexnet_jax.predict import Predictor
 from alexnet_jax.retrieval.features import build_index
+from alexnet_jax.run import Run
 from alexnet_jax.trained import load
 from tests.conftest import TINY
 from tests.retrieval.test_search import brute_force
@@ -164,7 +165,7 @@ def test_several_processes_leave_out_what_needs_all_devices(options, monkeypatch
     monkeypatch.setattr(alexnet_jax.report, "find_examples", None)
     monkeypatch.setattr(alexnet_jax.report, "load", None)
     report = object.__new__(alexnet_jax.report.Report)
-    report._run = type("Run", (), {"folder": options.runs_dir})
+    report._run = Run(options.runs_dir, fresh=False)
     said = report._examples()
     assert isinstance(said, str)
     assert f"python -m alexnet_jax figures {options.runs_dir} finds them" in said

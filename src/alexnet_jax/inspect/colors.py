@@ -1,4 +1,4 @@
-"""How coloured the kernels of the first layer are. The paper's GPU 1 became colour-agnostic, GPU 2 colour-specific (section 6.1)."""
+"""How coloured first-layer kernels are: the paper's GPU 1 became colour-agnostic, its GPU 2 colour-specific (section 6.1)."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 BINS = 20
-MEASURE = "share of a kernel's energy outside the grey axis: 0 if it is grey, 2/3 if it is noise, 1 if its channels add up to zero"
+MEASURE = (
+    "share of a kernel's energy outside the grey axis: 0 if it is grey, 2/3 if it is noise, 1 if its channels add up to zero"
+)
 
 
 def color_shares(kernels: Float[np.ndarray, "towers size size 3 features"]) -> Float[np.ndarray, "towers features"]:
@@ -56,7 +58,9 @@ def draw_colors(statistics: dict[str, Any], file: Path) -> None:
     for number, (axes, of) in enumerate(zip(rows[:, 0], towers, strict=True)):
         axes.bar(edges[:-1], of["histogram"], 1 / BINS, align="edge", color="tab:blue")
         axes.axvline(of["mean"], color="black", linewidth=1)
-        axes.annotate(f"mean {of['mean']:.0%}", (of["mean"], 1), (4, -12), xycoords=("data", "axes fraction"), textcoords="offset points")
+        axes.annotate(
+            f"mean {of['mean']:.0%}", (of["mean"], 1), (4, -12), xycoords=("data", "axes fraction"), textcoords="offset points"
+        )
         axes.set(ylabel=f"tower {number}\nkernels", xlim=(0, 1))
     rows[-1, 0].set_xlabel("share of a kernel's energy that is colour (noise: 2/3)")
     figure.savefig(file, dpi=110)

@@ -114,7 +114,9 @@ def find_examples(trained: Trained, dataset: Dataset, split: str, choice: Choice
         train = Images(dataset, "train", trained.image_size)
         searched = _some(rng, len(train), choice.searched)
         batches = [searched[start : start + BATCH] for start in range(0, len(searched), BATCH)]
-        features = (of(_pixels(train, batch)) for batch in tracked(batches, "Looking at training images", len(batches), "batches"))
+        features = (
+            of(_pixels(train, batch)) for batch in tracked(batches, "Looking at training images", len(batches), "batches")
+        )
         found = nearest(queries, features, choice.nearest)
         rows = searched[found.rows]
     else:
@@ -130,7 +132,7 @@ def find_examples(trained: Trained, dataset: Dataset, split: str, choice: Choice
     return Examples(predictions, retrieved, split, len(searched), len(train))
 
 
-def guesses(probabilities: Float[np.ndarray, "images classes"], classes: Sequence[str]) -> list[list[tuple[str, float]]]:
+def guesses(probabilities: Float[np.ndarray, "images classes"], classes: list[str]) -> list[list[tuple[str, float]]]:
     """The most probable classes of each image, most probable first."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :GUESSES]
     return [[(classes[label], float(row[label])) for label in labels] for row, labels in zip(probabilities, best, strict=True)]

@@ -13,6 +13,7 @@ from alexnet_jax.inspect.examples import GUESSES, Picture, Prediction, Retrieved
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 COLUMNS = 4
 RIGHT, WRONG = "#e5989b", "#a8c0dd"
@@ -62,7 +63,7 @@ def _bars(axes: Axes, prediction: Prediction) -> None:
 
 
 @contextmanager
-def _figure(width: float, height: float, file: Path) -> Iterator[matplotlib.figure.Figure]:
+def _figure(width: float, height: float, file: Path) -> Iterator[Figure]:
     """A figure that becomes a file."""
     figure = plt.figure(figsize=(width, height), layout="constrained")
     try:

@@ -26,7 +26,7 @@ PAGE = "report.html"
 
 @dataclass(frozen=True)
 class Figures:
-    """Draws what a network has learned: curves, first-layer kernels and their colours, predictions, retrieval, and a page of all."""
+    """Draws what a network has learned: curves, kernels and their colours, predictions, retrieval; and a page of all."""
 
     run: tyro.conf.Positional[Path]
     """Run folder, or one of its checkpoints, RUN/checkpoints/STEP."""

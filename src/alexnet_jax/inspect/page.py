@@ -98,7 +98,9 @@ def _epochs(epochs: list[dict[str, Any]]) -> str:
         for line in epochs
     )
     head = "<tr><th>epoch<th>step<th>rate<th>loss<th>top-1 error<th>top-5 error"
-    return f"<details><summary>Errors after each epoch</summary><table class=numbers>{head}{rows}</table></details>" if rows else ""
+    return (
+        f"<details><summary>Errors after each epoch</summary><table class=numbers>{head}{rows}</table></details>" if rows else ""
+    )
 
 
 def _colors(colors: dict[str, Any]) -> str:
@@ -126,11 +128,14 @@ def _examples(examples: Examples | str) -> str:
     searched, training = f"{examples.searched:,}", f"{examples.training:,}"
     among = f"all {training}" if searched == training else f"{searched} of {training}, drawn at random,"
     return (
-        f"<h2>Predictions</h2>\n<p>{escape(examples.split.capitalize())} images drawn at random, their classes, and the five most "
-        f"probable by the network; the right one is <span class=right>marked</span>.</p>\n<div class=predictions>{guessed}</div>\n"
-        f"<h2>Retrieval</h2>\n<p>First an image, then the nearest of the training images ({among} were searched), by the "
-        f"Euclidean distance of what the last hidden layer makes of them.</p>\n<div class=scroll><table class=retrieved>"
-        f"{found}</table></div>"
+        "<h2>Predictions</h2>\n"
+        f"<p>{escape(examples.split.capitalize())} images drawn at random, their classes, and the five most probable by the "
+        "network; the right one is <span class=right>marked</span>.</p>\n"
+        f"<div class=predictions>{guessed}</div>\n"
+        "<h2>Retrieval</h2>\n"
+        f"<p>First an image, then the nearest of the training images ({among} were searched), by the Euclidean distance of what "
+        "the last hidden layer makes of them.</p>\n"
+        f"<div class=scroll><table class=retrieved>{found}</table></div>"
     )
 
 
@@ -230,7 +235,8 @@ th, td { text-align: left; vertical-align: top; font-weight: normal; padding: .2
 tr + tr > * { border-top: 1px solid var(--line) }
 th { color: var(--faint); white-space: nowrap }
 .numbers td, .numbers th { text-align: right; font-variant-numeric: tabular-nums }
-.retrieved td, .retrieved th { text-align: center; padding: .6rem .5rem .6rem 0; border: 0; white-space: normal; color: var(--ink) }
+.retrieved td, .retrieved th { text-align: center; padding: .6rem .5rem .6rem 0; border: 0; white-space: normal;
+  color: var(--ink) }
 .retrieved th { padding-right: 1.5rem }
 .retrieved img { width: 7.5rem; min-width: 5rem }
 summary { cursor: pointer; color: var(--faint); margin: .75rem 0 }

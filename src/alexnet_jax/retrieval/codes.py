@@ -8,7 +8,7 @@ threshold. Random hyperplanes and the signs of principal components need no trai
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -61,11 +61,10 @@ class Autoencoder:
         adam = optax.adam(optax.cosine_decay_schedule(self.rate, self.steps))
 
         def error(params: Any, x: Float[Array, "batch features"], key: Key[Array, ""]) -> Float[Array, ""]:
-            units = encoder.apply(params["encoder"], x)
-            assert isinstance(units, jax.Array)
+            units = cast(Array, encoder.apply(params["encoder"], x))
             soft = jnp.tanh(units + self.noise * jax.random.normal(key, units.shape))
             rounded = soft + lax.stop_gradient(jnp.sign(soft) - soft)
-            return jnp.square(decoder.apply(params["decoder"], rounded) - x).mean()
+            return jnp.square(cast(Array, decoder.apply(params["decoder"], rounded)) - x).mean()
 
         @jax.jit
         def trained(params: Any, images: Float[Array, "images features"], keys: Key[Array, " steps"]) -> Any:

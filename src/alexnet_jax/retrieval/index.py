@@ -114,7 +114,7 @@ class Index:
             file.seek(self._start)
             for first in range(0, self.about.images, rows):
                 block = memory[: self.about.images - first]
-                unread = memoryview(block).cast("B")
+                unread = block.data.cast("B")
                 while unread:
                     if not (read := file.readinto(unread)):
                         raise UserError(f"{file.name} has become shorter: make the index again")
