@@ -190,6 +190,8 @@ def _table(values: Mapping[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     """A setting as people write it; of long lists, the beginning."""
+    if value is None or value == []:
+        return "none"
     if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
         shown = ", ".join(map(str, value[:50]))
         return f"{shown} … ({len(value):,})" if len(value) > 50 else shown
