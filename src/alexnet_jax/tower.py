@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import cast
 
 import jax
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key
 
@@ -13,6 +14,9 @@ from alexnet_jax.network import Network
 
 Params = dict[str, dict[str, Array]]
 """Layer name to {"kernel", "bias"}. In one tower as a layer uses them; outside, stacked along a first axis of towers."""
+
+HostParams = dict[str, dict[str, np.ndarray]]
+"""The same as NumPy arrays, stacked: parameters at rest."""
 
 
 Images = Float[Array, "batch height width 3"]

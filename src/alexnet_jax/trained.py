@@ -11,7 +11,7 @@ from alexnet_jax.checkpoint import read_about, read_parameters
 from alexnet_jax.errors import UserError
 from alexnet_jax.network import Network
 from alexnet_jax.run import MEAN_IMAGE
-from alexnet_jax.tower import Params
+from alexnet_jax.tower import HostParams
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Trained:
     run: Path
     step: int
     network: Network
-    params: Params
+    params: HostParams
     mean_image: Float[np.ndarray, "size size 3"]
     config: dict[str, Any]
 
