@@ -26,9 +26,7 @@ from alexnet_jax.console import console
 from alexnet_jax.errors import UserError, full_disk_told
 from alexnet_jax.processes import first_before_others, is_first
 from alexnet_jax.step import TrainState
-
-Stored = dict[str, dict[str, np.ndarray]]
-"""Parameters as a checkpoint has them: `tower.Params`, but not on a device."""
+from alexnet_jax.tower import HostParams
 
 KEEP = 2
 """Latest checkpoints that stay; the one with the smallest validation error stays besides."""
@@ -161,7 +159,7 @@ def read_about(checkpoint: Path) -> dict[str, Any]:
         return reader.restore(checkpoint / "about")
 
 
-def read_parameters(checkpoint: Path) -> tuple[dict[str, Any], Stored]:
+def read_parameters(checkpoint: Path) -> tuple[dict[str, Any], HostParams]:
     """What is known of a checkpoint, and its parameters as NumPy arrays.
 
     Raises:
