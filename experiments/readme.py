@@ -171,8 +171,10 @@ def codes() -> str:
     found = result("codes")
     k, times = found["neighbours"], found["milliseconds a query"]
     what = f"`{found['network']}`, {found['features']} features of {found['images']:,} images"
-    header = [what, "bits", f"of the {k} nearest, among the first {k}", "among 100", "same class", f"ms among {times['images']:,}"]
-    rows = [["exact search", f"{32 * found['features']:,}", "100%", "100%", f"{found['same class, exact']:.1%}", str(times["exact"])]]
+    among = [f"of the {k} nearest, among the first {k}", "among 100"]
+    header = [what, "bits", *among, "same class", f"ms among {times['images']:,}"]
+    same = f"{found['same class, exact']:.1%}"
+    rows = [["exact search", f"{32 * found['features']:,}", "100%", "100%", same, str(times["exact"])]]
     for of in found["codes"]:
         shares = [f"{of[name]:.1%}" for name in (f"recall among {k}", "recall among 100", "same class")]
         rows.append([of["method"], str(of["bits"]), *shares, str(times[f"{of['bits']} bits"])])
