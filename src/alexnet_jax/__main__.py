@@ -1,4 +1,4 @@
-"""`python -m alexnet_jax train|prepare|data|summary|schedule`. Each command imports what it needs, so that help comes at once."""
+"""`python -m alexnet_jax COMMAND …`. Each command imports what it needs, so that help comes at once."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ from alexnet_jax.errors import UserError
 HELP = """usage: python -m alexnet_jax COMMAND …
 
   train EXPERIMENT    train an experiment of experiments/; --help lists its settings
+  evaluate RUN…       top-1 and top-5 errors of a trained network, or of several and their mean
   prepare             turn images into a data set, or check one
   data show DATA      a picture of what training makes of a data set, and of the ten views of testing
   summary NETWORK     a network, layer by layer
@@ -47,6 +48,15 @@ def train(arguments: list[str]) -> None:
     folder = tyro.cli(command, prog=f"alexnet_jax train {name}", args=arguments, config=config)
     if is_first():
         print(folder)
+
+
+def evaluate(arguments: list[str]) -> None:
+    from alexnet_jax.devices import keep_programs
+    from alexnet_jax.evaluate_command import Evaluate
+    from alexnet_jax.evaluate_command import evaluate as measure
+
+    keep_programs()
+    print(measure(tyro.cli(Evaluate, prog="alexnet_jax evaluate", args=arguments)))
 
 
 def prepare(arguments: list[str]) -> None:
@@ -141,7 +151,7 @@ def schedule(arguments: list[str]) -> None:
 
 
 def main() -> None:
-    commands = {"train": train, "prepare": prepare, "data": data, "summary": summary, "schedule": schedule}
+    commands = {"train": train, "evaluate": evaluate, "prepare": prepare, "data": data, "summary": summary, "schedule": schedule}
     name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
     if name in ("-h", "--help"):
         print(HELP)
