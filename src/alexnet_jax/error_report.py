@@ -44,7 +44,7 @@ class PredictionRows:
         """The rows of the next images."""
         for label, row, best in zip(labels, probabilities, most_probable(probabilities), strict=True):
             pairs = [(self._classes[place], f"{row[place]:.6g}") for place in best]
-            yield [next(self._names), self._classes[label], *(value for pair in pairs for value in pair)]
+            yield [next(self._names), self._classes[int(label)], *(value for pair in pairs for value in pair)]
 
 
 def of_classes(classes: Sequence[str], tallies: dict[str, Tally]) -> list[dict[str, Any]]:
