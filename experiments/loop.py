@@ -24,7 +24,7 @@ from alexnet_jax.data.locate import find_dataset
 from alexnet_jax.devices import keep_programs
 from alexnet_jax.evaluate import Errors
 from alexnet_jax.experiment import load_experiment
-from alexnet_jax.step import put_batch
+from alexnet_jax.step import Measured, put_batch
 from alexnet_jax.train import Options, Training
 
 RESULT = Path(__file__).parent / "results" / "loop.json"
@@ -64,9 +64,9 @@ class Clocked(Training):
         jax.block_until_ready(late)
         began = time.perf_counter()
         for _ in range(self.steps - 1):
-            state, loss = self._train_step(state, batch, self._mean, self._phase)
+            state, measured = self._train_step(state, batch, self._mean, self._phase)
             jax.block_until_ready(late)  # one step late, as in the loop
-            late = loss
+            late = measured
         jax.block_until_ready(state)
         return (self.steps - 1) * self._experiment.batch_size / (time.perf_counter() - began)
 
@@ -76,8 +76,8 @@ class Clocked(Training):
         assert self._after_one_step is not None
         return (self.steps - 1) * self._experiment.batch_size / (time.perf_counter() - self._after_one_step)
 
-    def _read_loss(self, step: int, loss: jax.Array) -> None:
-        super()._read_loss(step, loss)
+    def _read_measured(self, step: int, measured: Measured) -> None:
+        super()._read_measured(step, measured)
         self._after_one_step = self._after_one_step or time.perf_counter()
 
     def _measure(self, stop: object = None) -> Errors:

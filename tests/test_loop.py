@@ -48,10 +48,12 @@ def steps(monkeypatch):
 
         return step
 
-    read = alexnet_jax.train.Training._read_loss
+    read = alexnet_jax.train.Training._read_measured
     monkeypatch.setattr(alexnet_jax.train, "make_train_step", make)
     monkeypatch.setattr(
-        alexnet_jax.train.Training, "_read_loss", lambda self, step, loss: (events.append(step), read(self, step, loss))
+        alexnet_jax.train.Training,
+        "_read_measured",
+        lambda self, step, measured: (events.append(step), read(self, step, measured)),
     )
     return made, events
 

@@ -39,8 +39,8 @@ def five_steps(network, mesh):
     mean = rng.uniform(100, 140, (network.input_size + BORDER,) * 2 + (3,)).astype(np.float32)
     losses = []
     for _ in range(5):
-        state, loss = step(state, put_batch(batch(rng, network.input_size), mesh), mean, phase)
-        losses.append(float(loss))
+        state, measured = step(state, put_batch(batch(rng, network.input_size), mesh), mean, phase)
+        losses.append(float(measured.loss))
     return np.array(losses), jax.device_get(state.params)
 
 

@@ -62,14 +62,14 @@ def test_bfloat16_is_for_activities_alone():
     ]
     assert scores[0].loss != scores[1].loss
     np.testing.assert_allclose(scores[0].loss, scores[1].loss, rtol=0.05)
-    state, loss = half(state, batch(), mean, phase)
-    assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.velocity, loss))} == {np.dtype(np.float32)}
+    state, measured = half(state, batch(), mean, phase)
+    assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.velocity, measured))} == {np.dtype(np.float32)}
 
 
 def test_without_colour_noise_images_are_neither_shifted_nor_divided(step):
     plain = make_train_step(TINY, MESH, paper_update(), seed=0)
     state, shifted = start(), batch(shift=30.0)
     on, off = (Phase(rates(state.params, 1e-2), np.bool_(color)) for color in (True, False))
-    expected = float(plain(start(), batch(), MEAN, on)[1])
-    np.testing.assert_allclose(float(step(start(), shifted, MEAN, off)[1]), expected, rtol=1e-6)
-    assert abs(float(step(start(), shifted, MEAN, on)[1]) / expected - 1) > 1e-3
+    expected = float(plain(start(), batch(), MEAN, on)[1].loss)
+    np.testing.assert_allclose(float(step(start(), shifted, MEAN, off)[1].loss), expected, rtol=1e-6)
+    assert abs(float(step(start(), shifted, MEAN, on)[1].loss) / expected - 1) > 1e-3

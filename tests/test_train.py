@@ -37,7 +37,7 @@ def test_a_run_learns_and_leaves_all_that_is_promised(options):
     assert result["steps"] == 60
     assert result["images_per_second"] > 0
     assert {file.name for file in folder.iterdir()} == {
-        "config.json", "log.jsonl", "checkpoints", "result.json", "curves.png", "kernels.png",
+        "config.json", "log.jsonl", "checkpoints", "mean_image.npy", "result.json", "curves.png", "kernels.png",
     }  # fmt: skip
     for picture in ("curves.png", "kernels.png"):
         with Image.open(folder / picture) as image:

@@ -28,6 +28,7 @@ class Experiment:
       schedule: when the rate falls: by a plateau of the validation error, by cuts at fixed epochs, or by the code's dexp.
       momentum: of the update rule.
       weight_decay: of the update rule, on weights.
+      layer_decays: weight decay of single layers, (name, decay), as in cuda-convnet's networks for CIFAR-10.
       bias_rate: learning rate of biases, as a multiple of that of weights.
       layer_rates: changes of the rates of single layers, in the order of their epochs.
       augmentation: how training images vary.
@@ -45,6 +46,7 @@ class Experiment:
     schedule: Plateau | Cuts | Dexp = field(default_factory=Plateau)
     momentum: float = 0.9
     weight_decay: float = 0.0005
+    layer_decays: tyro.conf.Fixed[tuple[tuple[str, float], ...]] = ()
     bias_rate: float = 1.0
     layer_rates: tyro.conf.Fixed[tuple[LayerRate, ...]] = ()
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -56,10 +58,11 @@ class Experiment:
         """What holds in the epoch after those whose validation top-1 errors are `errors`; None if the schedule ends before.
 
         Raises:
-          UserError: if `layer_rates` names a layer that the network does not have.
+          UserError: if `layer_rates` or `layer_decays` name a layer that the network does not have.
         """
         there = self.network.named_layers
-        if missing := [change.layer for change in self.layer_rates if change.layer not in there]:
+        named = [change.layer for change in self.layer_rates] + [layer for layer, _ in self.layer_decays]
+        if missing := [layer for layer in named if layer not in there]:
             raise UserError(f"{self.network.name} has no layer {missing[0]} to change the rate of; it has {', '.join(there)}")
         factors, epoch = self.schedule.factors(errors), len(errors)
         if factors is None:

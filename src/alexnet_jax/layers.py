@@ -9,6 +9,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Key
@@ -220,7 +221,7 @@ class AvgPool(Layer):
     """Average-pooling, of cuda-convnet's first networks for CIFAR-10.
 
     Attributes:
-      size, stride, padding: as in `MaxPool`; what lies beyond the edge counts as zeros.
+      size, stride, padding: as in `MaxPool`; the average is of what lies within the edges.
     """
 
     short = "pool"
@@ -230,7 +231,13 @@ class AvgPool(Layer):
     padding: tuple[int, int] = (0, 0)
 
     def __call__(self, x, keys=None):
-        return nn.avg_pool(x, (self.size, self.size), (self.stride, self.stride), (self.padding, self.padding))
+        edges = ((0, 0), self.padding, self.padding, (0, 0))
+        window, strides = (1, self.size, self.size, 1), (1, self.stride, self.stride, 1)
+
+        def total(x: Array) -> Array:
+            return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, window, strides, edges)
+
+        return total(x) / total(jnp.ones((1, *x.shape[1:-1], 1), x.dtype))
 
 
 class NormPool(Layer):

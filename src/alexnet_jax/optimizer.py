@@ -9,7 +9,9 @@ import numpy as np
 import optax
 
 
-def paper_update(*, momentum: float = 0.9, weight_decay: float = 0.0005) -> optax.GradientTransformationExtraArgs:
+def paper_update(
+    *, momentum: float = 0.9, weight_decay: float = 0.0005, layer_decays: Mapping[str, float] | None = None
+) -> optax.GradientTransformationExtraArgs:
     """Gradient descent with the learning rate inside the velocity, and weight decay inside it too.
 
         v <- momentum * v - weight_decay * rate * w - rate * g
@@ -21,6 +23,7 @@ def paper_update(*, momentum: float = 0.9, weight_decay: float = 0.0005) -> opta
     Args:
       momentum: what remains of the velocity.
       weight_decay: of weights; biases do not decay (weights.cu and layer.cu of the original code).
+      layer_decays: of the weights of layers that have another.
 
     >>> import jax.numpy as jnp, optax
     >>> params = {"fc8": {"kernel": jnp.ones(1)}}
@@ -36,7 +39,8 @@ def paper_update(*, momentum: float = 0.9, weight_decay: float = 0.0005) -> opta
 
     def update(updates: Any, state: Any, params: Any = None, *, rates: Any = None, **_: Any) -> tuple[Any, Any]:
         def next_velocity(path: Any, g: jax.Array, v: jax.Array, w: jax.Array, rate: Any) -> jax.Array:
-            decayed = g if _is_bias(path) else g + weight_decay * w
+            decay = (layer_decays or {}).get(path[0].key, weight_decay)
+            decayed = g if _is_bias(path) else g + decay * w
             return decayed * -rate + momentum * v
 
         velocity = jax.tree_util.tree_map_with_path(next_velocity, updates, state, params, rates)

@@ -101,12 +101,20 @@ class Report:
         """The time until the next step is not training's."""
         self._progress.pause()
 
-    def errors(self, step: int, errors: Errors, rate: float) -> None:
-        """An epoch is done, whose weights had the rate `rate`."""
+    def errors(self, step: int, errors: Errors, rate: float, training_error: float) -> None:
+        """An epoch is done.
+
+        Args:
+          step: at its end.
+          errors: measured then.
+          rate: of weights, in this epoch.
+          training_error: mean top-1 error of its batches.
+        """
         epoch, speed, split = step // self._steps_per_epoch, self._progress.images_per_second, self._dataset.evaluation_split
-        self._run.log(step=step, epoch=epoch, rate=rate, **self._speed(), **_rounded(errors))
+        training = {"rate": rate, "training_error": round(training_error, 6), **self._speed()}
+        self._run.log(step=step, epoch=epoch, **training, **_rounded(errors))
         if self._events:
-            self._events.write(step, "train", rate=rate, **self._speed())
+            self._events.write(step, "train", **training)
             self._events.write(step, split, **_rounded(errors))
         told = f"top-1 error {errors.top1_error:.1%}  top-5 error {errors.top5_error:.1%}"
         if speed:  # none is known of an epoch that has ended before the run went on

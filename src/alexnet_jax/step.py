@@ -11,7 +11,7 @@ import optax
 from flax import struct
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from alexnet_jax import placement
 from alexnet_jax.data.augment import Crop, Example, centre
@@ -50,6 +50,14 @@ class Phase:
 
 
 @struct.dataclass
+class Measured:
+    """What a training step saw of its batch, before it changed the parameters: each float32 []."""
+
+    loss: Any
+    top1_error: Any
+
+
+@struct.dataclass
 class Scores:
     """Sums over the images of an evaluation batch, each float32 []; divide by `images`."""
 
@@ -65,7 +73,7 @@ MeanImage = Float[Array, "full full 3"] | Float[np.ndarray, "full full 3"]
 """Of the images that crops are taken from, so as large as they are; grey levels."""
 
 
-TrainStep = Callable[[TrainState, Example, MeanImage, Phase], tuple[TrainState, Float[Array, ""]]]
+TrainStep = Callable[[TrainState, Example, MeanImage, Phase], tuple[TrainState, Measured]]
 EvaluationStep = Callable[[Params, Example, MeanImage], Scores]
 
 
@@ -94,26 +102,28 @@ def make_train_step(
     color_divisor: float = 1.0,
     precision: Precision = "float32",
 ) -> TrainStep:
-    """A jitted `(state, batch, mean image, phase) -> (state, loss)`. The state passed in is given up: its memory is used again.
+    """A jitted `(state, batch, mean image, phase) -> (state, measured)`. The state passed in is given up: its memory is reused.
 
     Dropout's masks follow from the seed, the step, and an image's place in the batch. Parameters are float32 and so is their
     update, whatever the precision that activities and gradients are computed in.
     """
     forward = placement.forward(network, mesh)
 
-    def train_step(state: TrainState, batch: Example, mean: MeanImage, phase: Phase) -> tuple[TrainState, Float[Array, ""]]:
+    def train_step(state: TrainState, batch: Example, mean: MeanImage, phase: Phase) -> tuple[TrainState, Measured]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         keys = lax.with_sharding_constraint(jax.random.split(key, len(batch.label)), placement.batch_sharding(mesh))
         batch = batch._replace(color_shift=jnp.where(phase.color, batch.color_shift, 0.0))
         images = normalize(batch, mean) / jnp.where(phase.color, color_divisor, 1.0)
         label = jnp.asarray(batch.label)
 
-        def mean_loss(params: Params) -> Float[Array, ""]:
-            return cross_entropy(forward(params, images.astype(precision), keys), label).mean()
+        def mean_loss(params: Params) -> tuple[Float[Array, ""], Float[Array, ""]]:
+            logits = forward(params, images.astype(precision), keys)
+            return cross_entropy(logits, label).mean(), missed(logits, label).mean()
 
-        loss, gradients = jax.value_and_grad(mean_loss)(state.params)
+        (loss, top1_error), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         updates, velocity = optimizer.update(gradients, state.velocity, state.params, rates=phase.rates)
-        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), velocity), loss
+        stepped = TrainState(state.step + 1, optax.apply_updates(state.params, updates), velocity)
+        return stepped, Measured(loss, top1_error)
 
     state = jax.eval_shape(partial(initial_state, network, mesh, optimizer, seed))
     out = (state_shardings(mesh, state), placement.replicated(mesh))
@@ -176,8 +186,17 @@ def cross_entropy(logits: Float[Array, "batch classes"], label: Int[Array, " bat
     the logits.
     """
     logits = logits.astype(jnp.float32)
-    chosen = (logits * jax.nn.one_hot(label, logits.shape[-1])).sum(axis=-1)
-    return jax.nn.logsumexp(logits, axis=-1) - chosen
+    return jax.nn.logsumexp(logits, axis=-1) - _at_label(logits, label)
+
+
+def missed(logits: Float[Array, "batch classes"], label: Int[Array, " batch"]) -> Bool[Array, " batch"]:
+    """Whether another class is more probable than the label; by the largest logit, not by its place, for the same reason."""
+    logits = logits.astype(jnp.float32)
+    return _at_label(logits, label) < logits.max(axis=-1)
+
+
+def _at_label(logits: Float[Array, "batch classes"], label: Int[Array, " batch"]) -> Float[Array, " batch"]:
+    return (logits * jax.nn.one_hot(label, logits.shape[-1])).sum(axis=-1)
 
 
 def put_batch(batch: Example, mesh: Mesh) -> Example:

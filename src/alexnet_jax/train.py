@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ from alexnet_jax.data.loading import check_size
 from alexnet_jax.data.locate import find_dataset
 from alexnet_jax.data.pipeline import Readers, training_batches
 from alexnet_jax.devices import Placement, choose_mesh
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import Diverged, UserError
 from alexnet_jax.evaluate import Errors, evaluate
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.interrupt import Interrupt
@@ -40,7 +40,7 @@ from alexnet_jax.progress import Timed
 from alexnet_jax.report import Report, told
 from alexnet_jax.run import Run, configuration, run_folder
 from alexnet_jax.schedule import Stage
-from alexnet_jax.step import Phase, initial_state, make_evaluation_step, make_train_step, put_batch, state_shardings
+from alexnet_jax.step import Measured, Phase, initial_state, make_evaluation_step, make_train_step, put_batch, state_shardings
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def train(name: str, experiment: Experiment, options: Options) -> Path:
       The run folder, with `result.json` if training is finished.
 
     Raises:
-      UserError: for settings, data or a disk that training cannot work with.
+      UserError: for settings, data or a disk that training cannot work with; Diverged for a loss that is no number any more.
     """
     meet(options.processes)
     training = Training(name, experiment, options)
@@ -129,7 +129,8 @@ class Training:
     def start(self) -> None:
         """Reads the last checkpoint, or starts anew; makes the steps."""
         experiment, network, mesh = self._experiment, self._network, self._mesh
-        optimizer = paper_update(momentum=experiment.momentum, weight_decay=experiment.weight_decay)
+        decays = dict(experiment.layer_decays)
+        optimizer = paper_update(momentum=experiment.momentum, weight_decay=experiment.weight_decay, layer_decays=decays)
         self._train_step = make_train_step(
             network,
             mesh,
@@ -150,9 +151,10 @@ class Training:
         restored = self._checkpoints.restore(like)
         seconds_before = 0.0
         self._errors: list[float] = []  # top-1, after each epoch: all that the schedule goes by
+        self._training_error = 0.0  # top-1 of the epoch's batches so far, each before the step it led to
         if restored is not None:
             self._state, about = restored
-            seconds_before, self._errors = about["seconds"], about["errors"]
+            seconds_before, self._errors, self._training_error = about["seconds"], about["errors"], about["training_error"]
         self._began = time.monotonic() - seconds_before
         self._first_step = int(self._state.step)
         self._measured: Errors | None = None
@@ -180,25 +182,25 @@ class Training:
         """Takes the steps that are left; False if it was interrupted, with the state saved.
 
         Raises:
-          UserError: for a loss that is no number any more, or a disk without room for a checkpoint.
+          UserError: Diverged, for a loss that is no number any more, or for a disk without room for a checkpoint.
         """
         batches, saved, agreed = Timed(self._batches()), time.monotonic(), Agreement(self._mesh)
-        late = None  # a loss is read when the step after it is under way, so that the device never waits
+        late = None  # what a step measured is read when the step after it is under way, so that the device never waits
         # What crosses to the devices and back is asked for by name: a transfer that slipped in would be made at every step.
         with Interrupt() as interrupt, closing(self._checkpoints), self._report, jax.transfer_guard("disallow"):
             for step in range(self._first_step + 1, self.steps + 1 if self._stage else 0):
                 batch = put_batch(next(batches), self._mesh)
-                self._state, loss = self._train_step(self._state, batch, self._mean, self._phase)
+                self._state, measured = self._train_step(self._state, batch, self._mean, self._phase)
                 if late is not None:
-                    self._read_loss(*late)
-                late = (step, loss)
+                    self._read_measured(*late)
+                late = (step, measured)
                 due = time.monotonic() - saved > self._options.checkpoint_seconds
                 granted = agreed(Wish.STOP if interrupt.asked else Wish.SAVE if due else Wish.NOTHING)
                 stop = granted is Wish.STOP or step == self.steps
                 save = stop or granted is Wish.SAVE
                 epoch_ends = step % self._steps_per_epoch == 0
                 if epoch_ends or save:
-                    self._read_loss(*late)
+                    self._read_measured(*late)
                     late = None
                     self._report.pause()
                 if epoch_ends:
@@ -207,8 +209,7 @@ class Training:
                     stop = stop or self._stage is None or self._errors_due(step)
                     save = save or stop or min(self._errors) == self._errors[-1]
                 if save:
-                    about = {"seconds": time.monotonic() - self._began, "errors": self._errors}
-                    self._checkpoints.save(self._state, about, best=self._best_step())
+                    self._checkpoints.save(self._state, self._about(), best=self._best_step())
                     saved = time.monotonic()
                 if stop:
                     break
@@ -272,6 +273,11 @@ class Training:
             stop=stop,
         )
 
+    def _about(self) -> dict[str, Any]:
+        """What a checkpoint holds besides the state."""
+        seconds = time.monotonic() - self._began
+        return {"seconds": seconds, "errors": self._errors, "training_error": self._training_error}
+
     def _errors_due(self, step: int) -> bool:
         """Whether an epoch has ended and its errors are not known."""
         return step // self._steps_per_epoch > len(self._errors)
@@ -281,12 +287,13 @@ class Training:
         epochs = [epoch for epoch, error in enumerate(self._errors, 1) if error == min(self._errors)]
         return epochs[-1] * self._steps_per_epoch if epochs else None
 
-    def _read_loss(self, step: int, loss: jax.Array) -> None:
-        value = float(jax.device_get(loss))
-        if not math.isfinite(value):
+    def _read_measured(self, step: int, measured: Measured) -> None:
+        loss, error = (float(value) for value in jax.device_get((measured.loss, measured.top1_error)))
+        if not math.isfinite(loss):
             # It is that of the parameters after the step before, which may have been saved: nobody knew yet what they are.
-            self._give_up(f"the loss is {value} at step {step}", first_bad=step - 1)
-        self._report.loss(step, value)
+            self._give_up(f"the loss is {loss} at step {step}", first_bad=step - 1)
+        self._training_error += error / self._steps_per_epoch
+        self._report.loss(step, loss)
 
     def _read_errors(self, step: int, stop: Callable[[], bool] = lambda: False) -> None:
         measured = self._measure(stop)
@@ -297,9 +304,10 @@ class Training:
         self._measured = measured
         self._errors.append(measured.top1_error)
         assert self._stage is not None
-        self._report.errors(step, measured, self._stage.weights)
+        self._report.errors(step, measured, self._stage.weights, self._training_error)
+        self._training_error = 0.0
 
     def _give_up(self, why: str, *, first_bad: int) -> NoReturn:
         good = self._checkpoints.drop_from(first_bad)
         kept = "there is no checkpoint yet" if good is None else f"the last good checkpoint, of step {good}, is kept"
-        raise UserError(f"{why}: choose a lower --learning-rate; in {self.run.folder} {kept}")
+        raise Diverged(f"{why}: choose a lower --learning-rate; in {self.run.folder} {kept}")
