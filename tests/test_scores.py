@@ -84,7 +84,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
             text.write("second")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(UserError, match="no room left on the disk for .*errors"):
+    with pytest.raises(UserError, match="no room left on the disk for"):
         write_half()
     assert file.read_text() == "first"
     assert list(file.parent.iterdir()) == [file]

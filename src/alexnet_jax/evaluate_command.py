@@ -23,15 +23,15 @@ from alexnet_jax.checkpoint import versions
 from alexnet_jax.coefficients import Rivals, search
 from alexnet_jax.console import console, tracked
 from alexnet_jax.data.loading import Images
-from alexnet_jax.data.locate import find_dataset
-from alexnet_jax.data.records import Dataset, is_prepared, open_dataset
+from alexnet_jax.data.locate import find_again
+from alexnet_jax.data.records import Dataset
 from alexnet_jax.ensemble import Ensemble, Opinions
 from alexnet_jax.error_report import PredictionRows, class_rows, class_table, of_classes, rounded, told
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import whole
 from alexnet_jax.predict import Views
 from alexnet_jax.scores import Tally
-from alexnet_jax.trained import Trained, load
+from alexnet_jax.trained import load
 
 CIFAR_SIZE = 32
 TOLD_CLASSES = 20
@@ -82,7 +82,7 @@ def evaluate(settings: Evaluate) -> Path:
     if settings.batch_size < 1:
         raise UserError(f"{settings.batch_size} images cannot be a batch: choose a --batch-size of 1 or more")
     networks = [load(path, best=settings.best) for path in settings.networks]
-    dataset = _dataset(settings.data, settings.data_dir, networks[0])
+    dataset = find_again(settings.data, networks[0].config["data"]["path"], settings.data_dir)
     split = settings.split or dataset.evaluation_split
     for asked in (split, settings.search):
         if asked and asked not in dataset.manifest.splits:
@@ -125,15 +125,6 @@ def evaluate(settings: Evaluate) -> Path:
     with whole(folder / "errors.json") as file:
         file.write(json.dumps(result, indent=1) + "\n")
     return folder / "errors.json"
-
-
-def _dataset(asked: str | None, data_dir: Path, network: Trained) -> Dataset:
-    if asked is not None:
-        return find_dataset(asked, asked, data_dir)
-    own = Path(network.config["data"]["path"])
-    if not is_prepared(own):
-        raise UserError(f"{own}, which {network} was trained on, is not there: give --data")
-    return open_dataset(own)
 
 
 def _means(ensemble: Ensemble, settings: Evaluate, dataset: Dataset) -> dict[str, Float[np.ndarray, " networks"]]:
