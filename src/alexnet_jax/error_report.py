@@ -43,8 +43,10 @@ class PredictionRows:
     def of(self, labels: Int[np.ndarray, " images"], probabilities: Float[np.ndarray, "images classes"]) -> Iterator[list[str]]:
         """The rows of the next images."""
         for label, row, best in zip(labels, probabilities, most_probable(probabilities), strict=True):
-            pairs = [(self._classes[place], f"{row[place]:.6g}") for place in best]
-            yield [next(self._names), self._classes[int(label)], *(value for pair in pairs for value in pair)]
+            line = [next(self._names), self._classes[int(label)]]
+            for place in best.tolist():
+                line += [self._classes[place], f"{row[place]:.6g}"]
+            yield line
 
 
 def of_classes(classes: Sequence[str], tallies: dict[str, Tally]) -> list[dict[str, Any]]:
