@@ -26,9 +26,7 @@ from alexnet_jax.console import console
 from alexnet_jax.errors import UserError, full_disk_told
 from alexnet_jax.processes import first_before_others, is_first
 from alexnet_jax.step import TrainState
-
-Stored = dict[str, dict[str, np.ndarray]]
-"""Parameters as a checkpoint has them: `tower.Params`, but not on a device."""
+from alexnet_jax.tower import HostParams
 
 KEEP = 2
 """Latest checkpoints that stay; the one with the smallest validation error stays besides."""
@@ -164,7 +162,7 @@ def read_about(checkpoint: Path) -> dict[str, Any]:
         raise _told(checkpoint, error) from error
 
 
-def read_parameters(checkpoint: Path) -> tuple[dict[str, Any], Stored]:
+def read_parameters(checkpoint: Path) -> tuple[dict[str, Any], HostParams]:
     """What is known of a checkpoint, and its parameters as NumPy arrays.
 
     Raises:
@@ -185,7 +183,7 @@ def read_parameters(checkpoint: Path) -> tuple[dict[str, Any], Stored]:
     raise told
 
 
-def _read_parameters(checkpoint: Path) -> Stored:
+def _read_parameters(checkpoint: Path) -> HostParams:
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         there = reader.metadata(checkpoint / "state").item_metadata.tree["params"]
         like = jax.tree.map(lambda _: 0, there)

@@ -135,6 +135,7 @@ def _means(ensemble: Ensemble, settings: Evaluate, dataset: Dataset) -> dict[str
         means["mean"] = np.full(several, 1 / several)
     if settings.search:
         found = search(Rivals(_tracked(ensemble, dataset, settings.search, "searching coefficients")))
+        console.print(f"coefficients: {' '.join(f'{value:.3f}' for value in found)}")
         means[f"weighted by {settings.search}"] = found
     return means
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import cast
 
 import jax
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key
 
@@ -13,6 +14,9 @@ from alexnet_jax.network import Network
 
 Params = dict[str, dict[str, Array]]
 """Layer name to {"kernel", "bias"}. In one tower as a layer uses them; outside, stacked along a first axis of towers."""
+
+HostParams = dict[str, dict[str, np.ndarray]]
+"""The same as NumPy arrays, stacked: parameters at rest."""
 
 
 Images = Float[Array, "batch height width 3"]
@@ -51,7 +55,7 @@ def fused(layers: Mapping[str, Layer]) -> dict[str, Layer]:
     remaining, result = list(layers.items()), {}
     while remaining:
         match [layer for _, layer in remaining[:3]]:
-            case [ReLU(), LocalResponseNorm() as norm, MaxPool(padding=(0, 0)) as pool]:
+            case [ReLU(), LocalResponseNorm() as norm, MaxPool() as pool]:
                 result[remaining[2][0]] = NormPool(norm, pool)
                 remaining = remaining[3:]
             case _:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from alexnet_jax.checkpoint import Stored, read_about, read_parameters
+from alexnet_jax.checkpoint import read_about, read_parameters
 from alexnet_jax.errors import UserError
 from alexnet_jax.network import Network
 from alexnet_jax.run import MEAN_IMAGE
+from alexnet_jax.tower import HostParams
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Trained:
     run: Path
     step: int
     network: Network
-    params: Stored
+    params: HostParams
     mean_image: Float[np.ndarray, "size size 3"]
     config: dict[str, Any]
 
