@@ -130,7 +130,7 @@ def cifar() -> str:
         rows.append([f"test error of the four-layer network {name} normalization", f"{paper:.0%}", ours])
     difference = CIFAR_WITHOUT_NORMALIZATION - CIFAR_WITH_NORMALIZATION
     rows.append(["difference", points(difference, 0), _interval(norm and norm["difference"], "mean")])
-    trained = f"ours, {norm['epochs']} epochs, {len(norm['seeds'])} seeds" if norm else "ours"
+    trained = f"ours, {norm['epochs']} epochs, {len(norm['seeds'])} seeds" if norm and norm["seeds"] else "ours"
     return table(["CIFAR-10", "paper", trained], rows)
 
 

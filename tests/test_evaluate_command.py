@@ -200,19 +200,19 @@ def test_devices_make_no_difference(runs, dataset, monkeypatch):
 
 def test_padding_counts_nowhere_and_classes_add_up(runs, tmp_path):
     of = {}
-    for batch_size in (1, 5, 23, 128):
+    for batch_size in (5, 23):
         of[batch_size], result, folder = evaluated(
             runs["crop"], split="test", to=tmp_path / str(batch_size), batch_size=batch_size
         )
         for key, line in of[batch_size].items():
-            assert without_coefficients(line) == pytest.approx(without_coefficients(of[1][key]))
+            assert without_coefficients(line) == pytest.approx(without_coefficients(of[5][key]))
         assert [line["images"] for line in result["classes"]] == COUNTS["test"]
         with (folder / "classes.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert [row["class"] for row in rows] == CLASSES
         for seen in ("centre", "ten"):
             wrong = sum(line["images"] * line["top1_error"][seen] for line in result["classes"])
-            assert wrong / 23 == pytest.approx(of[1][str(runs["crop"]), seen]["top1_error"], abs=1e-5)
+            assert wrong / 23 == pytest.approx(of[5][str(runs["crop"]), seen]["top1_error"], abs=1e-5)
             errors = [float(row[f"top1_error_{seen}"]) for row in rows]
             assert errors == [line["top1_error"][seen] for line in result["classes"]]
 
