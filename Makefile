@@ -10,7 +10,7 @@ CUDA := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/
 comma := ,
 EXTRAS := dev$(if $(CUDA),$(comma)$(if $(filter 13 14 15,$(CUDA)),cuda13,cuda12))
 
-.PHONY: help setup train figures test lint parity experiment readme clean kernel-check gpu-check bench bench-kernels bench-data
+.PHONY: help setup train figures tables test lint parity experiment readme clean kernel-check gpu-check bench bench-kernels bench-data
 
 help: ## What there is to do
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -41,6 +41,9 @@ bench: setup ## Train the paper's network here beside PyTorch, which is installe
 bench-data: setup ## Measure the pipeline beside PyTorch's, which is installed first
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),parity]'
 	@$(PY) experiments/bench_data.py $(ARGS)
+
+tables: setup ## Tables 1 and 2 of the paper and its ablations: published, logged by its code, ours
+	@$(PY) experiments/tables.py
 
 readme: setup ## Make the README's tables from experiments/results/
 	@$(PY) experiments/readme.py

@@ -7,16 +7,10 @@ import json
 import re
 from pathlib import Path
 
+import tables
+from tables import result, result_or_none, table
+
 ROOT = Path(__file__).parents[1]
-
-
-def result(name: str) -> dict:
-    return json.loads((ROOT / "experiments" / "results" / f"{name}.json").read_text())
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def quickstart() -> str:
@@ -149,7 +143,7 @@ def kill() -> str:
 
 
 def loop() -> str:
-    if not (ROOT / "experiments" / "results" / "loop.json").is_file():
+    if result_or_none("loop") is None:
         return "Not measured yet: `make experiment EXP=loop` does."
     rows = [[f"`{name}`", f"{of['bare']:.1f}", f"{of['loop']:.1f}", f"{of['share']:.1%}"] for name, of in result("loop").items()]
     return table(["batch 32, 2 CPU cores", "training step alone, images/s", "the whole loop, images/s", "share"], rows)
@@ -194,6 +188,7 @@ TABLES = {
     "kernel bytes": kernel_bytes,
     "kernels cpu": kernels_cpu,
     "gpu": gpu,
+    **tables.TABLES,
 }
 
 

@@ -12,6 +12,7 @@ from alexnet_jax.errors import UserError
 HELP = """usage: python -m alexnet_jax COMMAND …
 
   train EXPERIMENT    train an experiment of experiments/; --help lists its settings
+  evaluate RUN…       top-1 and top-5 errors of a trained network, or of several and their mean
   prepare             turn images into a data set, or check one
   data show DATA      a picture of what training makes of a data set, and of the ten views of testing
   summary NETWORK     a network, layer by layer
@@ -50,6 +51,15 @@ def train(arguments: list[str]) -> None:
     folder = tyro.cli(command, prog=f"alexnet_jax train {name}", args=arguments, config=config)
     if is_first():
         print(folder)
+
+
+def evaluate(arguments: list[str]) -> None:
+    from alexnet_jax.devices import keep_programs
+    from alexnet_jax.evaluate_command import Evaluate
+    from alexnet_jax.evaluate_command import evaluate as measure
+
+    keep_programs()
+    print(measure(tyro.cli(Evaluate, prog="alexnet_jax evaluate", args=arguments)))
 
 
 def prepare(arguments: list[str]) -> None:
@@ -174,6 +184,7 @@ def retrieve(arguments: list[str]) -> None:
 def main() -> None:
     commands = {
         "train": train,
+        "evaluate": evaluate,
         "prepare": prepare,
         "data": data,
         "summary": summary,
