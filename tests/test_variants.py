@@ -10,7 +10,7 @@ import pytest
 
 from alexnet_jax import ONE_GPU, QUICKSTART, SIXTH_CONV, SOURCE_145, TWO_TOWER, placement, variants
 from alexnet_jax.errors import UserError
-from alexnet_jax.layers import TOWER, ContrastNorm, LocalResponseNorm, MaxPool, ReLU, SameMapNorm, Tanh
+from alexnet_jax.layers import TOWER, ContrastNorm, LocalResponseNorm, MaxPool, ReLU, SameMapNorm, Tanh, Trim
 from alexnet_jax.summary import summarize
 from tests.conftest import mesh_of
 from tests.test_cifar import program
@@ -21,6 +21,7 @@ ALL = {
     "no_dropout": variants.without_dropout,
     "contrast": variants.with_contrast_norm,
     "tanh": variants.with_nonlinearity("tanh"),
+    "conv2": variants.without_layer("conv2"),
     "conv3": variants.without_layer("conv3"),
     "conv4": variants.without_layer("conv4"),
     "fc7": variants.without_layer("fc7"),
@@ -51,6 +52,20 @@ def test_weights_are_as_many_as_before(name):
     assert parameters(ALL[name](TWO_TOWER)) == parameters(TWO_TOWER)
 
 
+@pytest.mark.parametrize("network", [TWO_TOWER, SOURCE_145, SIXTH_CONV, QUICKSTART], ids=lambda network: network.name)
+def test_pooling_apart_puts_out_as_much(network):
+    shapes, apart = ({row.name: row.shape for row in summarize(of)} for of in (network, variants.without_overlap(network)))
+    assert shapes == {name: shape for name, shape in apart.items() if not name.endswith("/trim")}
+    assert parameters(variants.without_overlap(network)) == parameters(network)
+
+
+def test_squares_apart_are_whole(rng):
+    x = jnp.asarray(rng.normal(size=(2, 7, 7, 3)), jnp.float32)
+    trimmed = Trim(2).apply({}, x)
+    np.testing.assert_array_equal(trimmed, x[:, :6, :6])
+    np.testing.assert_array_equal(Trim(2).apply({}, trimmed), trimmed)
+
+
 def test_what_is_taken_out_is_gone():
     kinds = {type(layer) for layer in variants.without_normalization(SOURCE_145).layers}
     assert not kinds & {LocalResponseNorm, SameMapNorm}
@@ -66,6 +81,7 @@ def test_the_layer_after_one_that_read_all_towers_does_so_instead():
     assert [name for name, of in reads.items() if of == "all"] == ["conv4", "fc6", "fc7", "fc8"]
     assert "conv5/pool" in variants.without_layer("conv4")(TWO_TOWER).named_layers
     assert "conv4/pool" in variants.without_layer("conv5")(TWO_TOWER).named_layers, "pooling stays"
+    assert "conv2_pool" in variants.without_layer("conv2")(TWO_TOWER).named_layers, "under a name of its own after another"
 
 
 @pytest.mark.parametrize("name", ["conv1", "fc8", "conv9"])
