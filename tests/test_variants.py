@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from alexnet_jax import ONE_GPU, QUICKSTART, SIXTH_CONV, SOURCE_145, TWO_TOWER, placement, variants
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import Diverged, UserError
+from alexnet_jax.experiment import load_experiment
 from alexnet_jax.layers import TOWER, ContrastNorm, LocalResponseNorm, MaxPool, ReLU, SameMapNorm, Tanh, Trim
+from alexnet_jax.schedule import Cuts, Dexp
 from alexnet_jax.summary import summarize
 from tests.conftest import mesh_of
 from tests.test_cifar import program
@@ -170,10 +172,60 @@ def test_together_is_one_network(ablate):
     assert not made["no_lrn+no_flip"].augmentation.flip
 
 
-def test_cuts_keep_their_share_of_fewer_epochs(ablate):
+def test_what_a_schedule_changes_keeps_its_share_of_fewer_epochs(ablate):
     module, settings = ablate
     made = module.experiments(replace(settings, base="quickstart", epochs=14, no_lrn=True))
     assert made["no_lrn"].schedule.after == (11,)
+    source = load_experiment("source_145").in_epochs(13)
+    assert source.schedule == Cuts(after=(4, 7, 11), biases_after=())
+    assert ([rate.after for rate in source.layer_rates], source.color_epochs) == ([10, 10], 10)
+    assert replace(source, schedule=Dexp(over=13)).in_epochs(26).schedule == Dexp(over=26)
+
+
+def test_the_rates_of_a_layer_go_with_it(ablate):
+    module, settings = ablate
+    made = module.experiments(replace(settings, base="cifar_four_layers", without_layer=("local3",)))
+    assert [layer for layer, _ in made["without_local3"].layer_decays] == ["local4", "fc10"]
+    assert made["without_local3"].stage([]) is not None
+
+
+def test_another_length_is_another_training(ablate, capsys):
+    """A plateau has the same run folder for any number of epochs: the longer run must not pass for the shorter."""
+    module, settings = ablate
+    settings = replace(settings, no_flip=True, seeds=(0,), views="centre")
+    first = module.ablate(settings)
+    module.ablate(replace(settings, epochs=2))
+    assert module.ablate(settings) == first
+
+
+def test_ablations_of_the_same_settings_stay_in_the_file(ablate):
+    module, settings = ablate
+    settings = replace(settings, seeds=(0,), views="centre")
+    module.ablate(replace(settings, no_crop=True))
+    assert list(module.ablate(replace(settings, no_flip=True))["ablations"]) == ["no_crop", "no_flip"]
+    file = settings.runs_dir / "ablate.json"
+    held = json.loads(file.read_text())
+    assert module.earlier(file, {**held, "views": "ten"}) == {}
+    file.write_text("[1, 2")
+    with pytest.raises(UserError, match=r"ablate\.json is no result of this program"):
+        module.ablate(replace(settings, no_flip=True))
+
+
+def test_a_training_that_diverges_leaves_the_others(ablate, monkeypatch):
+    module, settings = ablate
+    trained = module.train
+
+    def train(name, *rest):
+        if name.endswith("no_flip"):
+            raise Diverged("the loss is nan at step 3")
+        return trained(name, *rest)
+
+    monkeypatch.setattr(module, "train", train)
+    result = module.ablate(replace(settings, no_flip=True, no_crop=True, seeds=(0,), views="centre"))
+    found = result["ablations"]
+    assert (found["no_flip"]["top1"]["ablated"], found["no_flip"]["top1"]["delta"]) == ([None], None)
+    assert found["no_crop"]["top1"]["delta"] is not None
+    assert "diverged" in list(module.table(result).columns[1].cells)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +234,7 @@ def test_cuts_keep_their_share_of_fewer_epochs(ablate):
         ({}, "say what to do without: --no-lrn"),
         ({"without_layer": ("conv7",)}, "no layer 'conv7' to do without"),
         ({"no_lrn": True, "base": "nothing"}, "there is no experiment 'nothing'"),
+        ({"no_lrn": True, "seeds": ()}, "--seeds one or more"),
         ({"base": "cifar_four_layers", "no_dropout": True}, "--no-dropout changes nothing of cifar_four_layers"),
     ],
 )
