@@ -155,7 +155,35 @@ def loop() -> str:
     return table(["batch 32, 2 CPU cores", "training step alone, images/s", "the whole loop, images/s", "share"], rows)
 
 
+def search() -> str:
+    found = result("search")
+    size = f"{found['images']:,} × {found['features']:,} features, {found['gigabytes']:.1f} GB"
+    header = [f"{size}, {found['cores']} CPU cores", "from the disk, s", "from memory, s"]
+    rows = []
+    for queries, seconds in found["seconds"].items():
+        name = "one query" if queries == "1" else f"{queries} at once"
+        rows.append([name, *(f"{seconds[where]:.1f}" for where in ("from the disk", "from memory"))])
+    rows.append([f"memory of the process: {found['megabytes']['at most']} MB", "", ""])
+    return table(header, rows)
+
+
+def codes() -> str:
+    found = result("codes")
+    k, times = found["neighbours"], found["milliseconds a query"]
+    what = f"`{found['network']}`, {found['features']} features of {found['images']:,} images"
+    among = [f"of the {k} nearest, among the first {k}", "among 100"]
+    header = [what, "bits", *among, "same class", f"ms among {times['images']:,}"]
+    same = f"{found['same class, exact']:.1%}"
+    rows = [["exact search", f"{32 * found['features']:,}", "100%", "100%", same, str(times["exact"])]]
+    for of in found["codes"]:
+        shares = [f"{of[name]:.1%}" for name in (f"recall among {k}", "recall among 100", "same class")]
+        rows.append([of["method"], str(of["bits"]), *shares, str(times[f"{of['bits']} bits"])])
+    return table(header, rows)
+
+
 TABLES = {
+    "search": search,
+    "codes": codes,
     "quickstart": quickstart,
     "kill": kill,
     "loop": loop,
