@@ -10,21 +10,19 @@ than that, after 160 and 520 epochs. Broken off, the same command goes on.
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
 from rich.table import Table
-from scipy import stats
 
 from alexnet_jax.cifar_networks import FOUR_LAYERS
 from alexnet_jax.console import console
 from alexnet_jax.data.locate import find_dataset
 from alexnet_jax.devices import keep_programs
 from alexnet_jax.experiment import load_experiment
+from alexnet_jax.paired import Difference, difference
 from alexnet_jax.predict import Predictor
 from alexnet_jax.train import Options, train
 from alexnet_jax.trained import load
@@ -49,15 +47,6 @@ class Comparison:
     epochs: int | None = None
     runs_dir: Path = Path("runs")
     to: Path = RESULT
-
-
-def difference(without: Sequence[float], with_it: Sequence[float]) -> dict[str, float] | None:
-    """Mean of the paired differences and the ends of its 95 % confidence interval, by Student's t; None for a single pair."""
-    pairs = np.subtract(without, with_it)
-    if len(pairs) < 2:
-        return None
-    half = stats.t.ppf(0.975, len(pairs) - 1) * pairs.std(ddof=1) / np.sqrt(len(pairs))
-    return {"mean": float(pairs.mean()), "low": float(pairs.mean() - half), "high": float(pairs.mean() + half)}
 
 
 def compare(settings: Comparison) -> dict[str, Any]:
@@ -87,7 +76,7 @@ def compare(settings: Comparison) -> dict[str, Any]:
                 "cuts": list(getattr(base.schedule, "after", ())),
                 "seeds": list(settings.seeds[:pairs]),
                 "test_error": errors,
-                "difference": difference(errors["without"][:pairs], errors["with"][:pairs]),
+                "difference": asdict(difference(errors["without"], errors["with"])) if pairs else None,
                 "centre_view_error_by_epoch": curves,
             }
             settings.to.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +90,7 @@ def table(result: dict[str, Any]) -> Table:
     for seed, *pair in zip(result["seeds"], result["test_error"]["without"], result["test_error"]["with"], strict=False):
         rows.add_row(str(seed), *(f"{error:.2%}" for error in pair))
     if found := result["difference"]:
-        rows.add_row("difference", f"{found['mean']:.2%}", f"95 %: {found['low']:.2%} to {found['high']:.2%}")
+        rows.add_row("without minus with, points", str(Difference(**found)))
     return rows
 
 

@@ -1,13 +1,10 @@
 """The networks for CIFAR-10 of cuda-convnet (example-layers/), as lists; one tower each.
 
-The last square of a pooling may overrun the edge there, so 24 pixels become 12 and 6; squares of cross-map normalization are
-of nine maps with k = 1, and the original divides alpha by them.
+Their cross-map normalization goes over nine maps, by which the original divides alpha, with k = 1.
 """
 
 from alexnet_jax.layers import AvgPool, Conv, Dense, LocallyConnected, LocalResponseNorm, MaxPool, ReLU, SameMapNorm
 from alexnet_jax.network import Network
-
-OVERRUN = (0, 1)
 
 # layers-conv-local-11pct.cfg: two convolutions, two layers of local connections, and the classes. The paper quotes "a four-layer
 # CNN" with 13 % without and 11 % with normalization.
@@ -16,10 +13,10 @@ FOUR_LAYERS_NORM = Network(
     towers=1,
     input_size=24,
     layers=(
-        Conv(64, name="conv1", kernel=5, padding=(2, 2), std=1e-4), ReLU(), MaxPool(3, 2, OVERRUN),
+        Conv(64, name="conv1", kernel=5, padding=(2, 2), std=1e-4), ReLU(), MaxPool(3, 2),
         LocalResponseNorm(size=9, k=1.0, alpha=0.001 / 9),
         Conv(64, name="conv2", kernel=5, padding=(2, 2)), ReLU(),
-        LocalResponseNorm(size=9, k=1.0, alpha=0.001 / 9), MaxPool(3, 2, OVERRUN),
+        LocalResponseNorm(size=9, k=1.0, alpha=0.001 / 9), MaxPool(3, 2),
         LocallyConnected(64, name="local3", kernel=3, std=0.04), ReLU(),
         LocallyConnected(32, name="local4", kernel=3, std=0.04), ReLU(),
         Dense(10, name="fc10"),
@@ -41,9 +38,9 @@ THREE_CONVOLUTIONS = Network(
     towers=1,
     input_size=32,
     layers=(
-        Conv(32, name="conv1", kernel=5, padding=(2, 2), std=1e-4), MaxPool(3, 2, OVERRUN), ReLU(),
-        Conv(32, name="conv2", kernel=5, padding=(2, 2)), ReLU(), AvgPool(3, 2, OVERRUN),
-        Conv(64, name="conv3", kernel=5, padding=(2, 2)), ReLU(), AvgPool(3, 2, OVERRUN),
+        Conv(32, name="conv1", kernel=5, padding=(2, 2), std=1e-4), MaxPool(3, 2), ReLU(),
+        Conv(32, name="conv2", kernel=5, padding=(2, 2)), ReLU(), AvgPool(3, 2),
+        Conv(64, name="conv3", kernel=5, padding=(2, 2)), ReLU(), AvgPool(3, 2),
         Dense(10, name="fc10"),
     ),
 )  # fmt: skip

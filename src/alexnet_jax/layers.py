@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Key
 
 from alexnet_jax.per_tower import once_per_tower, product
 from alexnet_kernels import max_pool, norm_pool, response_norm
+from alexnet_kernels.reference import pooled_size
 
 TOWER = "tower"
 """Name of the axis along which the towers lie, whether a mesh of devices or `vmap` provides it."""
@@ -195,46 +196,68 @@ class SameMapNorm(Layer):
         return response_norm(x, size=self.size, k=self.k, alpha=self.alpha, beta=self.beta, axes=(-3, -2))
 
 
+class ContrastNorm(Layer):
+    """`LocalResponseNorm` of what is left when the mean over the window is subtracted, which the paper's does not do.
+
+    Attributes:
+      size, k, alpha, beta: as in `LocalResponseNorm`.
+    """
+
+    short = "contrast_norm"
+
+    size: int = 5
+    k: float = 2.0
+    alpha: float = 1e-4
+    beta: float = 0.75
+
+    def __call__(self, x, keys=None):
+        before = self.size // 2
+        edges = ((0, 0),) * (x.ndim - 1) + ((before, self.size - 1 - before),)
+
+        def total(x: Array) -> Array:
+            window = (1,) * (x.ndim - 1) + (self.size,)
+            return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, window, (1,) * x.ndim, edges)
+
+        mean = total(x) / total(jnp.ones((1,) * (x.ndim - 1) + x.shape[-1:], x.dtype))
+        return response_norm(x - mean, size=self.size, k=self.k, alpha=self.alpha, beta=self.beta)
+
+
 class MaxPool(Layer):
     """Max-pooling; overlapping when `size` exceeds `stride` (paper, section 3.4).
 
     Attributes:
       size: side of the pooled square, pixels (the paper's z).
       stride: pixels between squares (the paper's s).
-      padding: places (before, after) the image on both axes that squares may reach into and that are never the largest;
-        (0, 1) where the original code lets the last square overrun the edge.
     """
 
     short = "pool"
 
     size: int = 3
     stride: int = 2
-    padding: tuple[int, int] = (0, 0)
 
     def __call__(self, x, keys=None):
-        if self.padding != (0, 0):
-            x = jnp.pad(x, ((0, 0), self.padding, self.padding, (0, 0)), constant_values=-jnp.inf)
         return max_pool(x, self.size, self.stride)
 
 
 class AvgPool(Layer):
-    """Average-pooling, of cuda-convnet's first networks for CIFAR-10.
+    """Average-pooling, of cuda-convnet's first networks for CIFAR-10. As in `MaxPool`, the last square may overrun the edge;
+    the average is of what lies within.
 
     Attributes:
-      size, stride, padding: as in `MaxPool`; the average is of what lies within the edges.
+      size, stride: as in `MaxPool`.
     """
 
     short = "pool"
 
     size: int = 3
     stride: int = 2
-    padding: tuple[int, int] = (0, 0)
 
     def __call__(self, x, keys=None):
-        edges = ((0, 0), self.padding, self.padding, (0, 0))
-        window, strides = (1, self.size, self.size, 1), (1, self.stride, self.stride, 1)
+        overrun = [(pooled_size(side, self.size, self.stride) - 1) * self.stride + self.size - side for side in x.shape[1:3]]
+        edges = ((0, 0), *((0, beyond) for beyond in overrun), (0, 0))
 
         def total(x: Array) -> Array:
+            window, strides = (1, self.size, self.size, 1), (1, self.stride, self.stride, 1)
             return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, window, strides, edges)
 
         return total(x) / total(jnp.ones((1, *x.shape[1:-1], 1), x.dtype))

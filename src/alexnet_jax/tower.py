@@ -55,7 +55,7 @@ def fused(layers: Mapping[str, Layer]) -> dict[str, Layer]:
     remaining, result = list(layers.items()), {}
     while remaining:
         match [layer for _, layer in remaining[:3]]:
-            case [ReLU(), LocalResponseNorm() as norm, MaxPool(padding=(0, 0)) as pool]:
+            case [ReLU(), LocalResponseNorm() as norm, MaxPool() as pool]:
                 result[remaining[2][0]] = NormPool(norm, pool)
                 remaining = remaining[3:]
             case _:

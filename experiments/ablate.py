@@ -1,0 +1,279 @@
+"""What each ingredient of the network is worth: train with it and without it, from the same seeds.
+
+    python experiments/ablate.py --no-lrn
+    python experiments/ablate.py --no-lrn --no-overlap --one-gpu --data path/to/photos --seeds 0 1 2
+
+Several flags are several networks, each without one thing; `--together` makes one network without all of them. Trained on the
+quickstart's drawn pictures unless told otherwise: enough to see that everything works, while the paper's differences, of one or
+two points, are of ImageNet and take `--base two_tower --data imagenet`. Every training is an ordinary run: broken off, the same
+command goes on, and what is finished is not trained again.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from rich.table import Table
+
+from alexnet_jax import variants
+from alexnet_jax.console import console
+from alexnet_jax.data.locate import find_dataset
+from alexnet_jax.data.records import Dataset
+from alexnet_jax.devices import Placement, keep_programs
+from alexnet_jax.errors import UserError
+from alexnet_jax.experiment import Experiment, load_experiment
+from alexnet_jax.interrupt import leave_on_sigterm
+from alexnet_jax.paired import difference
+from alexnet_jax.predict import Predictor, Views
+from alexnet_jax.schedule import Cuts
+from alexnet_jax.train import Options, train
+from alexnet_jax.trained import load
+
+
+@dataclass(frozen=True)
+class Ablate:
+    """Train with and without an ingredient, and compare.
+
+    Attributes:
+      no_lrn: no response normalization (section 3.3).
+      no_overlap: pooling squares that do not overlap (section 3.4).
+      no_dropout: no dropout (section 4.2).
+      no_color: no shifts of colour (section 4.1).
+      no_crop: always the centre of an image (section 4.1).
+      no_flip: no mirroring (section 4.1).
+      one_gpu: one tower of half as many kernels (section 3.2).
+      no_cross_tower: towers that meet at the last layer only.
+      contrast_norm: normalization of contrast instead of brightness.
+      without_layer: layers to leave out, one at a time (section 7).
+      nonlinearity: instead of ReLU (section 3.1).
+      together: leave out all that is named at once.
+      base: experiment to begin with.
+      data: as for `train`; None is the base's own.
+      epochs: of each training; None is the base's. Cuts of the rate keep their share of them.
+      seeds: of the pairs of trainings.
+      views: that the errors are of; the paper's are of ten.
+      data_dir: folder of prepared data sets.
+      runs_dir: folder of run folders.
+      placement: as for `train`.
+      devices: as for `train`.
+      to: file for the result, written anew after every training; None is RUNS_DIR/ablate.json.
+    """
+
+    no_lrn: bool = False
+    no_overlap: bool = False
+    no_dropout: bool = False
+    no_color: bool = False
+    no_crop: bool = False
+    no_flip: bool = False
+    one_gpu: bool = False
+    no_cross_tower: bool = False
+    contrast_norm: bool = False
+    without_layer: tuple[str, ...] = ()
+    nonlinearity: tuple[Literal["tanh", "abs_tanh", "sigmoid"], ...] = ()
+    together: bool = False
+    base: str = "quickstart"
+    data: str | None = None
+    epochs: int | None = None
+    seeds: tuple[int, ...] = (0, 1)
+    views: Views = "ten"
+    data_dir: Path = Path("data")
+    runs_dir: Path = Path("runs")
+    placement: Placement = "auto"
+    devices: int | None = None
+    to: Path | None = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """How much larger the errors were without it, in percentage points, top-1 and top-5; None where nobody said."""
+
+    top1: float | None = None
+    top5: float | None = None
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What is done to an experiment, what the paper says it costs, and what the original logs say (ten views)."""
+
+    change: Callable[[Experiment], Experiment]
+    paper: Known = Known()
+    logs: Known = Known()
+
+
+def of_network(variant: variants.Variant) -> Callable[[Experiment], Experiment]:
+    return lambda experiment: replace(experiment, network=variant(experiment.network))
+
+
+def of_images(**settings: Any) -> Callable[[Experiment], Experiment]:
+    return lambda experiment: replace(experiment, augmentation=replace(experiment.augmentation, **settings))
+
+
+ABLATIONS = {
+    "no_lrn": Ablation(of_network(variants.without_normalization), Known(1.4, 1.2), Known(1.37, 1.15)),
+    "no_overlap": Ablation(of_network(variants.without_overlap), Known(0.4, 0.3), Known(0.39, 0.30)),
+    "no_dropout": Ablation(of_network(variants.without_dropout)),
+    "no_color": Ablation(of_images(color=None, color_divisor=1.0), Known(1.0)),
+    "no_crop": Ablation(of_images(crop=False)),
+    "no_flip": Ablation(of_images(flip=False)),
+    "one_gpu": Ablation(of_network(variants.one_tower), Known(1.7, 1.2), Known(1.70, 1.23)),
+    "no_cross_tower": Ablation(of_network(variants.without_communication), logs=Known(1.17, 1.12)),
+    "contrast_norm": Ablation(of_network(variants.with_contrast_norm)),
+}
+NOTES = {
+    "no_color": "the paper says more than 1",
+    "no_cross_tower": "the log is of a network with wider layers, net 150",
+    "without_layer": "the paper says about 2 for any layer in the middle",
+}
+
+
+def asked(settings: Ablate) -> dict[str, Ablation]:
+    """The ablations that the flags name, by name.
+
+    Raises:
+      UserError: if they name none.
+    """
+    found = {name: ablation for name, ablation in ABLATIONS.items() if getattr(settings, name)}
+    for name in settings.without_layer:
+        found[f"without_{name}"] = Ablation(of_network(variants.without_layer(name)), Known(2.0))
+    for name in settings.nonlinearity:
+        found[name] = Ablation(of_network(variants.with_nonlinearity(name)))
+    if not found:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in ABLATIONS)
+        raise UserError(f"say what to do without: {flags}, --without-layer NAME, --nonlinearity NAME")
+    if settings.together and len(found) > 1:
+
+        def all_of_them(experiment: Experiment) -> Experiment:
+            for ablation in found.values():
+                experiment = ablation.change(experiment)
+            return experiment
+
+        return {"+".join(found): Ablation(all_of_them)}
+    return found
+
+
+def experiments(settings: Ablate) -> dict[str, Experiment]:
+    """The base and what is made of it, by name.
+
+    Raises:
+      UserError: for an ablation that the base's network does not allow.
+    """
+    base = load_experiment(settings.base)
+    if settings.epochs is not None:
+        schedule = base.schedule
+        if isinstance(schedule, Cuts):
+            share = settings.epochs / base.epochs
+            schedule = replace(schedule, after=tuple(max(1, round(share * epoch)) for epoch in schedule.after))
+        base = replace(base, epochs=settings.epochs, schedule=schedule)
+    made = {"base": base}
+    for name, ablation in asked(settings).items():
+        made[name] = ablation.change(base)
+        if made[name] == base:
+            raise UserError(f"--{name.replace('_', '-')} changes nothing of {settings.base}")
+    return made
+
+
+def ablate(settings: Ablate) -> dict[str, Any]:
+    """Trains what is not trained yet, and returns the comparison as far as it goes."""
+    made = experiments(settings)
+    dataset = find_dataset(settings.data, made["base"].default_data, settings.data_dir)
+    to = settings.to or settings.runs_dir / "ablate.json"
+    errors: dict[str, dict[str, list[float]]] = {name: {"top1": [], "top5": []} for name in made}
+    result: dict[str, Any] = {}
+    count = len(settings.seeds) * len(made)
+    for seed in settings.seeds:
+        for name, experiment in made.items():
+            done = sum(len(found["top1"]) for found in errors.values())
+            console.print(f"training {done + 1} of {count}: {name}, seed {seed}", style="bold", markup=False)
+            top1, top5 = train_and_test(name, replace(experiment, seed=seed), settings, dataset)
+            errors[name]["top1"].append(top1)
+            errors[name]["top5"].append(top5)
+            result = compared(settings, made["base"], dataset, errors)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def train_and_test(name: str, experiment: Experiment, settings: Ablate, dataset: Dataset) -> tuple[float, float]:
+    """Top-1 and top-5 error on the validation images."""
+    options = Options(
+        data=str(dataset.path),
+        data_dir=settings.data_dir,
+        runs_dir=settings.runs_dir / "ablate",
+        placement=settings.placement,
+        devices=settings.devices,
+    )
+    folder = train(f"{settings.base}-{name}", experiment, options)
+    if not (folder / "result.json").is_file():
+        sys.exit(0)  # asked to stop
+    labels, rows = Predictor(load(folder), views=settings.views).split(dataset, dataset.evaluation_split)
+    place = (rows > rows[range(len(rows)), labels][:, None]).sum(axis=1)  # how many classes are more probable
+    return float((place > 0).mean()), float((place > 4).mean())
+
+
+def compared(settings: Ablate, base: Experiment, dataset: Dataset, errors: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+    """What is known so far, as JSON; differences are ablated minus base, so above zero if the ingredient helps."""
+    found: dict[str, Any] = {}
+    known = asked(settings)
+    for name, ablation in known.items():
+        if not errors[name]["top1"]:
+            continue
+        found[name] = {"paper": asdict(ablation.paper), "logs": asdict(ablation.logs)}
+        for which in ("top1", "top5"):
+            delta = difference(errors[name][which], errors["base"][which])
+            of_it = {"base": errors["base"][which], "ablated": errors[name][which]}
+            found[name][which] = {**of_it, "delta": delta.mean, "low": delta.low, "high": delta.high}
+    return {
+        "base": settings.base,
+        "data": dataset.path.name,
+        "split": dataset.evaluation_split,
+        "images": dataset.manifest.splits[dataset.evaluation_split],
+        "epochs": base.epochs,
+        "views": settings.views,
+        "seeds": list(settings.seeds[: len(errors["base"]["top1"])]),
+        "base_errors": errors["base"],
+        "ablations": found,
+    }
+
+
+def table(result: dict[str, Any]) -> Table:
+    """Errors without each ingredient, less those with it."""
+    base = [f"{sum(values) / len(values):.1%}" for values in result["base_errors"].values()]
+    title = (
+        f"{result['base']} on {result['images']} {result['split']} images of {result['data']}: top-1 {base[0]}, top-5 {base[1]}"
+    )
+    rows = Table("points of error", "top-1", "top-5", "paper", "original logs", title=title, title_justify="left")
+    for name, found in result["ablations"].items():
+        ours = [str(difference(found[which]["ablated"], found[which]["base"])) for which in ("top1", "top5")]
+        rows.add_row(name.replace("_", "-"), *ours, *(known(found[source]) for source in ("paper", "logs")))
+    return rows
+
+
+def known(values: dict[str, float | None]) -> str:
+    return " / ".join("—" if value is None else f"{value:+.2f}" for value in values.values()) if any(values.values()) else "—"
+
+
+def main() -> None:
+    leave_on_sigterm()
+    settings = tyro.cli(Ablate, config=(tyro.conf.FlagCreatePairsOff,))
+    keep_programs()
+    result = ablate(settings)
+    console.print(table(result))
+    seeds = len(result["seeds"])
+    spread = "nobody can say how far chance goes" if seeds < 2 else "in brackets: 95 % of what chance makes of it"
+    console.print(f"{result['epochs']} epochs, {seeds} seed(s), {result['views']} view(s): {spread}", markup=False)
+    for name, note in NOTES.items():
+        if any(found.startswith(name) for found in result["ablations"]):
+            console.print(f"{name.replace('_', '-')}: {note}", markup=False)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
