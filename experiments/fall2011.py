@@ -5,7 +5,7 @@
 
 Original log (net 146-2011, layer-params-146-2011.cfg): the convolutions from net 146-2009, and they alone; rate 0.001 for them
 and 0.01 for the other layers, 0.001 for those, too, after six epochs; ended in the ninth. No error is in the log. What it was
-for is finetune.py. Without `--init-from` it begins with random weights.
+for is finetune.py.
 """
 
 from alexnet_jax.architectures import FALL2011

@@ -46,4 +46,5 @@ EXPERIMENT = Experiment(
     ),
     augmentation=Augmentation(last_position=True, images_per_crop=32, mean="centre", color="deviation", color_divisor=1.1),
     color_epochs=38,
+    init_layers=("conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "fc6", "fc7"),
 )

@@ -32,7 +32,7 @@ from alexnet_jax.console import console
 from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.data.loading import Images
 from alexnet_jax.data.locate import find_dataset
-from alexnet_jax.data.prepare import Settings, prepare
+from alexnet_jax.data.prepare import prepare
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.data.source import SPLITS, Picture, Source
 from alexnet_jax.devices import keep_programs
@@ -147,13 +147,12 @@ def transferred(settings: Transfer) -> dict[str, Any]:
             before[PRETRAINED[name].name].append(json.loads((run / "result.json").read_text())["top1_error"])
         for way, experiment in fine_tunings(begun, seed, settings):
             run = finished(train("transfer", experiment, options(few, settings)))
-            error, images = tested(run, few)
-            errors[way].append(error)
+            errors[way].append(tested(run, few))
         result = {
             "data": whole.path.name,
             "pretrained_on": {"classes": much.manifest.classes, "images": much.manifest.splits["train"]},
             "trained_on": {"classes": few.manifest.classes, "images": few.manifest.splits["train"]},
-            "tested_on": images,
+            "tested_on": sum(images for split, images in few.manifest.splits.items() if split != "train"),
             "epochs": {"pretraining": settings.pretrain_epochs, "training": settings.epochs},
             "seeds": list(settings.seeds[: len(errors["scratch"])]),
             "pretrained_error": before,
@@ -213,12 +212,11 @@ def finished(run: Path) -> Path:
     return run
 
 
-def tested(run: Path, dataset: Dataset) -> tuple[float, int]:
-    """Top-1 error of the centre view on all images that were not trained on, and how many these are."""
+def tested(run: Path, dataset: Dataset) -> float:
+    """Top-1 error of the centre view on all images that were not trained on."""
     predictor = Predictor(load(run))
     splits = [predictor.split(dataset, split) for split in dataset.manifest.splits if split != "train"]
-    missed = np.concatenate([split.rows.argmax(1) != split.labels for split in splits])
-    return float(missed.mean()), len(missed)
+    return float(np.concatenate([split.rows.argmax(1) != split.labels for split in splits]).mean())
 
 
 def table(result: dict[str, Any]) -> Table:

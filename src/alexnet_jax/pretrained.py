@@ -67,10 +67,13 @@ def pretrained(experiment: Experiment, network: Network, classes: list[str], beg
       None if the experiment begins with random weights.
 
     Raises:
-      UserError: if the trained network cannot be read, or has none of the layers, or not all that the experiment names.
+      UserError: if layers are named but no trained network, or if that cannot be read, or has none of the layers, or not all
+        that are named.
     """
     path, asked = experiment.init_from, experiment.init_layers and list(experiment.init_layers)
     if path is None:
+        if asked is not None:
+            raise UserError(f"it begins with {_list(asked)} of a trained network: say which, --init-from RUN")
         return None
     try:
         trained = load(path)

@@ -12,7 +12,8 @@ from alexnet_jax.schedule import Plateau, Stage
 def timetable(experiment: Experiment) -> Table:
     """Rates of weights and biases, of the first layer and of those that get their own, and colour noise.
 
-    Layers whose rates are always the same share their columns. Rows are ranges of epochs, or where the validation error decides, the rates in their order.
+    Layers whose rates are always the same share their columns. Rows are ranges of epochs, or where the validation error decides,
+    the rates in their order.
 
     Raises:
       UserError: if the experiment changes the rate of a layer that its network does not have.
