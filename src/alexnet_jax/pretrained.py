@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class Pretrained:
             raise UserError(f"{self.about['run']} cannot be read any more, and the run that began with it has no checkpoint yet")
         console.print(self.told, markup=False)
         carried = {name: jax.tree.map(_placed, state.params[name], layer) for name, layer in self.layers.items()}
-        return state.replace(params={**state.params, **carried})  # type: ignore[reportAttributeAccessIssue]
+        return replace(state, params={**state.params, **carried})
 
 
 def pretrained(experiment: Experiment, network: Network, classes: list[str], begun: Path | None) -> Pretrained | None:
