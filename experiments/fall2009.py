@@ -9,7 +9,8 @@ figure in its log; nets without the sixth convolution had 69.4 % and 43.7 %.
 
 The schedule is that of its log: weights' rate divided by ten after epochs 6, 13 and 25, conv1 and conv2 slowed and the colour
 noise taken away after 18, both frozen after 21, the end after 28. It then went on with a larger rate, for the worse on the
-validation images. That run had 32 kernels a tower in conv1 and other inputs; here it is net 146, as in fall2009_from_145.py.
+validation images. That run had 32 kernels a tower in conv1, and its conv2 saw the image, blurred, as well; here it is net 146,
+the later one with a sixth convolution, as in fall2009_from_145.py.
 """
 
 from alexnet_jax.architectures import FALL2009
