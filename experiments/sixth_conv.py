@@ -3,7 +3,7 @@
     make train EXP=sixth_conv DATA=<ImageNet, prepared>
 
 Paper: pre-trained on the Fall 2011 release and fine-tuned, 39.0 % top-1 and 16.6 % top-5 on the ILSVRC-2012 validation set,
-ten views. This file trains it from scratch.
+ten views; finetune.py is that, by the code. This file trains it from scratch.
 """
 
 from alexnet_jax.architectures import SIXTH_CONV

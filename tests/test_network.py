@@ -29,6 +29,10 @@ def test_logits_equal_a_numpy_transcription(tiny, rng, split):
         (SOURCE_145, 60_965_224, 659_272, 724_406_816),
         (ONE_GPU, 59_798_312, None, None),
         (SIXTH_CONV, 61_555_304, None, None),
+        (NETWORKS["source_146"], 61_555_304, None, None),
+        (NETWORKS["fall2009"], 99_182_152, None, None),
+        (NETWORKS["fall2011"], 110_607_316, None, None),  # one of 21,844 units stands for no class
+        (NETWORKS["two_columns"], 60_714_408, None, None),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
@@ -52,6 +56,25 @@ def test_shapes_are_those_of_figure_2():
 def test_only_the_papers_layers_read_both_towers():
     reads_all = [name for name, layer in TWO_TOWER.named_layers.items() if layer.reads == "all"]
     assert reads_all == ["conv3", "fc6", "fc7", "fc8"]
+
+
+def test_the_networks_of_the_code_are_net_145_but_for_what_they_are_about():
+    source, pretrained = SOURCE_145.named_layers, NETWORKS["fall2011"].named_layers
+    assert [name for name in pretrained if name not in source] == ["conv6", "conv6/relu", "bottleneck"]
+    assert {name: layer for name, layer in pretrained.items() if name in source and name != "fc8"} == {
+        name: layer for name, layer in source.items() if name != "fc8"
+    }
+    assert list(pretrained)[-3:] == ["fc7/drop", "bottleneck", "fc8"], "the bottleneck is linear"
+    shapes = {row.name: row.shape for row in summarize(NETWORKS["fall2011"])}
+    assert shapes["conv6"] == (6, 6, 256)
+    assert shapes["bottleneck"] == (2048,)
+    columns = NETWORKS["two_columns"].named_layers
+    assert list(columns) == list(source)
+    assert {name for name, layer in columns.items() if layer != source[name]} == {"conv2", "conv3", "fc6", "fc7"}
+    assert [name for name, layer in columns.items() if layer.reads == "all"] == ["fc8"]
+    kernels = {row.name: row.per_tower for row in summarize(NETWORKS["two_columns"]) if row.per_tower}
+    # layers-150.cfg
+    assert list(kernels.values()) == [48, 160, 192, 192, 128, 4096, 2048, 500]
 
 
 def test_what_follows_a_convolution_is_computed_in_one():

@@ -153,6 +153,16 @@ def test_two_processes_stop_after_the_same_step_and_go_on(arguments, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_begin_with_what_one_has_learned(arguments, tmp_path):
+    ALONE.run([*arguments, "--run", str(tmp_path / "source"), "--epochs", "1"], tmp_path)
+    begin = [*arguments, "--epochs", "1", "--init-from", str(tmp_path / "source")]
+    for there, folder in ((Place(2, 1), "both"), (ALONE, "alone")):
+        there.run([*begin, "--run", str(tmp_path / folder)], tmp_path)
+    assert_same(losses(tmp_path / "both"), losses(tmp_path / "alone"), 5)
+    assert losses(tmp_path / "both")[1] < losses(tmp_path / "source")[1]
+
+
+@pytest.mark.slow
 def test_different_settings_are_refused_by_all(arguments, tmp_path):
     place = Place(2, 1)
     both = place.start(arguments, tmp_path, others=["--seed", "1"])

@@ -96,6 +96,25 @@ def test_the_schedule_of_source_145_is_the_logged_one(monkeypatch, capsys):
     ]
 
 
+def test_the_schedule_of_fine_tuning_is_the_logged_one(monkeypatch, capsys):
+    assert [[row[i] for i in (0, 1, 3, 4, 5, 7)] for row in printed("finetune", monkeypatch, capsys)] == [
+        ["1–5", "0.001", "0.0001", "0.02", "0.01", "on"],
+        ["6–7", "0.001", "1e-05", "0.02", "0.01", "on"],
+        ["8–9", "0.001", "0", "0", "0.01", "on"],
+        ["10–22", "0.001", "0", "0", "0.001", "on"],
+        ["23–38", "0.0001", "0", "0", "0.0001", "on"],
+        ["39–42", "0.0001", "0", "0", "0.0001", "off"],
+        ["43–54", "1e-05", "0", "0", "1e-05", "off"],
+    ]
+
+
+def test_layers_of_equal_rates_share_their_columns(monkeypatch, capsys):
+    assert printed("fall2011", monkeypatch, capsys) == [
+        ["1–6", "0.01", "0.02", "0.001", "0.02", "on"],
+        ["7–8", "0.001", "0.02", "0.001", "0.02", "on"],
+    ]
+
+
 def test_the_schedule_of_the_prose_is_four_rates(monkeypatch, capsys):
     rows = printed("two_tower", monkeypatch, capsys)
     assert [row[:2] for row in rows] == [["until it stops improving", rate] for rate in ("0.01", "0.001", "0.0001", "1e-05")]

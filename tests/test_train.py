@@ -17,7 +17,7 @@ import alexnet_jax.__main__ as cli
 import alexnet_jax.report
 import alexnet_jax.train
 from alexnet_jax.data.augment import Augmentation
-from alexnet_jax.experiment import load_experiment
+from alexnet_jax.experiment import experiment_names, load_experiment
 from alexnet_jax.run import Run
 from alexnet_jax.schedule import Plateau
 from alexnet_jax.train import train
@@ -175,6 +175,10 @@ def test_more_devices_than_there_are_is_refused(options):
         (["train", "quickstart", "--images-per-crop", "0"], "one image per crop or more"),
         (["data"], "data show DATA"),
         (["data", "show", "/nowhere"], "there is no data set '/nowhere'"),
+        (
+            ["train", "finetune", "--data", "embedded"],
+            "begins with conv1, .*fc7 of a trained network: say which, --init-from RUN",
+        ),
         (["schedule"], "name an experiment: .*quickstart"),
         (["train", "quickstart", "cuts", "--after", "0"], "after epoch 1 or later"),
         (["summary", "vgg"], "name a network: .*two_tower"),
@@ -202,10 +206,11 @@ def test_the_summary_is_printed(monkeypatch, capsys):
     assert all(total in said for total in ("60,965,224", "659,272", "724,406,816"))
 
 
-@pytest.mark.parametrize("name", ["quickstart", "two_tower", "source_145", "one_gpu", "sixth_conv"])
+@pytest.mark.parametrize("name", experiment_names())
 def test_every_experiment_loads(name):
     experiment = load_experiment(name)
-    assert experiment.network.name == name
+    assert experiment.stage([]) is not None
+    assert set(experiment.init_layers or ()) <= experiment.network.named_layers.keys()
     assert experiment.augmentation.image_size >= experiment.network.input_size
 
 

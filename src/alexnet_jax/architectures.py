@@ -4,6 +4,8 @@
 from both towers; everything else stays inside its tower.
 """
 
+from dataclasses import replace
+
 from alexnet_jax.layers import Conv, Dense, Dropout, LocalResponseNorm, MaxPool, ReLU, SameMapNorm
 from alexnet_jax.network import Network
 
@@ -68,6 +70,44 @@ SIXTH_CONV = Network(
     ),
 )  # fmt: skip
 
+# Net 146 of the original code, whose log is "1 CNN*" of Table 2: net 145 with the sixth convolution.
+SOURCE_146 = Network(
+    name="source_146",
+    layers=(
+        *SOURCE_145.layers[:16],
+        Conv(256, name="conv6", kernel=3, padding=(1, 1), reads="all", bias=1.0, std=0.03), ReLU(),
+        *SOURCE_145.layers[16:],
+    ),
+)  # fmt: skip
+
+# The same for the 10,184 classes of ImageNet's Fall 2009 release (section 6; layers-146-2009.cfg).
+FALL2009 = replace(SOURCE_146.with_classes(10_184), name="fall2009")
+
+# The same for the Fall 2011 release (layers-146-2011.cfg). Each tower's 4,096 × 10,922 weights would be as many as all others:
+# 1,024 units a tower lie between, without a nonlinearity.
+FALL2011 = Network(
+    name="fall2011",
+    layers=(
+        *SOURCE_146.layers[:-1],
+        Dense(2048, name="bottleneck", reads="all"),
+        Dense(21_843, name="fc8", reads="all"),
+    ),
+)  # fmt: skip
+
+# Two columns that meet at the classes alone: layers-150.cfg. To have nearly as many parameters, each has 160 kernels in conv2,
+# where a tower of net 145 has 128, and 4,096 units in fc6, where it has 2,048; fc7 has 2,048, as ever. Here they count over both.
+TWO_COLUMNS = Network(
+    name="two_columns",
+    layers=(
+        *SOURCE_145.layers[:4],
+        Conv(320, name="conv2", kernel=5, padding=(2, 2), bias=1.0), *SOURCE_145.layers[5:9],
+        Conv(384, name="conv3", kernel=3, padding=(1, 1), std=0.03), *SOURCE_145.layers[10:16],
+        Dense(8192, name="fc6", bias=1.0), ReLU(), Dropout(0.5),
+        Dense(4096, name="fc7", bias=1.0), ReLU(), Dropout(0.5),
+        Dense(1000, name="fc8", reads="all"),
+    ),
+)  # fmt: skip
+
 # The two towers made small, for a CPU and minutes: a quarter of the pixels, a fraction of the kernels. The weights of a
 # layer with fewer inputs start larger, or the signal would fade on its way up. So few units can spare a fifth of themselves,
 # not half.
@@ -86,4 +126,9 @@ QUICKSTART = Network(
     ),
 )  # fmt: skip
 
-NETWORKS = {network.name: network for network in (TWO_TOWER, SOURCE_145, ONE_GPU, SIXTH_CONV, QUICKSTART)}
+NETWORKS = {
+    network.name: network
+    for network in (
+        TWO_TOWER, SOURCE_145, ONE_GPU, SIXTH_CONV, SOURCE_146, FALL2009, FALL2011, TWO_COLUMNS, QUICKSTART,
+    )
+}  # fmt: skip

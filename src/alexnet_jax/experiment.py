@@ -35,6 +35,9 @@ class Experiment:
       color_epochs: epochs with shifts of colour; later images have none, and are not divided to make up for them. None is all.
       precision: what activities and gradients are computed in; parameters and their update are float32. The paper's GPUs
         computed in float32.
+      init_from: a run, or one of its checkpoints, whose layers take the place of initial weights where name and shape are the
+        same; the last one only where the classes are, too.
+      init_layers: names of the layers to take; None is all that can be.
       seed: of initial weights, dropout, order and augmentation.
     """
 
@@ -52,6 +55,8 @@ class Experiment:
     augmentation: Augmentation = field(default_factory=Augmentation)
     color_epochs: int | None = None
     precision: Precision = "float32"
+    init_from: Path | None = None
+    init_layers: tuple[str, ...] | None = None
     seed: int = 0
 
     def in_epochs(self, epochs: int) -> "Experiment":

@@ -108,9 +108,12 @@ def _is_a_run(folder: Path) -> bool:
     return "config.json" in names or names <= {"checkpoints", ".config.json.partial", MEAN_IMAGE, f".{MEAN_IMAGE}.partial"}
 
 
-def configuration(experiment: Experiment, network: Network, dataset: Dataset) -> dict[str, Any]:
-    """All that decides the numbers of a run, as JSON."""
-    settings = {name: value for name, value in vars(experiment).items() if name not in ("network", "default_data")}
+def configuration(
+    experiment: Experiment, network: Network, dataset: Dataset, pretrained: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """All that decides the numbers of a run, as JSON; `pretrained` is what it begins with, see `pretrained.Pretrained`."""
+    elsewhere = ("network", "default_data", "init_from", "init_layers")
+    settings = {name: value for name, value in vars(experiment).items() if name not in elsewhere}
     schedule = experiment.schedule
     return {
         "network": network.to_json(),
@@ -119,6 +122,7 @@ def configuration(experiment: Experiment, network: Network, dataset: Dataset) ->
         "layer_rates": [asdict(change) for change in experiment.layer_rates],
         "augmentation": asdict(experiment.augmentation),
         "data": {"path": str(dataset.path.resolve()), "splits": dataset.manifest.splits, "classes": dataset.manifest.classes},
+        **({} if pretrained is None else {"pretrained": pretrained}),
     }
 
 

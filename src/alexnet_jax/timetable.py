@@ -12,25 +12,33 @@ from alexnet_jax.schedule import Plateau, Stage
 def timetable(experiment: Experiment) -> Table:
     """Rates of weights and biases, of the first layer and of those that get their own, and colour noise.
 
-    Rows are ranges of epochs, or where the validation error decides, the rates in their order.
+    Layers whose rates are always the same share their columns. Rows are ranges of epochs, or where the validation error decides,
+    the rates in their order.
 
     Raises:
       UserError: if the experiment changes the rate of a layer that its network does not have.
     """
     layers = list(dict.fromkeys([next(iter(experiment.network.named_layers)), *(c.layer for c in experiment.layer_rates)]))
+    rows = _rows(experiment)
+    alike: dict[tuple[tuple[float, float], ...], list[str]] = {}
+    for layer in layers:
+        alike.setdefault(tuple(_rates(stage, layer) for _, stage in rows), []).append(layer)
     table = Table(title=f"{experiment.network.name}: {experiment.epochs} epochs at most, {experiment.batch_size} images a step")
     table.add_column("epochs", no_wrap=True)
-    for layer in ("", *(f"{layer}: " for layer in layers)):
-        table.add_column(f"{layer}weights", justify="right", no_wrap=True)
-        table.add_column(f"{layer}biases", justify="right", no_wrap=True)
+    for layer in ("", *(f"{', '.join(layers)}: " for layers in alike.values())):
+        table.add_column(f"{layer}weights", justify="right")
+        table.add_column(f"{layer}biases", justify="right")
     table.add_column("colour noise", no_wrap=True)
-    for epochs, stage in _rows(experiment):
-        rates = [(stage.weights, stage.biases)]
-        rates += [stage.layers.get(layer, rates[0]) for layer in layers]
+    for epochs, stage in rows:
+        rates = [(stage.weights, stage.biases), *(_rates(stage, layers[0]) for layers in alike.values())]
         table.add_row(epochs, *(f"{rate:g}" for pair in rates for rate in pair), "on" if stage.color else "off")
     if isinstance(experiment.schedule, Plateau):
         table.caption = _plateau_told(experiment)
     return table
+
+
+def _rates(stage: Stage, layer: str) -> tuple[float, float]:
+    return stage.layers.get(layer, (stage.weights, stage.biases))
 
 
 def _rows(experiment: Experiment) -> list[tuple[str, Stage]]:

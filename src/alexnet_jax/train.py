@@ -25,6 +25,7 @@ from alexnet_jax.experiment import Experiment
 from alexnet_jax.interrupt import Interrupt
 from alexnet_jax.optimizer import paper_update, rates
 from alexnet_jax.peak import matmul_flops, training_flops
+from alexnet_jax.pretrained import pretrained
 from alexnet_jax.processes import (
     Agreement,
     Processes,
@@ -119,7 +120,9 @@ class Training:
         self._split = self._dataset.evaluation_split
         self._steps_per_epoch = max(1, self._dataset.manifest.splits["train"] // experiment.batch_size)
         self.steps = experiment.epochs * self._steps_per_epoch
-        self._config = configuration(experiment, self._network, self._dataset)
+        begun = None if options.fresh else options.run or options.runs_dir / name
+        self._pretrained = pretrained(experiment, self._network, self._dataset.manifest.classes, begun)
+        self._config = configuration(experiment, self._network, self._dataset, self._pretrained and self._pretrained.about)
         folder = options.run or run_folder(options.runs_dir, name, self._dataset, self._config)
         with first_before_others("run"):
             self.run = Run(folder, fresh=options.fresh, writes=is_first())
@@ -155,6 +158,9 @@ class Training:
         if restored is not None:
             self._state, about = restored
             seconds_before, self._errors, self._training_error = about["seconds"], about["errors"], about["training_error"]
+        elif self._pretrained is not None:
+            self._state = self._pretrained.put_into(self._state)
+        self._pretrained = None  # which may be large
         self._began = time.monotonic() - seconds_before
         self._first_step = int(self._state.step)
         self._measured: Errors | None = None
