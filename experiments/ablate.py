@@ -4,9 +4,9 @@
     python experiments/ablate.py --no-lrn --no-overlap --one-gpu --data path/to/photos --seeds 0 1 2
 
 Several flags are several networks, each without one thing; `--together` makes one network without all of them. Trained on the
-quickstart's drawn pictures unless told otherwise: enough to see that everything works, while the paper's differences, of one or
-two points, are of ImageNet and take `--base two_tower --data imagenet`. Every training is an ordinary run: broken off, the same
-command goes on, and what is finished is not trained again.
+quickstart's drawn pictures unless told otherwise, one flag takes six minutes on two cores: enough to see that everything works,
+while the paper's differences, of one or two points, are of ImageNet and take `--base two_tower --data imagenet --epochs 90`.
+Every training is an ordinary run: broken off, the same command goes on, and what is finished is not trained again.
 """
 
 import json
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any, Literal
 
 import tyro
@@ -24,12 +25,11 @@ from alexnet_jax.console import console
 from alexnet_jax.data.locate import find_dataset
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.devices import Placement, keep_programs
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import Diverged, UserError
 from alexnet_jax.experiment import Experiment, load_experiment
 from alexnet_jax.interrupt import leave_on_sigterm
-from alexnet_jax.paired import difference
+from alexnet_jax.paired import Difference, difference
 from alexnet_jax.predict import Predictor, Views
-from alexnet_jax.schedule import Cuts
 from alexnet_jax.train import Options, train
 from alexnet_jax.trained import load
 
@@ -53,14 +53,15 @@ class Ablate:
       together: leave out all that is named at once.
       base: experiment to begin with.
       data: as for `train`; None is the base's own.
-      epochs: of each training; None is the base's. Cuts of the rate keep their share of them.
+      epochs: of each training. All that the base's schedule changes, it changes at the same share of them.
       seeds: of the pairs of trainings.
       views: that the errors are of; the paper's are of ten.
       data_dir: folder of prepared data sets.
       runs_dir: folder of run folders.
       placement: as for `train`.
       devices: as for `train`.
-      to: file for the result, written anew after every training; None is RUNS_DIR/ablate.json.
+      to: file for the result, written anew after every training; None is RUNS_DIR/ablate.json. Ablations of the same settings
+        that it holds already stay.
     """
 
     no_lrn: bool = False
@@ -77,7 +78,7 @@ class Ablate:
     together: bool = False
     base: str = "quickstart"
     data: str | None = None
-    epochs: int | None = None
+    epochs: int = 20
     seeds: tuple[int, ...] = (0, 1)
     views: Views = "ten"
     data_dir: Path = Path("data")
@@ -104,8 +105,19 @@ class Ablation:
     logs: Known = Known()
 
 
+Errors = dict[str, dict[str, list[float | None]]]
+"""By name, then "top1" and "top5": a fraction for each seed, None where the training has diverged."""
+
+
 def of_network(variant: variants.Variant) -> Callable[[Experiment], Experiment]:
-    return lambda experiment: replace(experiment, network=variant(experiment.network))
+    def change(experiment: Experiment) -> Experiment:
+        network = variant(experiment.network)
+        there = network.named_layers
+        rates = tuple(rate for rate in experiment.layer_rates if rate.layer in there)
+        decays = tuple((layer, decay) for layer, decay in experiment.layer_decays if layer in there)
+        return replace(experiment, network=network, layer_rates=rates, layer_decays=decays)
+
+    return change
 
 
 def of_images(**settings: Any) -> Callable[[Experiment], Experiment]:
@@ -159,15 +171,11 @@ def experiments(settings: Ablate) -> dict[str, Experiment]:
     """The base and what is made of it, by name.
 
     Raises:
-      UserError: for an ablation that the base's network does not allow.
+      UserError: for an ablation that the base's network does not allow, or without epochs or seeds.
     """
-    base = load_experiment(settings.base)
-    if settings.epochs is not None:
-        schedule = base.schedule
-        if isinstance(schedule, Cuts):
-            share = settings.epochs / base.epochs
-            schedule = replace(schedule, after=tuple(max(1, round(share * epoch)) for epoch in schedule.after))
-        base = replace(base, epochs=settings.epochs, schedule=schedule)
+    if settings.epochs < 1 or not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
+        raise UserError("--epochs takes one or more, --seeds one or more that differ")
+    base = load_experiment(settings.base).in_epochs(settings.epochs)
     made = {"base": base}
     for name, ablation in asked(settings).items():
         made[name] = ablation.change(base)
@@ -181,8 +189,8 @@ def ablate(settings: Ablate) -> dict[str, Any]:
     made = experiments(settings)
     dataset = find_dataset(settings.data, made["base"].default_data, settings.data_dir)
     to = settings.to or settings.runs_dir / "ablate.json"
-    errors: dict[str, dict[str, list[float]]] = {name: {"top1": [], "top5": []} for name in made}
-    result: dict[str, Any] = {}
+    errors: Errors = {name: {"top1": [], "top5": []} for name in made}
+    result, held = {}, earlier(to, about(settings, dataset))
     count = len(settings.seeds) * len(made)
     for seed in settings.seeds:
         for name, experiment in made.items():
@@ -191,22 +199,32 @@ def ablate(settings: Ablate) -> dict[str, Any]:
             top1, top5 = train_and_test(name, replace(experiment, seed=seed), settings, dataset)
             errors[name]["top1"].append(top1)
             errors[name]["top5"].append(top5)
-            result = compared(settings, made["base"], dataset, errors)
+            result = compared(settings, dataset, errors)
+            result["ablations"] = held | result["ablations"]
             to.parent.mkdir(parents=True, exist_ok=True)
-            to.write_text(json.dumps(result, indent=1) + "\n")
+            partial = to.with_name(f".{to.name}.partial")
+            partial.write_text(json.dumps(result, indent=1) + "\n")
+            partial.rename(to)
     return result
 
 
-def train_and_test(name: str, experiment: Experiment, settings: Ablate, dataset: Dataset) -> tuple[float, float]:
-    """Top-1 and top-5 error on the validation images."""
+def train_and_test(
+    name: str, experiment: Experiment, settings: Ablate, dataset: Dataset
+) -> tuple[float, float] | tuple[None, None]:
+    """Top-1 and top-5 error on the validation images; None if the loss has become no number."""
     options = Options(
         data=str(dataset.path),
         data_dir=settings.data_dir,
-        runs_dir=settings.runs_dir / "ablate",
+        # A longer training has the folder of a shorter one, which it prolongs; here, both are wanted.
+        runs_dir=settings.runs_dir / "ablate" / f"{settings.epochs}-epochs",
         placement=settings.placement,
         devices=settings.devices,
     )
-    folder = train(f"{settings.base}-{name}", experiment, options)
+    try:
+        folder = train(f"{Path(settings.base).stem}-{name}", experiment, options)
+    except Diverged as error:
+        console.print(f"{name} has diverged: {error}", style="yellow", markup=False)
+        return None, None
     if not (folder / "result.json").is_file():
         sys.exit(0)  # asked to stop
     labels, rows = Predictor(load(folder), views=settings.views).split(dataset, dataset.evaluation_split)
@@ -214,42 +232,71 @@ def train_and_test(name: str, experiment: Experiment, settings: Ablate, dataset:
     return float((place > 0).mean()), float((place > 4).mean())
 
 
-def compared(settings: Ablate, base: Experiment, dataset: Dataset, errors: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
-    """What is known so far, as JSON; differences are ablated minus base, so above zero if the ingredient helps."""
+def compared(settings: Ablate, dataset: Dataset, errors: Errors) -> dict[str, Any]:
+    """What is known so far, as JSON; differences are ablated minus base, so above zero if the ingredient helps.
+
+    There is none where one of the trainings has diverged.
+    """
     found: dict[str, Any] = {}
-    known = asked(settings)
-    for name, ablation in known.items():
+    for name, ablation in asked(settings).items():
         if not errors[name]["top1"]:
             continue
         found[name] = {"paper": asdict(ablation.paper), "logs": asdict(ablation.logs)}
         for which in ("top1", "top5"):
-            delta = difference(errors[name][which], errors["base"][which])
             of_it = {"base": errors["base"][which], "ablated": errors[name][which]}
-            found[name][which] = {**of_it, "delta": delta.mean, "low": delta.low, "high": delta.high}
+            found[name][which] = {**of_it, "delta": None, "low": None, "high": None}
+            those, these = ([error for error in of_it[kind] if error is not None] for kind in ("ablated", "base"))
+            if those == of_it["ablated"] and these == of_it["base"]:
+                delta = difference(those, these)
+                found[name][which] |= {"delta": delta.mean, "low": delta.low, "high": delta.high}
+    seeds = list(settings.seeds[: len(errors["base"]["top1"])])
+    return {**about(settings, dataset), "seeds": seeds, "base_errors": errors["base"], "ablations": found}
+
+
+def about(settings: Ablate, dataset: Dataset) -> dict[str, Any]:
+    """What errors have to share to stand in one file."""
+    split = dataset.evaluation_split
     return {
-        "base": settings.base,
+        "base": Path(settings.base).stem,
         "data": dataset.path.name,
-        "split": dataset.evaluation_split,
-        "images": dataset.manifest.splits[dataset.evaluation_split],
-        "epochs": base.epochs,
+        "split": split,
+        "images": dataset.manifest.splits[split],
+        "epochs": settings.epochs,
         "views": settings.views,
-        "seeds": list(settings.seeds[: len(errors["base"]["top1"])]),
-        "base_errors": errors["base"],
-        "ablations": found,
+        "seeds": list(settings.seeds),
     }
+
+
+def earlier(file: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The ablations that the file holds, if it is about what is wanted.
+
+    Raises:
+      UserError: if it is something else.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        held = json.loads(file.read_text())
+        return held["ablations"] if all(held[key] == value for key, value in wanted.items()) else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is no result of this program: give another --to") from error
 
 
 def table(result: dict[str, Any]) -> Table:
     """Errors without each ingredient, less those with it."""
-    base = [f"{sum(values) / len(values):.1%}" for values in result["base_errors"].values()]
+    base = [f"{mean(values):.1%}" if None not in values else "—" for values in result["base_errors"].values()]
     title = (
         f"{result['base']} on {result['images']} {result['split']} images of {result['data']}: top-1 {base[0]}, top-5 {base[1]}"
     )
     rows = Table("points of error", "top-1", "top-5", "paper", "original logs", title=title, title_justify="left")
     for name, found in result["ablations"].items():
-        ours = [str(difference(found[which]["ablated"], found[which]["base"])) for which in ("top1", "top5")]
+        ours = [measured(found[which]) for which in ("top1", "top5")]
         rows.add_row(name.replace("_", "-"), *ours, *(known(found[source]) for source in ("paper", "logs")))
     return rows
+
+
+def measured(values: dict[str, Any]) -> str:
+    return "diverged" if values["delta"] is None else str(Difference(values["delta"], values["low"], values["high"]))
 
 
 def known(values: dict[str, float | None]) -> str:
@@ -274,6 +321,6 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -7,16 +7,10 @@ import json
 import re
 from pathlib import Path
 
+import tables
+from tables import result, result_or_none, table
+
 ROOT = Path(__file__).parents[1]
-
-
-def result(name: str) -> dict:
-    return json.loads((ROOT / "experiments" / "results" / f"{name}.json").read_text())
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def quickstart() -> str:
@@ -149,7 +143,7 @@ def kill() -> str:
 
 
 def loop() -> str:
-    if not (ROOT / "experiments" / "results" / "loop.json").is_file():
+    if result_or_none("loop") is None:
         return "Not measured yet: `make experiment EXP=loop` does."
     rows = [[f"`{name}`", f"{of['bare']:.1f}", f"{of['loop']:.1f}", f"{of['share']:.1%}"] for name, of in result("loop").items()]
     return table(["batch 32, 2 CPU cores", "training step alone, images/s", "the whole loop, images/s", "share"], rows)
@@ -171,7 +165,35 @@ def transfer() -> str:
     return table([header, f"error, mean of {len(found['seeds'])} seeds", "better than scratch by, points (95 %)"], rows)
 
 
+def search() -> str:
+    found = result("search")
+    size = f"{found['images']:,} × {found['features']:,} features, {found['gigabytes']:.1f} GB"
+    header = [f"{size}, {found['cores']} CPU cores", "from the disk, s", "from memory, s"]
+    rows = []
+    for queries, seconds in found["seconds"].items():
+        name = "one query" if queries == "1" else f"{queries} at once"
+        rows.append([name, *(f"{seconds[where]:.1f}" for where in ("from the disk", "from memory"))])
+    rows.append([f"memory of the process: {found['megabytes']['at most']} MB", "", ""])
+    return table(header, rows)
+
+
+def codes() -> str:
+    found = result("codes")
+    k, times = found["neighbours"], found["milliseconds a query"]
+    what = f"`{found['network']}`, {found['features']} features of {found['images']:,} images"
+    among = [f"of the {k} nearest, among the first {k}", "among 100"]
+    header = [what, "bits", *among, "same class", f"ms among {times['images']:,}"]
+    same = f"{found['same class, exact']:.1%}"
+    rows = [["exact search", f"{32 * found['features']:,}", "100%", "100%", same, str(times["exact"])]]
+    for of in found["codes"]:
+        shares = [f"{of[name]:.1%}" for name in (f"recall among {k}", "recall among 100", "same class")]
+        rows.append([of["method"], str(of["bits"]), *shares, str(times[f"{of['bits']} bits"])])
+    return table(header, rows)
+
+
 TABLES = {
+    "search": search,
+    "codes": codes,
     "quickstart": quickstart,
     "transfer": transfer,
     "kill": kill,
@@ -183,6 +205,7 @@ TABLES = {
     "kernel bytes": kernel_bytes,
     "kernels cpu": kernels_cpu,
     "gpu": gpu,
+    **tables.TABLES,
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from dataclasses import replace
 
 from jaxtyping import install_import_hook
 
@@ -10,6 +11,7 @@ with install_import_hook("alexnet_jax", "beartype.beartype"):
 
     devices.pose_as(4)
 
+    import alexnet_jax.evaluate_command
     import alexnet_jax.train  # noqa: F401  what is imported here is checked
 
 import jax
@@ -103,3 +105,11 @@ class Stop:
     def asked(self):
         self._left -= 1
         return self._left <= 0
+
+
+@pytest.fixture(scope="session")
+def trained_run(photos, tmp_path_factory):
+    """The folder of a finished run that tells the two classes apart. Not to be changed."""
+    runs = tmp_path_factory.mktemp("runs")
+    options = Options(data=str(photos), data_dir=photos.parent / "data", runs_dir=runs, devices=2)
+    return train("tiny", replace(TINY_EXPERIMENT, epochs=6), options)

@@ -1,5 +1,6 @@
 """Whole runs, small: from a folder of images to a result, stopped and gone on with, and with bad input."""
 
+import errno
 import json
 import os
 import re
@@ -37,7 +38,7 @@ def test_a_run_learns_and_leaves_all_that_is_promised(options):
     assert result["steps"] == 60
     assert result["images_per_second"] > 0
     assert {file.name for file in folder.iterdir()} == {
-        "config.json", "log.jsonl", "checkpoints", "mean_image.npy", "result.json", "curves.png", "kernels.png",
+        "config.json", "log.jsonl", "checkpoints", "mean_image.npy", "result.json", "curves.png", "kernels.png", "report.html",
     }  # fmt: skip
     for picture in ("curves.png", "kernels.png"):
         with Image.open(folder / picture) as image:
@@ -70,6 +71,30 @@ def test_stopping_changes_nothing(options, monkeypatch, capsys):
     assert train("tiny", experiment, pieces) == folder
     assert log(folder) == log(whole)
     assert [line["step"] for line in log(whole) if "epoch" not in line] == list(range(1, 31))
+
+
+def test_a_page_that_cannot_be_written_does_not_undo_the_training(options, monkeypatch, capsys):
+    """Whatever is the matter, the run is finished; only a disk that is full ends the command with an error."""
+    experiment = replace(TINY_EXPERIMENT, epochs=1)
+
+    def fails(*_, **__):
+        raise ValueError("no\nlook")
+
+    monkeypatch.setattr(alexnet_jax.report, "find_examples", fails)
+    folder = train("tiny", experiment, options)
+    assert re.search(r"no predictions and no retrieval in .*report.html: no look\n", capsys.readouterr().err)
+    assert "Left out because of this: no look" in (folder / "report.html").read_text()
+    monkeypatch.setattr(alexnet_jax.report, "write_page", fails)
+    folder = train("tiny", experiment, replace(options, fresh=True))
+    assert "report.html cannot be written: ValueError" in capsys.readouterr().err
+    assert (folder / "result.json").exists()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(alexnet_jax.report, "write_page", full)
+    refused("no room left on the disk for .*report.html; the training is finished", experiment, replace(options, fresh=True))
+    assert (folder / "result.json").exists()
 
 
 def test_the_schedule_ends_training(options, capsys):
@@ -157,6 +182,9 @@ def test_more_devices_than_there_are_is_refused(options):
         (["schedule"], "name an experiment: .*quickstart"),
         (["train", "quickstart", "cuts", "--after", "0"], "after epoch 1 or later"),
         (["summary", "vgg"], "name a network: .*two_tower"),
+        (["figures", "/nowhere"], "/nowhere is neither the folder of a run"),
+        (["index", "/nowhere", "--to", "never"], "/nowhere is neither the folder of a run"),
+        (["retrieve", "/nowhere", "photo.jpg"], "/nowhere is no index, it has no index.json"),
         (["evalute"], "there is no command 'evalute'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from alexnet_jax import ONE_GPU, QUICKSTART, SIXTH_CONV, SOURCE_145, TWO_TOWER, placement, variants
-from alexnet_jax.errors import UserError
-from alexnet_jax.layers import TOWER, ContrastNorm, LocalResponseNorm, MaxPool, ReLU, SameMapNorm, Tanh
+from alexnet_jax.errors import Diverged, UserError
+from alexnet_jax.experiment import load_experiment
+from alexnet_jax.layers import TOWER, ContrastNorm, LocalResponseNorm, MaxPool, ReLU, SameMapNorm, Tanh, Trim
+from alexnet_jax.schedule import Cuts, Dexp
 from alexnet_jax.summary import summarize
 from tests.conftest import mesh_of
 from tests.test_cifar import program
@@ -21,6 +23,7 @@ ALL = {
     "no_dropout": variants.without_dropout,
     "contrast": variants.with_contrast_norm,
     "tanh": variants.with_nonlinearity("tanh"),
+    "conv2": variants.without_layer("conv2"),
     "conv3": variants.without_layer("conv3"),
     "conv4": variants.without_layer("conv4"),
     "fc7": variants.without_layer("fc7"),
@@ -51,6 +54,20 @@ def test_weights_are_as_many_as_before(name):
     assert parameters(ALL[name](TWO_TOWER)) == parameters(TWO_TOWER)
 
 
+@pytest.mark.parametrize("network", [TWO_TOWER, SOURCE_145, SIXTH_CONV, QUICKSTART], ids=lambda network: network.name)
+def test_pooling_apart_puts_out_as_much(network):
+    shapes, apart = ({row.name: row.shape for row in summarize(of)} for of in (network, variants.without_overlap(network)))
+    assert shapes == {name: shape for name, shape in apart.items() if not name.endswith("/trim")}
+    assert parameters(variants.without_overlap(network)) == parameters(network)
+
+
+def test_squares_apart_are_whole(rng):
+    x = jnp.asarray(rng.normal(size=(2, 7, 7, 3)), jnp.float32)
+    trimmed = Trim(2).apply({}, x)
+    np.testing.assert_array_equal(trimmed, x[:, :6, :6])
+    np.testing.assert_array_equal(Trim(2).apply({}, trimmed), trimmed)
+
+
 def test_what_is_taken_out_is_gone():
     kinds = {type(layer) for layer in variants.without_normalization(SOURCE_145).layers}
     assert not kinds & {LocalResponseNorm, SameMapNorm}
@@ -66,6 +83,7 @@ def test_the_layer_after_one_that_read_all_towers_does_so_instead():
     assert [name for name, of in reads.items() if of == "all"] == ["conv4", "fc6", "fc7", "fc8"]
     assert "conv5/pool" in variants.without_layer("conv4")(TWO_TOWER).named_layers
     assert "conv4/pool" in variants.without_layer("conv5")(TWO_TOWER).named_layers, "pooling stays"
+    assert "conv2_pool" in variants.without_layer("conv2")(TWO_TOWER).named_layers, "under a name of its own after another"
 
 
 @pytest.mark.parametrize("name", ["conv1", "fc8", "conv9"])
@@ -154,10 +172,60 @@ def test_together_is_one_network(ablate):
     assert not made["no_lrn+no_flip"].augmentation.flip
 
 
-def test_cuts_keep_their_share_of_fewer_epochs(ablate):
+def test_what_a_schedule_changes_keeps_its_share_of_fewer_epochs(ablate):
     module, settings = ablate
     made = module.experiments(replace(settings, base="quickstart", epochs=14, no_lrn=True))
     assert made["no_lrn"].schedule.after == (11,)
+    source = load_experiment("source_145").in_epochs(13)
+    assert source.schedule == Cuts(after=(4, 7, 11), biases_after=())
+    assert ([rate.after for rate in source.layer_rates], source.color_epochs) == ([10, 10], 10)
+    assert replace(source, schedule=Dexp(over=13)).in_epochs(26).schedule == Dexp(over=26)
+
+
+def test_the_rates_of_a_layer_go_with_it(ablate):
+    module, settings = ablate
+    made = module.experiments(replace(settings, base="cifar_four_layers", without_layer=("local3",)))
+    assert [layer for layer, _ in made["without_local3"].layer_decays] == ["local4", "fc10"]
+    assert made["without_local3"].stage([]) is not None
+
+
+def test_another_length_is_another_training(ablate, capsys):
+    """A plateau has the same run folder for any number of epochs: the longer run must not pass for the shorter."""
+    module, settings = ablate
+    settings = replace(settings, no_flip=True, seeds=(0,), views="centre")
+    first = module.ablate(settings)
+    module.ablate(replace(settings, epochs=2))
+    assert module.ablate(settings) == first
+
+
+def test_ablations_of_the_same_settings_stay_in_the_file(ablate):
+    module, settings = ablate
+    settings = replace(settings, seeds=(0,), views="centre")
+    module.ablate(replace(settings, no_crop=True))
+    assert list(module.ablate(replace(settings, no_flip=True))["ablations"]) == ["no_crop", "no_flip"]
+    file = settings.runs_dir / "ablate.json"
+    held = json.loads(file.read_text())
+    assert module.earlier(file, {**held, "views": "ten"}) == {}
+    file.write_text("[1, 2")
+    with pytest.raises(UserError, match=r"ablate\.json is no result of this program"):
+        module.ablate(replace(settings, no_flip=True))
+
+
+def test_a_training_that_diverges_leaves_the_others(ablate, monkeypatch):
+    module, settings = ablate
+    trained = module.train
+
+    def train(name, *rest):
+        if name.endswith("no_flip"):
+            raise Diverged("the loss is nan at step 3")
+        return trained(name, *rest)
+
+    monkeypatch.setattr(module, "train", train)
+    result = module.ablate(replace(settings, no_flip=True, no_crop=True, seeds=(0,), views="centre"))
+    found = result["ablations"]
+    assert (found["no_flip"]["top1"]["ablated"], found["no_flip"]["top1"]["delta"]) == ([None], None)
+    assert found["no_crop"]["top1"]["delta"] is not None
+    assert "diverged" in list(module.table(result).columns[1].cells)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +234,7 @@ def test_cuts_keep_their_share_of_fewer_epochs(ablate):
         ({}, "say what to do without: --no-lrn"),
         ({"without_layer": ("conv7",)}, "no layer 'conv7' to do without"),
         ({"no_lrn": True, "base": "nothing"}, "there is no experiment 'nothing'"),
+        ({"no_lrn": True, "seeds": ()}, "--seeds one or more"),
         ({"base": "cifar_four_layers", "no_dropout": True}, "--no-dropout changes nothing of cifar_four_layers"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`python -m alexnet_jax train|prepare|data|summary|schedule`. Each command imports what it needs, so that help comes at once."""
+"""`python -m alexnet_jax COMMAND …`. Each command imports what it needs, so that help comes at once."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -12,10 +12,14 @@ from alexnet_jax.errors import UserError
 HELP = """usage: python -m alexnet_jax COMMAND …
 
   train EXPERIMENT    train an experiment of experiments/; --help lists its settings
+  evaluate RUN…       top-1 and top-5 errors of a trained network, or of several and their mean
   prepare             turn images into a data set, or check one
   data show DATA      a picture of what training makes of a data set, and of the ten views of testing
   summary NETWORK     a network, layer by layer
   schedule EXPERIMENT the learning rates of a training, from epoch to epoch
+  figures RUN         kernels, predictions, retrieval, and report.html, a page of all of it
+  index RUN           what a trained network makes of each image of a data set, on disk
+  retrieve INDEX      the images of an index that look most like a photo
 
 COMMAND --help says more."""
 
@@ -47,6 +51,15 @@ def train(arguments: list[str]) -> None:
     folder = tyro.cli(command, prog=f"alexnet_jax train {name}", args=arguments, config=config)
     if is_first():
         print(folder)
+
+
+def evaluate(arguments: list[str]) -> None:
+    from alexnet_jax.devices import keep_programs
+    from alexnet_jax.evaluate_command import Evaluate
+    from alexnet_jax.evaluate_command import evaluate as measure
+
+    keep_programs()
+    print(measure(tyro.cli(Evaluate, prog="alexnet_jax evaluate", args=arguments)))
 
 
 def prepare(arguments: list[str]) -> None:
@@ -140,8 +153,46 @@ def schedule(arguments: list[str]) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(timetable(load_experiment(arguments[0])))
 
 
+def figures(arguments: list[str]) -> None:
+    from alexnet_jax.devices import keep_programs
+    from alexnet_jax.inspect.figures import Figures, draw_figures
+
+    command = tyro.cli(Figures, prog="alexnet_jax figures", args=arguments)
+    keep_programs()
+    print(draw_figures(command))
+
+
+def index(arguments: list[str]) -> None:
+    from alexnet_jax.devices import keep_programs
+    from alexnet_jax.retrieval.commands import MakeIndex, make_index
+
+    command = tyro.cli(MakeIndex, prog="alexnet_jax index", args=arguments)
+    keep_programs()
+    print(make_index(command))
+
+
+def retrieve(arguments: list[str]) -> None:
+    from alexnet_jax.devices import keep_programs
+    from alexnet_jax.retrieval.commands import Retrieve
+    from alexnet_jax.retrieval.commands import retrieve as find
+
+    command = tyro.cli(Retrieve, prog="alexnet_jax retrieve", args=arguments)
+    keep_programs()
+    find(command)
+
+
 def main() -> None:
-    commands = {"train": train, "prepare": prepare, "data": data, "summary": summary, "schedule": schedule}
+    commands = {
+        "train": train,
+        "evaluate": evaluate,
+        "prepare": prepare,
+        "data": data,
+        "summary": summary,
+        "schedule": schedule,
+        "figures": figures,
+        "index": index,
+        "retrieve": retrieve,
+    }
     name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
     if name in ("-h", "--help"):
         print(HELP)

@@ -155,8 +155,11 @@ def read_about(checkpoint: Path) -> dict[str, Any]:
     Raises:
       UserError: if it cannot be read.
     """
-    with _whatever_orbax_meets(checkpoint), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        return reader.restore(checkpoint / "about")
+    try:
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            return reader.restore(checkpoint / "about")
+    except Exception as error:  # in a damaged folder, anything
+        raise _told(checkpoint, error) from error
 
 
 def read_parameters(checkpoint: Path) -> tuple[dict[str, Any], HostParams]:
@@ -166,26 +169,32 @@ def read_parameters(checkpoint: Path) -> tuple[dict[str, Any], HostParams]:
       UserError: if it cannot be read.
     """
     about = read_about(checkpoint)
-    with _whatever_orbax_meets(checkpoint), _abandoned_reads_ignored():
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            there = reader.metadata(checkpoint / "state").item_metadata.tree["params"]
-            like = jax.tree.map(lambda _: 0, there)
-            how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
-            wanted = ocp.args.PyTreeRestore({"params": like}, {"params": how}, partial_restore=True)
-            params = reader.restore(checkpoint / "state", args=wanted)["params"]
-        sums = about["checksums"][1 : 1 + len(jax.tree.leaves(params))]  # those of the step come before, of the velocity after
-        if [int(leaf.view(np.uint32).sum(dtype=np.uint32)) for leaf in jax.tree.leaves(params)] != sums:
-            raise ValueError("its numbers are not those that were saved")
-    return about, params
+    with _abandoned_reads_ignored():
+        try:
+            params = _read_parameters(checkpoint)
+            sums = about["checksums"][1 : 1 + len(jax.tree.leaves(params))]  # of the step comes before, of the velocity after
+            if [int(leaf.view(np.uint32).sum(dtype=np.uint32)) for leaf in jax.tree.leaves(params)] != sums:
+                raise ValueError("its numbers are not those that were saved")
+            return about, params
+        except Exception as error:  # in a damaged folder, anything
+            told = _told(checkpoint, error)
+        time.sleep(0.2)  # reads under way end now, rather than after this
+        gc.collect()
+    raise told
 
 
-@contextmanager
-def _whatever_orbax_meets(checkpoint: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # in a damaged folder, anything
-        why = " ".join(str(error).split()).split(". ")[0][:100]
-        raise UserError(f"the checkpoint {checkpoint} cannot be read: {why}") from error
+def _read_parameters(checkpoint: Path) -> HostParams:
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        there = reader.metadata(checkpoint / "state").item_metadata.tree["params"]
+        like = jax.tree.map(lambda _: 0, there)
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+        wanted = ocp.args.PyTreeRestore({"params": like}, {"params": how}, partial_restore=True)
+        return reader.restore(checkpoint / "state", args=wanted)["params"]
+
+
+def _told(checkpoint: Path, error: Exception) -> UserError:
+    why = " ".join(str(error).split()).split(". ")[0][:100]
+    return UserError(f"the checkpoint {checkpoint} cannot be read: {why}")
 
 
 def versions() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,22 @@ class Experiment:
     init_from: Path | None = None
     init_layers: tuple[str, ...] | None = None
     seed: int = 0
+
+    def in_epochs(self, epochs: int) -> "Experiment":
+        """The same in so many epochs, with every change that its schedule makes at the same share of them."""
+
+        def scaled(after: int) -> int:
+            return max(1, round(after * epochs / self.epochs)) if after else 0
+
+        schedule = self.schedule
+        if isinstance(schedule, Cuts):
+            biases = schedule.biases_after
+            schedule = Cuts(tuple(map(scaled, schedule.after)), None if biases is None else tuple(map(scaled, biases)))
+        elif isinstance(schedule, Dexp):
+            schedule = replace(schedule, over=scaled(schedule.over))
+        rates = tuple(replace(rate, after=scaled(rate.after)) for rate in self.layer_rates)
+        color = None if self.color_epochs is None else scaled(self.color_epochs)
+        return replace(self, epochs=epochs, schedule=schedule, layer_rates=rates, color_epochs=color)
 
     def stage(self, errors: Sequence[float]) -> Stage | None:
         """What holds in the epoch after those whose validation top-1 errors are `errors`; None if the schedule ends before.

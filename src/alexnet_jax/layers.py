@@ -239,6 +239,22 @@ class MaxPool(Layer):
         return max_pool(x, self.size, self.stride)
 
 
+class Trim(Layer):
+    """Leaves out the last rows and columns where the image's side is no multiple of `of`: no square overruns its edge then.
+
+    Attributes:
+      of: pixels.
+    """
+
+    short = "trim"
+
+    of: int = 2
+
+    def __call__(self, x, keys=None):
+        height, width = (side - side % self.of for side in x.shape[1:3])
+        return x[:, :height, :width]
+
+
 class AvgPool(Layer):
     """Average-pooling, of cuda-convnet's first networks for CIFAR-10. As in `MaxPool`, the last square may overrun the edge;
     the average is of what lies within.

@@ -37,24 +37,28 @@ class Predictor:
       trained: the network.
       views: over which probabilities, or features, are averaged.
       layer: whose outputs are asked for, by name; None is the probabilities of the classes.
-      batch_size: images at a time.
+      batch_size: images at a time, at least.
     """
 
     def __init__(self, trained: Trained, *, views: Views = "centre", layer: str | None = None, batch_size: int = 128):
-        self.trained, self.batch_size = trained, batch_size
+        self.trained = trained
         network = trained.network
         self._mesh = choose_mesh(network, "single", 1) if jax.default_backend() == "cpu" else choose_mesh(network)
+        self.batch_size = batch_size + -batch_size % self._mesh.shape[placement.DATA]  # which devices can share
         of_each, size = placement.forward(network, self._mesh, layer), network.input_size
         cut = partial(_VIEWS[views], size=size)
         mean_moves = trained.config["augmentation"]["mean"] == "crop"
 
         def average(params: Any, mean: Array, images: Array) -> Array:
-            means = cut(mean) if mean_moves else [centre(mean, size)] * 10
-            total = jnp.zeros(())
-            for view, of_view in zip(cut(images), means, strict=False):
-                outputs = of_each(params, view.astype(jnp.float32) - of_view, None)
-                total = total + (jax.nn.softmax(outputs) if layer is None else outputs)
-            return total / len(cut(images))
+            def of_view(view_and_mean: tuple[Array, Array]) -> Array:
+                view, mean = view_and_mean
+                outputs = of_each(params, view.astype(jnp.float32) - mean, None)
+                return jax.nn.softmax(outputs) if layer is None else outputs
+
+            views = jnp.stack(cut(images))
+            means = cut(mean) if mean_moves else [centre(mean, size)] * len(views)
+            # One after the other: the network is compiled once, and has the memory of one view.
+            return jax.lax.map(of_view, (views, jnp.stack(means))).mean(axis=0)
 
         options = compiler_options(self._mesh.devices.flat[0].platform)
         self._average = jax.jit(average, out_shardings=placement.replicated(self._mesh), compiler_options=options)

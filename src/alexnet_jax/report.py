@@ -1,4 +1,4 @@
-"""What a training tells: lines on the terminal, its log, its result and its pictures."""
+"""What a training tells: lines on the terminal, its log, its result, its pictures and a page of it all."""
 
 from dataclasses import asdict
 from typing import Any
@@ -7,22 +7,27 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from alexnet_jax.checkpoint import versions
 from alexnet_jax.console import console
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import full_disk_told
+from alexnet_jax.errors import UserError, full_disk_told
 from alexnet_jax.evaluate import Errors
 from alexnet_jax.experiment import Experiment
+from alexnet_jax.inspect.examples import Choice, Examples, find_examples
+from alexnet_jax.inspect.figures import PAGE, write_page
 from alexnet_jax.inspect.pictures import draw_curves, draw_kernels
 from alexnet_jax.progress import TrainingProgress, duration
 from alexnet_jax.run import Run
 from alexnet_jax.schedule import Stage
 from alexnet_jax.tensorboard import Events
+from alexnet_jax.trained import load
 
 LOG_EVERY = 10  # steps
+LOOKED_AT = Choice(searched=2000)  # when training ends: seconds, whatever the data set
 
 
 class Report:
-    """Tells of a training, on the terminal and in the folder of its run. It decides nothing, and touches no device.
+    """Tells of a training, on the terminal and in the folder of its run. It decides nothing, and until the end touches no device.
 
     Entered, it shows progress.
 
@@ -127,7 +132,7 @@ class Report:
         console.print(f"stopped at step {step} of {self._steps}; {command} goes on from there: {self._run.folder}", markup=False)
 
     def finish(self, errors: Errors, training: dict[str, Any], kernels: np.ndarray) -> None:
-        """Writes the result and draws the pictures.
+        """Draws the pictures, writes the result, then the page.
 
         Args:
           errors: of the parameters at the end.
@@ -151,6 +156,26 @@ class Report:
             draw_kernels(kernels, folder / "kernels.png")
         self._run.write("result.json", result)
         console.print(told(result))
+        try:  # training is finished, and stays so
+            examples = self._examples()
+            with full_disk_told(f"for {folder / PAGE}; the training is finished"):
+                write_page(self._run, folder, title=title, kernels=kernels, examples=examples, versions=versions())
+        except UserError:
+            raise
+        except Exception as error:
+            console.print(f"{folder / PAGE} cannot be written: {error!r}", style="yellow", markup=False)
+
+    def _examples(self) -> Examples | str:
+        """What the network makes of some images, or why that is not known."""
+        later = f"python -m alexnet_jax figures {self._run.folder} finds them"
+        if jax.process_count() > 1:  # a network needs its devices, and those of the other processes are not at hand
+            return f"Left out because several processes have trained together: {later}."
+        try:
+            return find_examples(load(self._run.folder), self._dataset, self._dataset.evaluation_split, LOOKED_AT)
+        except Exception as error:
+            why = " ".join(str(error).split()) or type(error).__name__
+            console.print(f"no predictions and no retrieval in {self._run.folder / PAGE}: {why}", style="yellow", markup=False)
+            return f"Left out because of this: {why}; {later}, once that is put right."
 
     def _speed(self) -> dict[str, float]:
         images = self._progress.images_per_second

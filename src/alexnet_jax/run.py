@@ -7,6 +7,7 @@ tensorboard/   the same for TensorBoard, if asked for
 checkpoints/   the last two states, and that with the smallest validation error
 mean_image.npy what is subtracted from images, at the size they are decoded to, grey levels
 result.json    errors, speed and time, once it is finished
+curves.png, kernels.png, report.html   pictures, and a page of all this, once it is finished; `figures` draws more
 """
 
 import hashlib

@@ -20,6 +20,7 @@ from alexnet_jax.layers import (
     SameMapNorm,
     Sigmoid,
     Tanh,
+    Trim,
     Weighted,
 )
 from alexnet_jax.network import Network
@@ -44,10 +45,16 @@ def without_normalization(network: Network) -> Network:
 def without_overlap(network: Network) -> Network:
     """Pooling squares as large as their distance, which do not overlap (section 3.4; net 147 of the original code).
 
-    The paper calls the outputs of equivalent size. As the last square may overrun the edge, they are 28, 14 and 7 pixels, where
-    they were 27, 13 and 6, and fc6 has more weights.
+    Outputs are as many as before, as the paper says: a last row and column that fill no square are left out. The original lets
+    the square overrun the edge, and has a pixel less of padding in conv2 and conv5 to come to the same 6 x 6 in the end.
     """
-    return _each(network, lambda layer: layer.clone(size=layer.stride) if isinstance(layer, MaxPool) else layer)
+    made: list[Layer] = []
+    for layer in network.layers:
+        if isinstance(layer, MaxPool) and layer.size > layer.stride:
+            made += [Trim(layer.stride), layer.clone(size=layer.stride)]
+        else:
+            made.append(layer)
+    return replace(network, layers=tuple(made))
 
 
 def without_dropout(network: Network) -> Network:
@@ -85,18 +92,19 @@ def without_layer(name: str) -> Variant:
         if name not in middle:
             raise UserError(f"{network.name} has no layer {name!r} to do without; it has {', '.join(map(str, middle))}")
         made: list[Layer] = []
-        inside, handed_on = False, None
+        inside, handed_on, since = False, None, set[str]()
         for layer in network.layers:
             if layer.name == name:
                 inside, handed_on = True, layer.reads
                 continue
             if isinstance(layer, Weighted):
-                inside = False
+                inside, since = False, set[str]()
                 if handed_on == "all":
                     layer = layer.clone(reads="all")
                 handed_on = None
             if not (inside and isinstance(layer, _OWN)):
-                made.append(layer)
+                made.append(layer.clone(name=f"{name}_{layer.short}") if layer.short in since else layer)
+                since.add(layer.short)
         return replace(network, layers=tuple(made))
 
     return variant

@@ -5,7 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from alexnet_jax.data.augment import Augmentation, Crop, Example, centre, color_shift, draw, mean_to_subtract, ten_views
+from alexnet_jax.data.augment import (
+    Augmentation,
+    Crop,
+    Example,
+    centre,
+    color_shift,
+    draw,
+    mean_to_subtract,
+    nine_views,
+    ten_views,
+)
 from alexnet_jax.data.statistics import ColorComponents
 from alexnet_jax.step import normalize
 
@@ -114,3 +124,11 @@ def test_ten_views_are_corners_and_centre_then_mirrored(rng):
         np.testing.assert_array_equal(views[i], image[:, top : top + 5, left : left + 5])
         np.testing.assert_array_equal(views[i + 5], views[i][:, :, ::-1])
     np.testing.assert_array_equal(views[4], centre(image, 5))
+
+
+def test_nine_views_are_a_grid_not_mirrored(rng):
+    images = rng.integers(0, 256, (2, 32, 32, 3), np.uint8)
+    views = nine_views(images, 24)
+    places = [(top, left) for top in (0, 4, 8) for left in (0, 4, 8)]
+    for view, (top, left) in zip(views, places, strict=True):
+        np.testing.assert_array_equal(view, images[:, top : top + 24, left : left + 24])

@@ -43,3 +43,16 @@ def find_dataset(asked: str | None, default: str, data_dir: Path) -> Dataset:
     digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
     prepared = data_dir / f"{re.sub(r'[^a-zA-Z0-9_.-]+', '-', Path(whole).name)}-{digest}"
     return open_dataset(prepared) if is_prepared(prepared) else prepare_path(name, prepared)
+
+
+def find_again(asked: str | None, trained_on: str, data_dir: Path) -> Dataset:
+    """Opens the data set a user asks for, as `find_dataset` does, or else the one that a network was trained on.
+
+    Raises:
+      UserError: if it is not there any more, or cannot be used.
+    """
+    if asked is not None:
+        return find_dataset(asked, asked, data_dir)
+    if not is_prepared(Path(trained_on)):
+        raise UserError(f"{trained_on}, which the network was trained on, is not there: say with --data what to take")
+    return open_dataset(Path(trained_on))

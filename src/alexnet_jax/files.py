@@ -1,0 +1,26 @@
+"""Files that appear whole or not at all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from alexnet_jax.errors import full_disk_told
+
+
+@contextmanager
+def whole(file: Path) -> Iterator[TextIO]:
+    """A text file to write to, which takes its place when everything is in it; what fails before leaves what was there.
+
+    Raises:
+      UserError: if the disk has no room for it.
+    """
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        with full_disk_told(f"for {file}"):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("w", encoding="utf-8", newline="") as text:
+                yield text
+            partial.rename(file)
+    finally:
+        partial.unlink(missing_ok=True)
