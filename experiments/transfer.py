@@ -81,7 +81,7 @@ class Transfer:
 
     data: str = "embedded"
     images: int = 30
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     pretrain_epochs: int = 20
     epochs: int = 80
     data_dir: Path = Path("data")
