@@ -149,22 +149,6 @@ def loop() -> str:
     return table(["batch 32, 2 CPU cores", "training step alone, images/s", "the whole loop, images/s", "share"], rows)
 
 
-def transfer() -> str:
-    found = result("transfer")
-    rows = []
-    for way, errors in found["test_error"].items():
-        mean = f"{sum(errors) / len(errors):.1%}"
-        if way == "scratch":
-            rows.append([way, mean, ""])
-            continue
-        better = found["better_than_scratch_by"][way]
-        interval = "" if better["low"] is None else f" ({100 * better['low']:+.1f} to {100 * better['high']:+.1f})"
-        rows.append([way, mean, f"{100 * better['mean']:+.1f}{interval}"])
-    pretrained, trained = found["pretrained_on"], found["trained_on"]
-    header = f"{trained['images']} photos of {len(trained['classes'])} kinds of clothes, after {pretrained['images']:,} of others"
-    return table([header, f"error, mean of {len(found['seeds'])} seeds", "better than scratch by, points (95 %)"], rows)
-
-
 def search() -> str:
     found = result("search")
     size = f"{found['images']:,} × {found['features']:,} features, {found['gigabytes']:.1f} GB"
@@ -189,6 +173,22 @@ def codes() -> str:
         shares = [f"{of[name]:.1%}" for name in (f"recall among {k}", "recall among 100", "same class")]
         rows.append([of["method"], str(of["bits"]), *shares, str(times[f"{of['bits']} bits"])])
     return table(header, rows)
+
+
+def transfer() -> str:
+    found = result("transfer")
+    rows = []
+    for way, errors in found["test_error"].items():
+        mean = f"{sum(errors) / len(errors):.1%}"
+        if way == "scratch":
+            rows.append([way, mean, ""])
+            continue
+        better = found["better_than_scratch_by"][way]
+        interval = "" if better["low"] is None else f" ({100 * better['low']:+.1f} to {100 * better['high']:+.1f})"
+        rows.append([way, mean, f"{100 * better['mean']:+.1f}{interval}"])
+    pretrained, trained = found["pretrained_on"], found["trained_on"]
+    header = f"{trained['images']} photos of {len(trained['classes'])} kinds of clothes, after {pretrained['images']:,} of others"
+    return table([header, f"error, mean of {len(found['seeds'])} seeds", "better than scratch by, points (95 %)"], rows)
 
 
 TABLES = {
