@@ -27,10 +27,10 @@ from alexnet_jax.data.locate import find_dataset
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.devices import Placement, keep_programs
 from alexnet_jax.errors import Diverged, UserError
+from alexnet_jax.evaluation.predict import Predictor, Views
 from alexnet_jax.experiment import Experiment, load_experiment
 from alexnet_jax.interrupt import leave_on_sigterm
 from alexnet_jax.paired import Difference, difference
-from alexnet_jax.predict import Predictor, Views
 from alexnet_jax.train import Options, train
 from alexnet_jax.trained import load
 

@@ -22,9 +22,9 @@ from alexnet_jax.data.images import encode_jpeg
 from alexnet_jax.data.loading import Images
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.data.shards import new_dataset
-from alexnet_jax.evaluate_command import Evaluate, evaluate
+from alexnet_jax.evaluation.command import Evaluate, evaluate
+from alexnet_jax.evaluation.predict import Predictor
 from alexnet_jax.experiment import Experiment
-from alexnet_jax.predict import Predictor
 from alexnet_jax.run import Run, configuration
 from alexnet_jax.step import TrainState
 from alexnet_jax.trained import load
@@ -191,7 +191,7 @@ def test_devices_make_no_difference(runs, dataset, monkeypatch):
     """Two towers on two devices each, and batches that devices cannot share: they are rounded up."""
     trained = load(runs["crop"])
     alone = Predictor(trained, views="ten", batch_size=7).split(dataset, "test")
-    monkeypatch.setattr("alexnet_jax.predict.choose_mesh", lambda network, *_: mesh_of(network, 2, split=True))
+    monkeypatch.setattr("alexnet_jax.evaluation.predict.choose_mesh", lambda network, *_: mesh_of(network, 2, split=True))
     shared = Predictor(trained, views="ten", batch_size=7).split(dataset, "test")
     np.testing.assert_array_equal(shared.labels, alone.labels)
     np.testing.assert_allclose(shared.rows, alone.rows, atol=1e-5)
