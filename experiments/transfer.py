@@ -14,6 +14,11 @@ with all their pictures, and goes on with the second, of which it gets few. Five
 
 A seed decides which few pictures there are, too. Errors are on the second half's validation and test images: nothing is chosen
 by them. Broken off, the same command goes on.
+
+Measured on photos of clothes, 150 after 1,471 of others (results/transfer.json, five seeds, about 15 minutes of a CPU): 45.9 %
+error from scratch, 38.2 % with all layers, 7.8 points less (95 %: 1.3 to 14.2). With layer rates, with the bottleneck, or with
+both, the mean is better than scratch, too, but the interval holds 0; that the rates are too small for 320 steps is a guess.
+Three seeds were planned; after two, whose intervals said nothing, they became five. No rate was searched for any of the ways.
 """
 
 import json
