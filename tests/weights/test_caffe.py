@@ -105,11 +105,11 @@ class Trap:
 
 def test_pickles_are_not_run(tmp_path):
     np.save(tmp_path / "net.npy", np.array({"conv1": [Trap()]}, dtype=object), allow_pickle=True)
-    refused(r"net.npy cannot be read: .*allow_pickle=False", tmp_path / "net.npy")
+    refused("net.npy is a pickle, which could run any program", tmp_path / "net.npy")
     (tmp_path / "net.npy").write_bytes(pickle.dumps(Trap()))
-    refused("net.npy cannot be read", tmp_path / "net.npy")
-    np.savez(tmp_path / "net.npz", conv1_w=np.array([Trap()], dtype=object), allow_pickle=True)
-    refused("net.npz cannot be read", tmp_path / "net.npz")
+    refused("net.npy is a pickle", tmp_path / "net.npy")
+    np.savez(tmp_path / "net.npz", conv1_w=np.array([Trap()], dtype=object))
+    refused("net.npz is a pickle", tmp_path / "net.npz")
     np.save(tmp_path / "net.npy", np.zeros(3))
     refused("it is one array; give a .npz", tmp_path / "net.npy")
     (tmp_path / "net.npz").write_bytes(b"PK\x03\x04nothing")

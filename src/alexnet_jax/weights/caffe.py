@@ -53,6 +53,9 @@ def caffe_blobs(path: Path) -> dict[str, np.ndarray]:
     try:
         return read(path)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        if "allow_pickle" in str(error):
+            trusted = "where you trust it, read it with NumPy and save its arrays with np.savez"
+            raise UserError(f"{path} is a pickle, which could run any program: {trusted}") from error
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
@@ -113,7 +116,7 @@ def _named(layer: str, blobs: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return {_of_file(name): arrays[name] for name in arrays.files}
 
 
@@ -125,7 +128,7 @@ def _folder(path: Path) -> dict[str, np.ndarray]:
 
 
 def _pickled(path: Path) -> dict[str, np.ndarray]:
-    np.load(path, allow_pickle=False, mmap_mode="r")  # raises, if it is one
+    np.load(path, allow_pickle=False)  # raises, if it is one
     raise ValueError("it is one array; give a .npz, or a folder of conv1_w.npy, conv1_b.npy, …")
 
 
