@@ -12,12 +12,13 @@ Every training is an ordinary run: broken off, the same command goes on, and wha
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
 
 import tyro
+from published import ABLATIONS, Ablation, Errors
 from rich.table import Table
 
 from alexnet_jax import variants
@@ -26,10 +27,10 @@ from alexnet_jax.data.locate import find_dataset
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.devices import Placement, keep_programs
 from alexnet_jax.errors import Diverged, UserError
+from alexnet_jax.evaluation.predict import Predictor, Views
 from alexnet_jax.experiment import Experiment, load_experiment
 from alexnet_jax.interrupt import leave_on_sigterm
 from alexnet_jax.paired import Difference, difference
-from alexnet_jax.predict import Predictor, Views
 from alexnet_jax.train import Options, train
 from alexnet_jax.trained import load
 
@@ -88,28 +89,13 @@ class Ablate:
     to: Path | None = None
 
 
-@dataclass(frozen=True)
-class Known:
-    """How much larger the errors were without it, in percentage points, top-1 and top-5; None where nobody said."""
+Change = Callable[[Experiment], Experiment]
 
-    top1: float | None = None
-    top5: float | None = None
-
-
-@dataclass(frozen=True)
-class Ablation:
-    """What is done to an experiment, what the paper says it costs, and what the original logs say (ten views)."""
-
-    change: Callable[[Experiment], Experiment]
-    paper: Known = Known()
-    logs: Known = Known()
-
-
-Errors = dict[str, dict[str, list[float | None]]]
+Measured = dict[str, dict[str, list[float | None]]]
 """By name, then "top1" and "top5": a fraction for each seed, None where the training has diverged."""
 
 
-def of_network(variant: variants.Variant) -> Callable[[Experiment], Experiment]:
+def of_network(variant: variants.Variant) -> Change:
     def change(experiment: Experiment) -> Experiment:
         network = variant(experiment.network)
         there = network.named_layers
@@ -120,50 +106,45 @@ def of_network(variant: variants.Variant) -> Callable[[Experiment], Experiment]:
     return change
 
 
-def of_images(**settings: Any) -> Callable[[Experiment], Experiment]:
+def of_images(**settings: Any) -> Change:
     return lambda experiment: replace(experiment, augmentation=replace(experiment.augmentation, **settings))
 
 
-ABLATIONS = {
-    "no_lrn": Ablation(of_network(variants.without_normalization), Known(1.4, 1.2), Known(1.37, 1.15)),
-    "no_overlap": Ablation(of_network(variants.without_overlap), Known(0.4, 0.3), Known(0.39, 0.30)),
-    "no_dropout": Ablation(of_network(variants.without_dropout)),
-    "no_color": Ablation(of_images(color=None, color_divisor=1.0), Known(1.0)),
-    "no_crop": Ablation(of_images(crop=False)),
-    "no_flip": Ablation(of_images(flip=False)),
-    "one_gpu": Ablation(of_network(variants.one_tower), Known(1.7, 1.2), Known(1.70, 1.23)),
-    "no_cross_tower": Ablation(of_network(variants.without_communication), logs=Known(1.17, 1.12)),
-    "contrast_norm": Ablation(of_network(variants.with_contrast_norm)),
-}
-NOTES = {
-    "no_color": "the paper says more than 1",
-    "no_cross_tower": "the log is of a network with wider layers, net 150",
-    "without_layer": "the paper says about 2 for any layer in the middle",
+CHANGES: dict[str, Change] = {
+    "no_lrn": of_network(variants.without_normalization),
+    "no_overlap": of_network(variants.without_overlap),
+    "no_dropout": of_network(variants.without_dropout),
+    "no_color": of_images(color=None, color_divisor=1.0),
+    "no_crop": of_images(crop=False),
+    "no_flip": of_images(flip=False),
+    "one_gpu": of_network(variants.one_tower),
+    "no_cross_tower": of_network(variants.without_communication),
+    "contrast_norm": of_network(variants.with_contrast_norm),
 }
 
 
-def asked(settings: Ablate) -> dict[str, Ablation]:
-    """The ablations that the flags name, by name.
+def asked(settings: Ablate) -> dict[str, Change]:
+    """What the flags name, by name.
 
     Raises:
-      UserError: if they name none.
+      UserError: if they name nothing.
     """
-    found = {name: ablation for name, ablation in ABLATIONS.items() if getattr(settings, name)}
+    found = {name: change for name, change in CHANGES.items() if getattr(settings, name)}
     for name in settings.without_layer:
-        found[f"without_{name}"] = Ablation(of_network(variants.without_layer(name)), Known(2.0))
+        found[f"without_{name}"] = of_network(variants.without_layer(name))
     for name in settings.nonlinearity:
-        found[name] = Ablation(of_network(variants.with_nonlinearity(name)))
+        found[name] = of_network(variants.with_nonlinearity(name))
     if not found:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in ABLATIONS)
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGES)
         raise UserError(f"say what to do without: {flags}, --without-layer NAME, --nonlinearity NAME")
     if settings.together and len(found) > 1:
 
         def all_of_them(experiment: Experiment) -> Experiment:
-            for ablation in found.values():
-                experiment = ablation.change(experiment)
+            for change in found.values():
+                experiment = change(experiment)
             return experiment
 
-        return {"+".join(found): Ablation(all_of_them)}
+        return {"+".join(found): all_of_them}
     return found
 
 
@@ -177,8 +158,8 @@ def experiments(settings: Ablate) -> dict[str, Experiment]:
         raise UserError("--epochs takes one or more, --seeds one or more that differ")
     base = load_experiment(settings.base).in_epochs(settings.epochs)
     made = {"base": base}
-    for name, ablation in asked(settings).items():
-        made[name] = ablation.change(base)
+    for name, change in asked(settings).items():
+        made[name] = change(base)
         if made[name] == base:
             raise UserError(f"--{name.replace('_', '-')} changes nothing of {settings.base}")
     return made
@@ -189,7 +170,7 @@ def ablate(settings: Ablate) -> dict[str, Any]:
     made = experiments(settings)
     dataset = find_dataset(settings.data, made["base"].default_data, settings.data_dir)
     to = settings.to or settings.runs_dir / "ablate.json"
-    errors: Errors = {name: {"top1": [], "top5": []} for name in made}
+    errors: Measured = {name: {"top1": [], "top5": []} for name in made}
     result, held = {}, earlier(to, about(settings, dataset))
     count = len(settings.seeds) * len(made)
     for seed in settings.seeds:
@@ -232,16 +213,16 @@ def train_and_test(
     return float((place > 0).mean()), float((place > 4).mean())
 
 
-def compared(settings: Ablate, dataset: Dataset, errors: Errors) -> dict[str, Any]:
+def compared(settings: Ablate, dataset: Dataset, errors: Measured) -> dict[str, Any]:
     """What is known so far, as JSON; differences are ablated minus base, so above zero if the ingredient helps.
 
     There is none where one of the trainings has diverged.
     """
     found: dict[str, Any] = {}
-    for name, ablation in asked(settings).items():
+    for name in asked(settings):
         if not errors[name]["top1"]:
             continue
-        found[name] = {"paper": asdict(ablation.paper), "logs": asdict(ablation.logs)}
+        found[name] = {}
         for which in ("top1", "top5"):
             of_it = {"base": errors["base"][which], "ablated": errors[name][which]}
             found[name][which] = {**of_it, "delta": None, "low": None, "high": None}
@@ -291,7 +272,8 @@ def table(result: dict[str, Any]) -> Table:
     rows = Table("points of error", "top-1", "top-5", "paper", "original logs", title=title, title_justify="left")
     for name, found in result["ablations"].items():
         ours = [measured(found[which]) for which in ("top1", "top5")]
-        rows.add_row(name.replace("_", "-"), *ours, *(known(found[source]) for source in ("paper", "logs")))
+        known = ABLATIONS.get(name, Ablation(name, ""))
+        rows.add_row(name.replace("_", "-"), *ours, known.says or both(known.paper), both(known.logged))
     return rows
 
 
@@ -299,8 +281,9 @@ def measured(values: dict[str, Any]) -> str:
     return "diverged" if values["delta"] is None else str(Difference(values["delta"], values["low"], values["high"]))
 
 
-def known(values: dict[str, float | None]) -> str:
-    return " / ".join("—" if value is None else f"{value:+.2f}" for value in values.values()) if any(values.values()) else "—"
+def both(errors: Errors) -> str:
+    """Top-1 and top-5, in percentage points."""
+    return " / ".join("—" if error is None else f"{100 * error:+.2f}" for error in errors)
 
 
 def main() -> None:
@@ -312,9 +295,6 @@ def main() -> None:
     seeds = len(result["seeds"])
     spread = "nobody can say how far chance goes" if seeds < 2 else "in brackets: 95 % of what chance makes of it"
     console.print(f"{result['epochs']} epochs, {seeds} seed(s), {result['views']} view(s): {spread}", markup=False)
-    for name, note in NOTES.items():
-        if any(found.startswith(name) for found in result["ablations"]):
-            console.print(f"{name.replace('_', '-')}: {note}", markup=False)
     print(json.dumps(result))
 
 

@@ -21,9 +21,9 @@ from alexnet_jax.cifar_networks import FOUR_LAYERS
 from alexnet_jax.console import console
 from alexnet_jax.data.locate import find_dataset
 from alexnet_jax.devices import keep_programs
+from alexnet_jax.evaluation.predict import Predictor
 from alexnet_jax.experiment import load_experiment
 from alexnet_jax.paired import Difference, difference
-from alexnet_jax.predict import Predictor
 from alexnet_jax.train import Options, train
 from alexnet_jax.trained import load
 

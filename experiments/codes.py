@@ -25,7 +25,7 @@ import tyro
 from alexnet_jax.console import console
 from alexnet_jax.data.locate import find_again
 from alexnet_jax.devices import keep_programs
-from alexnet_jax.predict import Predicted, Predictor
+from alexnet_jax.evaluation.predict import Predicted, Predictor
 from alexnet_jax.retrieval.codes import Autoencoder, Encoder, nearest_codes, principal_signs, random_hyperplanes
 from alexnet_jax.retrieval.features import last_hidden_layer
 from alexnet_jax.retrieval.search import nearest

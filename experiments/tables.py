@@ -92,7 +92,7 @@ def ablations() -> str:
     ours = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("ablations*.json"))]
     header = ["without", "section", "paper: top-1", "top-5", "original logs: top-1", "top-5"]
     for study in ours:
-        title = f"ours: `{study['base']}` on {study['data']}, {study['epochs']} epochs, {len(study['seeds'])} seeds"
+        title = f"ours: `{study['base']}` on {study['data']}, {study['epochs']} epochs, {_seeds(study)}"
         header += [f"{title}, top-1", "top-5"]
     if not ours:
         header += ["ours: top-1", "top-5"]
@@ -107,6 +107,11 @@ def ablations() -> str:
             row += [_interval(measured and measured[which], "delta") for which in ("top1", "top5")]
         rows.append(row if ours else [*row, DASH, DASH])
     return table(header, rows)
+
+
+def _seeds(measured: dict[str, Any]) -> str:
+    seeds = len(measured["seeds"])
+    return f"{seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def _interval(difference: dict[str, Any] | None, mean: str) -> str:
@@ -130,7 +135,7 @@ def cifar() -> str:
         rows.append([f"test error of the four-layer network {name} normalization", f"{paper:.0%}", ours])
     difference = CIFAR_WITHOUT_NORMALIZATION - CIFAR_WITH_NORMALIZATION
     rows.append(["difference", points(difference, 0), _interval(norm and norm["difference"], "mean")])
-    trained = f"ours, {norm['epochs']} epochs, {len(norm['seeds'])} seeds" if norm and norm["seeds"] else "ours"
+    trained = f"ours, {norm['epochs']} epochs, {_seeds(norm)}" if norm and norm["seeds"] else "ours"
     return table(["CIFAR-10", "paper", trained], rows)
 
 

@@ -37,11 +37,11 @@ from alexnet_jax.data.records import Dataset
 from alexnet_jax.data.source import SPLITS, Picture, Source
 from alexnet_jax.devices import keep_programs
 from alexnet_jax.errors import UserError
+from alexnet_jax.evaluation.predict import Predictor
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.layers import Dense
 from alexnet_jax.network import Network
 from alexnet_jax.paired import Difference, difference
-from alexnet_jax.predict import Predictor
 from alexnet_jax.schedule import Cuts, LayerRate
 from alexnet_jax.train import Options, train
 from alexnet_jax.trained import load

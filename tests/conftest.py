@@ -11,7 +11,7 @@ with install_import_hook("alexnet_jax", "beartype.beartype"):
 
     devices.pose_as(4)
 
-    import alexnet_jax.evaluate_command
+    import alexnet_jax.evaluation.command
     import alexnet_jax.train  # noqa: F401  what is imported here is checked
 
 import jax

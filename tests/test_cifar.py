@@ -1,7 +1,6 @@
 """The arithmetic of the experiments on CIFAR-10."""
 
-import importlib.util
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +12,13 @@ from alexnet_jax.paired import difference
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
-def program(name):
-    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(autouse=True)
+def experiments(monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
 
 
 def test_the_search_drops_slow_rates_and_ends_at_the_target():
-    figure1 = program("cifar_figure1")
+    figure1 = import_module("cifar_figure1")
     trained = []
 
     def train_to(rate, epoch):
@@ -42,7 +36,7 @@ def test_the_search_drops_slow_rates_and_ends_at_the_target():
 
 
 def test_nobody_reaches_the_target():
-    figure1 = program("cifar_figure1")
+    figure1 = import_module("cifar_figure1")
     curves = figure1.search((1.0, 2.0), lambda rate, epoch: [0.5] * epoch, most=5)
     assert figure1.result({"relu": curves}, "cifar10")["relu"]["epochs_to_25_percent"] is None
 

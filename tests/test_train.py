@@ -195,7 +195,8 @@ def test_mistakes_get_one_line_and_an_exit_code(arguments, message, monkeypatch,
         cli.main()
     said = capsys.readouterr().err
     assert exit_.value.code == 1
-    assert said.count("\n") == 1
+    assert "Traceback" not in said
+    assert said.count("error: ") == 1
     assert re.search(message, said)
 
 

@@ -11,7 +11,7 @@ import pytest
 from alexnet_jax import placement
 from alexnet_jax.data.augment import centre
 from alexnet_jax.errors import UserError
-from alexnet_jax.predict import Predictor
+from alexnet_jax.evaluation.predict import Predictor
 from alexnet_jax.train import train
 from alexnet_jax.trained import load
 from tests.conftest import TINY_EXPERIMENT, mesh_of

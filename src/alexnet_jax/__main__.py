@@ -57,8 +57,8 @@ def train(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     from alexnet_jax.devices import keep_programs
-    from alexnet_jax.evaluate_command import Evaluate
-    from alexnet_jax.evaluate_command import evaluate as measure
+    from alexnet_jax.evaluation.command import Evaluate
+    from alexnet_jax.evaluation.command import evaluate as measure
 
     keep_programs()
     print(measure(tyro.cli(Evaluate, prog="alexnet_jax evaluate", args=arguments)))

@@ -15,11 +15,11 @@ import alexnet_jax.__main__ as cli
 import alexnet_jax.report
 from alexnet_jax.data.locate import find_again
 from alexnet_jax.errors import UserError
+from alexnet_jax.evaluation.predict import Predictor
 from alexnet_jax.inspect.colors import color_statistics
 from alexnet_jax.inspect.examples import Choice, Examples, Picture, Prediction, Retrieved, find_examples
 from alexnet_jax.inspect.figure4 import draw_predictions, draw_retrieved
 from alexnet_jax.inspect.page import Content, page
-from alexnet_jax.predict import Predictor
 from alexnet_jax.retrieval.features import build_index
 from alexnet_jax.run import Run
 from alexnet_jax.trained import load

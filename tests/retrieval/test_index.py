@@ -13,9 +13,9 @@ from PIL import Image
 import alexnet_jax.__main__ as cli
 from alexnet_jax.data.locate import find_again
 from alexnet_jax.errors import UserError
+from alexnet_jax.evaluation.predict import Predictor
 from alexnet_jax.layers import Conv, Dense, Dropout, MaxPool, ReLU
 from alexnet_jax.network import Network
-from alexnet_jax.predict import Predictor
 from alexnet_jax.retrieval import index as index_module
 from alexnet_jax.retrieval.features import build_index, dataset_of, last_hidden_layer, network_of
 from alexnet_jax.retrieval.index import About, Index, Indexed, new_index

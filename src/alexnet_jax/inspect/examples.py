@@ -11,7 +11,7 @@ from alexnet_jax.console import tracked
 from alexnet_jax.data.loading import Images
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError
-from alexnet_jax.predict import Predictor
+from alexnet_jax.evaluation.predict import Predictor
 from alexnet_jax.retrieval.features import dataset_of, digest, last_hidden_layer
 from alexnet_jax.retrieval.index import Index
 from alexnet_jax.retrieval.search import nearest

@@ -12,9 +12,9 @@ from alexnet_jax.console import tracked
 from alexnet_jax.data.loading import Images
 from alexnet_jax.data.records import Dataset, open_dataset
 from alexnet_jax.errors import UserError
+from alexnet_jax.evaluation.predict import Predictor
 from alexnet_jax.layers import Dropout, Weighted
 from alexnet_jax.network import Network
-from alexnet_jax.predict import Predictor
 from alexnet_jax.retrieval.index import About, Index, Indexed, new_index
 from alexnet_jax.trained import Trained, load
 from alexnet_jax.weights.model import SUFFIX

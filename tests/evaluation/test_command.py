@@ -22,14 +22,13 @@ from alexnet_jax.data.images import encode_jpeg
 from alexnet_jax.data.loading import Images
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.data.shards import new_dataset
-from alexnet_jax.evaluate_command import Evaluate, evaluate
+from alexnet_jax.evaluation.command import Evaluate, evaluate
+from alexnet_jax.evaluation.predict import Predictor
 from alexnet_jax.experiment import Experiment
-from alexnet_jax.predict import Predictor
 from alexnet_jax.run import Run, configuration
 from alexnet_jax.step import TrainState
 from alexnet_jax.trained import load
 from tests.conftest import TINY, TINY_EXPERIMENT, mesh_of
-from tests.test_checkpoint import files, halve
 
 CLASSES = [f"band {place}" for place in range(7)]
 COUNTS = {"train": [12] * 7, "validation": [4, 3, 5, 2, 6, 3, 0], "test": [5, 1, 4, 6, 2, 3, 2]}
@@ -192,7 +191,7 @@ def test_devices_make_no_difference(runs, dataset, monkeypatch):
     """Two towers on two devices each, and batches that devices cannot share: they are rounded up."""
     trained = load(runs["crop"])
     alone = Predictor(trained, views="ten", batch_size=7).split(dataset, "test")
-    monkeypatch.setattr("alexnet_jax.predict.choose_mesh", lambda network, *_: mesh_of(network, 2, split=True))
+    monkeypatch.setattr("alexnet_jax.evaluation.predict.choose_mesh", lambda network, *_: mesh_of(network, 2, split=True))
     shared = Predictor(trained, views="ten", batch_size=7).split(dataset, "test")
     np.testing.assert_array_equal(shared.labels, alone.labels)
     np.testing.assert_allclose(shared.rows, alone.rows, atol=1e-5)
@@ -297,7 +296,7 @@ def test_mistakes_get_one_line_and_nothing_is_written(runs, dataset, tmp_path, m
     refused("class 3 is 'stripe', not 'band 3': .* make no ensemble", run, str(stripes))
 
     damaged = shutil.copytree(runs["crop"], tmp_path / "damaged")
-    halve(*files(damaged / "checkpoints" / "7" / "state"))
+    shutil.rmtree(damaged / "checkpoints" / "7" / "state")
     refused("the checkpoint .*/damaged/checkpoints/7 cannot be read: .*", str(damaged))
     (damaged / "mean_image.npy").unlink()
     shutil.copytree(runs["crop"] / "checkpoints" / "7", damaged / "checkpoints" / "7", dirs_exist_ok=True)

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.coefficients import Rivals, search
-from alexnet_jax.ensemble import Opinions
 from alexnet_jax.errors import UserError
+from alexnet_jax.evaluation.coefficients import Rivals, search
+from alexnet_jax.evaluation.ensemble import Opinions
+from alexnet_jax.evaluation.scores import Tally, most_probable, ranks
 from alexnet_jax.files import whole
-from alexnet_jax.scores import Tally, most_probable, ranks
 
 
 def opinions(rng, networks, images, classes, *, steps=None):

@@ -10,7 +10,7 @@ from alexnet_jax.data.loading import check_size
 from alexnet_jax.data.pipeline import evaluation_batches
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError
-from alexnet_jax.predict import Predictor, Views
+from alexnet_jax.evaluation.predict import Predictor, Views
 from alexnet_jax.trained import Trained
 
 

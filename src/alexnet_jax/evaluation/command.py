@@ -20,17 +20,17 @@ import tyro
 from jaxtyping import Float
 
 from alexnet_jax.checkpoint import versions
-from alexnet_jax.coefficients import Rivals, search
 from alexnet_jax.console import console, tracked
 from alexnet_jax.data.loading import Images
 from alexnet_jax.data.locate import find_again
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.ensemble import Ensemble, Opinions
-from alexnet_jax.error_report import PredictionRows, class_rows, class_table, of_classes, rounded, told
 from alexnet_jax.errors import UserError
+from alexnet_jax.evaluation.coefficients import Rivals, search
+from alexnet_jax.evaluation.ensemble import Ensemble, Opinions
+from alexnet_jax.evaluation.error_report import PredictionRows, class_rows, class_table, of_classes, rounded, told
+from alexnet_jax.evaluation.predict import Views
+from alexnet_jax.evaluation.scores import Tally
 from alexnet_jax.files import whole
-from alexnet_jax.predict import Views
-from alexnet_jax.scores import Tally
 from alexnet_jax.trained import load
 
 CIFAR_SIZE = 32

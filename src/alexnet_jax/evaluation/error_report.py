@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from rich.table import Table
 
-from alexnet_jax.scores import BEST, Tally, most_probable
+from alexnet_jax.evaluation.scores import BEST, Tally, most_probable
 
 
 def rounded(tally: Tally) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from alexnet_jax.ensemble import Opinions
-from alexnet_jax.scores import BEST
+from alexnet_jax.evaluation.ensemble import Opinions
+from alexnet_jax.evaluation.scores import BEST
 
 GRID = np.arange(21) / 20
 """What a coefficient may be, before all are divided by their sum."""
