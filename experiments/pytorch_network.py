@@ -53,9 +53,9 @@ class Network(nn.Sequential):
             self.add_module(name, layer)
         self.load_state_dict(state)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        border, size = (self.mean_image.shape[-1] - images.shape[-1]) // 2, images.shape[-1]
-        return super().forward(images - self.mean_image[:, border : border + size, border : border + size])
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        border, size = (self.mean_image.shape[-1] - input.shape[-1]) // 2, input.shape[-1]
+        return super().forward(input - self.mean_image[:, border : border + size, border : border + size])
 
 
 class Conv(nn.Conv2d):
@@ -65,15 +65,15 @@ class Conv(nn.Conv2d):
         super().__init__(inputs, outputs, settings["kernel"], settings["stride"], groups=groups)
         self.zeros = tuple(settings["padding"]) * 2
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(F.pad(x, self.zeros))
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(F.pad(input, self.zeros))
 
 
 class Dense(nn.Linear):
     """Of maps as (channel, row, column)."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x.flatten(1))
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input.flatten(1))
 
 
 class ResponseNorm(nn.Module):
@@ -115,6 +115,8 @@ class Dropout(nn.Module):
 
 class Standardize(nn.Module):
     """Divides colours by their deviations."""
+
+    deviation: torch.Tensor
 
     def __init__(self, settings: Settings, towers: int):
         super().__init__()

@@ -16,7 +16,7 @@ def small(network: Network, input_size: int) -> Network:
     """The same layers, narrow, and larger at the start, so that an image has an effect on the last."""
 
     def narrowed(layer):
-        return layer.clone(features=_WIDTHS[layer.name]) if isinstance(layer, Weighted) else layer
+        return layer.clone(features=_WIDTHS[str(layer.name)]) if isinstance(layer, Weighted) else layer
 
     return replace(network, input_size=input_size, layers=tuple(map(narrowed, network.layers)))
 

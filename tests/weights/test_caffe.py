@@ -61,7 +61,7 @@ def test_arrays_are_read(params, theirs, tmp_path):
 
 
 def test_hdf5_is_read(params, theirs, tmp_path):
-    h5py = pytest.importorskip("h5py", reason="h5py is not installed: it is the extra hdf5")
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed")
     with h5py.File(tmp_path / "net.h5", "w") as file:
         for name, array in theirs.items():
             layer, kind = name.split(".")

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 import alexnet_jax.__main__ as cli
 from alexnet_jax import NETWORKS
 from alexnet_jax.errors import UserError
-from alexnet_jax.predict import Predictor
+from alexnet_jax.evaluation.predict import Predictor
 from alexnet_jax.train import Options, train
 from alexnet_jax.trained import Trained, load
 from alexnet_jax.weights import commands
@@ -78,7 +78,7 @@ def test_by_way_of_pytorch_it_stays_the_same(run, tmp_path):
     assert same(ours, trained)
 
 
-def test_commands_take_it_for_a_run(exported, tmp_path, monkeypatch, capsys):
+def test_commands_take_it_for_a_run(exported, photos, tmp_path, monkeypatch, capsys):
     def command(*arguments):
         monkeypatch.setattr(sys, "argv", ["alexnet_jax", *map(str, arguments)])
         cli.main()
@@ -90,16 +90,9 @@ def test_commands_take_it_for_a_run(exported, tmp_path, monkeypatch, capsys):
     assert (beside / "report.html").exists()
     assert not (beside / "curves.png").exists(), "a file knows nothing of its training"
     command("index", exported, "--to", tmp_path / "index")
-    photo = next((tmp_path_of(exported)).rglob("above/*.jpg"))
+    photo = next(photos.rglob("above/*.jpg"))
     assert command("retrieve", tmp_path / "index", photo).count(str(photo)) == 6
     assert str(tmp_path / "b.safetensors") in command("export", exported, "--to", tmp_path / "b.safetensors")
-
-
-def tmp_path_of(exported):
-    """The photos it was trained on lie beside the prepared ones."""
-    from pathlib import Path
-
-    return Path(load(exported).config["data"]["path"]).parents[1]
 
 
 def test_torchvisions_alexnet_comes_in_and_goes_out(small_networks, tmp_path):
@@ -113,7 +106,7 @@ def test_torchvisions_alexnet_comes_in_and_goes_out(small_networks, tmp_path):
     )
     trained = load(ours)
     assert trained.classes[5] == "class 5"
-    assert (trained.mean_image == np.float32([123.675, 116.28, 103.53])).all()
+    assert (trained.mean_image == np.array([123.675, 116.28, 103.53], np.float32)).all()
     back = load_file(export(Export(ours, tmp_path / "back.safetensors", layout="torchvision")))
     assert list(back) == sorted(arrays)
     assert all(np.array_equal(back[name], array) for name, array in arrays.items())
@@ -138,10 +131,10 @@ def test_caffes_networks_come_in(small_networks, tmp_path):
     refused("conv1.weight of .* is 8×3×11×11, where", Import(file, to, "two_tower"))
 
 
-def refused(message, command):
+def refused(message: str, command: Export | Import):
     before = set(command.to.parent.iterdir())
     with pytest.raises(UserError, match=message) as error:
-        (export if isinstance(command, Export) else import_)(command)
+        export(command) if isinstance(command, Export) else import_(command)
     assert "\n" not in str(error.value)
     assert set(command.to.parent.iterdir()) == before, "nothing is half written"
 

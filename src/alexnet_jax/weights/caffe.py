@@ -67,13 +67,14 @@ def read_mean_image(path: Path) -> Float[np.ndarray, "size size 3"]:
     """
     try:
         mean = _blob(memoryview(path.read_bytes())) if path.suffix == ".binaryproto" else np.load(path, allow_pickle=False)
-        mean = mean.reshape(mean.shape[-3:]).astype(np.float32)
-        if mean.shape[0] == 3:
+        if mean.ndim == 4:
+            mean = mean[0]
+        if mean.ndim == 3 and len(mean) == 3:
             mean = mean[::-1].transpose(1, 2, 0)
-        if mean.shape[2] != 3 or mean.shape[0] != mean.shape[1]:
+        if mean.shape != (len(mean), len(mean), 3):
             raise ValueError(f"{mean.shape} is no square image")
-        return np.ascontiguousarray(mean)
-    except (OSError, ValueError, EOFError, IndexError) as error:
+        return np.ascontiguousarray(mean, np.float32)
+    except (OSError, ValueError, EOFError, TypeError) as error:
         raise UserError(f"the mean image {path} cannot be read: {error}") from error
 
 

@@ -176,7 +176,7 @@ def _network(name: str | None, config: dict[str, Any], last_bias: np.ndarray | N
 def _mean_image(network: Network) -> Float[np.ndarray, "size size 3"]:
     if network.name not in _MEANS:
         raise UserError(f"which mean image {network.name} subtracts is not known: say with --mean, a .npy or .binaryproto")
-    return np.broadcast_to(np.float32(_MEANS[network.name]), (_IMAGE_SIZE, _IMAGE_SIZE, 3)).copy()
+    return np.full((_IMAGE_SIZE, _IMAGE_SIZE, 3), _MEANS[network.name], np.float32)
 
 
 def _classes(file: Path | None, network: Network) -> list[str]:
