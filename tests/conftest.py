@@ -28,7 +28,7 @@ from alexnet_jax.train import Options, train
 from tests.tiny import TINY
 
 # No tests; one needs PyTorch, and one is an experiment.
-collect_ignore = ["parity/transcription.py", "numpy_network.py", "without_dropout.py"]
+collect_ignore = ["parity/transcription.py", "parity/others.py", "numpy_network.py", "without_dropout.py"]
 
 jax.devices()  # four from here on, whatever a test asks for
 

@@ -20,6 +20,8 @@ HELP = """usage: python -m alexnet_jax COMMAND …
   figures RUN         kernels, predictions, retrieval, and report.html, a page of all of it
   index RUN           what a trained network makes of each image of a data set, on disk
   retrieve INDEX      the images of an index that look most like a photo
+  export RUN          a trained network as one file, for here or for PyTorch
+  import FILE         weights of PyTorch, torchvision or Caffe as such a file
 
 COMMAND --help says more."""
 
@@ -181,6 +183,20 @@ def retrieve(arguments: list[str]) -> None:
     find(command)
 
 
+def export(arguments: list[str]) -> None:
+    from alexnet_jax.weights.commands import Export
+    from alexnet_jax.weights.commands import export as write
+
+    print(write(tyro.cli(Export, prog="alexnet_jax export", args=arguments)))
+
+
+def import_(arguments: list[str]) -> None:
+    from alexnet_jax.weights.commands import Import
+    from alexnet_jax.weights.commands import import_ as make
+
+    print(make(tyro.cli(Import, prog="alexnet_jax import", args=arguments)))
+
+
 def main() -> None:
     commands = {
         "train": train,
@@ -192,6 +208,8 @@ def main() -> None:
         "figures": figures,
         "index": index,
         "retrieve": retrieve,
+        "export": export,
+        "import": import_,
     }
     name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
     if name in ("-h", "--help"):

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from alexnet_jax.layers import Conv, Dense, Dropout, LocalResponseNorm, MaxPool, ReLU, SameMapNorm
 from alexnet_jax.network import Network
+from alexnet_jax.other_networks import BVLC_ALEXNET, CAFFENET, TORCHVISION_ALEXNET
 
 # The paper's network, by its prose: section 3.5 and Fig. 2 for the shapes, section 5 for the initial weights and biases.
 # padding=(0, 3): 224 pixels give 55 outputs only if the last window of conv1 reads 3 pixels of zeros beyond the edge.
@@ -130,5 +131,6 @@ NETWORKS = {
     network.name: network
     for network in (
         TWO_TOWER, SOURCE_145, ONE_GPU, SIXTH_CONV, SOURCE_146, FALL2009, FALL2011, TWO_COLUMNS, QUICKSTART,
+        BVLC_ALEXNET, CAFFENET, TORCHVISION_ALEXNET,
     )
 }  # fmt: skip

@@ -15,12 +15,23 @@ def whole(file: Path) -> Iterator[TextIO]:
     Raises:
       UserError: if the disk has no room for it.
     """
+    with _replacing(file) as partial, partial.open("w", encoding="utf-8", newline="") as text:
+        yield text
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Writes a file, as `whole` does."""
+    with _replacing(file) as partial:
+        partial.write_bytes(content)
+
+
+@contextmanager
+def _replacing(file: Path) -> Iterator[Path]:
     partial = file.with_name(f".{file.name}.partial")
     try:
         with full_disk_told(f"for {file}"):
             file.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("w", encoding="utf-8", newline="") as text:
-                yield text
+            yield partial
             partial.rename(file)
     finally:
         partial.unlink(missing_ok=True)

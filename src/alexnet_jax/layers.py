@@ -75,20 +75,33 @@ class Conv(Weighted):
       padding: zeros (before, after) the image on both axes.
     """
 
+    groups = 1
+
     kernel: int = 3
     stride: int = 1
     padding: tuple[int, int] = (0, 0)
 
     @nn.compact
     def __call__(self, x, keys=None):
-        kernel, bias = self.kernel_and_bias(x, self.kernel, self.kernel, x.shape[-1])
+        kernel, bias = self.kernel_and_bias(x, self.kernel, self.kernel, x.shape[-1] // self.groups)
         convolve = partial(
             lax.conv_general_dilated,
             window_strides=(self.stride, self.stride),
             padding=(self.padding, self.padding),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
         )
         return once_per_tower(convolve)(x, kernel) + bias
+
+
+class GroupedConv(Conv):
+    """Convolution in groups, of which each reads its share of the maps: what became of the towers on one device.
+
+    Attributes:
+      groups: of maps, in order; the first kernels read the first group.
+    """
+
+    groups: int = 2
 
 
 class Dense(Weighted):
@@ -120,6 +133,21 @@ class LocallyConnected(Weighted):
         windows = windows.reshape(batch, height * width, -1).swapaxes(0, 1)
         kernel, bias = self.kernel_and_bias(x, height * width, self.kernel**2 * channels, places=height * width)
         return (windows @ kernel + bias[:, None]).swapaxes(0, 1).reshape(batch, height, width, -1)
+
+
+class Standardize(Layer):
+    """Divides the colours of an image, less their mean, by their deviation.
+
+    Attributes:
+      deviation: of red, green and blue, grey levels.
+    """
+
+    short = "standardize"
+
+    deviation: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __call__(self, x, keys=None):
+        return x / jnp.asarray(self.deviation, x.dtype)
 
 
 class ReLU(Layer):
@@ -311,3 +339,14 @@ class Dropout(Layer):
             return jax.random.bernoulli(jax.random.fold_in(key, lax.axis_index(TOWER)), self.keep, x.shape[1:])
 
         return jnp.where(jax.vmap(mask)(keys), x, jnp.zeros((), x.dtype))
+
+
+class InvertedDropout(Dropout):
+    """`Dropout` that divides what it keeps by `keep` in training, and does nothing at test: that of Caffe and PyTorch.
+
+    Either way the mean of a unit is the same in training and at test, but not from one way to the other: a network's weights
+    belong to its own.
+    """
+
+    def __call__(self, x, keys=None):
+        return x if keys is None else super().__call__(x, keys) / self.keep

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from alexnet_jax import tower
 from alexnet_jax.console import console
 from alexnet_jax.errors import UserError
 from alexnet_jax.experiment import Experiment
-from alexnet_jax.layers import TOWER
 from alexnet_jax.network import Network
 from alexnet_jax.step import TrainState
 from alexnet_jax.tower import HostParams
@@ -83,7 +81,7 @@ def pretrained(experiment: Experiment, network: Network, classes: list[str], beg
             if str(path.resolve()) in names and about["layers"] == asked:
                 return Pretrained(about)
         raise
-    here = _shapes(network)
+    here = tower.shapes(network)
     fits = {name: layer for name, layer in trained.params.items() if here.get(name) == jax.tree.map(np.shape, layer)}
     if trained.classes != classes:
         fits.pop(list(network.named_layers)[-1], None)
@@ -104,12 +102,6 @@ def _checksum(params: HostParams) -> str:
         digest.update(f"{jax.tree_util.keystr(path)} {values.shape}".encode())
         digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()[:16]
-
-
-def _shapes(network: Network) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Of the parameters, stacked along towers."""
-    init = jax.vmap(partial(tower.init, network), in_axes=None, axis_name=TOWER, axis_size=network.towers)
-    return jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(init, jax.eval_shape(jax.random.key, 0)))
 
 
 def _begun_with(run: Path) -> dict[str, Any] | None:

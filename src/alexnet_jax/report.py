@@ -159,7 +159,8 @@ class Report:
         try:  # training is finished, and stays so
             examples = self._examples()
             with full_disk_told(f"for {folder / PAGE}; the training is finished"):
-                write_page(self._run, folder, title=title, kernels=kernels, examples=examples, versions=versions())
+                about = {"config": self._run.config, "result": self._run.result, "log": self._run.log_lines()}
+                write_page(folder, title=title, kernels=kernels, examples=examples, versions=versions(), **about)
         except UserError:
             raise
         except Exception as error:

@@ -57,6 +57,11 @@ class Run:
         return self.folder / "checkpoints"
 
     @property
+    def config(self) -> dict[str, Any]:
+        """See `configuration`."""
+        return json.loads((self.folder / "config.json").read_text())
+
+    @property
     def result(self) -> dict[str, Any] | None:
         """What the run came to, if it is finished."""
         file = self.folder / "result.json"

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from typing import cast
 
 import jax
@@ -74,6 +75,12 @@ def init(network: Network, key: Key[Array, ""]) -> Params:
         if "params" in variables:
             params[name] = cast(dict[str, Array], variables["params"])
     return params
+
+
+def shapes(network: Network) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Of the parameters, stacked along a first axis of towers."""
+    stacked = jax.vmap(partial(init, network), in_axes=None, axis_name=TOWER, axis_size=network.towers)
+    return jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(stacked, jax.eval_shape(jax.random.key, 0)))
 
 
 def _apply(layers: Mapping[str, Layer], params: Params, images: Images, keys: Keys | None) -> dict[str, Activations]:

@@ -91,7 +91,7 @@ def evaluate(settings: Evaluate) -> Path:
         console.print(f"coefficients fit the images they are searched on: their errors on {split} are too small", style="yellow")
     views: tuple[Views, ...] = settings.views or ("centre", "nine" if dataset.manifest.size == CIFAR_SIZE else "ten")
     kind = "evaluation" if len(networks) == 1 else "ensemble"
-    folder = settings.to or networks[0].run / kind / f"{dataset.path.name}-{split}"
+    folder = settings.to or networks[0].folder / kind / f"{dataset.path.name}-{split}"
     console.print(f"{len(networks)} network(s) on {dataset.path}, {split}", markup=False)
 
     errors: list[dict[str, Any]] = []

@@ -3,13 +3,12 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
 from jaxtyping import Float
 
-from alexnet_jax.checkpoint import read_about
 from alexnet_jax.data.locate import find_again
 from alexnet_jax.errors import full_disk_told
 from alexnet_jax.inspect.colors import color_statistics, draw_colors, told
@@ -17,6 +16,7 @@ from alexnet_jax.inspect.examples import Choice, Examples, find_examples
 from alexnet_jax.inspect.figure4 import draw_predictions, draw_retrieved
 from alexnet_jax.inspect.page import Content, page
 from alexnet_jax.inspect.pictures import draw_curves, draw_kernels
+from alexnet_jax.layers import Weighted
 from alexnet_jax.retrieval.index import Index
 from alexnet_jax.run import Run
 from alexnet_jax.trained import Trained, load
@@ -29,9 +29,9 @@ class Figures:
     """Draws what a network has learned: curves, kernels and their colours, predictions, retrieval; and a page of all."""
 
     run: tyro.conf.Positional[Path]
-    """Run folder, or one of its checkpoints, RUN/checkpoints/STEP."""
+    """Run folder, one of its checkpoints, RUN/checkpoints/STEP, or a .safetensors file."""
     to: Path | None = None
-    """Folder to write to; None is that of the run."""
+    """Folder to write to; None is that of the run, or one beside the file, under its name."""
     best: bool = False
     """Of a run, take the checkpoint with the smallest validation error instead of the last."""
     data: str | None = None
@@ -58,41 +58,45 @@ def draw_figures(command: Figures) -> Path:
     trained = load(command.run, best=command.best)
     dataset = find_again(command.data, trained.config["data"]["path"], command.data_dir)
     examples = find_examples(trained, dataset, command.split or dataset.evaluation_split, command.choice, index)
-    run, to = Run(trained.run, fresh=False), command.to or trained.run
-    result = run.result
+    run, to = None if trained.folder != trained.run else Run(trained.run, fresh=False), command.to or trained.folder
+    result, log = (run.result, run.log_lines()) if run else (None, [])
     name = result["experiment"] if result else trained.network.name
     title, kernels = f"{name} on {Path(trained.config['data']['path']).name}", first_kernels(trained)
     colors = color_statistics(kernels)
     with full_disk_told(f"for the figures in {to}"):
         to.mkdir(parents=True, exist_ok=True)
-        draw_curves(run.log_lines(), to / "curves.png", title=title)
+        if log:
+            draw_curves(log, to / "curves.png", title=title)
         draw_kernels(kernels, to / "kernels.png")
         draw_colors(colors, to / "colors.png")
         (to / "colors.json").write_text(json.dumps(colors) + "\n")
         draw_predictions(examples.predictions, to / "predictions.png")
         draw_retrieved(examples.retrieved, to / "retrieval.png")
-        versions = read_about(trained.run / "checkpoints" / str(trained.step))["versions"]
-        file = write_page(run, to, title=title, kernels=kernels, examples=examples, versions=versions)
+        about = {"config": trained.config, "result": result, "log": log, "versions": trained.versions}
+        file = write_page(to, title=title, kernels=kernels, examples=examples, **about)
     print(told(colors))
     return file
 
 
 def write_page(
-    run: Run,
     to: Path,
     *,
     title: str,
+    config: dict[str, Any],
+    result: dict[str, Any] | None,
+    log: list[dict[str, Any]],
     kernels: Float[np.ndarray, "towers size size 3 features"],
     examples: Examples | str,
     versions: dict[str, str],
 ) -> Path:
-    """Writes the page of a run, whole or not at all, with the curves and kernels that have been drawn in the folder `to`."""
+    """Writes the page of a network, whole or not at all, with the kernels and, if there is a log, the curves that have been drawn
+    in the folder `to`."""
     content = Content(
         title=title,
-        config=json.loads((run.folder / "config.json").read_text()),
-        result=run.result,
-        epochs=[line for line in run.log_lines() if "epoch" in line],
-        curves=(to / "curves.png").read_bytes(),
+        config=config,
+        result=result,
+        epochs=[line for line in log if "epoch" in line],
+        curves=(to / "curves.png").read_bytes() if log else None,
         kernels=(to / "kernels.png").read_bytes(),
         colors=color_statistics(kernels),
         examples=examples,
@@ -105,4 +109,5 @@ def write_page(
 
 def first_kernels(trained: Trained) -> Float[np.ndarray, "towers size size 3 features"]:
     """The kernels that look at pixels."""
-    return np.asarray(trained.params[next(iter(trained.network.named_layers))]["kernel"])
+    first = next(name for name, layer in trained.network.named_layers.items() if isinstance(layer, Weighted))
+    return np.asarray(trained.params[first]["kernel"])

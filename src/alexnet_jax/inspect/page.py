@@ -27,7 +27,7 @@ class Content:
       config: see `run.configuration`.
       result: of the run, if it is finished.
       epochs: lines of the log, one an epoch.
-      curves: PNG file of the curves.
+      curves: PNG file of the curves; None if nothing is known of the training.
       kernels: PNG file of the first layer's kernels.
       colors: see `colors.color_statistics`.
       examples: what the network makes of some images; in their place a line that says why there are none.
@@ -38,7 +38,7 @@ class Content:
     config: Mapping[str, Any]
     result: Mapping[str, Any] | None
     epochs: list[dict[str, Any]]
-    curves: bytes
+    curves: bytes | None
     kernels: bytes
     colors: dict[str, Any]
     examples: Examples | str
@@ -50,7 +50,7 @@ def page(content: Content) -> str:
     parts = [
         f"<h1>{escape(content.title)}</h1>",
         _summary(content),
-        f"<h2>Training</h2>\n<img class=plate src='{_data(content.curves, 'png')}' alt='loss and errors over the steps'>",
+        _training(content.curves),
         _epochs(content.epochs),
         "<h2>First-layer kernels</h2>",
         "<p>The kernels of tower 0, then of tower 1, as in the paper's Fig. 3.</p>" if len(content.colors["towers"]) > 1 else "",
@@ -71,8 +71,16 @@ def page(content: Content) -> str:
     )
 
 
+def _training(curves: bytes | None) -> str:
+    if curves is None:
+        return ""
+    return f"<h2>Training</h2>\n<img class=plate src='{_data(curves, 'png')}' alt='loss and errors over the steps'>"
+
+
 def _summary(content: Content) -> str:
     """The figures that one looks for first."""
+    if content.curves is None:
+        return ""
     result = content.result
     if result is None:
         last = content.epochs[-1] if content.epochs else None

@@ -17,6 +17,7 @@ from alexnet_jax.layers import Dropout, Weighted
 from alexnet_jax.network import Network
 from alexnet_jax.retrieval.index import About, Index, Indexed, new_index
 from alexnet_jax.trained import Trained, load
+from alexnet_jax.weights.model import SUFFIX
 
 
 def last_hidden_layer(network: Network) -> str:
@@ -79,15 +80,15 @@ def network_of(index: Index, run: Path | None = None) -> Trained:
 
     Args:
       index: that is to be searched.
-      run: where the run of its network is now; None is where it was.
+      run: where the run of its network, or its file, is now; None is where it was.
 
     Raises:
       UserError: if it is not there, or has other parameters.
     """
     about = index.about
     folder = run or Path(about.run)
-    checkpoint = folder / "checkpoints" / str(about.step)
-    if not checkpoint.is_dir():
+    checkpoint = folder if folder.suffix == SUFFIX else folder / "checkpoints" / str(about.step)
+    if not checkpoint.exists():
         moved = "say where the run is with --run, or make the index again"
         raise UserError(f"{index.path} was made by step {about.step} of {folder}, which is not there: {moved}")
     trained = load(checkpoint)
