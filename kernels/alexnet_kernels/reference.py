@@ -9,6 +9,7 @@ from jax import Array, lax
 
 
 def unsupported(op: str, x: Array, device: Any, **settings: Any) -> None:
+    """None: it can do everything, on every device."""
     return None
 
 
@@ -18,6 +19,7 @@ def pooled_size(size: int, window: int, stride: int) -> int:
 
 
 def response_norm(x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...] = (-1,)) -> Array:
+    """As `alexnet_kernels.response_norm` says, in the type of `x`."""
     window = [1] * x.ndim
     padding = [(0, 0)] * x.ndim
     for axis in axes:
@@ -28,6 +30,7 @@ def response_norm(x: Array, size: int, k: float, alpha: float, beta: float, axes
 
 
 def max_pool(x: Array, window: int, stride: int) -> Array:
+    """As `alexnet_kernels.max_pool` says."""
     *_, height, width, _ = x.shape
     overrun = [(pooled_size(n, window, stride) - 1) * stride + window - n for n in (height, width)]
     leading = x.ndim - 3
@@ -42,4 +45,5 @@ def max_pool(x: Array, window: int, stride: int) -> Array:
 
 
 def norm_pool(x: Array, window: int, stride: int, size: int, k: float, alpha: float, beta: float) -> Array:
+    """As `alexnet_kernels.norm_pool` says, by the two above."""
     return max_pool(response_norm(jax.nn.relu(x), size, k, alpha, beta), window, stride)

@@ -56,4 +56,5 @@ def first_layer(op: str, batch: int = 256, channels: int = 96) -> Spec:
 
 
 def second_layer(op: str, batch: int = 256, channels: int = 256) -> Spec:
+    """An operation on what conv2 puts out, [batch, 27, 27, channels]."""
     return replace(first_layer(op, batch, channels), shape=(batch, 27, 27, channels))

@@ -27,6 +27,7 @@ COMMAND --help says more."""
 
 
 def train(arguments: list[str]) -> None:
+    """`train EXPERIMENT`: trains it and prints the folder of the run."""
     from alexnet_jax.interrupt import leave_on_sigterm
 
     leave_on_sigterm()
@@ -56,6 +57,7 @@ def train(arguments: list[str]) -> None:
 
 
 def evaluate(arguments: list[str]) -> None:
+    """`evaluate RUN…`: measures errors and prints the file they are in."""
     from alexnet_jax.devices import keep_programs
     from alexnet_jax.evaluation.command import Evaluate
     from alexnet_jax.evaluation.command import evaluate as measure
@@ -65,6 +67,7 @@ def evaluate(arguments: list[str]) -> None:
 
 
 def prepare(arguments: list[str]) -> None:
+    """`prepare`: makes a data set or checks one, and prints where it is."""
     from alexnet_jax.data.prepare import Settings, prepare_path
     from alexnet_jax.data.verify import verify as verify_dataset
 
@@ -112,6 +115,7 @@ class Show:
 
 
 def data(arguments: list[str]) -> None:
+    """`data show DATA`: draws a contact sheet and prints its file."""
     from alexnet_jax.data.augment import Augmentation
     from alexnet_jax.data.locate import find_dataset
     from alexnet_jax.experiment import load_experiment
@@ -134,6 +138,7 @@ def data(arguments: list[str]) -> None:
 
 
 def summary(arguments: list[str]) -> None:
+    """`summary NETWORK`: prints its layers."""
     from rich.console import Console
 
     from alexnet_jax.architectures import NETWORKS
@@ -145,6 +150,7 @@ def summary(arguments: list[str]) -> None:
 
 
 def schedule(arguments: list[str]) -> None:
+    """`schedule EXPERIMENT`: prints its learning rates."""
     from rich.console import Console
 
     from alexnet_jax.experiment import experiment_names, load_experiment
@@ -156,6 +162,7 @@ def schedule(arguments: list[str]) -> None:
 
 
 def figures(arguments: list[str]) -> None:
+    """`figures RUN`: draws what it has learned and prints the folder."""
     from alexnet_jax.devices import keep_programs
     from alexnet_jax.inspect.figures import Figures, draw_figures
 
@@ -165,6 +172,7 @@ def figures(arguments: list[str]) -> None:
 
 
 def index(arguments: list[str]) -> None:
+    """`index RUN`: makes an index and prints where it is."""
     from alexnet_jax.devices import keep_programs
     from alexnet_jax.retrieval.commands import MakeIndex, make_index
 
@@ -174,6 +182,7 @@ def index(arguments: list[str]) -> None:
 
 
 def retrieve(arguments: list[str]) -> None:
+    """`retrieve INDEX PHOTO`: prints the images most like a photo."""
     from alexnet_jax.devices import keep_programs
     from alexnet_jax.retrieval.commands import Retrieve
     from alexnet_jax.retrieval.commands import retrieve as find
@@ -184,6 +193,7 @@ def retrieve(arguments: list[str]) -> None:
 
 
 def export(arguments: list[str]) -> None:
+    """`export RUN`: writes a trained network as one file and prints it."""
     from alexnet_jax.weights.commands import Export
     from alexnet_jax.weights.commands import export as write
 
@@ -191,6 +201,7 @@ def export(arguments: list[str]) -> None:
 
 
 def import_(arguments: list[str]) -> None:
+    """`import FILE`: makes such a file of others' weights and prints it."""
     from alexnet_jax.weights.commands import Import
     from alexnet_jax.weights.commands import import_ as make
 
@@ -198,6 +209,7 @@ def import_(arguments: list[str]) -> None:
 
 
 def main() -> None:
+    """Runs the command that `sys.argv` names. What a user got wrong is one line on stderr and exit code 1; Ctrl-C is 130."""
     commands = {
         "train": train,
         "evaluate": evaluate,

@@ -54,6 +54,7 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
+        """Their folder, one folder a step."""
         return self.folder / "checkpoints"
 
     @property
@@ -90,6 +91,11 @@ class Run:
         self._replace("log.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def log(self, **values: Any) -> None:
+        """Adds a line to `log.jsonl`, in the process that writes.
+
+        Raises:
+          UserError: if the disk is full.
+        """
         file = self.folder / "log.jsonl"
         if self.writes:
             with full_disk_told(f"for {file}"), file.open("a") as lines:

@@ -20,6 +20,7 @@ def unsupported(op: str, x: Array, device: Any, **settings: Any) -> str | None:
 
 
 def unsupported_arguments(op: str, x: Array, device: Any, **settings: Any) -> str | None:
+    """`unsupported` on a device that can run the kernels: why they do not take these arguments, or None."""
     if jnp.dtype(x.dtype).itemsize > 4:
         return f"takes float32, bfloat16 and float16, not {x.dtype}"
     if x.size >= 2**31:
@@ -34,16 +35,19 @@ def unsupported_arguments(op: str, x: Array, device: Any, **settings: Any) -> st
 def response_norm(
     x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...] = (-1,), *, interpret: bool = False
 ) -> Array:
+    """The kernel of that name; `interpret` runs it on any device, slowly."""
     return norm.response_norm(x, norm.Norm(size, k, alpha, beta), interpret)
 
 
 def max_pool(x: Array, window: int, stride: int, *, interpret: bool = False) -> Array:
+    """The kernel of that name; `interpret` as above."""
     return pool.pooled(x, pool.Pool(window, stride), interpret)
 
 
 def norm_pool(
     x: Array, window: int, stride: int, size: int, k: float, alpha: float, beta: float, *, interpret: bool = False
 ) -> Array:
+    """The kernel of that name; `interpret` as above."""
     return pool.pooled(x, pool.Pool(window, stride, norm.Norm(size, k, alpha, beta)), interpret)
 
 

@@ -30,10 +30,12 @@ class Norm:
 
     @property
     def after(self) -> int:
+        """Channels of a window that lie after its own."""
         return (self.size - 1) // 2
 
     @property
     def scale(self) -> float:
+        """alpha ** -beta."""
         return self.alpha**-self.beta
 
     def divisors(self, xs: Channels) -> Channels:
@@ -92,6 +94,7 @@ class Norm:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def response_norm(x: Array, norm: Norm, interpret: bool) -> Array:
+    """y, of the shape and type of `x`; the channels are its last axis."""
     return _call(_forward, x, x, norm=norm, interpret=interpret, name="response_norm")
 
 

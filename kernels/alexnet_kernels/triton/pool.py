@@ -28,6 +28,7 @@ class Pool:
     norm: Norm | None = None
 
     def pooled(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of windows."""
         return pooled_size(height, self.window, self.stride), pooled_size(width, self.window, self.stride)
 
     def seen(self, xs: Channels) -> Channels:
@@ -54,6 +55,7 @@ class Pool:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def pooled(x: Array, pool: Pool, interpret: bool) -> Array:
+    """The maxima, [..., pooled height, pooled width, channels], in the type of `x`."""
     return _save(x, pool, interpret)[0]
 
 

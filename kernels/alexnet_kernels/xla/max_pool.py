@@ -12,6 +12,7 @@ from alexnet_kernels.xla.in_cache import in_cache
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def max_pool(x: Array, window: int, stride: int) -> Array:
+    """As `alexnet_kernels.max_pool` says; the gradient goes to the first of equal pixels."""
     return forward(x, window, stride)[0]
 
 
@@ -37,6 +38,7 @@ def forward(x: Array, window: int, stride: int) -> tuple[Array, Array]:
 
 
 def backward(window: int, stride: int, residuals: tuple[Array, Array], g: Array) -> tuple[Array]:
+    """The gradient of `max_pool`'s input, from what `forward` has kept."""
     winner, x = residuals  # of x only the shape is used, so nothing of it stays in memory
     return (in_cache(partial(gradient, x.shape[-3:-1], window, stride), g, winner, late=True),)
 

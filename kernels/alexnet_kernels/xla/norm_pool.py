@@ -15,6 +15,7 @@ from alexnet_kernels.xla.response_norm import response_norm
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5, 6))
 def norm_pool(x: Array, window: int, stride: int, size: int, k: float, alpha: float, beta: float) -> Array:
+    """As `alexnet_kernels.norm_pool` says; only `x` and the winners are kept for the gradient."""
     return _forward(x, window, stride, size, k, alpha, beta)[0]
 
 

@@ -11,6 +11,7 @@ from alexnet_kernels.xla.in_cache import in_cache
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
 def response_norm(x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...]) -> Array:
+    """As `alexnet_kernels.response_norm` says, with sums in float32 or wider."""
     wide = _widen(x)
     return (wide * _power(_divisor(wide, size, k, alpha, axes), beta)).astype(x.dtype)
 
@@ -50,6 +51,7 @@ def _save(x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[
 
 
 def backward(size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...], x: Array, g: Array) -> tuple[Array]:
+    """The gradient of `response_norm`'s input; only `x` is kept for it."""
     return (in_cache(partial(_gradient, size, k, alpha, beta, axes), x, g),)
 
 

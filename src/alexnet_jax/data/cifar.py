@@ -35,6 +35,7 @@ class Layout:
 
     @property
     def binary(self) -> bool:
+        """Whether it is the binary archive and not the python one."""
         return self.names.endswith(".txt")
 
 
@@ -82,6 +83,7 @@ class Cifar(Source):
         raise IndexError(index)
 
     def fingerprint(self) -> str:
+        """SHA-256 of all pixels and labels, hexadecimal."""
         digest = hashlib.sha256()
         for split, batches in self.batches.items():
             for batch in batches:

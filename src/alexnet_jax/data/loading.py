@@ -87,6 +87,7 @@ class Images:
         return record.label
 
     def record(self, index: int) -> Record:
+        """The record at a place of the split, as it is stored."""
         return unpack(self._records[index])
 
     def pixels(self, record: Record, colors: Literal["RGB", "BGR"] = "RGB") -> Pixels:

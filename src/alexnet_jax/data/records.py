@@ -78,6 +78,7 @@ class Manifest:
     format: int = FORMAT
 
     def to_json(self) -> str:
+        """The text of `manifest.json`."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
@@ -94,10 +95,12 @@ class Dataset:
 
     @property
     def mean_image(self) -> Float[np.ndarray, "size size 3"]:
+        """Mean of the training images, grey levels 0 to 255, float32; read anew at each call."""
         return np.load(self.path / "mean_image.npy", allow_pickle=False)
 
     @property
     def color_components(self) -> ColorComponents:
+        """Principal components of the colours of the training images."""
         return ColorComponents(np.array(self.manifest.color_deviations), np.array(self.manifest.color_directions))
 
     @property
@@ -114,16 +117,19 @@ class Dataset:
 
 
 def pack(record: Record) -> bytes:
+    """The bytes of a record, as shards hold them."""
     packed = msgpack.packb(record._asdict())
     assert packed is not None
     return packed
 
 
 def unpack(data: bytes) -> Record:
+    """The record that `pack` has made the bytes of."""
     return Record(**msgpack.unpackb(data))
 
 
 def is_prepared(path: Path) -> bool:
+    """Whether a data set lies there that was finished."""
     return (path / "manifest.json").is_file()
 
 

@@ -57,6 +57,7 @@ class Plan:
 
     @property
     def digest(self) -> str:
+        """SHA-256 of the plan, hexadecimal: work begun by another plan does not go on."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
 
 
@@ -91,9 +92,15 @@ class ShardWriter:
             self._statistics.add(pixels, products)
 
     def skip(self, name: str, why: str) -> None:
+        """Notes that the picture of this name is left out, and why."""
         self._skipped[name] = why
 
     def finish(self) -> ShardReport:
+        """Puts the shard in its place, on the disk for good.
+
+        Raises:
+          OSError: the system's, if the disk is full.
+        """
         with _system_errors():
             self._writer.close()
         with open(self._unfinished, "rb") as file:
@@ -108,6 +115,7 @@ class ShardWriter:
         return ShardReport(shard, self._counts, self._skipped, self._statistics)
 
     def abandon(self) -> None:
+        """Closes the file and leaves it unfinished."""
         with suppress(RuntimeError):  # what is the matter has been said
             self._writer.close()
 
@@ -250,12 +258,14 @@ class DatasetWriter:
         self._shards: dict[str, ShardWriter] = {}
 
     def write(self, split: str, record: Record, pixels: Pixels) -> None:
+        """Adds an image to a split; `pixels` are what it was encoded from."""
         if split not in self._shards:
             self._shards[split] = self._stack.enter_context(self._work.shard(split, 0))
         self._shards[split].write(record, pixels)
 
     @property
     def splits(self) -> list[str]:
+        """Those that have images so far."""
         return list(self._shards)
 
 

@@ -43,6 +43,7 @@ class PixelStatistics:
         self.products += color_products(image) if products is None else products
 
     def merge(self, other: "PixelStatistics") -> None:
+        """Adds the sums of `other`, of images of the same size."""
         self.images += other.images
         self.total += other.total
         self.products += other.products
@@ -53,6 +54,7 @@ class PixelStatistics:
         return (self.total / self.images).astype(np.float32)
 
     def color_components(self) -> ColorComponents:
+        """Principal components of the RGB values of all pixels (paper, section 4.1), deviations in grey levels."""
         pixels = self.images * self.size**2
         mean = self.total.sum(axis=(0, 1)) / pixels
         eigenvalues, directions = np.linalg.eigh(self.products / pixels - np.outer(mean, mean))

@@ -35,6 +35,7 @@ class Rivals:
 
     @property
     def networks(self) -> int:
+        """How many networks there are to weigh."""
         return self._margins.shape[1]
 
     def errors(self, coefficients: Float[np.ndarray, " networks"]) -> int:

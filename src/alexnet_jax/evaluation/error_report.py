@@ -37,6 +37,7 @@ class PredictionRows:
 
     @property
     def header(self) -> list[str]:
+        """Names of the columns."""
         places = range(1, min(BEST, len(self._classes)) + 1)
         return ["image", "class", *(f"{what}_{place}" for place in places for what in ("class", "probability"))]
 

@@ -42,6 +42,7 @@ class Tally:
         self._loss = 0.0
 
     def add(self, labels: Int[np.ndarray, " images"], probabilities: Float[np.ndarray, "images classes"]) -> None:
+        """Counts a batch; `probabilities` sum to 1 over the classes."""
         rank, classes = ranks(labels, probabilities), len(self.images)
         self.images += np.bincount(labels, minlength=classes)
         self.top1_errors += np.bincount(labels[rank >= 1], minlength=classes)

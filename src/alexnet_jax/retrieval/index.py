@@ -136,6 +136,7 @@ class IndexWriter:
         self.written = 0
 
     def add(self, features: Features, images: Sequence[Indexed]) -> None:
+        """The next images and their features, a row for each."""
         self._features.write(np.ascontiguousarray(features).data)
         for image in images:
             self._images.write((json.dumps(image, ensure_ascii=False) + "\n").encode())
