@@ -46,7 +46,7 @@ class Division:
     seed: int = 0
 
     def split(self, name: str) -> str:
-        """"train" or "validation": the same for a file of this name whichever others there are."""
+        """Whether a file of this name is for training or validation: the same whichever others there are."""
         digest = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
         return "validation" if int.from_bytes(digest[:8], "big") < self.held_out * 2**64 else "train"
 
