@@ -31,8 +31,8 @@ from alexnet_jax.evaluation.predict import Predictor, Views
 from alexnet_jax.experiment import Experiment, load_experiment
 from alexnet_jax.interrupt import leave_on_sigterm
 from alexnet_jax.paired import Difference, difference
-from alexnet_jax.train import Options, train
 from alexnet_jax.trained import load
+from alexnet_jax.training import Options, train
 
 
 @dataclass(frozen=True)

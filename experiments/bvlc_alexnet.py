@@ -2,7 +2,8 @@
 
     make train EXP=bvlc_alexnet DATA=<ImageNet, prepared>
 
-Published: 57.1 % top-1 and 80.2 % top-5 accuracy on the ILSVRC-2012 validation set, centre view, after 360,000 steps of 256 images.
+Published: 57.1 % top-1 and 80.2 % top-5 accuracy on the ILSVRC-2012 validation set, centre view,
+after 360,000 steps of 256 images.
 The rate is divided by ten every 100,000 steps, which are 20 epochs of ImageNet, up to 450,000. Caffe warps images to 256 x 256;
 here they are prepared as in the paper.
 """

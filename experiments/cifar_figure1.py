@@ -30,7 +30,7 @@ from alexnet_jax.experiment import Experiment
 from alexnet_jax.layers import ReLU, Tanh
 from alexnet_jax.network import Network
 from alexnet_jax.schedule import Cuts
-from alexnet_jax.train import Options, train
+from alexnet_jax.training import Options, train
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

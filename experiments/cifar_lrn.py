@@ -24,8 +24,8 @@ from alexnet_jax.devices import keep_programs
 from alexnet_jax.evaluation.predict import Predictor
 from alexnet_jax.experiment import load_experiment
 from alexnet_jax.paired import Difference, difference
-from alexnet_jax.train import Options, train
 from alexnet_jax.trained import load
+from alexnet_jax.training import Options, train
 
 RESULT = Path(__file__).parent / "results" / "cifar_lrn.json"
 

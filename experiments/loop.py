@@ -25,7 +25,7 @@ from alexnet_jax.devices import keep_programs
 from alexnet_jax.evaluate import Errors
 from alexnet_jax.experiment import load_experiment
 from alexnet_jax.step import Measured, put_batch
-from alexnet_jax.train import Options, Training
+from alexnet_jax.training import Options, Training
 
 RESULT = Path(__file__).parent / "results" / "loop.json"
 STEPS = {"quickstart": 1000, "two_tower": 100}

@@ -2,8 +2,8 @@
 
     make train EXP=torchvision_alexnet DATA=<ImageNet, prepared>
 
-Published: 56.522 % top-1 and 79.066 % top-5 accuracy on the ILSVRC-2012 validation set, centre view, after 90 epochs. Its crops vary
-in size and shape; here they are those of the paper. It decays biases, too; here weights alone.
+Published: 56.522 % top-1 and 79.066 % top-5 accuracy on the ILSVRC-2012 validation set, centre view, after 90 epochs.
+Its crops vary in size and shape; here they are those of the paper. It decays biases, too; here weights alone.
 """
 
 from alexnet_jax.data.augment import Augmentation

@@ -48,8 +48,8 @@ from alexnet_jax.layers import Dense
 from alexnet_jax.network import Network
 from alexnet_jax.paired import Difference, difference
 from alexnet_jax.schedule import Cuts, LayerRate
-from alexnet_jax.train import Options, train
 from alexnet_jax.trained import load
+from alexnet_jax.training import Options, train
 
 RESULT = Path(__file__).parent / "results" / "transfer.json"
 SIZE = 128

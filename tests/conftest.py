@@ -12,7 +12,7 @@ with install_import_hook("alexnet_jax", "beartype.beartype"):
     devices.pose_as(4)
 
     import alexnet_jax.evaluation.command
-    import alexnet_jax.train  # noqa: F401  what is imported here is checked
+    import alexnet_jax.training  # noqa: F401  what is imported here is checked
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.errors import UserError
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.network import Network
-from alexnet_jax.train import Options, train
+from alexnet_jax.training import Options, train
 from tests.tiny import TINY
 
 # No tests; one needs PyTorch, and one is an experiment.

@@ -14,7 +14,7 @@ import pytest
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.errors import UserError
 from alexnet_jax.step import TrainState
-from alexnet_jax.train import train
+from alexnet_jax.training import train
 from tests.conftest import TINY_EXPERIMENT, log
 
 CONFIG = {"network": ["tiny"], "seed": 0}

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-import alexnet_jax.train
+import alexnet_jax.training
 from alexnet_jax.schedule import Cuts, LayerRate
 from alexnet_jax.step import make_train_step
-from alexnet_jax.train import train
+from alexnet_jax.training import train
 from tests.conftest import TINY_EXPERIMENT, Stop, refused
 
 
@@ -48,10 +48,10 @@ def steps(monkeypatch):
 
         return step
 
-    read = alexnet_jax.train.Training._read_measured
-    monkeypatch.setattr(alexnet_jax.train, "make_train_step", make)
+    read = alexnet_jax.training.Training._read_measured
+    monkeypatch.setattr(alexnet_jax.training, "make_train_step", make)
     monkeypatch.setattr(
-        alexnet_jax.train.Training,
+        alexnet_jax.training.Training,
         "_read_measured",
         lambda self, step, measured: (events.append(step), read(self, step, measured)),
     )
@@ -89,13 +89,13 @@ def test_one_program_serves_the_whole_training(options, steps, monkeypatch):
     experiment = replace(
         TINY_EXPERIMENT, schedule=Cuts((1,)), layer_rates=(LayerRate("conv1", after=2, weights=0.0),), color_epochs=1
     )
-    monkeypatch.setattr(alexnet_jax.train, "Interrupt", lambda: Stop(15))
+    monkeypatch.setattr(alexnet_jax.training, "Interrupt", lambda: Stop(15))
     train("tiny", experiment, options)
     train("tiny", experiment, options)
     assert [step._cache_size() for step in steps[0]] == [1, 1]
 
 
 def test_a_transfer_that_slips_in_ends_training(options, monkeypatch):
-    monkeypatch.setattr(alexnet_jax.train, "put_batch", lambda batch, mesh: batch)
+    monkeypatch.setattr(alexnet_jax.training, "put_batch", lambda batch, mesh: batch)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         train("tiny", TINY_EXPERIMENT, options)

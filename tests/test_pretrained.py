@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import alexnet_jax.__main__ as cli
-import alexnet_jax.train
+import alexnet_jax.training
 from alexnet_jax import placement
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.layers import Dense
 from alexnet_jax.pretrained import pretrained
 from alexnet_jax.schedule import LayerRate
-from alexnet_jax.train import Options, train
 from alexnet_jax.trained import load
+from alexnet_jax.training import Options, train
 from tests.conftest import TINY, TINY_EXPERIMENT, Stop, log, mesh_of, refused
 
 # The classes behind a layer without nonlinearity, as in the network for Fall 2011.
@@ -47,7 +47,7 @@ def begin(path, **changes) -> Experiment:
 def at_the_start(experiment, options, monkeypatch):
     """The parameters that training begins with: no rate changes them."""
     still = tuple(LayerRate(name, after=0, weights=0.0, biases=0.0) for name in ("conv1", "conv2", "conv3", "fc6", "fc7"))
-    monkeypatch.setattr(alexnet_jax.train, "Interrupt", lambda: Stop(1))
+    monkeypatch.setattr(alexnet_jax.training, "Interrupt", lambda: Stop(1))
     run = train("tiny", replace(experiment, layer_rates=still), options)
     monkeypatch.undo()
     assert load(run).step == 1
@@ -101,7 +101,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_left_behind(source, options
 
 def test_a_run_that_has_begun_needs_the_other_no_more(copy, options, monkeypatch, capsys):
     whole = train("tiny", begin(copy), replace(options, runs_dir=options.runs_dir.parent / "whole"))
-    monkeypatch.setattr(alexnet_jax.train, "Interrupt", lambda: Stop(3))
+    monkeypatch.setattr(alexnet_jax.training, "Interrupt", lambda: Stop(3))
     folder = train("tiny", begin(copy), options)
     monkeypatch.undo()
     shutil.rmtree(copy)
@@ -115,7 +115,7 @@ def test_a_run_that_has_begun_needs_the_other_no_more(copy, options, monkeypatch
 
 
 def test_a_run_without_a_checkpoint_cannot_go_on_without_the_other(copy, options, monkeypatch):
-    monkeypatch.setattr(alexnet_jax.train, "Interrupt", lambda: Stop(1))
+    monkeypatch.setattr(alexnet_jax.training, "Interrupt", lambda: Stop(1))
     folder = train("tiny", begin(copy), options)
     shutil.rmtree(copy)
     shutil.rmtree(folder / "checkpoints")
@@ -126,7 +126,7 @@ def test_a_run_belongs_to_what_it_began_with(copy, options, monkeypatch):
     """To its numbers, wherever they came from in the source's training, and not to the name alone."""
 
     def begun():
-        monkeypatch.setattr(alexnet_jax.train, "Interrupt", lambda: Stop(1))
+        monkeypatch.setattr(alexnet_jax.training, "Interrupt", lambda: Stop(1))
         folder = train("tiny", begin(copy), options)
         monkeypatch.undo()
         return folder, json.loads((folder / "config.json").read_text())["pretrained"]

@@ -17,7 +17,7 @@ from alexnet_jax import processes
 from alexnet_jax.errors import UserError
 from alexnet_jax.layers import Dropout
 from alexnet_jax.processes import Processes
-from alexnet_jax.train import train
+from alexnet_jax.training import train
 from tests.conftest import TINY_EXPERIMENT, log
 from tests.tiny import TINY
 

@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from alexnet_jax.tensorboard import Events, crc32c, record
-from alexnet_jax.train import train
+from alexnet_jax.training import train
 from tests.conftest import TINY_EXPERIMENT, log
 
 

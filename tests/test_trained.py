@@ -12,14 +12,14 @@ from alexnet_jax import placement
 from alexnet_jax.data.augment import centre
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predict import Predictor
-from alexnet_jax.train import train
 from alexnet_jax.trained import load
+from alexnet_jax.training import train
 from tests.conftest import TINY_EXPERIMENT, mesh_of
 
 
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory):
-    from alexnet_jax.train import Options
+    from alexnet_jax.training import Options
 
     folder = tmp_path_factory.mktemp("trained")
     options = Options(data=str(photos), data_dir=photos.parent / "data", runs_dir=folder / "runs", devices=2)

@@ -34,8 +34,8 @@ def train(arguments: list[str]) -> None:
     from alexnet_jax.devices import keep_programs
     from alexnet_jax.experiment import Experiment, experiment_names, load_experiment
     from alexnet_jax.processes import is_first
-    from alexnet_jax.train import Options
-    from alexnet_jax.train import train as run_training
+    from alexnet_jax.training import Options
+    from alexnet_jax.training import train as run_training
 
     if not arguments or arguments[0].startswith("-"):
         raise UserError(f"name an experiment: python -m alexnet_jax train {'|'.join(experiment_names())}")

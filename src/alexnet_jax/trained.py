@@ -1,18 +1,22 @@
 """A network as a training has left it: what evaluation, figures and exports begin with."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
-from alexnet_jax.checkpoint import read_about, read_parameters
+from alexnet_jax import placement
+from alexnet_jax.checkpoint import read_about, read_parameters, versions
+from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.errors import UserError
 from alexnet_jax.network import Network
 from alexnet_jax.run import MEAN_IMAGE
 from alexnet_jax.tower import HostParams
-from alexnet_jax.weights.model import SUFFIX, read_model
+from alexnet_jax.weights.model import SUFFIX, read_model, write_model
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Trained:
         return f"{self.run} at step {self.step}"
 
 
-def load(path: Path, *, best: bool = False) -> Trained:
+def load(path: str | Path, *, best: bool = False) -> Trained:
     """The network of a run, of one of its checkpoints, or of a file.
 
     Args:
@@ -67,6 +71,7 @@ def load(path: Path, *, best: bool = False) -> Trained:
     Raises:
       UserError: if there is no such checkpoint or file, or it cannot be read, or it is of another version.
     """
+    path = Path(path)
     if path.suffix == SUFFIX and not path.is_dir():
         about, params, mean_image = read_model(path)
         return _trained(path.resolve(), about["step"], about, params, mean_image)
@@ -78,6 +83,89 @@ def load(path: Path, *, best: bool = False) -> Trained:
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{file} cannot be read ({error}): go on with its training, which writes it again") from error
     return _trained(run, step, about, params, mean_image)
+
+
+def save(trained: Trained, file: str | Path) -> None:
+    """Writes a network to one .safetensors file for `load`, whole or not at all.
+
+    Raises:
+      UserError: if the file is called otherwise, or the disk has no room.
+    """
+    file = checked_name(file)
+    write_model(file, trained.params, trained.mean_image, about(trained))
+
+
+def checked_name(file: str | Path) -> Path:
+    """The name of a file to write.
+
+    Raises:
+      UserError: if it does not end in .safetensors.
+    """
+    file = Path(file)
+    if file.suffix != SUFFIX:
+        raise UserError(f"{file} should end in {SUFFIX}, which is what will be in it")
+    return file
+
+
+def about(trained: Trained) -> dict[str, Any]:
+    """What a file says of its network, as JSON."""
+    return {
+        "network": trained.network.to_json(),
+        "classes": trained.classes,
+        "config": trained.config,
+        "step": trained.step,
+        "versions": trained.versions,
+    }
+
+
+def initialize(network: Network, *, classes: Sequence[str] | None = None, image_size: int = 256, seed: int = 0) -> Trained:
+    """A network as training begins with it, but for the mean image, which is of a middle grey.
+
+    Args:
+      network: which; its last layer takes the number of `classes`.
+      classes: their names; None is the network's own number of them, called "0", "1", …
+      image_size: side that images are brought to, of which the network takes the centre, pixels.
+      seed: of the weights.
+
+    Raises:
+      UserError: if images of that size are too small for the network.
+
+    >>> from alexnet_jax import QUICKSTART
+    >>> initialize(QUICKSTART, classes=["cat", "dog"], image_size=64).params["conv1"]["kernel"].shape  # towers, rows, columns, …
+    (2, 5, 5, 3, 12)
+    """
+    if image_size < network.input_size:
+        raise UserError(f"images of {image_size} pixels are too small for {network.name}, which takes {network.input_size}")
+    network = network if classes is None else network.with_classes(len(classes))
+    mesh = placement.make_mesh(network, jax.devices()[:1], split_towers=False)
+    params = jax.device_get(placement.init(network, mesh, jax.random.key(seed)))
+    return of_others(network, params, np.full((image_size, image_size, 3), 128, np.float32), classes)
+
+
+def of_others(
+    network: Network,
+    params: HostParams,
+    mean_image: Float[np.ndarray, "size size 3"],
+    classes: Sequence[str] | None = None,
+    source: Path | None = None,
+) -> Trained:
+    """A network that was not trained here, of whose training nothing is known.
+
+    Args:
+      network: what it is.
+      params: of the network, stacked along a first axis of towers.
+      mean_image: what is subtracted from images, grey levels.
+      classes: names of the classes; None calls them "0", "1", …
+      source: the file it comes from, if any.
+    """
+    names = [str(number) for number in range(network.classes)] if classes is None else list(classes)
+    config = {
+        "network": network.to_json(),
+        "augmentation": asdict(Augmentation(image_size=len(mean_image), color=None)),
+        "data": {"path": "imagenet", "splits": {}, "classes": names},
+        **({} if source is None else {"imported": str(source.resolve())}),
+    }
+    return Trained(source or Path(network.name), 0, network, params, mean_image, config, versions())
 
 
 def _trained(run: Path, step: int, about: dict[str, Any], params: HostParams, mean_image: np.ndarray) -> Trained:

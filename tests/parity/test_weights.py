@@ -11,9 +11,9 @@ from safetensors.numpy import load_file
 
 from alexnet_jax import NETWORKS, SOURCE_145, TWO_TOWER, placement
 from alexnet_jax.errors import UserError
-from alexnet_jax.trained import Trained, load
+from alexnet_jax.trained import Trained, load, save
 from alexnet_jax.weights.caffe import with_red_first
-from alexnet_jax.weights.commands import Export, Import, export, import_, write
+from alexnet_jax.weights.commands import Export, Import, export, import_
 from alexnet_jax.weights.state_dict import from_state_dict, shapes, to_state_dict
 from tests.conftest import mesh_of
 from tests.tiny import TINY
@@ -122,7 +122,7 @@ def test_an_exported_network_in_pytorch(network, tmp_path, monkeypatch):
     config = {"network": network.to_json(), "augmentation": {"image_size": size, "mean": "crop"}}
     config["data"] = {"path": "nowhere", "classes": [str(number) for number in range(network.classes)]}
     trained = Trained(tmp_path, 3, network, random_params(network), mean, config, {})
-    write(trained, tmp_path / "ours.safetensors")
+    save(trained, tmp_path / "ours.safetensors")
     file = export(Export(tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors", layout="pytorch"))
     theirs = pytorch_network.load(file).eval()
     images = pixels(network)

@@ -12,6 +12,7 @@ from PIL import Image
 
 import alexnet_jax.__main__ as cli
 from alexnet_jax.data.locate import find_again
+from alexnet_jax.data.photo import read_photo
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predict import Predictor
 from alexnet_jax.layers import Conv, Dense, Dropout, MaxPool, ReLU
@@ -19,7 +20,6 @@ from alexnet_jax.network import Network
 from alexnet_jax.retrieval import index as index_module
 from alexnet_jax.retrieval.features import build_index, dataset_of, last_hidden_layer, network_of
 from alexnet_jax.retrieval.index import About, Index, Indexed, new_index
-from alexnet_jax.retrieval.photo import read_photo
 from alexnet_jax.trained import load
 from tests.retrieval.test_search import brute_force
 

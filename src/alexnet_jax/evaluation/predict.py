@@ -1,7 +1,8 @@
 """What a trained network makes of images: probabilities, averaged over views, and the features it sees in them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -11,9 +12,11 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from alexnet_jax import placement
 from alexnet_jax.data.augment import centre, nine_views, ten_views
+from alexnet_jax.data.photo import read_photo
 from alexnet_jax.data.pipeline import evaluation_batches
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.devices import choose_mesh, compiler_options
+from alexnet_jax.errors import UserError
 from alexnet_jax.trained import Trained
 
 Views = Literal["centre", "ten", "nine"]
@@ -30,6 +33,18 @@ class Predicted(NamedTuple):
     rows: Float[np.ndarray, "images columns"]
 
 
+Images = UInt8[np.ndarray, "images size size 3"]
+Photos = Sequence[str | Path]
+"""Files of any of the formats that `prepare` takes."""
+
+
+class Guess(NamedTuple):
+    """A class and its probability."""
+
+    name: str
+    probability: float
+
+
 class Predictor:
     """A trained network at work, on all devices there are unless told otherwise.
 
@@ -42,6 +57,7 @@ class Predictor:
 
     def __init__(self, trained: Trained, *, views: Views = "centre", layer: str | None = None, batch_size: int = 128):
         self.trained = trained
+        self._layer = layer
         network = trained.network
         self._mesh = choose_mesh(network, "single", 1) if jax.default_backend() == "cpu" else choose_mesh(network)
         self.batch_size = batch_size + -batch_size % self._mesh.shape[placement.DATA]  # which devices can share
@@ -65,15 +81,37 @@ class Predictor:
         self._params = jax.device_put(trained.params, placement.parameter_sharding(self._mesh))
         self._mean = jax.device_put(trained.mean_image, placement.replicated(self._mesh))
 
-    def __call__(self, images: UInt8[np.ndarray, "images size size 3"]) -> Float[np.ndarray, "images columns"]:
-        """What was asked for, a row for each image; images are of the side `trained.image_size`, grey levels 0 to 255."""
+    def __call__(self, images: Images | Photos) -> Float[np.ndarray, "images columns"]:
+        """What was asked for, a row for each image: of arrays, which are of the side `trained.image_size`, grey levels 0 to 255,
+        or of files, whose shorter side is scaled to that, and of which the central square counts (paper, section 2).
+
+        Raises:
+          UserError: for a file that is no picture.
+        """
         rows = []
         for start in range(0, len(images), self.batch_size):
-            batch = images[start : start + self.batch_size]
+            batch = self._pixels(images[start : start + self.batch_size])
             missing = np.zeros((self.batch_size - len(batch), *batch.shape[1:]), np.uint8)  # so that one program does for all
             on_devices = jax.device_put(np.concatenate([batch, missing]), placement.batch_sharding(self._mesh))
             rows.append(np.asarray(self._average(self._params, self._mean, on_devices))[: len(batch)])
         return np.concatenate(rows)
+
+    def classify(self, images: Images | Photos, top: int = 5) -> list[list[Guess]]:
+        """The most probable classes of each image, the most probable first; images as above.
+
+        Raises:
+          UserError: for a file that is no picture, or if a layer was asked for instead of probabilities.
+        """
+        if self._layer is not None:
+            raise UserError(f"what {self._layer} puts out are no probabilities: make a Predictor without a layer")
+        names = self.trained.classes
+        return [[Guess(names[label], float(row[label])) for label in np.argsort(-row)[:top]] for row in self(images)]
+
+    def _pixels(self, images: Images | Photos) -> Images:
+        if isinstance(images, np.ndarray):
+            return images
+        size = self.trained.image_size
+        return np.stack([read_photo(Path(file), size=size, encoding="raw", image_size=size) for file in images])
 
     def batches(self, dataset: Dataset, split: str) -> Iterator[Predicted]:
         """A split of a data set, batch after batch, in its order."""

@@ -8,13 +8,13 @@ import tyro
 
 from alexnet_jax.data.loading import Images
 from alexnet_jax.data.locate import find_again
+from alexnet_jax.data.photo import read_photo
 from alexnet_jax.errors import UserError, full_disk_told
 from alexnet_jax.evaluation.predict import Predictor
 from alexnet_jax.inspect.examples import Picture, Retrieved, pictures
 from alexnet_jax.inspect.figure4 import draw_retrieved
 from alexnet_jax.retrieval.features import build_index, dataset_of, network_of
 from alexnet_jax.retrieval.index import Index
-from alexnet_jax.retrieval.photo import read_photo
 from alexnet_jax.trained import load
 
 

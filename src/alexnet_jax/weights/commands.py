@@ -1,32 +1,19 @@
 """The commands `export` and `import`: a trained network as one file, in our layout or in that of others."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import tyro
-from jaxtyping import Float
 
-from alexnet_jax.architectures import NETWORKS
-from alexnet_jax.checkpoint import versions
-from alexnet_jax.data.augment import Augmentation
-from alexnet_jax.data.records import is_prepared, open_dataset
 from alexnet_jax.errors import UserError
-from alexnet_jax.network import Network
-from alexnet_jax.trained import Trained, load
-from alexnet_jax.weights import caffe, model, pytorch
-from alexnet_jax.weights.state_dict import from_state_dict, to_state_dict
+from alexnet_jax.trained import about, checked_name, load, save
+from alexnet_jax.weights import model, pytorch
+from alexnet_jax.weights.importing import import_weights
+from alexnet_jax.weights.state_dict import to_state_dict
 
 Layout = Literal["alexnet-jax", "pytorch", "torchvision"]
-
-_MEANS = {
-    "bvlc_alexnet": caffe.IMAGENET_MEAN,
-    "caffenet": caffe.IMAGENET_MEAN,
-    "torchvision_alexnet": pytorch.TORCHVISION_MEAN,
-}
-_IMAGE_SIZE = 256
-"""Of ImageNet, for which others have trained their networks."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +59,10 @@ def export(command: Export) -> Path:
     Raises:
       UserError: if the network cannot be read, or has no such layout, or the disk no room.
     """
-    _check(command.to)
+    checked_name(command.to)
     trained = load(command.network, best=command.best)
     if command.layout == "alexnet-jax":
-        write(trained, command.to)
+        save(trained, command.to)
         return command.to
     network, mean = trained.network, trained.mean_image
     arrays = to_state_dict(network, trained.params)
@@ -87,17 +74,8 @@ def export(command: Export) -> Path:
         arrays = pytorch.to_torchvision(arrays)
     else:
         arrays[model.MEAN_IMAGE] = np.ascontiguousarray(mean.transpose(2, 0, 1))
-    model.write_tensors(command.to, arrays, _about(trained), layout=command.layout, format="pt")
+    model.write_tensors(command.to, arrays, about(trained), layout=command.layout, format="pt")
     return command.to
-
-
-def write(trained: Trained, file: Path) -> None:
-    """Writes a network to a file for `trained.load`, whole or not at all.
-
-    Raises:
-      UserError: if the disk has no room.
-    """
-    model.write_model(file, trained.params, trained.mean_image, _about(trained))
 
 
 def import_(command: Import) -> Path:
@@ -106,84 +84,6 @@ def import_(command: Import) -> Path:
     Raises:
       UserError: if what is to be read cannot be, or is not of the network, or the network is not known.
     """
-    _check(command.to)
-    write(read(command), command.to)
-    return command.to
-
-
-def read(command: Import) -> Trained:
-    """The network of a file of others; it is not written.
-
-    Raises:
-      UserError: as `import_`.
-    """
-    file = command.file
-    if not file.exists():
-        raise UserError(f"{file} is not there")
-    config: dict[str, Any] = {}
-    mean = None if command.mean is None else caffe.read_mean_image(command.mean)
-    step = 0
-    if file.suffix in (".safetensors", ".pt", ".pth"):
-        arrays, metadata = pytorch.read_pytorch(file)
-        if metadata.get("layout") == model.LAYOUT:
-            raise UserError(f"{file} is in our layout already: every command reads it as it is")
-        if "config" in metadata:
-            config, step = (model.described(metadata, key, file) for key in ("config", "step"))
-        network = _network(command.network, config, arrays.get("fc8.bias"), file)
-        of_file = arrays.pop(model.MEAN_IMAGE, None)
-        if mean is None and of_file is not None:
-            mean = np.ascontiguousarray(of_file.transpose(1, 2, 0))
-        params = from_state_dict(network, arrays, str(file))
-    else:
-        blobs = caffe.caffe_blobs(file)
-        network = _network(command.network, config, blobs.get("fc8.bias"), file)
-        params = caffe.with_red_first(from_state_dict(network, blobs, str(file)))
-    if mean is None:
-        mean = _mean_image(network)
-    names = _classes(command.classes, network) if command.classes or not config else config["data"]["classes"]
-    made = config or {
-        "augmentation": asdict(Augmentation(image_size=len(mean), color=None)),
-        "data": {"path": "imagenet", "splits": {}, "classes": names},
-        "imported": str(file.resolve()),
-    }
-    made = {**made, "network": network.to_json(), "data": {**made["data"], "classes": names}}
-    return Trained(file, step, network, params, mean, made, versions())
-
-
-def _about(trained: Trained) -> dict[str, Any]:
-    return {
-        "network": trained.network.to_json(),
-        "classes": trained.classes,
-        "config": trained.config,
-        "step": trained.step,
-        "versions": trained.versions,
-    }
-
-
-def _check(to: Path) -> None:
-    if to.suffix != model.SUFFIX:
-        raise UserError(f"{to} should end in {model.SUFFIX}, which is what will be in it")
-
-
-def _network(name: str | None, config: dict[str, Any], last_bias: np.ndarray | None, file: Path) -> Network:
-    if name is None and config:
-        return Network.from_json(config["network"])
-    if name not in NETWORKS:
-        raise UserError(f"{file} does not say which network it is: add --network, one of {', '.join(NETWORKS)}")
-    return NETWORKS[name] if last_bias is None else NETWORKS[name].with_classes(last_bias.size)
-
-
-def _mean_image(network: Network) -> Float[np.ndarray, "size size 3"]:
-    if network.name not in _MEANS:
-        raise UserError(f"which mean image {network.name} subtracts is not known: say with --mean, a .npy or .binaryproto")
-    return np.full((_IMAGE_SIZE, _IMAGE_SIZE, 3), _MEANS[network.name], np.float32)
-
-
-def _classes(file: Path | None, network: Network) -> list[str]:
-    if file is None:
-        return [str(number) for number in range(network.classes)]
-    names = open_dataset(file).manifest.classes if is_prepared(file) else file.read_text().split("\n")
-    names = [name.strip() for name in names if name.strip()]
-    if len(names) != network.classes:
-        raise UserError(f"{file} names {len(names)} classes, and the network has {network.classes}")
-    return names
+    file = checked_name(command.to)
+    save(import_weights(command.file, command.network, mean=command.mean, classes=command.classes), file)
+    return file

@@ -15,12 +15,12 @@ from PIL import Image
 
 import alexnet_jax.__main__ as cli
 import alexnet_jax.report
-import alexnet_jax.train
+import alexnet_jax.training
 from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.experiment import experiment_names, load_experiment
 from alexnet_jax.run import Run
 from alexnet_jax.schedule import Plateau
-from alexnet_jax.train import train
+from alexnet_jax.training import train
 from tests.conftest import TINY, TINY_EXPERIMENT, Stop, log, refused
 
 
@@ -62,7 +62,7 @@ def test_stopping_changes_nothing(options, monkeypatch, capsys):
     assert [f"{line['rate']:g}" for line in log(whole) if "epoch" in line] == ["0.002", "0.002", "0.0002"]
     pieces = replace(options, runs_dir=options.runs_dir.parent / "pieces")
     for looks, step in ((10 + 3 + 5, 15), (5, 20), (10 + 2, 30)):
-        monkeypatch.setattr(alexnet_jax.train, "Interrupt", lambda looks=looks: Stop(looks))
+        monkeypatch.setattr(alexnet_jax.training, "Interrupt", lambda looks=looks: Stop(looks))
         folder = train("tiny", experiment, pieces)
         assert f"stopped at step {step} of 30; the same command goes on" in capsys.readouterr().err
         assert not (folder / "result.json").exists()
