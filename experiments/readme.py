@@ -1,4 +1,4 @@
-"""Makes the tables of README.md from experiments/results/*.json, so that no figure is typed.
+"""Makes the tables of README.md and docs/ from experiments/results/*.json, so that no figure is typed.
 
 make readme
 """
@@ -11,6 +11,7 @@ import tables
 from tables import result, result_or_none, table
 
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def quickstart() -> str:
@@ -209,14 +210,14 @@ TABLES = {
 }
 
 
-def filled(readme: str) -> str:
-    """The README with its tables made anew."""
+def filled(page: str) -> str:
+    """The text of a page with its tables made anew."""
     for name, make in TABLES.items():
         block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        readme = block.sub(lambda match, make=make: f"{match[1]}{make()}\n{match[2]}", readme)
-    return readme
+        page = block.sub(lambda match, make=make: f"{match[1]}{make()}\n{match[2]}", page)
+    return page
 
 
 if __name__ == "__main__":
-    file = ROOT / "README.md"
-    file.write_text(filled(file.read_text()))
+    for file in PAGES:
+        file.write_text(filled(file.read_text()))
