@@ -1,9 +1,10 @@
 """AlexNet's unusual operations, each with a hand-written gradient: Pallas kernels on GPUs, XLA operations elsewhere.
 
->>> import jax.numpy as jnp
->>> from alexnet_kernels import max_pool, norm_pool, response_norm
->>> max_pool(response_norm(jnp.ones((1, 55, 55, 96)))).shape
-(1, 27, 27, 96)
+Examples:
+  >>> import jax.numpy as jnp
+  >>> from alexnet_kernels import max_pool, norm_pool, response_norm
+  >>> max_pool(response_norm(jnp.ones((1, 55, 55, 96)))).shape
+  (1, 27, 27, 96)
 
 This package needs jax alone and knows nothing of the network that uses it.
 """

@@ -25,9 +25,10 @@ def max_pool(x: Array, window: int = 3, stride: int = 2, *, implementation: Impl
       ValueError: for integer input, a window larger than the image, a stride under 1 or wider than the window, or an
         implementation that is unknown or cannot run.
 
-    >>> import jax.numpy as jnp
-    >>> max_pool(jnp.arange(25.0).reshape(5, 5, 1))[..., 0].tolist()
-    [[12.0, 14.0], [22.0, 24.0]]
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> max_pool(jnp.arange(25.0).reshape(5, 5, 1))[..., 0].tolist()
+      [[12.0, 14.0], [22.0, 24.0]]
     """
     check_pool("max_pool", x, window, stride)
     return run("max_pool", x, implementation, window=window, stride=stride)

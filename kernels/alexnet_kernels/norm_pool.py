@@ -38,9 +38,10 @@ def norm_pool(
     Raises:
       ValueError: as `response_norm` and `max_pool` do.
 
-    >>> import jax.numpy as jnp
-    >>> norm_pool(jnp.ones((1, 55, 55, 96))).shape
-    (1, 27, 27, 96)
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> norm_pool(jnp.ones((1, 55, 55, 96))).shape
+      (1, 27, 27, 96)
     """
     check_norm("norm_pool", x, size)
     check_pool("norm_pool", x, window, stride)

@@ -33,9 +33,10 @@ def response_norm(
     Raises:
       ValueError: for integer input, a window under 1, a positive axis, or an implementation that is unknown or cannot run.
 
-    >>> import jax.numpy as jnp
-    >>> float(response_norm(jnp.ones((1, 1, 8)), k=1.0, alpha=0.6, beta=1.0)[0, 0, 3])  # 1 / (1 + 0.6 * 5)
-    0.25
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> float(response_norm(jnp.ones((1, 1, 8)), k=1.0, alpha=0.6, beta=1.0)[0, 0, 3])  # 1 / (1 + 0.6 * 5)
+      0.25
     """
     check_norm("response_norm", x, size)
     if any(axis >= 0 or axis < -x.ndim for axis in axes):

@@ -32,13 +32,13 @@ def train(arguments: list[str]) -> None:
 
     leave_on_sigterm()
     from alexnet_jax.devices import keep_programs
-    from alexnet_jax.experiment import Experiment, experiment_names, load_experiment
+    from alexnet_jax.experiment import Experiment, known_experiments, load_experiment
     from alexnet_jax.processes import is_first
     from alexnet_jax.training import Options
     from alexnet_jax.training import train as run_training
 
     if not arguments or arguments[0].startswith("-"):
-        raise UserError(f"name an experiment: python -m alexnet_jax train {'|'.join(experiment_names())}")
+        raise UserError(f"name an experiment: python -m alexnet_jax train EXPERIMENT; {known_experiments()}")
     name, *arguments = arguments
     default = load_experiment(name)
     keep_programs()
@@ -153,11 +153,11 @@ def schedule(arguments: list[str]) -> None:
     """`schedule EXPERIMENT`: prints its learning rates."""
     from rich.console import Console
 
-    from alexnet_jax.experiment import experiment_names, load_experiment
+    from alexnet_jax.experiment import known_experiments, load_experiment
     from alexnet_jax.timetable import timetable
 
     if len(arguments) != 1:
-        raise UserError(f"name an experiment: python -m alexnet_jax schedule {'|'.join(experiment_names())}")
+        raise UserError(f"name an experiment: python -m alexnet_jax schedule EXPERIMENT; {known_experiments()}")
     Console(width=None if sys.stdout.isatty() else 140).print(timetable(load_experiment(arguments[0])))
 
 

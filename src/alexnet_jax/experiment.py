@@ -112,6 +112,12 @@ def experiment_names() -> list[str]:
     return [file.stem for file in files if "\nEXPERIMENT = " in file.read_text(encoding="utf-8")]
 
 
+def known_experiments() -> str:
+    """What can be asked for, for a message."""
+    there = ", ".join(experiment_names())
+    return f"there are: {there}" if there else "name a Python file that defines an EXPERIMENT, or go where experiments/ is"
+
+
 def load_experiment(name: str) -> Experiment:
     """The experiment called `name`, or in the Python file `name`.
 
@@ -120,7 +126,7 @@ def load_experiment(name: str) -> Experiment:
     """
     file = Path(name) if name.endswith(".py") else experiments_folder() / f"{name}.py"
     if not file.is_file() or (not name.endswith(".py") and name not in experiment_names()):
-        raise UserError(f"there is no experiment {name!r}; there are: {', '.join(experiment_names()) or 'none'}")
+        raise UserError(f"there is no experiment {name!r}; {known_experiments()}")
     spec = importlib.util.spec_from_file_location(f"experiments.{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None

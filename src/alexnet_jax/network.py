@@ -44,11 +44,12 @@ class Network:
     def to_json(self) -> dict[str, Any]:
         """All of it, for `from_json`: what makes two networks the same or not.
 
-        >>> from alexnet_jax import TWO_TOWER
-        >>> TWO_TOWER.to_json()["layers"][3]
-        {'layer': 'MaxPool', 'size': 3, 'stride': 2}
-        >>> Network.from_json(TWO_TOWER.to_json()) == TWO_TOWER
-        True
+        Examples:
+          >>> from alexnet_jax import TWO_TOWER
+          >>> TWO_TOWER.to_json()["layers"][3]
+          {'layer': 'MaxPool', 'size': 3, 'stride': 2}
+          >>> Network.from_json(TWO_TOWER.to_json()) == TWO_TOWER
+          True
         """
         described = [{"layer": type(layer).__name__, **_hyperparameters(layer)} for layer in self.layers]
         return {"name": self.name, "towers": self.towers, "input_size": self.input_size, "layers": described}

@@ -25,13 +25,14 @@ def paper_update(
       weight_decay: of weights; biases do not decay (weights.cu and layer.cu of the original code).
       layer_decays: of the weights of layers that have another.
 
-    >>> import jax.numpy as jnp, optax
-    >>> params = {"fc8": {"kernel": jnp.ones(1)}}
-    >>> update = paper_update(momentum=0.9, weight_decay=0.0)
-    >>> gradients = {"fc8": {"kernel": jnp.ones(1)}}
-    >>> updates, velocity = update.update(gradients, update.init(params), params, rates=rates(params, 0.5))
-    >>> optax.apply_updates(params, updates)["fc8"]["kernel"].tolist()
-    [0.5]
+    Examples:
+      >>> import jax.numpy as jnp, optax
+      >>> params = {"fc8": {"kernel": jnp.ones(1)}}
+      >>> update = paper_update(momentum=0.9, weight_decay=0.0)
+      >>> gradients = {"fc8": {"kernel": jnp.ones(1)}}
+      >>> updates, velocity = update.update(gradients, update.init(params), params, rates=rates(params, 0.5))
+      >>> optax.apply_updates(params, updates)["fc8"]["kernel"].tolist()
+      [0.5]
     """
 
     def init(params: Any) -> Any:

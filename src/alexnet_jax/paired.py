@@ -24,8 +24,9 @@ class Difference:
 def difference(those: Sequence[float], these: Sequence[float]) -> Difference:
     """Of `those` minus `these`, as far as both go, by Student's t.
 
-    >>> print(difference([0.13, 0.14, 0.15], [0.11, 0.11, 0.12]))
-    +2.67 (+1.23 to +4.10)
+    Examples:
+      >>> print(difference([0.13, 0.14, 0.15], [0.11, 0.11, 0.12]))
+      +2.67 (+1.23 to +4.10)
     """
     pairs = np.array([a - b for a, b in zip(those, these, strict=False)])
     if len(pairs) < 2:

@@ -130,9 +130,11 @@ def initialize(network: Network, *, classes: Sequence[str] | None = None, image_
     Raises:
       UserError: if images of that size are too small for the network.
 
-    >>> from alexnet_jax import QUICKSTART
-    >>> initialize(QUICKSTART, classes=["cat", "dog"], image_size=64).params["conv1"]["kernel"].shape  # towers, rows, columns, …
-    (2, 5, 5, 3, 12)
+    Examples:
+      >>> from alexnet_jax import QUICKSTART
+      >>> trained = initialize(QUICKSTART, classes=["cat", "dog"], image_size=128)
+      >>> trained.params["conv1"]["kernel"].shape  # towers, rows, columns, colours, kernels of a tower
+      (2, 11, 11, 3, 16)
     """
     if image_size < network.input_size:
         raise UserError(f"images of {image_size} pixels are too small for {network.name}, which takes {network.input_size}")

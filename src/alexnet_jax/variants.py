@@ -35,9 +35,10 @@ _OWN = (*NONLINEARITIES.values(), LocalResponseNorm, SameMapNorm, ContrastNorm, 
 def without_normalization(network: Network) -> Network:
     """No response normalization, neither across maps nor within them (section 3.3; net 148 of the original code).
 
-    >>> from alexnet_jax import TWO_TOWER
-    >>> list(without_normalization(TWO_TOWER).named_layers)[:3]
-    ['conv1', 'conv1/relu', 'conv1/pool']
+    Examples:
+      >>> from alexnet_jax import TWO_TOWER
+      >>> list(without_normalization(TWO_TOWER).named_layers)[:3]
+      ['conv1', 'conv1/relu', 'conv1/pool']
     """
     return _each(network, lambda layer: None if isinstance(layer, LocalResponseNorm | SameMapNorm) else layer)
 

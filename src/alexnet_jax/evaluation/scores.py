@@ -15,8 +15,9 @@ _SMALLEST = np.finfo(np.float32).tiny
 def ranks(labels: Int[np.ndarray, " images"], probabilities: Float[np.ndarray, "images classes"]) -> Int[np.ndarray, " images"]:
     """How many classes come before the true one; of equally probable classes the first in the list does, as in `lax.top_k`.
 
-    >>> ranks(np.array([2, 1]), np.array([[0.5, 0.3, 0.2], [0.4, 0.4, 0.2]]))
-    array([2, 1])
+    Examples:
+      >>> ranks(np.array([2, 1]), np.array([[0.5, 0.3, 0.2], [0.4, 0.4, 0.2]]))
+      array([2, 1])
     """
     of_true = np.take_along_axis(probabilities, labels[:, None], axis=1)
     earlier = np.arange(probabilities.shape[1]) < labels[:, None]

@@ -23,9 +23,10 @@ from alexnet_jax.weights.model import SUFFIX
 def last_hidden_layer(network: Network) -> str:
     """Name of the layer that the last one with weights reads, dropout apart: at test that only scales.
 
-    >>> from alexnet_jax import TWO_TOWER
-    >>> last_hidden_layer(TWO_TOWER)
-    'fc7/relu'
+    Examples:
+      >>> from alexnet_jax import TWO_TOWER
+      >>> last_hidden_layer(TWO_TOWER)
+      'fc7/relu'
     """
     layers = list(network.named_layers.items())
     last = max(place for place, (_, layer) in enumerate(layers) if isinstance(layer, Weighted))

@@ -45,9 +45,10 @@ class _Place(NamedTuple):
 def shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """Of a network's state dict.
 
-    >>> from alexnet_jax import TWO_TOWER
-    >>> shapes(TWO_TOWER)["conv2.weight"], shapes(TWO_TOWER)["fc6.weight"]
-    ((256, 48, 5, 5), (4096, 9216))
+    Examples:
+      >>> from alexnet_jax import TWO_TOWER
+      >>> shapes(TWO_TOWER)["conv2.weight"], shapes(TWO_TOWER)["fc6.weight"]
+      ((256, 48, 5, 5), (4096, 9216))
 
     Raises:
       UserError: if the network has layers that PyTorch has not.

@@ -1,0 +1,46 @@
+"""What is published: the wheel and the source archive hold both packages and nothing else, and work where nothing else is."""
+
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {
+    f"{package.name}/{file.relative_to(package)}"
+    for package in (ROOT / "src" / "alexnet_jax", ROOT / "kernels" / "alexnet_kernels")
+    for file in package.rglob("*.py")
+}
+
+
+def run(*command, **settings):
+    return subprocess.run([*map(str, command)], check=True, text=True, stdout=subprocess.PIPE, **settings).stdout
+
+
+@pytest.mark.slow
+def test_wheel_and_source_archive(tmp_path):
+    # From a copy: setuptools leaves a folder `build` behind, and would publish what an older one holds.
+    run("git", "clone", "--quiet", ROOT, tmp_path / "source")
+    run(sys.executable, "-m", "build", "--outdir", tmp_path / "dist", tmp_path / "source")
+    (wheel,), (archive,) = (list((tmp_path / "dist").glob(pattern)) for pattern in ("*.whl", "*.tar.gz"))
+
+    in_wheel = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert in_wheel == PACKAGES
+    with tarfile.open(archive) as opened:
+        in_archive = {name.split("/", 1)[1] for name in opened.getnames() if name.endswith(".py")}
+    assert in_archive == {("src/" if name.startswith("alexnet_jax") else "kernels/") + name for name in PACKAGES}
+
+    # An environment of its own, with the dependencies of this one, and without the source tree.
+    environment = tmp_path / "environment"
+    run(sys.executable, "-m", "venv", environment)
+    python = environment / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", "--no-deps", wheel)
+    of_it = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    (of_it / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    code = "import alexnet_jax, alexnet_kernels; print(alexnet_jax.__file__, alexnet_jax.TWO_TOWER.classes)"
+    assert run(python, "-c", code, cwd=tmp_path).split() == [str(of_it / "alexnet_jax" / "__init__.py"), "1000"]
+    assert "60,965,224" in run(environment / "bin" / "alexnet-jax", "summary", "two_tower", cwd=tmp_path)
