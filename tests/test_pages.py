@@ -42,6 +42,17 @@ def test_links_lead_somewhere(page):
             assert not anchor or anchor in anchors(to), link
 
 
+def test_the_reference_has_every_module():
+    text = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    modules = {
+        ".".join(file.relative_to(room).with_suffix("").parts)
+        for room in (ROOT / "src", ROOT / "kernels")
+        for file in room.rglob("*.py")
+        if not file.name.startswith("__")
+    }
+    assert modules <= set(re.findall(r"^::: (\S+)$", text, re.MULTILINE))
+
+
 def test_the_readme_leads_to_every_page():
     readme, index = (ROOT / "README.md").read_text(), (ROOT / "docs" / "index.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):

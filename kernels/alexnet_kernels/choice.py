@@ -13,6 +13,7 @@ import jax
 from jax import Array
 
 Name = Literal["triton", "xla", "reference", "triton.interpreted"]
+"""A module of this package, see above."""
 Implementation = Name | Sequence[Name] | None
 """One implementation; several, of which the first that can do it runs; or None, the first of `preferred` that can."""
 

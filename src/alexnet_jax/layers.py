@@ -24,6 +24,7 @@ TOWER = "tower"
 Activations = Float[Array, "batch ..."]
 """[batch, height, width, channels] between convolutions, [batch, features] after them."""
 Keys = Key[Array, " batch"]
+"""A random key for each image, for dropout."""
 
 
 class Layer(nn.Module):

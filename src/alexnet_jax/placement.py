@@ -24,6 +24,7 @@ DATA = "data"
 """Name of the axis of devices along which the images of a batch are divided."""
 
 Forward = Callable[[tower.Params, Float[Array, "batch height width 3"], Keys | None], Float[Array, "batch classes"]]
+"""`(params, images, keys)` of whole batches to logits, or to what a layer puts out."""
 
 
 def make_mesh(network: Network, devices: Sequence[Any], *, split_towers: bool) -> Mesh:

@@ -68,13 +68,16 @@ class Scores:
 
 
 Precision = Literal["float32", "bfloat16"]
+"""What activities and gradients are computed in; parameters are float32."""
 
 MeanImage = Float[Array, "full full 3"] | Float[np.ndarray, "full full 3"]
 """Of the images that crops are taken from, so as large as they are; grey levels."""
 
 
 TrainStep = Callable[[TrainState, Example, MeanImage, Phase], tuple[TrainState, Measured]]
+"""What `make_train_step` returns."""
 EvaluationStep = Callable[[Params, Example, MeanImage], Scores]
+"""What `make_evaluation_step` returns."""
 
 
 def initial_state(network: Network, mesh: Mesh, optimizer: optax.GradientTransformation, seed: int) -> TrainState:

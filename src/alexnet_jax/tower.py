@@ -21,6 +21,7 @@ HostParams = dict[str, dict[str, np.ndarray]]
 
 
 Images = Float[Array, "batch height width 3"]
+"""Pixels minus their mean, on the scale 0 to 255."""
 
 
 def gather_towers(x: Activations) -> Activations:

@@ -26,6 +26,7 @@ from alexnet_jax.layers import (
 from alexnet_jax.network import Network
 
 Variant = Callable[[Network], Network]
+"""From network to network."""
 
 NONLINEARITIES: dict[str, type[Layer]] = {"relu": ReLU, "tanh": Tanh, "abs_tanh": AbsTanh, "sigmoid": Sigmoid}
 _OWN = (*NONLINEARITIES.values(), LocalResponseNorm, SameMapNorm, ContrastNorm, Dropout)

@@ -14,6 +14,7 @@ from alexnet_jax.data.statistics import ColorComponents
 from alexnet_jax.errors import UserError
 
 ColorScale = Literal["variance", "deviation"]
+"""What the draws of `color_shift` are multiplied by: eigenvalues, as the paper says, or deviations, as its code does."""
 
 
 @dataclass(frozen=True)

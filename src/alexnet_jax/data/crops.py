@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 Image = UInt8[np.ndarray, "height width 3"]
+"""Grey levels."""
 
 
 def copy_crop(image: Image, top: int, left: int, mirrored: bool, out: UInt8[np.ndarray, "size size 3"]) -> None:

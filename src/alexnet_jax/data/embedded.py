@@ -21,7 +21,9 @@ NAME = "embedded"
 IMAGES = {"train": 3000, "validation": 500}
 
 Plane = Float[np.ndarray, "height width"]
+"""A number for each pixel."""
 Field = Callable[[Plane, Plane], Plane]
+"""From coordinates u and v of pixels to a number for each."""
 
 # Signed distance to the edge, about 1 at the middle, negative outside; u and v are coordinates in units of the radius.
 SHAPES: dict[str, Field] = {

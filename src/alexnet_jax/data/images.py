@@ -10,7 +10,9 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = UInt8[np.ndarray, "height width 3"]
+"""Red, green and blue, grey levels."""
 Square = UInt8[np.ndarray, "side side 3"]
+"""The same, as wide as high."""
 
 JPEG_QUALITY = 95
 

@@ -34,6 +34,7 @@ class Predicted(NamedTuple):
 
 
 Images = UInt8[np.ndarray, "images size size 3"]
+"""Red, green and blue, grey levels, of the side that `Trained.image_size` says."""
 Photos = Sequence[str | Path]
 """Files of any of the formats that `prepare` takes."""
 

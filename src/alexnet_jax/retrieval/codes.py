@@ -19,7 +19,9 @@ from jax import lax
 from jaxtyping import Array, Float, Float32, Int, Key, UInt8
 
 Features = Float32[np.ndarray, "images features"]
+"""What a layer puts out, a row for each image."""
 Codes = UInt8[np.ndarray, "images bytes"]
+"""Eight bits a byte."""
 Encoder = Callable[[Features], Codes]
 """Features to codes of the same number of bits, eight in a byte."""
 

@@ -28,6 +28,7 @@ FORMAT = 1
 BLOCK_BYTES, BLOCK_ROWS = 1 << 26, 1 << 14  # a block has neither more bytes nor more rows
 
 Features = Float32[np.ndarray, "images features"]
+"""What a layer puts out, a row for each image."""
 
 
 class Indexed(NamedTuple):

@@ -15,6 +15,7 @@ QUERIES = 64  # that are compared with a block at once
 ROWS = 1024  # that are compared in float64 at once
 
 Rows = Float32[np.ndarray, "rows features"]
+"""Features of images, a row for each."""
 
 
 class Nearest(NamedTuple):

@@ -14,6 +14,7 @@ from alexnet_jax.weights.importing import import_weights
 from alexnet_jax.weights.state_dict import to_state_dict
 
 Layout = Literal["alexnet-jax", "pytorch", "torchvision"]
+"""Ours, with everything of a run; or a state dict for PyTorch, by our names or by torchvision's."""
 
 
 @dataclass(frozen=True)
