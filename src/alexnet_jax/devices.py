@@ -15,7 +15,7 @@ from alexnet_jax.network import Network
 from alexnet_jax.placement import make_mesh
 
 Placement = Literal["auto", "split", "single"]
-"""Where towers run: "split" gives each tower devices of its own, "single" runs all towers on every device; "auto" splits where it can."""
+"""Each tower on devices of its own ("split"), or all towers on every device ("single"); "auto" splits where it can."""
 
 
 def choose_mesh(network: Network, placement: Placement = "auto", devices: int | None = None) -> Mesh:
