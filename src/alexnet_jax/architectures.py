@@ -10,8 +10,6 @@ from alexnet_jax.layers import Conv, Dense, Dropout, LocalResponseNorm, MaxPool,
 from alexnet_jax.network import Network
 from alexnet_jax.other_networks import BVLC_ALEXNET, CAFFENET, TORCHVISION_ALEXNET
 
-# The paper's network, by its prose: section 3.5 and Fig. 2 for the shapes, section 5 for the initial weights and biases.
-# padding=(0, 3): 224 pixels give 55 outputs only if the last window of conv1 reads 3 pixels of zeros beyond the edge.
 TWO_TOWER = Network(
     name="two_tower",
     layers=(
@@ -25,8 +23,9 @@ TWO_TOWER = Network(
         Dense(1000, name="fc8", reads="all"),
     ),
 )  # fmt: skip
+"""The paper's network, by its prose: section 3.5 and Fig. 2 for the shapes, section 5 for the initial weights and biases.
+padding=(0, 3): 224 pixels give 55 outputs only if the last window of conv1 reads 3 pixels of zeros beyond the edge."""
 
-# The network whose logs are the paper's tables: layers-145.cfg of the original code. It divides alpha by the window's size.
 SOURCE_145 = Network(
     name="source_145",
     layers=(
@@ -42,8 +41,8 @@ SOURCE_145 = Network(
         Dense(1000, name="fc8", reads="all"),
     ),
 )  # fmt: skip
+"""The network whose logs are the paper's tables: layers-145.cfg of the original code. It divides alpha by the window's size."""
 
-# The comparison of section 3.2 (footnote 2): one tower, whose last convolution and dense layers keep their full width.
 ONE_GPU = Network(
     name="one_gpu",
     towers=1,
@@ -58,8 +57,8 @@ ONE_GPU = Network(
         Dense(1000, name="fc8"),
     ),
 )  # fmt: skip
+"""The comparison of section 3.2 (footnote 2): one tower, whose last convolution and dense layers keep their full width."""
 
-# "An extra sixth convolutional layer over the last pooling layer" (section 6); its shape is in layers-141.cfg.
 SIXTH_CONV = Network(
     name="sixth_conv",
     layers=(
@@ -70,8 +69,8 @@ SIXTH_CONV = Network(
         Dense(1000, name="fc8", reads="all"),
     ),
 )  # fmt: skip
+"""With "an extra sixth convolutional layer over the last pooling layer" (section 6); its shape is in layers-141.cfg."""
 
-# Net 146 of the original code, whose log is "1 CNN*" of Table 2: net 145 with the sixth convolution.
 SOURCE_146 = Network(
     name="source_146",
     layers=(
@@ -80,12 +79,11 @@ SOURCE_146 = Network(
         *SOURCE_145.layers[16:],
     ),
 )  # fmt: skip
+"""Net 146 of the original code, whose log is "1 CNN*" of Table 2: net 145 with the sixth convolution."""
 
-# The same for the 10,184 classes of ImageNet's Fall 2009 release (section 6; layers-146-2009.cfg).
 FALL2009 = replace(SOURCE_146.with_classes(10_184), name="fall2009")
+"""The same for the 10,184 classes of ImageNet's Fall 2009 release (section 6; layers-146-2009.cfg)."""
 
-# The same for the Fall 2011 release (layers-146-2011.cfg). Each tower's 4,096 × 10,922 weights would be as many as all others:
-# 1,024 units a tower lie between, without a nonlinearity.
 FALL2011 = Network(
     name="fall2011",
     layers=(
@@ -94,9 +92,9 @@ FALL2011 = Network(
         Dense(21_843, name="fc8", reads="all"),
     ),
 )  # fmt: skip
+"""The same for the Fall 2011 release (layers-146-2011.cfg). Each tower's 4,096 × 10,922 weights would be as many as all others:
+1,024 units a tower lie between, without a nonlinearity."""
 
-# Two columns that meet at the classes alone: layers-150.cfg. To have nearly as many parameters, each has 160 kernels in conv2,
-# where a tower of net 145 has 128, and 4,096 units in fc6, where it has 2,048; fc7 has 2,048, as ever. Here they count over both.
 TWO_COLUMNS = Network(
     name="two_columns",
     layers=(
@@ -108,10 +106,10 @@ TWO_COLUMNS = Network(
         Dense(1000, name="fc8", reads="all"),
     ),
 )  # fmt: skip
+"""Two columns that meet at the classes alone: layers-150.cfg. To have nearly as many parameters, each has 160 kernels in conv2,
+where a tower of net 145 has 128, and 4,096 units in fc6, where it has 2,048; fc7 has 2,048, as ever. Here they count over
+both."""
 
-# The two towers made small, for a CPU and minutes: a quarter of the pixels, a fraction of the kernels. The weights of a
-# layer with fewer inputs start larger, or the signal would fade on its way up. So few units can spare a fifth of themselves,
-# not half.
 QUICKSTART = Network(
     name="quickstart",
     input_size=112,
@@ -126,6 +124,9 @@ QUICKSTART = Network(
         Dense(10, name="fc8", reads="all"),
     ),
 )  # fmt: skip
+"""The two towers made small, for a CPU and minutes: a quarter of the pixels, a fraction of the kernels. The weights of a
+layer with fewer inputs start larger, or the signal would fade on its way up. So few units can spare a fifth of themselves,
+not half."""
 
 NETWORKS = {
     network.name: network
@@ -134,3 +135,4 @@ NETWORKS = {
         BVLC_ALEXNET, CAFFENET, TORCHVISION_ALEXNET,
     )
 }  # fmt: skip
+"""By name."""

@@ -6,8 +6,6 @@ Their cross-map normalization goes over nine maps, by which the original divides
 from alexnet_jax.layers import AvgPool, Conv, Dense, LocallyConnected, LocalResponseNorm, MaxPool, ReLU, SameMapNorm
 from alexnet_jax.network import Network
 
-# layers-conv-local-11pct.cfg: two convolutions, two layers of local connections, and the classes. The paper quotes "a four-layer
-# CNN" with 13 % without and 11 % with normalization.
 FOUR_LAYERS_NORM = Network(
     name="cifar_norm",
     towers=1,
@@ -22,17 +20,18 @@ FOUR_LAYERS_NORM = Network(
         Dense(10, name="fc10"),
     ),
 )  # fmt: skip
+"""layers-conv-local-11pct.cfg: two convolutions, two layers of local connections, and the classes. The paper quotes "a four-layer
+CNN" with 13 % without and 11 % with normalization."""
 
-# The same without the normalization, everything else equal; not layers-conv-local-13pct.cfg, whose local3 is half as wide and
-# whose last layer decays less.
 FOUR_LAYERS = Network(
     name="cifar_plain",
     towers=1,
     input_size=24,
     layers=tuple(layer for layer in FOUR_LAYERS_NORM.layers if not isinstance(layer, LocalResponseNorm)),
 )
+"""The same without the normalization, everything else equal; not layers-conv-local-13pct.cfg, whose local3 is half as wide and
+whose last layer decays less."""
 
-# layers-19pct.cfg: three convolutions and the classes.
 THREE_CONVOLUTIONS = Network(
     name="cifar_19pct",
     towers=1,
@@ -44,16 +43,16 @@ THREE_CONVOLUTIONS = Network(
         Dense(10, name="fc10"),
     ),
 )  # fmt: skip
+"""layers-19pct.cfg: three convolutions and the classes."""
 
-# layers-80sec.cfg: the same with a hidden layer of 64.
 HIDDEN_LAYER = Network(
     name="cifar_80sec",
     towers=1,
     input_size=32,
     layers=(*THREE_CONVOLUTIONS.layers[:-1], Dense(64, name="fc64", std=0.1), ReLU(), Dense(10, name="fc10", std=0.1)),
 )
+"""layers-80sec.cfg: the same with a hidden layer of 64."""
 
-# layers-18pct.cfg: with normalization within maps after the first two poolings.
 SAME_MAP_NORM = Network(
     name="cifar_18pct",
     towers=1,
@@ -64,6 +63,7 @@ SAME_MAP_NORM = Network(
         *THREE_CONVOLUTIONS.layers[6:],
     ),
 )  # fmt: skip
+"""layers-18pct.cfg: with normalization within maps after the first two poolings."""
 
 CIFAR_NETWORKS = {
     network.name: network for network in (FOUR_LAYERS, FOUR_LAYERS_NORM, THREE_CONVOLUTIONS, HIDDEN_LAYER, SAME_MAP_NORM)

@@ -6,8 +6,6 @@ Their dropout divides in training and does nothing at test. Pixels are red, gree
 from alexnet_jax.layers import Conv, Dense, GroupedConv, InvertedDropout, LocalResponseNorm, MaxPool, ReLU, Standardize
 from alexnet_jax.network import Network
 
-# models/bvlc_alexnet of Caffe: the towers are groups of one tower, response normalization goes over the maps of both, with k = 1,
-# and divides alpha by the window's size. The crop is of 227 pixels. Biases that are 1 in the paper are 0.1.
 BVLC_ALEXNET = Network(
     name="bvlc_alexnet",
     towers=1,
@@ -25,8 +23,9 @@ BVLC_ALEXNET = Network(
         Dense(1000, name="fc8"),
     ),
 )  # fmt: skip
+"""models/bvlc_alexnet of Caffe: the towers are groups of one tower, response normalization goes over the maps of both, with
+k = 1, and divides alpha by the window's size. The crop is of 227 pixels. Biases that are 1 in the paper are 0.1."""
 
-# models/bvlc_reference_caffenet of Caffe: pooling comes before normalization. Biases are the paper's.
 CAFFENET = Network(
     name="caffenet",
     towers=1,
@@ -44,10 +43,8 @@ CAFFENET = Network(
         Dense(1000, name="fc8"),
     ),
 )  # fmt: skip
+"""models/bvlc_reference_caffenet of Caffe: pooling comes before normalization. Biases are the paper's."""
 
-# torchvision's alexnet, after "One weird trick for parallelizing convolutional neural networks": no groups, no normalization,
-# dropout before fc6 and fc7 rather than after. PyTorch draws initial weights evenly between the roots of 1 / inputs; std is that
-# of such a draw. Its average pooling to 6 x 6 changes nothing at 224 pixels, where there are 6 x 6.
 TORCHVISION_ALEXNET = Network(
     name="torchvision_alexnet",
     towers=1,
@@ -63,3 +60,6 @@ TORCHVISION_ALEXNET = Network(
         Dense(1000, name="fc8", std=0.0090),
     ),
 )  # fmt: skip
+"""torchvision's alexnet, after "One weird trick for parallelizing convolutional neural networks": no groups, no normalization,
+dropout before fc6 and fc7 rather than after. PyTorch draws initial weights evenly between the roots of 1 / inputs; std is that
+of such a draw. Its average pooling to 6 x 6 changes nothing at 224 pixels, where there are 6 x 6."""
