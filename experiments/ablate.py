@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
+from time import perf_counter
 from typing import Any, Literal
 
 import tyro
@@ -31,6 +32,7 @@ from alexnet_jax.evaluation.predict import Predictor, Views
 from alexnet_jax.experiment import Experiment, load_experiment
 from alexnet_jax.interrupt import leave_on_sigterm
 from alexnet_jax.paired import Difference, difference
+from alexnet_jax.progress import duration
 from alexnet_jax.trained import load
 from alexnet_jax.training import Options, train
 
@@ -172,11 +174,13 @@ def ablate(settings: Ablate) -> dict[str, Any]:
     to = settings.to or settings.runs_dir / "ablate.json"
     errors: Measured = {name: {"top1": [], "top5": []} for name in made}
     result, held = {}, earlier(to, about(settings, dataset))
-    count = len(settings.seeds) * len(made)
+    count, begun, left = len(settings.seeds) * len(made), perf_counter(), ""
     for seed in settings.seeds:
         for name, experiment in made.items():
             done = sum(len(found["top1"]) for found in errors.values())
-            console.print(f"training {done + 1} of {count}: {name}, seed {seed}", style="bold", markup=False)
+            if done:
+                left = f", about {duration((perf_counter() - begun) / done * (count - done))} left"
+            console.print(f"training {done + 1} of {count}: {name}, seed {seed}{left}", style="bold", markup=False)
             top1, top5 = train_and_test(name, replace(experiment, seed=seed), settings, dataset)
             errors[name]["top1"].append(top1)
             errors[name]["top5"].append(top5)

@@ -63,7 +63,7 @@ class Race:
     """
 
     data: str = "cifar10"
-    rates: tuple[float, ...] = (0.0005, 0.001, 0.002, 0.004, 0.008)
+    rates: tuple[float, ...] = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
     most: int = 80
     runs_dir: Path = Path("runs")
     to: Path = RESULTS

@@ -102,13 +102,17 @@ def _summary(content: Content) -> str:
 def _epochs(epochs: list[dict[str, Any]]) -> str:
     rows = "".join(
         f"<tr><td>{line['epoch']}<td>{line['step']:,}<td>{line['rate']:g}<td>{line['loss']:.3f}"
-        f"<td>{line['top1_error']:.1%}<td>{line['top5_error']:.1%}"
+        f"<td>{line['top1_error']:.1%}<td>{line['top5_error']:.1%}<td>{_percent(line.get('training_error'))}"
         for line in epochs
     )
-    head = "<tr><th>epoch<th>step<th>rate<th>loss<th>top-1 error<th>top-5 error"
+    head = "<tr><th>epoch<th>step<th>rate<th>loss<th>top-1 error<th>top-5 error<th>training top-1 error"
     return (
         f"<details><summary>Errors after each epoch</summary><table class=numbers>{head}{rows}</table></details>" if rows else ""
     )
+
+
+def _percent(share: float | None) -> str:
+    return "—" if share is None else f"{share:.1%}"
 
 
 def _colors(colors: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ PER_ROW = 16
 
 
 def draw_curves(log: list[dict[str, Any]], file: Path, *, title: str) -> None:
-    """Training loss and validation errors over the steps."""
+    """Loss and errors over the steps."""
     losses = [(line["step"], line["loss"]) for line in log if "epoch" not in line]
     epochs = [line for line in log if "epoch" in line]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
@@ -28,9 +28,12 @@ def draw_curves(log: list[dict[str, Any]], file: Path, *, title: str) -> None:
         steps = [line["step"] for line in epochs]
         left.plot(steps, [line["loss"] for line in epochs], "o-", color="tab:orange", markersize=3, label="validation")
         for key, label in (("top1_error", "top-1"), ("top5_error", "top-5")):
-            right.plot(steps, [100 * line[key] for line in epochs], "o-", markersize=3, label=label)
+            right.plot(steps, [100 * line[key] for line in epochs], "o-", markersize=3, label=f"{label}, validation")
+        if "training_error" in epochs[-1]:  # with dropout and augmentation, so it may be the larger one
+            errors = [100 * line.get("training_error", np.nan) for line in epochs]
+            right.plot(steps, errors, "--", color="tab:grey", linewidth=1, label="top-1, training")
     left.set(xlabel="step", ylabel="loss, nats", ylim=(0, None))
-    right.set(xlabel="step", ylabel="validation error, %", ylim=(0, 100))
+    right.set(xlabel="step", ylabel="error, %", ylim=(0, 100))
     for axes in (left, right):
         axes.grid(alpha=0.3)
         if axes.has_data():
