@@ -9,7 +9,7 @@ classes, on whole images that do not vary, without weight decay. Batches of 128,
 error is the mean over the batches of an epoch, each before the step it led to.
 
 The search: all rates are trained for two epochs, the better half of them for four, and so on, until one network reaches 25 %.
-Broken off, the same command goes on.
+Broken off, the same command goes on. What came out: results/cifar_figure1.json and .png.
 """
 
 import json

@@ -128,7 +128,7 @@ def cifar() -> str:
     ratio = (figure or {}).get("tanh_by_relu")
     rows = [["Figure 1: epochs to 25% training error, tanh by ReLU", f"{FIGURE_1_RATIO:.0f}", DASH]]
     if ratio:
-        rows[0][-1] = f"{ratio:.1f} ({epochs['tanh']:.1f} by {epochs['relu']:.1f})"
+        rows[0][-1] = f"{ratio:.1f} ({epochs['tanh']:.1f} by {epochs['relu']:.1f}, one seed)"
     for name, paper in (("without", CIFAR_WITHOUT_NORMALIZATION), ("with", CIFAR_WITH_NORMALIZATION)):
         errors = norm["test_error"][name][: len(norm["seeds"])] if norm else []  # of whole pairs
         ours = f"{statistics.mean(errors):.2%}" if errors else DASH
