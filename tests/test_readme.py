@@ -67,6 +67,6 @@ def test_ours_stand_beside_what_is_published(tmp_path, monkeypatch):
     write("cifar_figure1", **figure)
     write("cifar_lrn", epochs=12, seeds=[0], test_error={"with": [0.25, 0.26], "without": [0.27]}, difference=None)
     said = tables.cifar()
-    assert "| 6 | 4.2 (21.0 by 5.0) |" in said
+    assert "| 6 | 4.2 (21.0 by 5.0, one seed) |" in said
     assert "with normalization | 11% | 25.00% |" in said, "of whole pairs"
     assert "| difference | +2 | — |" in said
