@@ -46,6 +46,8 @@ devices.pose_as(2)  # before JAX looks at its devices
 gpus = [device for device in jax.devices() if device.platform != "cpu"]
 pair = gpus[:2] if len(gpus) > 1 else jax.devices("cpu")[:2]
 jax.config.update("jax_default_device", pair[0])
+if len(gpus) == 1:
+    print(gpus[0].device_kind, "alone would have both towers: the CPU's cores pose as two devices, to see what crosses")
 print("tower 0 runs on", pair[0], "and tower 1 on", pair[1])
 
 # %% [markdown]
@@ -63,8 +65,8 @@ for row in layers:
 print(f"{'all':44}{sum(row.parameters for row in layers):>12,}")
 
 # %% [markdown]
-# The last column is what the towers have to tell each other about one image, float32: a quarter of a megabyte, nearly all of it
-# before conv3. Had every convolution read both towers, it would be the activities behind conv1, conv3 and conv4 as well.
+# The last column is what the towers have to tell each other about one image, float32: a quarter of a megabyte, most of it
+# before conv3. Had conv2, conv4 and conv5 read both towers, too, it would be four times as much.
 #
 # ## Fig. 2, from the list
 #
@@ -73,31 +75,32 @@ print(f"{'all':44}{sum(row.parameters for row in layers):>12,}")
 
 # %%
 figure, axes = plt.subplots(figsize=(12, 4.2), layout="constrained")
-right, seen_by_next = 0.0, None
+right, sources = 0.2, (0.0,)
+axes.text(0, 0, "224×224×3", size=8, ha="center", va="center")
 for row in layers:
     side = row.shape[0] if len(row.shape) == 3 else 1
     height, width = 0.3 + side / 40, 0.12 * np.log2(row.per_tower)
     left = right + 0.75
     for middle in (1.1, -1.1):
         axes.add_patch(plt.Rectangle((left, middle - height / 2), width, height, facecolor="#dbe5ef", edgecolor="#456"))
-        for other in (1.1, -1.1) if seen_by_next is not None else ():
-            if other == middle or row.reads == "all":
-                color = "#bbb" if other == middle else "tab:red"
-                axes.plot([seen_by_next, left], [other, middle], color=color, linewidth=1.5, zorder=0)
+        for source in sources:
+            crosses = source == -middle
+            if row.reads == "all" or not crosses:
+                axes.plot([right, left], [source, middle], color="tab:red" if crosses else "#bbb", linewidth=1.5, zorder=0)
         size = f"{side}×{side}×{row.per_tower}" if side > 1 else f"{row.per_tower}"
         axes.text(left + width / 2, middle + np.sign(middle) * (height / 2 + 0.12), size, size=8, ha="center", va="center")
     axes.text(left + width / 2, 0, row.name, weight="bold", ha="center", va="center")
-    right = seen_by_next = left + width
-axes.set(xlim=(0.5, right + 0.3), ylim=(-2.3, 2.3), title="the two towers; red: what is gathered")
+    right, sources = left + width, (1.1, -1.1)
+axes.set(xlim=(-0.5, right + 0.2), ylim=(-2.3, 2.3), title="the two towers; red: what is gathered")
 axes.axis("off")
 plt.show()
 
 # %% [markdown]
 # ## Parameters here, work there
 #
-# Convolutions hold a twentieth of the parameters and do nine tenths of the work; in the fully-connected layers it is the other way
-# round. This is why two GPUs were needed at all, why dropout is in fc6 and fc7 (section 4.2: that is where it can overfit), and why
-# later systems divide the images among devices in the one part and the units in the other.
+# Convolutions hold 4 % of the parameters and do 92 % of the work; in the fully-connected layers it is the other way round. So
+# dropout is in fc6 and fc7 (section 4.2), where there is so much to overfit with, and Krizhevsky's later paper, "One weird trick for
+# parallelizing convolutional neural networks", divides images among devices in the one part and units in the other.
 
 # %%
 names = [row.name for row in layers]
@@ -129,7 +132,7 @@ for name, mesh in (("shard_map, two devices", split), ("vmap, one device", singl
     logits[name] = np.asarray(jax.jit(placement.forward(TWO_TOWER, mesh))(params, images, None))
 
 ours, theirs = logits.values()
-print(f"largest difference of {ours.size:,} logits: {np.abs(ours - theirs).max():.1e}, and they are up to {np.abs(ours).max():.1e}")
+print(f"{ours.size:,} logits of up to {np.abs(ours).max():.1e} differ by {np.abs(ours - theirs).max():.1e} at most")
 np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5 * np.abs(ours).max())
 
 # %% [markdown]
@@ -194,4 +197,4 @@ assert alone[-1] == "conv2/pool"
 
 # %% [markdown]
 # **To read on**: `tower.py` (the function, `gather_towers` is its only communication), `placement.py` (the two placements),
-# `architectures.py` (the lists; try `SOURCE_145` or `TWO_COLUMNS` in place of `TWO_TOWER` above).
+# `architectures.py` (the lists). `tests/test_placement.py` holds all that was seen here.

@@ -53,10 +53,10 @@ print(f"{device.device_kind}:", f"XLA operations, for a kernel {why_not}" if why
 #
 # $$b^i = a^i \Big/ \Big(k + \alpha \sum_{j=i-n/2}^{i+n/2} (a^j)^2\Big)^\beta \qquad k=2,\; n=5,\; \alpha=10^{-4},\; \beta=0.75$$
 #
-# The sum goes over kernel maps at the same place, so maps compete, "inspired by the type found in real neurons" (section 3.3). Their
-# order is arbitrary and fixed before training begins: the network learns to put rivals side by side. On the left, one map at one place, for
-# different neighbours. A lone activity grows until 200 and then *falls*: $a/(\alpha a^2)^{3/4}$ goes with $1/\sqrt a$. On the
-# right, one loud map among equals.
+# The sum goes over neighbouring kernel maps at the same place, in the order that they happen to have: "lateral inhibition inspired by
+# the type found in real neurons" (section 3.3). On the left one map, for different neighbours. A lone activity grows until 200 and
+# then *falls*, as $1/\sqrt a$: the paper's constants are for activities of tens and hundreds, from pixels between 0 and 255. On the
+# right one loud map among equals. It is no longer so loud, and its four neighbours are nearly silent.
 
 # %%
 a = jnp.linspace(0, 1000, 400)
@@ -67,10 +67,11 @@ for neighbour in (0, 100, 200, 400):
 left.set(xlabel="activity before", ylabel="activity after", title="one map")
 left.legend()
 
-maps = jnp.full(24, 60.0).at[12].set(400.0)
-right.bar(np.arange(24) - 0.2, maps / maps[0], 0.4, label="before", color="#bbb")
-right.bar(np.arange(24) + 0.2, response_norm(maps[None, None])[0, 0] / response_norm(maps[None, None])[0, 0, 0], 0.4, label="after")
-right.set(xlabel="map", title="24 maps, as multiples of the first")
+before = jnp.full(24, 60.0).at[12].set(400.0)
+after = response_norm(before[None, None])[0, 0]
+right.bar(np.arange(24) - 0.2, before / before[6], 0.4, label="before", color="#bbb")
+right.bar(np.arange(24) + 0.2, after / after[6], 0.4, label="after")
+right.set(xlabel="map", title="24 maps, as multiples of map 6")
 right.legend()
 plt.show()
 
@@ -78,7 +79,8 @@ plt.show()
 # ## On a picture
 #
 # Eight edge detectors that differ in direction stand in for the kernels of a first layer. Where many of them answer, each is turned
-# down; faint edges come out against strong ones. Both rows have the same scale, from nothing to the 99th percentile.
+# down: the zigzag of the disc no longer drowns the faint slopes of the background, nor their noise. Each row is scaled to its own
+# 99th percentile.
 
 # %%
 rng = np.random.default_rng(4)
@@ -89,13 +91,14 @@ edges = [np.sin(3 * (np.cos(angle) * x + np.sin(angle) * y)) * np.exp(-2 * (x**2
 kernels = np.stack([edge / np.abs(edge).sum() for edge in edges], axis=-1)[:, :, None]
 grey = photo.astype(np.float32).mean(axis=-1)[None, ..., None]
 
-convolve = partial(jax.lax.conv_general_dilated, window_strides=(2, 2), padding="VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-before = jax.nn.relu(6 * convolve(jnp.asarray(grey), jnp.asarray(kernels, jnp.float32)))
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+maps = jax.lax.conv_general_dilated(grey, kernels.astype(np.float32), (2, 2), "VALID", dimension_numbers=LAYOUT)
+before = jax.nn.relu(6 * maps)
 after = response_norm(before)
 
 figure, cells = plt.subplots(2, 5, figsize=(12, 5), layout="constrained")
+cells[0, 0].imshow(photo)
 for row, (name, maps) in zip(cells, (("before", before), ("after", after)), strict=True):
-    row[0].imshow(photo)
     for axes, number in zip(row[1:], (0, 2, 4, 6), strict=True):
         axes.imshow(maps[0, ..., number], cmap="magma", vmin=0, vmax=np.percentile(maps, 99))
         axes.set_title(f"{name}, {180 * number // 8}°", size=10)
@@ -107,7 +110,7 @@ plt.show()
 # ## Pooling: squares that share their edges
 #
 # Squares of $z=3$ pixels, $s=2$ apart (section 3.4), against squares of 2 that do not overlap. In one dimension: a single bright
-# pixel wanders to the right. Without overlap it is in one square, always; with overlap every second pixel is in two, and
+# pixel wanders to the right. Without overlap it is in one square, always; with overlap every second place is in two, and
 # what comes out says more finely where it was.
 
 # %%
@@ -123,30 +126,30 @@ codes = {name: len(np.unique(np.asarray(picture)[:, 0, :, 0], axis=0)) for name,
 print("places that can be told apart:", codes)
 
 # %% [markdown]
-# Of the maps above, pooled both ways. What is left of them is as large, 61 by 61, but overlap sees each edge from two sides. It also
-# changes who learns: a pixel can be the maximum of up to four squares, and gets a gradient from each.
+# The first of the maps above, pooled both ways, comes out at the same size, but for the edge. What changes is who learns. Without
+# overlap a quarter of the pixels win their square and get its gradient. With overlap fewer win, and some of them up to four squares:
 
 # %%
-figure, cells = plt.subplots(1, 4, figsize=(12, 3.2), layout="constrained")
-for (axes, wins_axes), (window, name) in zip((cells[:2], cells[2:]), ((2, "z = 2"), (3, "z = 3")), strict=True):
-    axes.imshow(max_pool(after, window, 2)[0, ..., 0], cmap="magma", vmin=0, vmax=np.percentile(after, 99))
-    axes.set_title(f"pooled, {name}: {'×'.join(map(str, max_pool(after, window, 2).shape[1:3]))}", size=10)
-    noise = jax.random.normal(jax.random.key(0), (1, 55, 55, 96))  # no two pixels alike
-    wins = np.asarray(jax.grad(lambda maps, window=window: max_pool(maps, window, 2).sum())(noise)).astype(int)
-    wins_axes.bar(range(5), [100 * (wins == count).mean() for count in range(5)], color="#456")
-    wins_axes.set(title=f"squares that a pixel wins, {name}", ylabel="% of pixels", ylim=(0, 82))
+figure, (two, three, wins) = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+noise = jax.random.normal(jax.random.key(0), (1, 55, 55, 96))  # no two pixels alike
+for axes, z, shift in ((two, 2, -0.2), (three, 3, 0.2)):
+    picture = max_pool(after, z, 2)[0, ..., 0]
+    axes.imshow(picture, cmap="magma", vmin=0, vmax=np.percentile(after, 99))
+    axes.set_title(f"z = {z}, s = 2: {picture.shape[0]} pixels a side", size=10)
     axes.axis("off")
+    won = jax.grad(lambda maps, z=z: max_pool(maps, z, 2).sum())(noise)  # a gradient of 1 from each square
+    wins.bar(np.arange(5) + shift, [100 * float((won == count).mean()) for count in range(5)], 0.4, label=f"z = {z}")
+wins.set(xlabel="squares that a pixel is the maximum of", ylabel="% of pixels")
+wins.legend()
 plt.show()
 
 # %% [markdown]
 # ## What they cost
 #
-# Behind conv1 the paper's network has 290,400 activities for each image; ReLU, normalization and pooling go over all of them, do next
-# to no arithmetic, and take their time for memory. `norm_pool` is the three as one operation. Timed here, forward and
-# backward: what XLA derives from the plain definition (`reference`), XLA operations with a gradient by hand (`xla`), and on a GPU
-# that has it the kernel (`triton`); beside them the convolution that comes before, for scale.
-#
-# They take turns, and the ratios are of the same round: the times of a shared machine drift, their ratios do so less.
+# Behind conv1 the paper's network has 290,400 activities for each image, and ReLU, normalization and pooling go over all of them,
+# forward and backward. `norm_pool` is the three as one operation. Timed here: what XLA derives from the plain definition
+# (`reference`), XLA operations with a gradient written by hand (`xla`), the kernel where it runs (`triton`), and, for scale, the
+# convolution before them. They take turns, and ratios are of the same round: the speed of a machine drifts, for all of them alike.
 
 # %%
 BATCH = 128 if device.platform == "gpu" else 8
@@ -156,7 +159,7 @@ activities = 40 * jax.random.normal(jax.random.key(3), (BATCH, 55, 55, 96))
 
 
 def conv1(filters):
-    return jax.lax.conv_general_dilated(images, filters, (4, 4), [(0, 3), (0, 3)], dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return jax.lax.conv_general_dilated(images, filters, (4, 4), [(0, 3), (0, 3)], dimension_numbers=LAYOUT)
 
 
 def timed(function, x):
