@@ -12,8 +12,9 @@
 # # Two towers
 #
 # In 2012 the network did not fit into one GPU. So the paper puts half of the kernels on each of two, "with one additional
-# trick: the GPUs communicate only in certain layers" (section 3.2). Most copies leave this out, or merge the halves into grouped
-# convolutions. Here it is the network: **one function describes a tower**, and where the towers run is decided elsewhere.
+# trick: the GPUs communicate only in certain layers" (section 3.2). Most copies leave this out, or merge the halves into
+# grouped convolutions. Here it is the network: **one function describes a tower**, and where the towers run is decided
+# elsewhere.
 #
 # This notebook looks at the list of layers, draws Fig. 2 from it, runs the two towers on two devices and on one, and asks the
 # compiled program who talks to whom. It needs no GPU: the cores of a CPU can pose as two devices.
@@ -38,6 +39,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.patches import Rectangle
 
 from alexnet_jax import TWO_TOWER, devices, placement, tower
 from alexnet_jax.summary import summarize
@@ -70,8 +72,8 @@ print(f"{'all':44}{sum(row.parameters for row in layers):>12,}")
 #
 # ## Fig. 2, from the list
 #
-# The height of a box is the side of its maps, its width the logarithm of how many there are. Grey lines stay inside a tower; red
-# ones cross.
+# The height of a box is the side of its maps, its width the logarithm of how many there are. Grey lines stay inside a tower;
+# red ones cross.
 
 # %%
 figure, axes = plt.subplots(figsize=(12, 4.2), layout="constrained")
@@ -82,7 +84,7 @@ for row in layers:
     height, width = 0.3 + side / 40, 0.12 * np.log2(row.per_tower)
     left = right + 0.75
     for middle in (1.1, -1.1):
-        axes.add_patch(plt.Rectangle((left, middle - height / 2), width, height, facecolor="#dbe5ef", edgecolor="#456"))
+        axes.add_patch(Rectangle((left, middle - height / 2), width, height, facecolor="#dbe5ef", edgecolor="#456"))
         for source in sources:
             crosses = source == -middle
             if row.reads == "all" or not crosses:
@@ -99,8 +101,8 @@ plt.show()
 # ## Parameters here, work there
 #
 # Convolutions hold 4 % of the parameters and do 92 % of the work; in the fully-connected layers it is the other way round. So
-# dropout is in fc6 and fc7 (section 4.2), where there is so much to overfit with, and Krizhevsky's later paper, "One weird trick for
-# parallelizing convolutional neural networks", divides images among devices in the one part and units in the other.
+# dropout is in fc6 and fc7 (section 4.2), where there is so much to overfit with, and Krizhevsky's later paper, "One weird
+# trick for parallelizing convolutional neural networks", divides images among devices in the one part and units in the other.
 
 # %%
 names = [row.name for row in layers]
@@ -115,8 +117,8 @@ plt.show()
 # ## One function, two placements
 #
 # `tower.logits` is written for an axis of the name `"tower"`. `shard_map` provides it with a device for each tower, `vmap` with
-# both on one device, and the function cannot tell. Parameters are stacked along a first axis of towers, so that they are the same
-# array either way, and only lie elsewhere:
+# both on one device, and the function cannot tell. Parameters are stacked along a first axis of towers, so that they are the
+# same array either way, and only lie elsewhere:
 
 # %%
 split = placement.make_mesh(TWO_TOWER, pair, split_towers=True)
@@ -138,8 +140,8 @@ np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5 * np.abs(ours).max
 # %% [markdown]
 # ## Who talks to whom? Ask the program
 #
-# Whatever the Python says, only what XLA has compiled counts. Here is a step of training for two devices, loss and gradients, and
-# every operation in it that crosses from one device to the other:
+# Whatever the Python says, only what XLA has compiled counts. Here is a step of training for two devices, loss and gradients,
+# and every operation in it that crosses from one device to the other:
 
 
 # %%
@@ -162,14 +164,15 @@ for line in program.splitlines():
         print(f"{found[2]:16}{found[1]:22}{layer}")
 
 # %% [markdown]
-# Four all-gathers on the way up, at conv3, fc6, fc7 and fc8, and four reduce-scatters on the way down, which bring the gradients of
-# what was gathered back to the tower it came from. Nothing else but a few numbers for each image, by which the softmax is taken
-# over a thousand classes that lie on two devices. Gradients of the parameters never cross: each tower owns its half.
+# Four all-gathers on the way up, at conv3, fc6, fc7 and fc8, and four reduce-scatters on the way down, which bring the
+# gradients of what was gathered back to the tower it came from. Nothing else but a few numbers for each image, by which the
+# softmax is taken over a thousand classes that lie on two devices. Gradients of the parameters never cross: each tower owns its
+# half.
 #
 # ## Before conv3 a tower is alone
 #
-# A last test needs no program text. Change tower 1's first kernels and see what that does to tower 0, layer by layer: nothing at
-# all up to conv2's pooling, to the last bit, and something from conv3 on.
+# A last test needs no program text. Change tower 1's first kernels and see what that does to tower 0, layer by layer: nothing
+# at all up to conv2's pooling, to the last bit, and something from conv3 on.
 
 
 # %%

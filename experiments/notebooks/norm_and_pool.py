@@ -40,8 +40,8 @@ from alexnet_jax.data.embedded import draw
 from alexnet_kernels import choice, max_pool, norm_pool, response_norm, triton
 
 # %% [markdown]
-# Each operation has several implementations: Pallas kernels for NVIDIA GPUs from Ampere on, and XLA operations with gradients written
-# by hand for everything else, a T4 (compute capability 7.5) among them. Which one runs here?
+# Each operation has several implementations: Pallas kernels for NVIDIA GPUs from Ampere on, and XLA operations with gradients
+# written by hand for everything else, a T4 (compute capability 7.5) among them. Which one runs here?
 
 # %%
 device = choice.current_device()
@@ -53,10 +53,10 @@ print(f"{device.device_kind}:", f"XLA operations, for a kernel {why_not}" if why
 #
 # $$b^i = a^i \Big/ \Big(k + \alpha \sum_{j=i-n/2}^{i+n/2} (a^j)^2\Big)^\beta \qquad k=2,\; n=5,\; \alpha=10^{-4},\; \beta=0.75$$
 #
-# The sum goes over neighbouring kernel maps at the same place, in the order that they happen to have: "lateral inhibition inspired by
-# the type found in real neurons" (section 3.3). On the left one map, for different neighbours. A lone activity grows until 200 and
-# then *falls*, as $1/\sqrt a$: the paper's constants are for activities of tens and hundreds, from pixels between 0 and 255. On the
-# right one loud map among equals. It is no longer so loud, and its four neighbours are nearly silent.
+# The sum goes over neighbouring kernel maps at the same place, in the order that they happen to have: "lateral inhibition
+# inspired by the type found in real neurons" (section 3.3). On the left one map, for different neighbours. A lone activity
+# grows until 200 and then *falls*, as $1/\sqrt a$: the paper's constants are for activities of tens and hundreds, from pixels
+# between 0 and 255. On the right one loud map among equals. It is no longer so loud, and its four neighbours are nearly silent.
 
 # %%
 a = jnp.linspace(0, 1000, 400)
@@ -78,9 +78,9 @@ plt.show()
 # %% [markdown]
 # ## On a picture
 #
-# Eight edge detectors that differ in direction stand in for the kernels of a first layer. Where many of them answer, each is turned
-# down: the zigzag of the disc no longer drowns the faint slopes of the background, nor their noise. Each row is scaled to its own
-# 99th percentile.
+# Eight edge detectors that differ in direction stand in for the kernels of a first layer. Where many of them answer, each is
+# turned down: the zigzag of the disc no longer drowns the faint slopes of the background, nor their noise. Each row is scaled
+# to its own 99th percentile.
 
 # %%
 rng = np.random.default_rng(4)
@@ -88,11 +88,11 @@ photo = draw("checked disc", rng)
 y, x = np.mgrid[-5:6, -5:6] / 5
 angles = np.arange(8) * np.pi / 8
 edges = [np.sin(3 * (np.cos(angle) * x + np.sin(angle) * y)) * np.exp(-2 * (x**2 + y**2)) for angle in angles]
-kernels = np.stack([edge / np.abs(edge).sum() for edge in edges], axis=-1)[:, :, None]
-grey = photo.astype(np.float32).mean(axis=-1)[None, ..., None]
+kernels = jnp.stack([edge / np.abs(edge).sum() for edge in edges], axis=-1)[:, :, None]
+grey = jnp.asarray(photo, jnp.float32).mean(axis=-1)[None, ..., None]
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-maps = jax.lax.conv_general_dilated(grey, kernels.astype(np.float32), (2, 2), "VALID", dimension_numbers=LAYOUT)
+maps = jax.lax.conv_general_dilated(grey, kernels, (2, 2), "VALID", dimension_numbers=LAYOUT)
 before = jax.nn.relu(6 * maps)
 after = response_norm(before)
 
@@ -109,8 +109,8 @@ plt.show()
 # %% [markdown]
 # ## Pooling: squares that share their edges
 #
-# Squares of $z=3$ pixels, $s=2$ apart (section 3.4), against squares of 2 that do not overlap. In one dimension: a single bright
-# pixel wanders to the right. Without overlap it is in one square, always; with overlap every second place is in two, and
+# Squares of $z=3$ pixels, $s=2$ apart (section 3.4), against squares of 2 that do not overlap. In one dimension: a single
+# bright pixel wanders to the right. Without overlap it is in one square, always; with overlap every second place is in two, and
 # what comes out says more finely where it was.
 
 # %%
@@ -126,8 +126,9 @@ codes = {name: len(np.unique(np.asarray(picture)[:, 0, :, 0], axis=0)) for name,
 print("places that can be told apart:", codes)
 
 # %% [markdown]
-# The first of the maps above, pooled both ways, comes out at the same size, but for the edge. What changes is who learns. Without
-# overlap a quarter of the pixels win their square and get its gradient. With overlap fewer win, and some of them up to four squares:
+# The first of the maps above, pooled both ways, comes out at the same size, but for the edge. What changes is who learns.
+# Without overlap a quarter of the pixels win their square and get its gradient. With overlap fewer win, and some of them up to
+# four squares:
 
 # %%
 figure, (two, three, wins) = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
@@ -146,10 +147,11 @@ plt.show()
 # %% [markdown]
 # ## What they cost
 #
-# Behind conv1 the paper's network has 290,400 activities for each image, and ReLU, normalization and pooling go over all of them,
-# forward and backward. `norm_pool` is the three as one operation. Timed here: what XLA derives from the plain definition
-# (`reference`), XLA operations with a gradient written by hand (`xla`), the kernel where it runs (`triton`), and, for scale, the
-# convolution before them. They take turns, and ratios are of the same round: the speed of a machine drifts, for all of them alike.
+# Behind conv1 the paper's network has 290,400 activities for each image, and ReLU, normalization and pooling go over all of
+# them, forward and backward. `norm_pool` is the three as one operation. Timed here: what XLA derives from the plain definition
+# (`reference`), XLA operations with a gradient written by hand (`xla`), the kernel where it runs (`triton`), and, for scale,
+# the convolution before them. They take turns, and ratios are of the same round: the speed of a machine drifts, for all of them
+# alike.
 
 # %%
 BATCH = 128 if device.platform == "gpu" else 8
@@ -199,5 +201,5 @@ for name in list(runs)[1:-1]:
 
 # %% [markdown]
 # **To read on**: `kernels/alexnet_kernels/reference.py` says what the operations mean, `xla/` and `triton/` how they are done.
-# `make gpu-check` times a whole training step, against PyTorch, too; `experiments/ablate.py` asks what the two are worth: by the
-# paper, 1.4 and 0.4 points of top-1 error.
+# `make gpu-check` times a whole training step, against PyTorch, too; `experiments/ablate.py` asks what the two are worth: by
+# the paper, 1.4 and 0.4 points of top-1 error.
