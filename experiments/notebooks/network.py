@@ -78,7 +78,7 @@ print(f"{'all':44}{sum(row.parameters for row in layers):>12,}")
 # %%
 figure, axes = plt.subplots(figsize=(12, 4.2), layout="constrained")
 right, sources = 0.2, (0.0,)
-axes.text(0, 0, "224×224×3", size=8, ha="center", va="center")
+axes.text(0.15, 0, "224×224×3", size=8, ha="right", va="center")
 for row in layers:
     side = row.shape[0] if len(row.shape) == 3 else 1
     height, width = 0.3 + side / 40, 0.12 * np.log2(row.per_tower)
@@ -93,7 +93,7 @@ for row in layers:
         axes.text(left + width / 2, middle + np.sign(middle) * (height / 2 + 0.12), size, size=8, ha="center", va="center")
     axes.text(left + width / 2, 0, row.name, weight="bold", ha="center", va="center")
     right, sources = left + width, (1.1, -1.1)
-axes.set(xlim=(-0.5, right + 0.2), ylim=(-2.3, 2.3), title="the two towers; red: what is gathered")
+axes.set(xlim=(-0.9, right + 0.2), ylim=(-2.3, 2.3), title="the two towers; red: what is gathered")
 axes.axis("off")
 plt.show()
 

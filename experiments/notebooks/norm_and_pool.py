@@ -56,7 +56,8 @@ print(f"{device.device_kind}:", f"XLA operations, for a kernel {why_not}" if why
 # The sum goes over neighbouring kernel maps at the same place, in the order that they happen to have: "lateral inhibition
 # inspired by the type found in real neurons" (section 3.3). On the left one map, for different neighbours. A lone activity
 # grows until 200 and then *falls*, as $1/\sqrt a$: the paper's constants are for activities of tens and hundreds, from pixels
-# between 0 and 255. On the right one loud map among equals. It is no longer so loud, and its four neighbours are nearly silent.
+# between 0 and 255. On the right one loud map among equals. It is no longer so loud, and its four neighbours are turned down to
+# a third.
 
 # %%
 a = jnp.linspace(0, 1000, 400)
