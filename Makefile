@@ -10,7 +10,7 @@ CUDA := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/
 comma := ,
 EXTRAS := dev$(if $(CUDA),$(comma)$(if $(filter 13 14 15,$(CUDA)),cuda13,cuda12))
 
-.PHONY: help setup train figures tables docs test lint parity experiment readme clean kernel-check gpu-check bench bench-kernels bench-data
+.PHONY: help setup train figures tables docs notebooks test lint parity experiment readme clean kernel-check gpu-check bench bench-kernels bench-data
 
 help: ## What there is to do
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -49,6 +49,11 @@ docs: setup ## Build the documentation into site/; index.html is where it begins
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),docs]'
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet $(ARGS)
 	@echo site/index.html
+
+notebooks: setup ## Run the notebooks of experiments/notebooks/, which are made from the .py beside them
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),notebooks]'
+	@$(PY) -m pytest tests/test_notebooks.py
+	@$(PY) -m pytest --nbmake --nbmake-timeout 900 experiments/notebooks/*.ipynb
 
 readme: setup ## Make the tables of README.md and docs/ from experiments/results/
 	@$(PY) experiments/readme.py

@@ -10,6 +10,7 @@ import pytest
 
 from alexnet_jax import QUICKSTART, placement
 from alexnet_jax.data.augment import Crop, Example
+from alexnet_jax.devices import choose_mesh
 from alexnet_jax.optimizer import paper_update, rates
 from alexnet_jax.step import Phase, constant_phase, cross_entropy, initial_state, make_train_step, put_batch
 from alexnet_jax.summary import summarize
@@ -149,3 +150,9 @@ def test_cross_entropy_is_minus_log_softmax(rng):
 def test_devices_that_towers_cannot_share_are_refused(tiny):
     with pytest.raises(ValueError, match="2 towers, which 3 device"):
         placement.make_mesh(tiny, jax.devices()[:3], split_towers=True)
+
+
+def test_where_jax_has_begun_with_one_device_it_has_both_towers(tiny, monkeypatch):
+    assert dict(choose_mesh(tiny).shape) == {"data": 1, "tower": 2}
+    monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+    assert dict(choose_mesh(tiny).shape) == {"data": 1}

@@ -35,7 +35,9 @@ def choose_mesh(network: Network, placement: Placement = "auto", devices: int | 
         pose_as(devices or network.towers, images_divided=placement == "single" or devices not in (None, network.towers))
     keep_memory()
     if devices is None and jax.default_backend() == "cpu":
-        devices = 1 if placement == "single" else network.towers
+        # Who has used JAX before, in a program or a notebook, may have only one: both towers run there unless told otherwise.
+        few = placement == "auto" and jax.local_device_count() < network.towers
+        devices = 1 if placement == "single" or few else network.towers
     used = []
     for process in range(jax.process_count()):
         found = jax.local_devices(process_index=process)

@@ -3,12 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 BINS = 20
 MEASURE = (
@@ -51,9 +48,8 @@ def told(statistics: dict[str, Any]) -> str:
 def draw_colors(statistics: dict[str, Any], file: Path) -> None:
     """Histograms of the shares, a row for each tower, tower 0 on top, as in the picture of the kernels."""
     towers = statistics["towers"]
-    figure, rows = plt.subplots(
-        len(towers), 1, figsize=(7, 1 + 1.4 * len(towers)), sharex=True, sharey=True, squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(7, 1 + 1.4 * len(towers)), layout="constrained")
+    rows = figure.subplots(len(towers), 1, sharex=True, sharey=True, squeeze=False)
     edges = np.linspace(0, 1, BINS + 1)
     for number, (axes, of) in enumerate(zip(rows[:, 0], towers, strict=True)):
         axes.bar(edges[:-1], of["histogram"], 1 / BINS, align="edge", color="tab:blue")
@@ -64,4 +60,3 @@ def draw_colors(statistics: dict[str, Any], file: Path) -> None:
         axes.set(ylabel=f"tower {number}\nkernels", xlim=(0, 1))
     rows[-1, 0].set_xlabel("share of a kernel's energy that is colour (noise: 2/3)")
     figure.savefig(file, dpi=110)
-    plt.close(figure)

@@ -3,13 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float
+from matplotlib.figure import Figure
 from PIL import Image
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 SCALE = 4  # screen pixels a side for each weight
 GAP = 1  # weights between kernels
@@ -20,7 +17,8 @@ def draw_curves(log: list[dict[str, Any]], file: Path, *, title: str) -> None:
     """Loss and errors over the steps."""
     losses = [(line["step"], line["loss"]) for line in log if "epoch" not in line]
     epochs = [line for line in log if "epoch" in line]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     figure.suptitle(title)
     if losses:
         left.plot(*zip(*losses, strict=True), color="tab:blue", linewidth=0.8, label="training, one batch")
@@ -39,7 +37,6 @@ def draw_curves(log: list[dict[str, Any]], file: Path, *, title: str) -> None:
         if axes.has_data():
             axes.legend()
     figure.savefig(file, dpi=110)
-    plt.close(figure)
 
 
 def draw_kernels(kernels: Float[np.ndarray, "towers size size 3 features"], file: Path) -> None:
