@@ -31,6 +31,7 @@ from published import (
 
 RESULTS = Path(__file__).parent / "results"
 DASH = "—"
+BOTH = ("top1", "top5")
 
 
 def result(name: str) -> Any:
@@ -104,7 +105,7 @@ def ablations() -> str:
         row += [points(difference, 2) for difference in ablation.logged]
         for study in ours:
             measured = study["ablations"].get(name)
-            row += [_interval(measured and measured[which], "delta") for which in ("top1", "top5")]
+            row += [_diverged(measured and measured[which]) or _interval(measured and measured[which], "delta") for which in BOTH]
         rows.append(row if ours else [*row, DASH, DASH])
     return table(header, rows)
 
@@ -112,6 +113,12 @@ def ablations() -> str:
 def _seeds(measured: dict[str, Any]) -> str:
     seeds = len(measured["seeds"])
     return f"{seeds} seed{'s' if seeds > 1 else ''}"
+
+
+def _diverged(measured: dict[str, Any] | None) -> str:
+    """How many of the trainings without it have ended in no number, if any."""
+    errors = (measured or {}).get("ablated", [])
+    return f"{errors.count(None)} of {len(errors)} diverged" if None in errors else ""
 
 
 def _interval(difference: dict[str, Any] | None, mean: str) -> str:
