@@ -30,6 +30,7 @@ from alexnet_jax.devices import Placement, keep_programs
 from alexnet_jax.errors import Diverged, UserError
 from alexnet_jax.evaluation.predict import Predictor, Views
 from alexnet_jax.experiment import Experiment, load_experiment
+from alexnet_jax.files import whole
 from alexnet_jax.interrupt import leave_on_sigterm
 from alexnet_jax.paired import Difference, difference
 from alexnet_jax.progress import duration
@@ -186,10 +187,8 @@ def ablate(settings: Ablate) -> dict[str, Any]:
             errors[name]["top5"].append(top5)
             result = compared(settings, dataset, errors)
             result["ablations"] = held | result["ablations"]
-            to.parent.mkdir(parents=True, exist_ok=True)
-            partial = to.with_name(f".{to.name}.partial")
-            partial.write_text(json.dumps(result, indent=1) + "\n")
-            partial.rename(to)
+            with whole(to) as file:
+                file.write(json.dumps(result, indent=1) + "\n")
     return result
 
 

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError, full_disk_told
 from alexnet_jax.experiment import Experiment
+from alexnet_jax.files import write_whole
 from alexnet_jax.network import Network
 
 MEAN_IMAGE = "mean_image.npy"
@@ -80,10 +81,7 @@ class Run:
 
     def _replace(self, name: str, content: bytes) -> None:
         if self.writes:
-            partial = self.folder / f".{name}.partial"
-            with full_disk_told(f"for {self.folder / name}"):
-                partial.write_bytes(content)
-                partial.rename(self.folder / name)
+            write_whole(self.folder / name, content)
 
     def resume_log(self, step: int, epochs: int) -> None:
         """Cuts off what was logged after `step` or of later `epochs`: those are about to come again."""
