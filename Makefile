@@ -24,10 +24,10 @@ $(VENV)/installed: pyproject.toml
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@echo '$(EXTRAS)' > $@
 
-train: setup ## Train EXP, a file of experiments/ [DATA=folder ARGS="--epochs 10 …"]
+train: setup ## Train EXP, a config of the package or a Python file [DATA=folder ARGS="--epochs 10 …"]
 	@$(PY) -m alexnet_jax train $(EXP) $(if $(DATA),--data '$(DATA)') $(ARGS)
 
-experiment: setup ## Run EXP, a file of experiments/ that is a program
+experiment: setup ## Run the study experiments/EXP.py
 	@$(PY) experiments/$(EXP).py $(ARGS)
 
 figures: setup ## Draw what the network of RUN, a run folder, has learned [ARGS="--to folder …"]
@@ -36,14 +36,14 @@ figures: setup ## Draw what the network of RUN, a run folder, has learned [ARGS=
 
 bench: setup ## Train the paper's network here beside PyTorch, which is installed first
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),parity]'
-	@$(PY) experiments/bench.py
+	@$(PY) experiments/benchmarks/train_step.py
 
 bench-data: setup ## Measure the pipeline beside PyTorch's, which is installed first
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),parity]'
-	@$(PY) experiments/bench_data.py $(ARGS)
+	@$(PY) experiments/benchmarks/data_pipeline.py $(ARGS)
 
 tables: setup ## Tables 1 and 2 of the paper and its ablations: published, logged by its code, ours
-	@$(PY) experiments/tables.py
+	@$(PY) experiments/paper_tables.py
 
 docs: setup ## Build the documentation into site/; index.html is where it begins
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),docs]'
@@ -56,7 +56,7 @@ notebooks: setup ## Run the notebooks of experiments/notebooks/, which are made 
 	@$(PY) -m pytest --nbmake --nbmake-timeout 900 experiments/notebooks/*.ipynb
 
 readme: setup ## Make the tables of README.md and docs/ from experiments/results/
-	@$(PY) experiments/readme.py
+	@$(PY) experiments/result_tables.py
 
 test: setup ## Pass the tests
 	@$(PY) -m pytest -m 'not slow' $(ARGS)

@@ -3,7 +3,7 @@
     python experiments/ablate.py --no-lrn
     python experiments/ablate.py --no-lrn --no-overlap --one-gpu --data path/to/photos --seeds 0 1 2
 
-Several flags are several networks, each without one thing; `--together` makes one network without all of them. Trained on the
+Several flags are several networks, each without one thing; `--together` makes one network without all of them. TrainedModel on the
 quickstart's drawn pictures unless told otherwise, one flag takes six minutes on two cores: enough to see that everything works,
 while the paper's differences, of one or two points, are of ImageNet and take `--base two_tower --data imagenet --epochs 90`.
 Every training is an ordinary run: broken off, the same command goes on, and what is finished is not trained again.
@@ -19,23 +19,25 @@ from time import perf_counter
 from typing import Any, Literal
 
 import tyro
-from published import ABLATIONS, Ablation, Errors
+from published_results import ABLATIONS, Ablation, Errors
 from rich.table import Table
 
-from alexnet_jax import variants
+from alexnet_jax.configs import load_config
 from alexnet_jax.console import console
-from alexnet_jax.data.locate import find_dataset
+from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.devices import Placement, keep_programs
-from alexnet_jax.errors import Diverged, UserError
-from alexnet_jax.evaluation.predict import Predictor, Views
-from alexnet_jax.experiment import Experiment, load_experiment
-from alexnet_jax.files import whole
-from alexnet_jax.interrupt import leave_on_sigterm
-from alexnet_jax.paired import Difference, difference
-from alexnet_jax.progress import duration
-from alexnet_jax.trained import load
-from alexnet_jax.training import Options, train
+from alexnet_jax.errors import DivergedError, UserError
+from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
+from alexnet_jax.evaluation.predictor import Predictor, Views
+from alexnet_jax.files import atomic_text_writer
+from alexnet_jax.model import ablations as variants
+from alexnet_jax.parallel.mesh import Placement
+from alexnet_jax.parallel.runtime import enable_compilation_cache
+from alexnet_jax.training.config import TrainConfig
+from alexnet_jax.training.loop import Options, train
+from alexnet_jax.training.preemption import exit_on_sigterm
+from alexnet_jax.training.progress import format_duration
+from alexnet_jax.weights.trained_model import load
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class Ablate:
       no_lrn: no response normalization (section 3.3).
       no_overlap: pooling squares that do not overlap (section 3.4).
       no_dropout: no dropout (section 4.2).
-      no_color: no shifts of colour (section 4.1).
-      no_crop: always the centre of an image (section 4.1).
+      no_color: no shifts of color (section 4.1).
+      no_crop: always the center of an image (section 4.1).
       no_flip: no mirroring (section 4.1).
       one_gpu: one tower of half as many kernels (section 3.2).
       no_cross_tower: towers that meet at the last layer only.
@@ -92,14 +94,14 @@ class Ablate:
     to: Path | None = None
 
 
-Change = Callable[[Experiment], Experiment]
+Change = Callable[[TrainConfig], TrainConfig]
 
-Measured = dict[str, dict[str, list[float | None]]]
+TrainMetrics = dict[str, dict[str, list[float | None]]]
 """By name, then "top1" and "top5": a fraction for each seed, None where the training has diverged."""
 
 
-def of_network(variant: variants.Variant) -> Change:
-    def change(experiment: Experiment) -> Experiment:
+def of_network(variant: variants.Ablation) -> Change:
+    def change(experiment: TrainConfig) -> TrainConfig:
         network = variant(experiment.network)
         there = network.named_layers
         rates = tuple(rate for rate in experiment.layer_rates if rate.layer in there)
@@ -142,7 +144,7 @@ def asked(settings: Ablate) -> dict[str, Change]:
         raise UserError(f"say what to do without: {flags}, --without-layer NAME, --nonlinearity NAME")
     if settings.together and len(found) > 1:
 
-        def all_of_them(experiment: Experiment) -> Experiment:
+        def all_of_them(experiment: TrainConfig) -> TrainConfig:
             for change in found.values():
                 experiment = change(experiment)
             return experiment
@@ -151,7 +153,7 @@ def asked(settings: Ablate) -> dict[str, Change]:
     return found
 
 
-def experiments(settings: Ablate) -> dict[str, Experiment]:
+def experiments(settings: Ablate) -> dict[str, TrainConfig]:
     """The base and what is made of it, by name.
 
     Raises:
@@ -159,7 +161,7 @@ def experiments(settings: Ablate) -> dict[str, Experiment]:
     """
     if settings.epochs < 1 or not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
         raise UserError("--epochs takes one or more, --seeds one or more that differ")
-    base = load_experiment(settings.base).in_epochs(settings.epochs)
+    base = load_config(settings.base).in_epochs(settings.epochs)
     made = {"base": base}
     for name, change in asked(settings).items():
         made[name] = change(base)
@@ -173,27 +175,27 @@ def ablate(settings: Ablate) -> dict[str, Any]:
     made = experiments(settings)
     dataset = find_dataset(settings.data, made["base"].default_data, settings.data_dir)
     to = settings.to or settings.runs_dir / "ablate.json"
-    errors: Measured = {name: {"top1": [], "top5": []} for name in made}
+    errors: TrainMetrics = {name: {"top1": [], "top5": []} for name in made}
     result, held = {}, earlier(to, about(settings, dataset))
     count, begun, left = len(settings.seeds) * len(made), perf_counter(), ""
     for seed in settings.seeds:
         for name, experiment in made.items():
             done = sum(len(found["top1"]) for found in errors.values())
             if done:
-                left = f", about {duration((perf_counter() - begun) / done * (count - done))} left"
+                left = f", about {format_duration((perf_counter() - begun) / done * (count - done))} left"
             console.print(f"training {done + 1} of {count}: {name}, seed {seed}{left}", style="bold", markup=False)
             top1, top5 = train_and_test(name, replace(experiment, seed=seed), settings, dataset)
             errors[name]["top1"].append(top1)
             errors[name]["top5"].append(top5)
             result = compared(settings, dataset, errors)
             result["ablations"] = held | result["ablations"]
-            with whole(to) as file:
+            with atomic_text_writer(to) as file:
                 file.write(json.dumps(result, indent=1) + "\n")
     return result
 
 
 def train_and_test(
-    name: str, experiment: Experiment, settings: Ablate, dataset: Dataset
+    name: str, experiment: TrainConfig, settings: Ablate, dataset: Dataset
 ) -> tuple[float, float] | tuple[None, None]:
     """Top-1 and top-5 error on the validation images; None if the loss has become no number."""
     options = Options(
@@ -206,7 +208,7 @@ def train_and_test(
     )
     try:
         folder = train(f"{Path(settings.base).stem}-{name}", experiment, options)
-    except Diverged as error:
+    except DivergedError as error:
         console.print(f"{name} has diverged: {error}", style="yellow", markup=False)
         return None, None
     if not (folder / "result.json").is_file():
@@ -216,7 +218,7 @@ def train_and_test(
     return float((place > 0).mean()), float((place > 4).mean())
 
 
-def compared(settings: Ablate, dataset: Dataset, errors: Measured) -> dict[str, Any]:
+def compared(settings: Ablate, dataset: Dataset, errors: TrainMetrics) -> dict[str, Any]:
     """What is known so far, as JSON; differences are ablated minus base, so above zero if the ingredient helps.
 
     There is none where one of the trainings has diverged.
@@ -231,7 +233,7 @@ def compared(settings: Ablate, dataset: Dataset, errors: Measured) -> dict[str, 
             found[name][which] = {**of_it, "delta": None, "low": None, "high": None}
             those, these = ([error for error in of_it[kind] if error is not None] for kind in ("ablated", "base"))
             if those == of_it["ablated"] and these == of_it["base"]:
-                delta = difference(those, these)
+                delta = paired_difference(those, these)
                 found[name][which] |= {"delta": delta.mean, "low": delta.low, "high": delta.high}
     seeds = list(settings.seeds[: len(errors["base"]["top1"])])
     return {**about(settings, dataset), "seeds": seeds, "base_errors": errors["base"], "ablations": found}
@@ -281,7 +283,7 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def measured(values: dict[str, Any]) -> str:
-    return "diverged" if values["delta"] is None else str(Difference(values["delta"], values["low"], values["high"]))
+    return "diverged" if values["delta"] is None else str(PairedDifference(values["delta"], values["low"], values["high"]))
 
 
 def both(errors: Errors) -> str:
@@ -290,9 +292,9 @@ def both(errors: Errors) -> str:
 
 
 def main() -> None:
-    leave_on_sigterm()
+    exit_on_sigterm()
     settings = tyro.cli(Ablate, config=(tyro.conf.FlagCreatePairsOff,))
-    keep_programs()
+    enable_compilation_cache()
     result = ablate(settings)
     console.print(table(result))
     seeds = len(result["seeds"])

@@ -22,15 +22,16 @@ from typing import Any
 import matplotlib
 import tyro
 
-from alexnet_jax.cifar_networks import THREE_CONVOLUTIONS
-from alexnet_jax.data.augment import Augmentation
-from alexnet_jax.devices import keep_programs
-from alexnet_jax.errors import Diverged
-from alexnet_jax.experiment import Experiment
-from alexnet_jax.layers import ReLU, Tanh
-from alexnet_jax.network import Network
-from alexnet_jax.schedule import Cuts
-from alexnet_jax.training import Options, train
+from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.errors import DivergedError
+from alexnet_jax.model.cifar import THREE_CONVOLUTIONS
+from alexnet_jax.model.comparison_layers import Tanh
+from alexnet_jax.model.layers import ReLU
+from alexnet_jax.model.network import Network
+from alexnet_jax.parallel.runtime import enable_compilation_cache
+from alexnet_jax.training.config import TrainConfig
+from alexnet_jax.training.loop import Options, train
+from alexnet_jax.training.schedule import StepDecay
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -38,15 +39,15 @@ from matplotlib import pyplot as plt
 RESULTS = Path(__file__).parent / "results"
 TARGET = 0.25
 
-EXPERIMENT = Experiment(
+CONFIG = TrainConfig(
     network=THREE_CONVOLUTIONS,
     default_data="cifar10",
     epochs=10,
     learning_rate=0.001,
     bias_rate=2.0,
-    schedule=Cuts(after=()),
+    schedule=StepDecay(milestones=()),
     weight_decay=0.0,
-    augmentation=Augmentation(image_size=32, crop=False, flip=False, mean="centre", color=None),
+    augmentation=Augmentation(image_size=32, crop=False, flip=False, mean="center", color=None),
 )
 
 
@@ -105,14 +106,14 @@ def epochs_to_target(curve: list[float]) -> float | None:
 
 def raced(network: Network, race: Race) -> Curves:
     def train_to(rate: float, epoch: int) -> list[float]:
-        experiment = replace(EXPERIMENT, network=network, learning_rate=rate, epochs=epoch)
+        experiment = replace(CONFIG, network=network, learning_rate=rate, epochs=epoch)
         folder = race.runs_dir / network.name / f"rate{rate:g}"
         done = training_errors(folder)
         if len(done) >= epoch:
             return done[:epoch]
         try:
             train(network.name, experiment, Options(data=race.data, run=folder, placement="single", devices=1))
-        except Diverged:
+        except DivergedError:
             return done
         if len(done := training_errors(folder)) < epoch:
             sys.exit(0)  # asked to stop
@@ -136,7 +137,7 @@ def draw(curves: dict[str, Curves], file: Path) -> None:
         for rate, curve in found.items():
             label = f"{name}, rate {rate:g}" if rate == best else None
             axes.plot(range(1, len(curve) + 1), curve, style, color=color, linewidth=2 if rate == best else 0.5, label=label)
-    axes.axhline(TARGET, color="grey", linewidth=0.8, linestyle=":")
+    axes.axhline(TARGET, color="gray", linewidth=0.8, linestyle=":")
     axes.set(xlabel="epochs", ylabel="training error rate", ylim=(0, 0.75), xlim=(0, None))
     axes.legend()
     axes.grid(alpha=0.3)
@@ -166,7 +167,7 @@ def result(curves: dict[str, Curves], data: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     race = tyro.cli(Race)
-    keep_programs()
+    enable_compilation_cache()
     with_tanh = tuple(Tanh() if isinstance(layer, ReLU) else layer for layer in THREE_CONVOLUTIONS.layers)
     networks = {"relu": THREE_CONVOLUTIONS, "tanh": replace(THREE_CONVOLUTIONS, name="cifar_19pct_tanh", layers=with_tanh)}
     curves = {}

@@ -17,15 +17,15 @@ from typing import Any
 import tyro
 from rich.table import Table
 
-from alexnet_jax.cifar_networks import FOUR_LAYERS
+from alexnet_jax.configs import load_config
 from alexnet_jax.console import console
-from alexnet_jax.data.locate import find_dataset
-from alexnet_jax.devices import keep_programs
-from alexnet_jax.evaluation.predict import Predictor
-from alexnet_jax.experiment import load_experiment
-from alexnet_jax.paired import Difference, difference
-from alexnet_jax.trained import load
-from alexnet_jax.training import Options, train
+from alexnet_jax.data.find import find_dataset
+from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
+from alexnet_jax.evaluation.predictor import Predictor
+from alexnet_jax.model.cifar import FOUR_LAYERS
+from alexnet_jax.parallel.runtime import enable_compilation_cache
+from alexnet_jax.training.loop import Options, train
+from alexnet_jax.weights.trained_model import load
 
 RESULT = Path(__file__).parent / "results" / "cifar_lrn.json"
 
@@ -51,7 +51,7 @@ class Comparison:
 
 def compare(settings: Comparison) -> dict[str, Any]:
     """Trains what has not been trained and tests it."""
-    base = load_experiment("cifar_four_layers")
+    base = load_config("cifar_four_layers")
     base = replace(base, epochs=settings.epochs or base.epochs)
     networks = {"with": base.network, "without": FOUR_LAYERS}
     errors: dict[str, list[float]] = {name: [] for name in networks}
@@ -76,8 +76,8 @@ def compare(settings: Comparison) -> dict[str, Any]:
                 "cuts": list(getattr(base.schedule, "after", ())),
                 "seeds": list(settings.seeds[:pairs]),
                 "test_error": errors,
-                "difference": asdict(difference(errors["without"], errors["with"])) if pairs else None,
-                "centre_view_error_by_epoch": curves,
+                "difference": asdict(paired_difference(errors["without"], errors["with"])) if pairs else None,
+                "center_view_error_by_epoch": curves,
             }
             settings.to.parent.mkdir(parents=True, exist_ok=True)
             settings.to.write_text(json.dumps(result, indent=1) + "\n")
@@ -90,13 +90,13 @@ def table(result: dict[str, Any]) -> Table:
     for seed, *pair in zip(result["seeds"], result["test_error"]["without"], result["test_error"]["with"], strict=False):
         rows.add_row(str(seed), *(f"{error:.2%}" for error in pair))
     if found := result["difference"]:
-        rows.add_row("without minus with, points", str(Difference(**found)))
+        rows.add_row("without minus with, points", str(PairedDifference(**found)))
     return rows
 
 
 if __name__ == "__main__":
     settings = tyro.cli(Comparison)
-    keep_programs()
+    enable_compilation_cache()
     result = compare(settings)
     console.print(table(result))
     print(json.dumps(result))

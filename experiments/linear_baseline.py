@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_jax.data.embedded import embedded_dataset
-from alexnet_jax.data.pipeline import evaluation_batches
+from alexnet_jax.data.find import find_dataset
+from alexnet_jax.data.pipeline.batches import evaluation_batches
 from alexnet_jax.data.records import Dataset
+from alexnet_jax.data.sources import synthetic
 
 RESULT = Path(__file__).parent / "results" / "linear_baseline.json"
 
@@ -38,7 +39,7 @@ def accuracy(dataset: Dataset, side: int) -> float:
 
 
 if __name__ == "__main__":
-    dataset = embedded_dataset(Path("data"))
+    dataset = find_dataset(synthetic.NAME, synthetic.NAME, Path("data"))
     result = {f"accuracy_{side}": accuracy(dataset, side) for side in (32, 64)}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))

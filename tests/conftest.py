@@ -7,12 +7,12 @@ from dataclasses import replace
 from jaxtyping import install_import_hook
 
 with install_import_hook("alexnet_jax", "beartype.beartype"):
-    from alexnet_jax import devices
+    from alexnet_jax.parallel import runtime as devices
 
-    devices.pose_as(4)
+    devices.set_cpu_device_count(4)
 
-    import alexnet_jax.evaluation.command
-    import alexnet_jax.training  # noqa: F401  what is imported here is checked
+    import alexnet_jax.cli.evaluate
+    import alexnet_jax.training.loop  # noqa: F401  what is imported here is checked
 
 import jax
 import numpy as np
@@ -20,11 +20,12 @@ import pytest
 from jax.sharding import Mesh
 from PIL import Image
 
-from alexnet_jax.data.augment import Augmentation
+from alexnet_jax.cli.train import train_with_report
+from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import UserError
-from alexnet_jax.experiment import Experiment
-from alexnet_jax.network import Network
-from alexnet_jax.training import Options, train
+from alexnet_jax.model.network import Network
+from alexnet_jax.training.config import TrainConfig
+from alexnet_jax.training.loop import Options, train
 from tests.tiny import TINY
 
 # No tests; one needs PyTorch, and one is an experiment.
@@ -49,13 +50,13 @@ def rng() -> np.random.Generator:
 
 def mesh_of(network: Network, data: int, *, split: bool) -> Mesh:
     """The first devices as a mesh with `data` parts of the batch."""
-    from alexnet_jax.placement import make_mesh
+    from alexnet_jax.parallel.mesh import make_mesh
 
     devices = data * (network.towers if split else 1)
     return make_mesh(network, jax.devices()[:devices], split_towers=split)
 
 
-TINY_EXPERIMENT = Experiment(TINY, epochs=3, batch_size=8, learning_rate=0.002, augmentation=Augmentation(image_size=32))
+TINY_CONFIG = TrainConfig(TINY, epochs=3, batch_size=8, learning_rate=0.002, augmentation=Augmentation(image_size=32))
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +81,7 @@ def options(photos, tmp_path):
 
 def log(folder):
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("images_per_second", "matmul_share")} for line in lines]
+    return [{key: value for key, value in line.items() if key not in ("images_per_second", "matmul_fraction")} for line in lines]
 
 
 def refused(message, experiment, options):
@@ -112,4 +113,4 @@ def trained_run(photos, tmp_path_factory):
     """The folder of a finished run that tells the two classes apart. Not to be changed."""
     runs = tmp_path_factory.mktemp("runs")
     options = Options(data=str(photos), data_dir=photos.parent / "data", runs_dir=runs, devices=2)
-    return train("tiny", replace(TINY_EXPERIMENT, epochs=6), options)
+    return train_with_report("tiny", replace(TINY_CONFIG, epochs=6), options)

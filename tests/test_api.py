@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import alexnet_jax as alexnet
-from tests.conftest import TINY_EXPERIMENT
+from tests.conftest import TINY_CONFIG
 from tests.tiny import TINY
 
 CLASSES = ["above", "below", "beside"]
@@ -29,7 +29,7 @@ def test_every_name_is_there():
 
 
 def test_names_are_imported_when_they_are_asked_for():
-    heavy = ["grain", "orbax", "matplotlib", "safetensors", "alexnet_jax.training"]
+    heavy = ["grain", "orbax", "matplotlib", "safetensors", "alexnet_jax.training.loop"]
     code = f"import sys, alexnet_jax; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
@@ -70,7 +70,7 @@ def test_what_is_no_picture_is_named(untrained, tmp_path):
 
 def test_from_training_to_a_file_and_back(photos, tmp_path):
     options = alexnet.Options(data=str(photos), data_dir=tmp_path / "data", runs_dir=tmp_path / "runs")
-    run = alexnet.train("mine", replace(TINY_EXPERIMENT, epochs=1), options)
+    run = alexnet.train("mine", replace(TINY_CONFIG, epochs=1), options)
     trained = alexnet.load(str(run))
     alexnet.save(trained, str(tmp_path / "model.safetensors"))
     loaded = alexnet.load(str(tmp_path / "model.safetensors"))

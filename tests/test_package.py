@@ -41,6 +41,6 @@ def test_wheel_and_source_archive(tmp_path):
     run(python, "-m", "pip", "install", "--quiet", "--no-deps", wheel)
     of_it = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     (of_it / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    code = "import alexnet_jax, alexnet_kernels; print(alexnet_jax.__file__, alexnet_jax.TWO_TOWER.classes)"
+    code = "import alexnet_jax, alexnet_kernels; print(alexnet_jax.__file__, alexnet_jax.TWO_TOWER.num_classes)"
     assert run(python, "-c", code, cwd=tmp_path).split() == [str(of_it / "alexnet_jax" / "__init__.py"), "1000"]
     assert "60,965,224" in run(environment / "bin" / "alexnet-jax", "summary", "two_tower", cwd=tmp_path)

@@ -1,7 +1,7 @@
 """The network that most tests are about."""
 
-from alexnet_jax.layers import Conv, Dense, Dropout, LocalResponseNorm, MaxPool, ReLU
-from alexnet_jax.network import Network
+from alexnet_jax.model.layers import Conv, Dense, Dropout, LocalResponseNorm, MaxPool, ReLU
+from alexnet_jax.model.network import Network
 
 TINY = Network(
     name="tiny",

@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 
-import alexnet_jax.report
-from alexnet_jax.data.augment import Augmentation
-from alexnet_jax.experiment import Experiment
-from alexnet_jax.layers import Dropout
+import alexnet_jax.training.run_logger
+from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.model.layers import Dropout
+from alexnet_jax.training.config import TrainConfig
 from tests.tiny import TINY
 
-alexnet_jax.report.LOG_EVERY = 1
+alexnet_jax.training.run_logger.LOG_EVERY = 1
 
-EXPERIMENT = Experiment(
+CONFIG = TrainConfig(
     replace(TINY, layers=tuple(layer for layer in TINY.layers if not isinstance(layer, Dropout))),
     batch_size=16,
     learning_rate=0.002,

@@ -29,11 +29,11 @@ from rich.console import Console
 from rich.table import Table
 
 import alexnet_kernels
-from alexnet_jax import placement
-from alexnet_jax.architectures import TWO_TOWER
-from alexnet_jax.optimizer import paper_update
-from alexnet_jax.step import Precision, constant_phase, initial_state, make_train_step, random_batch, state_shardings
-from alexnet_kernels import preferring
+from alexnet_jax.model.alexnet import TWO_TOWER
+from alexnet_jax.parallel.mesh import batch_sharding, make_mesh, replicated
+from alexnet_jax.training.optimizer import paper_update
+from alexnet_jax.training.step import Precision, constant_hparams, initial_state, make_train_step, random_batch, state_shardings
+from alexnet_kernels import default_implementation
 from alexnet_kernels.specs import CHANNELS, OPERATIONS, Spec, first_layer
 
 GPUS = ("a100", "l4", "h100")
@@ -129,24 +129,26 @@ def bytes_table(rows: list[dict[str, Any]]) -> Table:
 
 def compile_step(gpu: str, precision: Any, implementation: Any) -> deviceless.Compiled:
     """The whole training step of the two towers on one device."""
-    mesh = placement.make_mesh(TWO_TOWER, [deviceless.device(gpu)], split_towers=False)
+    mesh = make_mesh(TWO_TOWER, [deviceless.device(gpu)], split_towers=False)
     optimizer = paper_update()
 
     def placed(tree, shardings):
         return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
 
-    with preferring(*implementation), deviceless.targeting(gpu):
+    with default_implementation(*implementation), deviceless.targeting(gpu):
         step = make_train_step(TWO_TOWER, mesh, optimizer, seed=0, precision=precision)
         state = jax.eval_shape(partial(initial_state, TWO_TOWER, mesh, optimizer, 0))
         state = placed(state, state_shardings(mesh, state))
-        replicated = placement.replicated(mesh)
-        phase = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), constant_phase(state, 0.01))
+        everywhere = replicated(mesh)
+        hparams = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), constant_hparams(state, 0.01)
+        )
         side = TWO_TOWER.input_size
         batch: Any = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement.batch_sharding(mesh)), random_batch(BATCH, side)
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh)), random_batch(BATCH, side)
         )
-        mean = jax.ShapeDtypeStruct((side, side, 3), jnp.float32, sharding=replicated)
-        return deviceless.compile_for(gpu, step, state, batch, mean, phase, ours=OURS)
+        mean = jax.ShapeDtypeStruct((side, side, 3), jnp.float32, sharding=everywhere)
+        return deviceless.compile_for(gpu, step, state, batch, mean, hparams, ours=OURS)
 
 
 def step_table(gpus: tuple[str, ...], precisions: tuple[Precision, ...]) -> tuple[Table, list[dict[str, Any]], int]:

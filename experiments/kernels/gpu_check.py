@@ -132,7 +132,7 @@ def torch_speed(spec: Spec, dtype: str, sets: int) -> dict[str, dict[str, float]
     """PyTorch's times on the same shapes, channels last, eager and compiled."""
     import torch  # type: ignore[reportMissingImports]
 
-    sys.path.append(str(Path(__file__).parents[1]))
+    sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
     import pytorch_two_tower
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

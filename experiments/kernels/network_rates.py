@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from timing import seconds_a_call
 
-from alexnet_jax import placement
-from alexnet_jax.architectures import QUICKSTART, TWO_TOWER
-from alexnet_jax.optimizer import paper_update
-from alexnet_jax.peak import training_flops
-from alexnet_jax.step import constant_phase, initial_state, make_train_step, put_batch, random_batch
-from alexnet_kernels import preferring
+from alexnet_jax.model.alexnet import QUICKSTART, TWO_TOWER
+from alexnet_jax.parallel.mesh import make_mesh, replicated
+from alexnet_jax.training.flops import training_flops_per_image
+from alexnet_jax.training.optimizer import paper_update
+from alexnet_jax.training.step import constant_hparams, initial_state, make_train_step, put_batch, random_batch
+from alexnet_kernels import default_implementation
 
 STEPS = 5  # in a block: the device never waits for the host
 
@@ -41,26 +41,26 @@ def network_rates(peaks: dict[str, float], *, tiny: bool) -> Iterator[dict[str, 
                 "precision": precision,
                 "batch": batch,
                 "images_per_second": rates,
-                "share_of_matmul_rate": training_flops(network) * rates["kernels"] / peaks[precision],
+                "share_of_matmul_rate": training_flops_per_image(network) * rates["kernels"] / peaks[precision],
             }
             print(f"training step, {precision}, batch {batch}: {rates} images/s", flush=True)
             yield row
 
 
 def ours(network, precision, batch_size: int, implementations) -> float:
-    mesh = placement.make_mesh(network, jax.devices()[:1], split_towers=False)
+    mesh = make_mesh(network, jax.devices()[:1], split_towers=False)
     optimizer = paper_update()
     size = network.input_size
     batch, mean = put_batch(random_batch(batch_size, size), mesh), jnp.full((size, size, 3), 128, jnp.float32)
-    with preferring(*implementations):
+    with default_implementation(*implementations):
         state = initial_state(network, mesh, optimizer, 0)
         step = make_train_step(network, mesh, optimizer, seed=0, precision=precision)
-        phase = jax.device_put(constant_phase(state, 1e-4), placement.replicated(mesh))
+        hparams = jax.device_put(constant_hparams(state, 1e-4), replicated(mesh))
 
         def block() -> None:
             nonlocal state
             for _ in range(STEPS):
-                state, _ = step(state, batch, mean, phase)
+                state, _ = step(state, batch, mean, hparams)
             jax.block_until_ready(state)
 
         return batch_size / seconds_a_call(block, STEPS, rounds=5)
@@ -69,7 +69,7 @@ def ours(network, precision, batch_size: int, implementations) -> float:
 def pytorch(precision: str, batch_size: int) -> dict[str, float]:
     import torch  # type: ignore[reportMissingImports]
 
-    sys.path.append(str(Path(__file__).parents[1]))
+    sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
     from pytorch_two_tower import TwoTower, optimizer_for, train_step
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -41,10 +41,14 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
-from alexnet_jax import TWO_TOWER, devices, placement, tower
-from alexnet_jax.summary import summarize
+from alexnet_jax import TWO_TOWER
+from alexnet_jax.model import tower
+from alexnet_jax.model.summary import summarize
+from alexnet_jax.parallel import placement
+from alexnet_jax.parallel import runtime as devices
+from alexnet_jax.parallel.mesh import make_mesh, parameter_sharding
 
-devices.pose_as(2)  # before JAX looks at its devices
+devices.set_cpu_device_count(2)  # before JAX looks at its devices
 gpus = [device for device in jax.devices() if device.platform != "cpu"]
 pair = gpus[:2] if len(gpus) > 1 else jax.devices("cpu")[:2]
 jax.config.update("jax_default_device", pair[0])
@@ -72,7 +76,7 @@ print(f"{'all':44}{sum(row.parameters for row in layers):>12,}")
 #
 # ## Fig. 2, from the list
 #
-# The height of a box is the side of its maps, its width the logarithm of how many there are. Grey lines stay inside a tower;
+# The height of a box is the side of its maps, its width the logarithm of how many there are. Gray lines stay inside a tower;
 # red ones cross.
 
 # %%
@@ -121,8 +125,8 @@ plt.show()
 # same array either way, and only lie elsewhere:
 
 # %%
-split = placement.make_mesh(TWO_TOWER, pair, split_towers=True)
-single = placement.make_mesh(TWO_TOWER, pair[:1], split_towers=False)
+split = make_mesh(TWO_TOWER, pair, split_towers=True)
+single = make_mesh(TWO_TOWER, pair[:1], split_towers=False)
 images = 50 * jax.random.normal(jax.random.key(1), (4, 224, 224, 3))  # in place of pixels less their mean
 
 logits = {}
@@ -151,7 +155,7 @@ def loss(params, images, labels):
 
 
 shapes = jax.eval_shape(partial(placement.init, TWO_TOWER, split), jax.random.key(0))
-sharding = placement.parameter_sharding(split)
+sharding = parameter_sharding(split)
 shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
 labels = jnp.zeros(len(images), jnp.int32)
 program = jax.jit(jax.value_and_grad(loss)).lower(shapes, images, labels).compile().as_text() or ""

@@ -36,8 +36,9 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib import pyplot as plt
 
-from alexnet_jax.data.embedded import draw
-from alexnet_kernels import choice, max_pool, norm_pool, response_norm, triton
+from alexnet_jax.data.sources.synthetic import draw_image
+from alexnet_kernels import dispatch as choice
+from alexnet_kernels import max_pool, norm_pool, response_norm, triton
 
 # %% [markdown]
 # Each operation has several implementations: Pallas kernels for NVIDIA GPUs from Ampere on, and XLA operations with gradients
@@ -45,26 +46,26 @@ from alexnet_kernels import choice, max_pool, norm_pool, response_norm, triton
 
 # %%
 device = choice.current_device()
-why_not = triton.unsupported("norm_pool", jnp.zeros((8, 55, 55, 96)), device)
+why_not = triton.unsupported_reason("norm_pool", jnp.zeros((8, 55, 55, 96)), device)
 print(f"{device.device_kind}:", f"XLA operations, for a kernel {why_not}" if why_not else "the Pallas kernels")
 
 # %% [markdown]
-# ## Normalization: who is loud is turned down, and so are the neighbours
+# ## Normalization: who is loud is turned down, and so are the neighbors
 #
 # $$b^i = a^i \Big/ \Big(k + \alpha \sum_{j=i-n/2}^{i+n/2} (a^j)^2\Big)^\beta \qquad k=2,\; n=5,\; \alpha=10^{-4},\; \beta=0.75$$
 #
-# The sum goes over neighbouring kernel maps at the same place, in the order that they happen to have: "lateral inhibition
-# inspired by the type found in real neurons" (section 3.3). On the left one map, for different neighbours. A lone activity
+# The sum goes over neighboring kernel maps at the same place, in the order that they happen to have: "lateral inhibition
+# inspired by the type found in real neurons" (section 3.3). On the left one map, for different neighbors. A lone activity
 # grows until 200 and then *falls*, as $1/\sqrt a$: the paper's constants are for activities of tens and hundreds, from pixels
-# between 0 and 255. On the right one loud map among equals. It is no longer so loud, and its four neighbours are turned down to
+# between 0 and 255. On the right one loud map among equals. It is no longer so loud, and its four neighbors are turned down to
 # a third.
 
 # %%
 a = jnp.linspace(0, 1000, 400)
 figure, (left, right) = plt.subplots(1, 2, figsize=(12, 3.4), layout="constrained")
-for neighbour in (0, 100, 200, 400):
-    place = jnp.full((len(a), 5), float(neighbour)).at[:, 2].set(a)
-    left.plot(a, response_norm(place)[:, 2], label=f"four neighbours at {neighbour}")
+for neighbor in (0, 100, 200, 400):
+    place = jnp.full((len(a), 5), float(neighbor)).at[:, 2].set(a)
+    left.plot(a, response_norm(place)[:, 2], label=f"four neighbors at {neighbor}")
 left.set(xlabel="activity before", ylabel="activity after", title="one map")
 left.legend()
 
@@ -85,15 +86,15 @@ plt.show()
 
 # %%
 rng = np.random.default_rng(4)
-photo = draw("checked disc", rng)
+photo = draw_image("checked disc", rng)
 y, x = np.mgrid[-5:6, -5:6] / 5
 angles = np.arange(8) * np.pi / 8
 edges = [np.sin(3 * (np.cos(angle) * x + np.sin(angle) * y)) * np.exp(-2 * (x**2 + y**2)) for angle in angles]
 kernels = jnp.stack([edge / np.abs(edge).sum() for edge in edges], axis=-1)[:, :, None]
-grey = jnp.asarray(photo, jnp.float32).mean(axis=-1)[None, ..., None]
+gray = jnp.asarray(photo, jnp.float32).mean(axis=-1)[None, ..., None]
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-maps = jax.lax.conv_general_dilated(grey, kernels, (2, 2), "VALID", dimension_numbers=LAYOUT)
+maps = jax.lax.conv_general_dilated(gray, kernels, (2, 2), "VALID", dimension_numbers=LAYOUT)
 before = jax.nn.relu(6 * maps)
 after = response_norm(before)
 
@@ -119,7 +120,7 @@ pixels = jnp.eye(12)[:, None, :, None] * jnp.ones((1, 3, 1, 1))  # a picture for
 figure, panels = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
 pooled = {"the pixel": pixels, "z = 2, s = 2": max_pool(pixels, 2, 2), "z = 3, s = 2": max_pool(pixels, 3, 2)}
 for axes, (name, picture) in zip(panels, pooled.items(), strict=True):
-    axes.imshow(picture[:, 0, :, 0], cmap="Greys", aspect="auto", vmax=1.4)
+    axes.imshow(picture[:, 0, :, 0], cmap="Grays", aspect="auto", vmax=1.4)
     axes.set(title=name, xlabel="place", xticks=range(picture.shape[2]))
 panels[0].set_ylabel("step of the walk")
 plt.show()

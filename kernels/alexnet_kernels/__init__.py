@@ -9,9 +9,9 @@ Examples:
 This package needs jax alone and knows nothing of the network that uses it.
 """
 
-from alexnet_kernels.choice import preferring
+from alexnet_kernels.dispatch import default_implementation
 from alexnet_kernels.max_pool import max_pool
 from alexnet_kernels.norm_pool import norm_pool
 from alexnet_kernels.response_norm import response_norm
 
-__all__ = ["max_pool", "norm_pool", "preferring", "response_norm"]
+__all__ = ["max_pool", "norm_pool", "default_implementation", "response_norm"]

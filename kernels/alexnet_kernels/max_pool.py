@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from alexnet_kernels.choice import Implementation, run
+from alexnet_kernels.dispatch import Implementation, dispatch
 
 
 def max_pool(x: Array, window: int = 3, stride: int = 2, *, implementation: Implementation = None) -> Array:
@@ -31,7 +31,7 @@ def max_pool(x: Array, window: int = 3, stride: int = 2, *, implementation: Impl
       [[12.0, 14.0], [22.0, 24.0]]
     """
     check_pool("max_pool", x, window, stride)
-    return run("max_pool", x, implementation, window=window, stride=stride)
+    return dispatch("max_pool", x, implementation, window=window, stride=stride)
 
 
 def check_pool(op: str, x: Array, window: int, stride: int) -> None:

@@ -2,7 +2,7 @@
 
 from jax import Array
 
-from alexnet_kernels.choice import Implementation, run
+from alexnet_kernels.dispatch import Implementation, dispatch
 from alexnet_kernels.max_pool import check_pool
 from alexnet_kernels.response_norm import check_norm
 
@@ -46,4 +46,4 @@ def norm_pool(
     check_norm("norm_pool", x, size)
     check_pool("norm_pool", x, window, stride)
     settings = {"window": window, "stride": stride, "size": size, "k": k, "alpha": alpha, "beta": beta}
-    return run("norm_pool", x, implementation, **settings)
+    return dispatch("norm_pool", x, implementation, **settings)

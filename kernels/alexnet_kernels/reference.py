@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array, lax
 
 
-def unsupported(op: str, x: Array, device: Any, **settings: Any) -> None:
+def unsupported_reason(op: str, x: Array, device: Any, **settings: Any) -> None:
     """None: it can do everything, on every device."""
     return None
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from alexnet_kernels.choice import Implementation, run
+from alexnet_kernels.dispatch import Implementation, dispatch
 
 
 def response_norm(
@@ -41,7 +41,7 @@ def response_norm(
     check_norm("response_norm", x, size)
     if any(axis >= 0 or axis < -x.ndim for axis in axes):
         raise ValueError(f"response_norm takes axes counted from the end, -{x.ndim} to -1, not {axes}")
-    return run("response_norm", x, implementation, size=size, k=k, alpha=alpha, beta=beta, axes=tuple(axes))
+    return dispatch("response_norm", x, implementation, size=size, k=k, alpha=alpha, beta=beta, axes=tuple(axes))
 
 
 def check_norm(op: str, x: Array, size: int) -> None:

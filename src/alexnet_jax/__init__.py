@@ -1,27 +1,30 @@
-"""The network of "ImageNet Classification with Deep Convolutional Neural Networks" (NIPS 2012), in JAX.
+"""AlexNet as in "ImageNet Classification with Deep Convolutional Neural Networks" (NIPS 2012), in JAX.
 
-What is named here is the Python interface, and stays; it is imported when it is first asked for.
+The names below are the public API. Each is imported on first use, so that `import alexnet_jax` does not import JAX.
 
     import alexnet_jax as alexnet
 
     predict = alexnet.Predictor(alexnet.load("runs/two_tower/…"), views="ten")
-    for guess in predict.classify(["photo.jpg"])[0]:
-        print(guess.name, guess.probability)
+    for name, probability in predict.classify(["photo.jpg"])[0]:
+        print(name, probability)
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alexnet_jax.architectures import NETWORKS, ONE_GPU, QUICKSTART, SIXTH_CONV, SOURCE_145, TWO_TOWER
-    from alexnet_jax.data.augment import Augmentation
-    from alexnet_jax.errors import UserError
-    from alexnet_jax.evaluation.predict import Guess, Predictor
-    from alexnet_jax.experiment import Experiment, load_experiment
-    from alexnet_jax.network import Network
-    from alexnet_jax.trained import Trained, initialize, load, save
-    from alexnet_jax.training import Options, train
-    from alexnet_jax.weights.importing import import_weights
+    from alexnet_jax.analysis.report import write_training_report
+    from alexnet_jax.configs import load_config
+    from alexnet_jax.data.pipeline.augment import Augmentation
+    from alexnet_jax.errors import DivergedError, UserError
+    from alexnet_jax.evaluation.predictor import ClassProbability, Predictor
+    from alexnet_jax.model.alexnet import ONE_GPU, QUICKSTART, SIXTH_CONV, SOURCE_145, TWO_TOWER
+    from alexnet_jax.model.catalog import NETWORKS
+    from alexnet_jax.model.network import Network
+    from alexnet_jax.training.config import TrainConfig
+    from alexnet_jax.training.loop import Options, train
+    from alexnet_jax.weights.import_weights import import_weights
+    from alexnet_jax.weights.trained_model import TrainedModel, initialize, load, save
 
 __all__ = [
     "NETWORKS",
@@ -31,41 +34,46 @@ __all__ = [
     "SOURCE_145",
     "TWO_TOWER",
     "Augmentation",
-    "Experiment",
-    "Guess",
+    "ClassProbability",
+    "DivergedError",
     "Network",
     "Options",
     "Predictor",
-    "Trained",
+    "TrainConfig",
+    "TrainedModel",
     "UserError",
     "import_weights",
     "initialize",
     "load",
-    "load_experiment",
+    "load_config",
     "save",
     "train",
+    "write_training_report",
 ]
 __version__ = "0.1.0"
 
-_HOMES = {
-    "architectures": ["NETWORKS", "ONE_GPU", "QUICKSTART", "SIXTH_CONV", "SOURCE_145", "TWO_TOWER"],
-    "data.augment": ["Augmentation"],
-    "errors": ["UserError"],
-    "evaluation.predict": ["Guess", "Predictor"],
-    "experiment": ["Experiment", "load_experiment"],
-    "network": ["Network"],
-    "trained": ["Trained", "initialize", "load", "save"],
-    "training": ["Options", "train"],
-    "weights.importing": ["import_weights"],
+_EXPORTS = {
+    "analysis.report": ["write_training_report"],
+    "configs": ["load_config"],
+    "data.pipeline.augment": ["Augmentation"],
+    "errors": ["DivergedError", "UserError"],
+    "evaluation.predictor": ["ClassProbability", "Predictor"],
+    "model.alexnet": ["ONE_GPU", "QUICKSTART", "SIXTH_CONV", "SOURCE_145", "TWO_TOWER"],
+    "model.catalog": ["NETWORKS"],
+    "model.network": ["Network"],
+    "training.config": ["TrainConfig"],
+    "training.loop": ["Options", "train"],
+    "weights.import_weights": ["import_weights"],
+    "weights.trained_model": ["TrainedModel", "initialize", "load", "save"],
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME_OF])
+    return sorted([*globals(), *_MODULE_OF])

@@ -21,7 +21,7 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed or 0:,.0f} {self._unit}/s")
 
 
-def tracked(items: Iterable[Item], doing: str, total: int, unit: str = "images") -> Generator[Item, None, None]:
+def track_progress(items: Iterable[Item], doing: str, total: int, unit: str = "images") -> Generator[Item, None, None]:
     """The items, with a bar, their rate and the time left on a terminal, and one line elsewhere. Closing it ends the bar."""
     if not console.is_terminal:
         console.print(f"{doing}: {total:,} {unit}")

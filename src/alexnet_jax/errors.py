@@ -10,12 +10,12 @@ class UserError(Exception):
     """Something only the user can put right, told in one line: what is wrong and what to do. The CLI prints it and exits."""
 
 
-class Diverged(UserError):
+class DivergedError(UserError):
     """A loss that is no number any more."""
 
 
 @contextmanager
-def full_disk_told(what: str) -> Iterator[None]:
+def disk_full_as_user_error(what: str) -> Iterator[None]:
     """Turns what is raised where a disk, a quota or a limit leaves no room into a line that says "no room left" and `what`."""
     try:
         yield

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from alexnet_jax.errors import full_disk_told
+from alexnet_jax.errors import disk_full_as_user_error
 
 
 @contextmanager
-def whole(file: Path) -> Iterator[TextIO]:
+def atomic_text_writer(file: Path) -> Iterator[TextIO]:
     """A text file to write to, which takes its place when everything is in it; what fails before leaves what was there.
 
     Raises:
@@ -19,8 +19,8 @@ def whole(file: Path) -> Iterator[TextIO]:
         yield text
 
 
-def write_whole(file: Path, content: bytes) -> None:
-    """Writes a file, as `whole` does."""
+def atomic_write(file: Path, content: bytes) -> None:
+    """Writes a file, as `atomic_text_writer` does."""
     with _replacing(file) as partial:
         partial.write_bytes(content)
 
@@ -29,7 +29,7 @@ def write_whole(file: Path, content: bytes) -> None:
 def _replacing(file: Path) -> Iterator[Path]:
     partial = file.with_name(f".{file.name}.partial")
     try:
-        with full_disk_told(f"for {file}"):
+        with disk_full_as_user_error(f"for {file}"):
             file.parent.mkdir(parents=True, exist_ok=True)
             yield partial
             partial.rename(file)

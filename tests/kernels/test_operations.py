@@ -12,9 +12,9 @@ from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
 import alexnet_kernels
-from alexnet_jax import placement
-from alexnet_kernels import max_pool, norm_pool, preferring, reference, response_norm, triton
-from alexnet_kernels.choice import Name
+from alexnet_jax.parallel import placement
+from alexnet_kernels import default_implementation, max_pool, norm_pool, reference, response_norm, triton
+from alexnet_kernels.dispatch import Name
 from alexnet_kernels.specs import EVERY, OPERATIONS, SAME_MAP, SOME, Spec
 
 from ..conftest import TINY, mesh_of
@@ -102,7 +102,7 @@ class Operations:
         logits, gathers = [], []
         for mesh in (mesh_of(TINY, 1, split=False), mesh_of(TINY, 1, split=True)):
             params = placement.init(TINY, mesh, jax.random.key(0))
-            with preferring(self.implementation):
+            with default_implementation(self.implementation):
                 compiled = jax.jit(placement.forward(TINY, mesh)).lower(params, images, None).compile()
             logits.append(compiled(params, images, None))
             gathers.append(str(compiled.as_text()).count(" all-gather("))
@@ -143,7 +143,7 @@ def test_pool_shapes_follow_the_ceiling_rule(implementation, stride, more, heigh
 def test_a_few_images_at_a_time_are_all_images(op, part, rng, monkeypatch):
     x = draw((6, 7, 7, 6), rng)
     whole = with_gradient(partial(getattr(alexnet_kernels, op), implementation="xla"), x)
-    monkeypatch.setattr("alexnet_kernels.xla.in_cache.PART", part)
+    monkeypatch.setattr("alexnet_kernels.xla.chunked.CHUNK_BYTES", part)
     for ours, expected in zip(with_gradient(partial(getattr(alexnet_kernels, op), implementation="xla"), x), whole, strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
 
@@ -202,4 +202,4 @@ def test_the_device_decides(capability, kernels):
         device_kind = "a GPU"
         compute_capability = capability
 
-    assert (triton.unsupported("max_pool", jnp.ones((1, 9, 9, 4)), Gpu()) is None) == kernels
+    assert (triton.unsupported_reason("max_pool", jnp.ones((1, 9, 9, 4)), Gpu()) is None) == kernels

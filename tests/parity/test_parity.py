@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import SOURCE_145, TWO_TOWER, placement
-from alexnet_jax.step import cross_entropy
+from alexnet_jax import SOURCE_145, TWO_TOWER
+from alexnet_jax.parallel import placement
+from alexnet_jax.training.step import cross_entropy
 from tests.conftest import mesh_of
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make parity installs it")

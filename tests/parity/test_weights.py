@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from alexnet_jax import NETWORKS, SOURCE_145, TWO_TOWER, placement
+from alexnet_jax import NETWORKS, SOURCE_145, TWO_TOWER
+from alexnet_jax.cli.export import Export, export
+from alexnet_jax.cli.import_weights import Import, import_file
 from alexnet_jax.errors import UserError
-from alexnet_jax.trained import Trained, load, save
+from alexnet_jax.parallel import placement
 from alexnet_jax.weights.caffe import with_red_first
-from alexnet_jax.weights.commands import Export, Import, export, import_
 from alexnet_jax.weights.state_dict import from_state_dict, shapes, to_state_dict
+from alexnet_jax.weights.trained_model import TrainedModel, load, save
 from tests.conftest import mesh_of
 from tests.tiny import TINY
 from tests.weights.caffemodel import caffemodel
@@ -41,7 +43,7 @@ def pixels(network, images=2):
 
 
 def logits(trained, images):
-    """Ours, of pixels, with the centre of the mean image subtracted."""
+    """Ours, of pixels, with the center of the mean image subtracted."""
     network = trained.network
     border = (len(trained.mean_image) - network.input_size) // 2
     mean = trained.mean_image[border : border + network.input_size, border : border + network.input_size]
@@ -65,7 +67,7 @@ def test_caffe(networks, name, tmp_path):
     network = networks[name]
     arrays = to_state_dict(network, random_params(network))  # as Caffe has them: channel 0 is blue
     (tmp_path / "net.caffemodel").write_bytes(caffemodel(arrays, first_form=True, legacy=True))
-    trained = load(import_(Import(tmp_path / "net.caffemodel", tmp_path / "ours.safetensors", name)))
+    trained = load(import_file(Import(tmp_path / "net.caffemodel", tmp_path / "ours.safetensors", name)))
     images = pixels(network)
     seen = channels_first(images[..., ::-1]) - torch.tensor([104.0, 117.0, 123.0])[:, None, None]
     w = {key: torch.tensor(array) for key, array in arrays.items()}
@@ -78,12 +80,12 @@ def test_torchvision(networks, tmp_path):
     wanted = shapes(network)
     widths = [wanted[f"{layer}.bias"][0] for layer in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")]
     pooled = round((wanted["fc6.weight"][1] / widths[4]) ** 0.5)
-    theirs = others.TorchvisionAlexNet(widths, network.classes, pooled).eval()
+    theirs = others.TorchvisionAlexNet(widths, network.num_classes, pooled).eval()
     assert sum(p.numel() for p in theirs.parameters()) == sum(map(prod, wanted.values()))
     drawn = to_state_dict(network, random_params(network))
     theirs.load_state_dict({name: torch.tensor(drawn[ours]) for name, ours in zip(theirs.state_dict(), drawn, strict=True)})
     torch.save(theirs.state_dict(), tmp_path / "alexnet.pth")
-    ours = import_(Import(tmp_path / "alexnet.pth", tmp_path / "ours.safetensors", "torchvision_alexnet"))
+    ours = import_file(Import(tmp_path / "alexnet.pth", tmp_path / "ours.safetensors", "torchvision_alexnet"))
     images = pixels(network)
     mean, std = (torch.tensor(values)[:, None, None] for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     equal(logits(load(ours), images), theirs((channels_first(images) / 255 - mean) / std))
@@ -112,16 +114,16 @@ EXPORTED = [
 
 @pytest.mark.parametrize("network", EXPORTED, ids=lambda network: f"{network.name} {network.input_size}")
 def test_an_exported_network_in_pytorch(network, tmp_path, monkeypatch):
-    from tests.test_readme import ROOT
+    from tests.experiments.test_result_tables import ROOT
 
-    monkeypatch.syspath_prepend(ROOT / "experiments")
+    monkeypatch.syspath_prepend(ROOT / "experiments" / "benchmarks")
     import pytorch_network  # pyright: ignore[reportMissingImports]  (in experiments/)
 
     size = network.input_size + 9
     mean = np.random.default_rng(2).uniform(100, 150, (size, size, 3)).astype(np.float32)
     config = {"network": network.to_json(), "augmentation": {"image_size": size, "mean": "crop"}}
-    config["data"] = {"path": "nowhere", "classes": [str(number) for number in range(network.classes)]}
-    trained = Trained(tmp_path, 3, network, random_params(network), mean, config, {})
+    config["data"] = {"path": "nowhere", "classes": [str(number) for number in range(network.num_classes)]}
+    trained = TrainedModel(tmp_path, 3, network, random_params(network), mean, config, {})
     save(trained, tmp_path / "ours.safetensors")
     file = export(Export(tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors", layout="pytorch"))
     theirs = pytorch_network.load(file).eval()
@@ -132,7 +134,7 @@ def test_an_exported_network_in_pytorch(network, tmp_path, monkeypatch):
     again = from_state_dict(network, to_state_dict(network, trained.params), "it")
     torch.save(theirs.state_dict(), tmp_path / "theirs.pt")
     monkeypatch.setitem(NETWORKS, network.name, replace(network))
-    back = load(import_(Import(tmp_path / "theirs.pt", tmp_path / "back.safetensors", network.name)))
+    back = load(import_file(Import(tmp_path / "theirs.pt", tmp_path / "back.safetensors", network.name)))
     assert all(map(np.array_equal, jax.tree.leaves(back.params), jax.tree.leaves(again)))
     assert np.array_equal(back.mean_image, mean)
 
@@ -145,7 +147,7 @@ class Trap:
 def test_a_pickle_is_not_run(tmp_path):
     def refused(message):
         with pytest.raises(UserError, match=message) as error:
-            import_(Import(tmp_path / "net.pt", tmp_path / "never.safetensors", "bvlc_alexnet"))
+            import_file(Import(tmp_path / "net.pt", tmp_path / "never.safetensors", "bvlc_alexnet"))
         assert "\n" not in str(error.value)
 
     torch.save({"conv1.weight": Trap()}, tmp_path / "net.pt")

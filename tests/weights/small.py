@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from alexnet_jax import NETWORKS, TWO_TOWER
-from alexnet_jax.layers import Weighted
-from alexnet_jax.network import Network
-from alexnet_jax.tower import HostParams, shapes
+from alexnet_jax.model.layers import Weighted
+from alexnet_jax.model.network import Network
+from alexnet_jax.model.tower import HostParams, parameter_shapes
 
 _WIDTHS = {"conv1": 8, "conv2": 12, "conv3": 12, "conv4": 8, "conv5": 8, "fc6": 10, "fc7": 14, "fc8": 6}
 
@@ -36,5 +36,5 @@ def random_params(network: Network, seed: int = 0) -> HostParams:
             "kernel": (rng.normal(size=of["kernel"]) * np.prod(of["kernel"][1:-1]) ** -0.5).astype(np.float32),
             "bias": rng.normal(0, 0.1, of["bias"]).astype(np.float32),
         }
-        for name, of in shapes(network).items()
+        for name, of in parameter_shapes(network).items()
     }

@@ -80,7 +80,7 @@ def test_wrong_arrays_are_named():
 
 @pytest.mark.parametrize(("network", "layer"), [("two_columns", "fc6"), ("cifar_norm", "local3")])
 def test_layers_that_pytorch_does_not_have_are_refused(network, layer):
-    from alexnet_jax.cifar_networks import CIFAR_NETWORKS
+    from alexnet_jax.model.cifar import CIFAR_NETWORKS
 
     with pytest.raises(UserError, match=f"{network} has {layer}, which PyTorch has no layer for"):
         shapes({**NETWORKS, **CIFAR_NETWORKS}[network])

@@ -7,10 +7,10 @@ from jax import Array
 
 from alexnet_kernels.triton import norm, pool
 
-__all__ = ["max_pool", "norm_pool", "response_norm", "unsupported"]
+__all__ = ["max_pool", "norm_pool", "response_norm", "unsupported_reason"]
 
 
-def unsupported(op: str, x: Array, device: Any, **settings: Any) -> str | None:
+def unsupported_reason(op: str, x: Array, device: Any, **settings: Any) -> str | None:
     """Why the kernels cannot do this, or None."""
     if (generation := _generation(device)) is None:
         return f"needs an NVIDIA GPU, and this is {device.device_kind}"
@@ -20,7 +20,7 @@ def unsupported(op: str, x: Array, device: Any, **settings: Any) -> str | None:
 
 
 def unsupported_arguments(op: str, x: Array, device: Any, **settings: Any) -> str | None:
-    """`unsupported` on a device that can run the kernels: why they do not take these arguments, or None."""
+    """`unsupported_reason` on a device that can run the kernels: why they do not take these arguments, or None."""
     if jnp.dtype(x.dtype).itemsize > 4:
         return f"takes float32, bfloat16 and float16, not {x.dtype}"
     if x.size >= 2**31:

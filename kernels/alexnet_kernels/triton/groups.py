@@ -1,4 +1,4 @@
-"""How a kernel sees an array: flat, in groups of neighbouring channels that one load of 16 bytes brings.
+"""How a kernel sees an array: flat, in groups of neighboring channels that one load of 16 bytes brings.
 
 Every value inside a kernel is an array over the elements of its block, one or more for each thread, and a run of channels
 is a list of such arrays: channels never meet across threads, so windows over them need no shuffles.
@@ -19,7 +19,7 @@ from jax.experimental.pallas import triton
 from alexnet_kernels.triton.blocks import Block
 
 Channels = list[Array]
-"""Values of neighbouring channels, one array [block] each."""
+"""Values of neighboring channels, one array [block] each."""
 
 
 def group_size(channels: int, *dtypes: Any) -> int:

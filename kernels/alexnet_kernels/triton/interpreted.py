@@ -3,9 +3,9 @@
 from functools import partial
 
 from alexnet_kernels import triton
-from alexnet_kernels.triton import unsupported_arguments as unsupported
+from alexnet_kernels.triton import unsupported_arguments as unsupported_reason
 
-__all__ = ["max_pool", "norm_pool", "response_norm", "unsupported"]
+__all__ = ["max_pool", "norm_pool", "response_norm", "unsupported_reason"]
 
 response_norm = partial(triton.response_norm, interpret=True)
 max_pool = partial(triton.max_pool, interpret=True)

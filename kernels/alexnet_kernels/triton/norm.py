@@ -13,7 +13,7 @@ from alexnet_kernels.triton.groups import Channels, View, call, elements, group_
 
 @dataclass(frozen=True)
 class Norm:
-    """y = x / (k + alpha * sum of x**2 over a window of `size` channels) ** beta, on runs of neighbouring channels.
+    """y = x / (k + alpha * sum of x**2 over a window of `size` channels) ** beta, on runs of neighboring channels.
 
     Kernels compute it as y = scale * x / s ** beta with s = k / alpha + sum of x**2, which spares a product for every s.
     """

@@ -1,6 +1,6 @@
 """Overlapping max-pooling, alone or behind ReLU and response normalization, forward and backward in one kernel each.
 
-Forward, an element of a program is a tile of neighbouring windows: pixels that windows share are read and normalized once.
+Forward, an element of a program is a tile of neighboring windows: pixels that windows share are read and normalized once.
 Backward, it is a cell: the `stride` x `stride` pixels between the start of one window and of the next, all of whose
 gradients come from the same few windows. They are gathered, so no two threads write to one place.
 """

@@ -8,9 +8,9 @@ from alexnet_kernels.xla.max_pool import max_pool
 from alexnet_kernels.xla.norm_pool import norm_pool
 from alexnet_kernels.xla.response_norm import response_norm
 
-__all__ = ["max_pool", "norm_pool", "response_norm", "unsupported"]
+__all__ = ["max_pool", "norm_pool", "response_norm", "unsupported_reason"]
 
 
-def unsupported(op: str, x: Array, device: Any, **settings: Any) -> None:
+def unsupported_reason(op: str, x: Array, device: Any, **settings: Any) -> None:
     """None: XLA compiles these for every device."""
     return None

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from alexnet_kernels.reference import pooled_size
-from alexnet_kernels.xla.in_cache import in_cache
+from alexnet_kernels.xla.chunked import chunked_over_batch
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -40,7 +40,7 @@ def forward(x: Array, window: int, stride: int) -> tuple[Array, Array]:
 def backward(window: int, stride: int, residuals: tuple[Array, Array], g: Array) -> tuple[Array]:
     """The gradient of `max_pool`'s input, from what `forward` has kept."""
     winner, x = residuals  # of x only the shape is used, so nothing of it stays in memory
-    return (in_cache(partial(gradient, x.shape[-3:-1], window, stride), g, winner, late=True),)
+    return (chunked_over_batch(partial(gradient, x.shape[-3:-1], window, stride), g, winner, late=True),)
 
 
 def gradient(size: tuple[int, ...], window: int, stride: int, g: Array, winner: Array) -> Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from alexnet_kernels.xla.in_cache import in_cache
+from alexnet_kernels.xla.chunked import chunked_over_batch
 from alexnet_kernels.xla.max_pool import forward as pool_forward
 from alexnet_kernels.xla.max_pool import gradient as pool_gradient
 from alexnet_kernels.xla.response_norm import backward as norm_backward
@@ -23,7 +23,7 @@ def _forward(x: Array, window: int, stride: int, size: int, k: float, alpha: flo
     def pooled(x: Array) -> tuple[Array, Array]:
         return pool_forward(response_norm(jax.nn.relu(x), size, k, alpha, beta, (-1,)), window, stride)
 
-    return in_cache(pooled, x, late=True)
+    return chunked_over_batch(pooled, x, late=True)
 
 
 def _save(x: Array, *settings) -> tuple[Array, tuple[Array, Array]]:
@@ -40,7 +40,7 @@ def _backward(
         return jnp.where(x > 0, rectified, jnp.zeros((), x.dtype))
 
     winner, x = residuals
-    return (in_cache(gradient, x, winner, g),)
+    return (chunked_over_batch(gradient, x, winner, g),)
 
 
 norm_pool.defvjp(_save, _backward)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from alexnet_kernels.xla.in_cache import in_cache
+from alexnet_kernels.xla.chunked import chunked_over_batch
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
@@ -52,7 +52,7 @@ def _save(x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[
 
 def backward(size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...], x: Array, g: Array) -> tuple[Array]:
     """The gradient of `response_norm`'s input; only `x` is kept for it."""
-    return (in_cache(partial(_gradient, size, k, alpha, beta, axes), x, g),)
+    return (chunked_over_batch(partial(_gradient, size, k, alpha, beta, axes), x, g),)
 
 
 def _gradient(size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...], x: Array, g: Array) -> Array:

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = UInt8[np.ndarray, "height width 3"]
-"""Red, green and blue, grey levels."""
+"""Red, green and blue, gray levels."""
 Square = UInt8[np.ndarray, "side side 3"]
 """The same, as wide as high."""
 
@@ -30,7 +30,7 @@ class BadImage(Exception):
 def read_square(data: bytes, size: int) -> Square:
     """A picture file as the paper prepares it: shorter side scaled to `size`, then the central square (section 2).
 
-    Grey becomes three equal channels; 16-bit grey keeps its upper 8 bits; CMYK is converted without a colour profile; what
+    Gray becomes three equal channels; 16-bit gray keeps its upper 8 bits; CMYK is converted without a color profile; what
     is transparent becomes white; a picture that its EXIF data say is lying is set upright; of an animation, the first
     picture counts. Small pictures are enlarged, however small.
 
@@ -86,7 +86,7 @@ def _square(image: Image.Image, size: int) -> Square:
 
 
 def encode_jpeg(pixels: Pixels) -> bytes:
-    """JPEG at quality 95, colour at half the resolution, as photographs come."""
+    """JPEG at quality 95, color at half the resolution, as photographs come."""
     return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=JPEG_QUALITY, colorsubsampling="420")
 
 

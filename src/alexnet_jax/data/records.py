@@ -1,6 +1,6 @@
 """A prepared data set: a folder of square images in ArrayRecord files, with a manifest and the training set's mean image.
 
-    manifest.json                 classes, images of each, colour components, checksums, what was skipped
+    manifest.json                 classes, images of each, color components, checksums, what was skipped
     mean_image.npy                float32 [size, size, 3], 0 to 255
     train-00000.array_record …    records of {"image", "label", "name"} in MessagePack
 
@@ -95,12 +95,12 @@ class Dataset:
 
     @property
     def mean_image(self) -> Float[np.ndarray, "size size 3"]:
-        """Mean of the training images, grey levels 0 to 255, float32; read anew at each call."""
+        """Mean of the training images, gray levels 0 to 255, float32; read anew at each call."""
         return np.load(self.path / "mean_image.npy", allow_pickle=False)
 
     @property
     def color_components(self) -> ColorComponents:
-        """Principal components of the colours of the training images."""
+        """Principal components of the colors of the training images."""
         return ColorComponents(np.array(self.manifest.color_deviations), np.array(self.manifest.color_directions))
 
     @property

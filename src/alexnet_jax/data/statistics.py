@@ -1,4 +1,4 @@
-"""Mean image and principal components of the colours of a training set, in one pass (paper, sections 2 and 4.1)."""
+"""Mean image and principal components of the colors of a training set, in one pass (paper, sections 2 and 4.1)."""
 
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ class ColorComponents:
     """Principal components of RGB pixel values on the scale 0 to 255.
 
     Attributes:
-      deviations: standard deviation along each component, grey levels, ascending: roots of the covariance's eigenvalues.
+      deviations: standard deviation along each component, gray levels, ascending: roots of the covariance's eigenvalues.
       directions: unit vectors, one a column.
     """
 
@@ -54,7 +54,7 @@ class PixelStatistics:
         return (self.total / self.images).astype(np.float32)
 
     def color_components(self) -> ColorComponents:
-        """Principal components of the RGB values of all pixels (paper, section 4.1), deviations in grey levels."""
+        """Principal components of the RGB values of all pixels (paper, section 4.1), deviations in gray levels."""
         pixels = self.images * self.size**2
         mean = self.total.sum(axis=(0, 1)) / pixels
         eigenvalues, directions = np.linalg.eigh(self.products / pixels - np.outer(mean, mean))

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from alexnet_jax.evaluation.ensemble import Opinions
-from alexnet_jax.evaluation.scores import BEST
+from alexnet_jax.evaluation.ensemble import ModelPredictions
+from alexnet_jax.evaluation.metrics import BEST
 
 GRID = np.arange(21) / 20
 """What a coefficient may be, before all are divided by their sum."""
@@ -15,7 +15,7 @@ PASSES = 5
 """Times that all coefficients are gone through, at most."""
 
 
-class Rivals:
+class CachedPredictions:
     """All it takes to count the errors of any weighted mean: classes that a network does not hold for less probable than the true
     one. They are few, so that no probabilities of whole splits are kept.
 
@@ -23,7 +23,7 @@ class Rivals:
       opinions: of all images.
     """
 
-    def __init__(self, opinions: Iterable[Opinions]):
+    def __init__(self, opinions: Iterable[ModelPredictions]):
         parts = []
         self.images = 0
         for labels, probabilities in opinions:
@@ -54,7 +54,7 @@ def _rivals(
     return image + start, margins[:, image, rival].T, rival < labels[image]
 
 
-def search(rivals: Rivals) -> Float[np.ndarray, " networks"]:
+def search(rivals: CachedPredictions) -> Float[np.ndarray, " networks"]:
     """Coefficients with no more errors than the plain mean has on these images, and a sum of 1.
 
     One after the other takes each value of the grid and keeps what has the fewest errors, until a pass changes nothing.

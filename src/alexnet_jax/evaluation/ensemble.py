@@ -6,15 +6,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from alexnet_jax.data.loading import check_size
-from alexnet_jax.data.pipeline import evaluation_batches
+from alexnet_jax.data.pipeline.batches import evaluation_batches
+from alexnet_jax.data.pipeline.loading import check_size
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError
-from alexnet_jax.evaluation.predict import Predictor, Views
-from alexnet_jax.trained import Trained
+from alexnet_jax.evaluation.predictor import Predictor, Views
+from alexnet_jax.weights.trained_model import TrainedModel
 
 
-class Opinions(NamedTuple):
+class ModelPredictions(NamedTuple):
     """Of a batch of images in the order of their split: labels, and what each network holds for how probable, float32."""
 
     labels: Int[np.ndarray, " images"]
@@ -33,7 +33,7 @@ class Ensemble:
       UserError: if their classes differ.
     """
 
-    def __init__(self, networks: Sequence[Trained], *, views: Views, batch_size: int = 128):
+    def __init__(self, networks: Sequence[TrainedModel], *, views: Views, batch_size: int = 128):
         first = networks[0]
         for other in networks[1:]:
             if other.classes != first.classes:
@@ -59,7 +59,7 @@ class Ensemble:
                 needed = f"{network} needs {network.image_size}"
                 raise UserError(f"{there}, and {needed}: prepare them again with --size {network.image_size}") from error
 
-    def batches(self, dataset: Dataset, split: str) -> Iterator[Opinions]:
+    def batches(self, dataset: Dataset, split: str) -> Iterator[ModelPredictions]:
         """A split of a data set, batch after batch, in its order; each image is decoded once for each size that is needed.
 
         Raises:
@@ -77,7 +77,7 @@ class Ensemble:
                     raise UserError(
                         f"{network} gives no numbers, so its training has diverged: take an earlier checkpoint, or --best"
                     )
-            yield Opinions(np.asarray(batches[0].label), np.stack(of_each))
+            yield ModelPredictions(np.asarray(batches[0].label), np.stack(of_each))
 
 
 def _differ(these: list[str], those: list[str]) -> str:

@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Float
 
 from alexnet_jax.errors import UserError
-from alexnet_jax.tower import HostParams
+from alexnet_jax.model.tower import HostParams
 from alexnet_jax.weights.protobuf import fields, numbers, varints
 
 IMAGENET_MEAN = (123.0, 117.0, 104.0)
-"""Red, green and blue: what Caffe's own examples subtract where they subtract one number for each colour."""
+"""Red, green and blue: what Caffe's own examples subtract where they subtract one number for each color."""
 
 # Numbers of fields in caffe.proto.
 _LAYERS_V1, _LAYERS = 2, 100  # of NetParameter
@@ -32,7 +32,7 @@ _DIM = 1  # of BlobShape
 
 
 def with_red_first(params: HostParams) -> HostParams:
-    """The same parameters for pixels whose colours come in the opposite order."""
+    """The same parameters for pixels whose colors come in the opposite order."""
     first, *_ = params
     kernel = np.ascontiguousarray(params[first]["kernel"][..., ::-1, :])
     return {**params, first: {**params[first], "kernel": kernel}}
@@ -60,10 +60,10 @@ def caffe_blobs(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_mean_image(path: Path) -> Float[np.ndarray, "size size 3"]:
-    """A mean image, grey levels: .binaryproto or .npy as Caffe has it, or the mean_image.npy of a run.
+    """A mean image, gray levels: .binaryproto or .npy as Caffe has it, or the mean_image.npy of a run.
 
     Raises:
-      UserError: if it cannot be read, or is no square of three colours.
+      UserError: if it cannot be read, or is no square of three colors.
     """
     try:
         mean = _blob(memoryview(path.read_bytes())) if path.suffix == ".binaryproto" else np.load(path, allow_pickle=False)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax.errors import UserError
-from alexnet_jax.layers import Weighted
-from alexnet_jax.network import Network
-from alexnet_jax.other_networks import TORCHVISION_ALEXNET
-from alexnet_jax.weights.model import read_tensors
+from alexnet_jax.model.layers import Weighted
+from alexnet_jax.model.network import Network
+from alexnet_jax.model.relatives import TORCHVISION_ALEXNET
+from alexnet_jax.weights.safetensors_file import read_tensors
 
 TORCHVISION = {
     "conv1": "features.0", "conv2": "features.3", "conv3": "features.6", "conv4": "features.8", "conv5": "features.10",
@@ -23,7 +23,7 @@ TORCHVISION = {
 """torchvision's names of our layers."""
 
 TORCHVISION_MEAN = (123.675, 116.28, 103.53)
-"""Red, green and blue, which torchvision subtracts; grey levels."""
+"""Red, green and blue, which torchvision subtracts; gray levels."""
 
 
 def read_pytorch(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from alexnet_jax.errors import UserError
-from alexnet_jax.layers import Conv, Dense, Weighted
-from alexnet_jax.network import Network
-from alexnet_jax.summary import summarize
-from alexnet_jax.tower import HostParams
+from alexnet_jax.model.layers import Conv, Dense, Weighted
+from alexnet_jax.model.network import Network
+from alexnet_jax.model.summary import summarize
+from alexnet_jax.model.tower import HostParams
 
 StateDict = Mapping[str, np.ndarray]
 """Layer name, a point, and "weight" or "bias", to the array."""

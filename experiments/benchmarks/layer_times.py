@@ -1,0 +1,74 @@
+"""Where the time of a training step goes: each layer alone, all towers on one device."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from alexnet_jax.model import tower
+from alexnet_jax.model.alexnet import TWO_TOWER
+from alexnet_jax.model.layers import TOWER
+from alexnet_jax.model.network import Network
+from alexnet_jax.parallel.mesh import choose_mesh
+from alexnet_jax.parallel.runtime import compiler_options
+from alexnet_jax.training.optimizer import paper_update
+from alexnet_jax.training.step import constant_hparams, initial_state
+
+CALLS = 9
+
+
+def layer_times(batch: int, network: Network = TWO_TOWER) -> list[dict[str, Any]]:
+    """Milliseconds of every layer, forward and backward, and of the update; prints a line for each.
+
+    The images' gradient, which training does not need, is left out.
+    """
+    optimizer = paper_update()
+    state = initial_state(network, choose_mesh(network, "single", 1), optimizer, 0)
+    keys = jax.random.split(jax.random.key(0), batch)
+    x = jax.random.normal(keys[0], (batch, network.input_size, network.input_size, 3))
+    rows: list[dict[str, Any]] = []
+    for name, layer in tower.fuse_norm_pool(network.named_layers).items():
+        if layer.reads == "all":
+            x = jnp.concatenate(list(x), axis=-1)
+        own = 0 if rows and layer.reads == "own" else None
+
+        def forward(params: Any, x: jax.Array, layer=layer, own=own) -> jax.Array:
+            def one_tower(params: Any, x: jax.Array) -> Any:
+                return layer.apply({"params": params}, x, keys)
+
+            return jax.vmap(one_tower, (0, own), axis_name=TOWER, axis_size=network.towers)(params, x)
+
+        def both(params: Any, x: jax.Array, g: jax.Array, forward=forward, first=not rows) -> Any:
+            y, pull = jax.vjp(partial(forward, x=x), params) if first else jax.vjp(forward, params, x)
+            return y, pull(g)
+
+        params = state.params.get(name, {})
+        y, ms = timed(forward, params, x)
+        _, ms_both = timed(both, params, x, y)
+        rows.append({"layer": name, "forward_ms": round(ms, 1), "backward_ms": round(max(0.0, ms_both - ms), 1)})
+        print("{layer:12} forward {forward_ms:6.1f} ms   backward {backward_ms:6.1f} ms".format(**rows[-1]), flush=True)
+        x = y
+
+    def update(params: Any, velocity: Any) -> Any:
+        rates = constant_hparams(state, 1e-4).learning_rates
+        return optimizer.update(params, velocity, params, learning_rates=rates)[0]
+
+    _, ms = timed(update, state.params, state.opt_state)
+    rows.append({"layer": "update", "forward_ms": round(ms, 1), "backward_ms": 0.0})
+    print("{layer:12} {forward_ms:14.1f} ms".format(**rows[-1]), flush=True)
+    return rows
+
+
+def timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
+    """The result of a jitted function and the least of several times, in milliseconds."""
+    jitted = jax.jit(function, compiler_options=compiler_options(jax.default_backend()))
+    result = jax.block_until_ready(jitted(*args))
+    seconds: list[float] = []
+    for _ in range(CALLS):
+        began = time.perf_counter()
+        jax.block_until_ready(jitted(*args))
+        seconds.append(time.perf_counter() - began)
+    return result, 1e3 * min(seconds)

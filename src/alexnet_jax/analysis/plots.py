@@ -1,0 +1,63 @@
+"""Curves of a training and the kernels of its first layer, as PNG files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from PIL import Image
+
+SCALE = 4  # screen pixels a side for each weight
+GAP = 1  # weights between kernels
+PER_ROW = 16
+
+
+def draw_curves(log: list[dict[str, Any]], file: Path, *, title: str) -> None:
+    """Loss and errors over the steps."""
+    losses = [(line["step"], line["loss"]) for line in log if "epoch" not in line]
+    epochs = [line for line in log if "epoch" in line]
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    figure.suptitle(title)
+    if losses:
+        left.plot(*zip(*losses, strict=True), color="tab:blue", linewidth=0.8, label="training, one batch")
+    if epochs:
+        steps = [line["step"] for line in epochs]
+        left.plot(steps, [line["loss"] for line in epochs], "o-", color="tab:orange", markersize=3, label="validation")
+        for key, label in (("top1_error", "top-1"), ("top5_error", "top-5")):
+            right.plot(steps, [100 * line[key] for line in epochs], "o-", markersize=3, label=f"{label}, validation")
+        if "training_error" in epochs[-1]:  # with dropout and augmentation, so it may be the larger one
+            errors = [100 * line.get("training_error", np.nan) for line in epochs]
+            right.plot(steps, errors, "--", color="tab:gray", linewidth=1, label="top-1, training")
+    left.set(xlabel="step", ylabel="loss, nats", ylim=(0, None))
+    right.set(xlabel="step", ylabel="error, %", ylim=(0, 100))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        if axes.has_data():
+            axes.legend()
+    figure.savefig(file, dpi=110)
+
+
+def draw_kernels(kernels: Float[np.ndarray, "towers size size 3 features"], file: Path) -> None:
+    """First-layer kernels as colors, those of each tower in a block of their own, tower 0 on top (paper, Fig. 3)."""
+    blocks = [_grid(tower) for tower in kernels]
+    gap = np.full((3 * GAP, blocks[0].shape[1], 3), 255, np.uint8)
+    picture = np.concatenate([part for block in blocks for part in (block, gap)][:-1])
+    image = Image.fromarray(picture)
+    image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.NEAREST).save(file)
+
+
+def _grid(kernels: Float[np.ndarray, "size size 3 features"]) -> np.ndarray:
+    size, _, _, features = kernels.shape
+    columns = min(PER_ROW, features)
+    rows = -(-features // columns)
+    cell = size + GAP
+    grid = np.full((rows * cell + GAP, columns * cell + GAP, 3), 255, np.uint8)
+    for index in range(features):
+        kernel = kernels[..., index]
+        low, high = kernel.min(), kernel.max()
+        row, column = divmod(index, columns)
+        top, left = GAP + row * cell, GAP + column * cell
+        grid[top : top + size, left : left + size] = 255 * (kernel - low) / max(high - low, 1e-12)
+    return grid

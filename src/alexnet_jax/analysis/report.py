@@ -1,0 +1,144 @@
+"""Figures of a trained network and the HTML page that shows them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from alexnet_jax.analysis.examples import ExampleOptions, Examples, find_examples
+from alexnet_jax.analysis.figure4 import draw_predictions, draw_retrieved
+from alexnet_jax.analysis.html_page import Content, html_page
+from alexnet_jax.analysis.index import Index
+from alexnet_jax.analysis.kernel_colors import color_statistics, draw_colors, format_color_statistics
+from alexnet_jax.analysis.plots import draw_curves, draw_kernels
+from alexnet_jax.console import console
+from alexnet_jax.data.find import find_training_dataset
+from alexnet_jax.data.records import Dataset
+from alexnet_jax.errors import UserError, disk_full_as_user_error
+from alexnet_jax.files import atomic_write
+from alexnet_jax.model.layers import Weighted
+from alexnet_jax.parallel.distributed import is_main_process
+from alexnet_jax.training.run_directory import RunDirectory
+from alexnet_jax.weights.trained_model import TrainedModel, load
+
+PAGE = "report.html"
+TRAINING_EXAMPLES = ExampleOptions(searched=2000)
+"""Examples shown at the end of training: few enough for seconds on any data set."""
+
+
+def write_training_report(folder: Path) -> None:
+    """Draw the curves and first-layer kernels of a finished run and write its page, if that is older than the result.
+
+    Examples that cannot be shown are left out with the reason. Where several processes have trained, all of them call this.
+
+    Args:
+      folder: run folder with `result.json`.
+
+    Raises:
+      UserError: if the disk is full, or the run's checkpoint cannot be read.
+    """
+    page, result = folder / PAGE, folder / "result.json"
+    if page.exists() and page.stat().st_mtime >= result.stat().st_mtime:
+        return
+    model = load(folder)
+    if not is_main_process():
+        return
+    run = RunDirectory(folder, fresh=False)
+    title, log = _title(model, run), run.log_lines()
+    with disk_full_as_user_error(f"for the figures in {folder}"):
+        draw_curves(log, folder / "curves.png", title=title)
+        draw_kernels(first_layer_kernels(model), folder / "kernels.png")
+    try:  # the training is finished, whatever fails here
+        with disk_full_as_user_error(f"for {page}; the training is finished"):
+            _write_page(folder, model, run, _examples_or_reason(model))
+    except UserError:
+        raise
+    except Exception as error:
+        console.print(f"cannot write {page}: {error!r}", style="yellow", markup=False)
+
+
+def draw_figures(
+    model: TrainedModel,
+    dataset: Dataset,
+    split: str,
+    folder: Path,
+    options: ExampleOptions,
+    index: Index | None = None,
+) -> Path:
+    """Draw all figures of a trained network and write the page; prints how colorful its first-layer kernels are.
+
+    Args:
+      model: trained network, from a run or a file.
+      dataset: data set of the examples.
+      split: split of the images to classify.
+      folder: folder to write to.
+      options: which examples.
+      index: index of the training images, to search all of them.
+
+    Returns:
+      The page.
+
+    Raises:
+      UserError: if the index is of another network, or the disk is full.
+    """
+    examples = find_examples(model, dataset, split, options, index)
+    run = RunDirectory(model.path, fresh=False) if model.output_dir == model.path else None
+    log, kernels = run.log_lines() if run else [], first_layer_kernels(model)
+    colors = color_statistics(kernels)
+    with disk_full_as_user_error(f"for the figures in {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        if log:
+            draw_curves(log, folder / "curves.png", title=_title(model, run))
+        draw_kernels(kernels, folder / "kernels.png")
+        draw_colors(colors, folder / "colors.png")
+        (folder / "colors.json").write_text(json.dumps(colors) + "\n")
+        draw_predictions(examples.predictions, folder / "predictions.png")
+        draw_retrieved(examples.retrieved, folder / "retrieval.png")
+        page = _write_page(folder, model, run, examples)
+    print(format_color_statistics(colors))
+    return page
+
+
+def first_layer_kernels(model: TrainedModel) -> Float[np.ndarray, "towers size size 3 features"]:
+    """Return the kernels of the first layer that has weights."""
+    first = next(name for name, layer in model.network.named_layers.items() if isinstance(layer, Weighted))
+    return np.asarray(model.params[first]["kernel"])
+
+
+def _title(model: TrainedModel, run: RunDirectory | None) -> str:
+    result = run.result if run else None
+    return f"{result['config'] if result else model.network.name} on {Path(model.config['data']['path']).name}"
+
+
+def _write_page(folder: Path, model: TrainedModel, run: RunDirectory | None, examples: Examples | str) -> Path:
+    """Write the page, with the kernels and, if the run has a log, the curves already drawn in `folder`."""
+    log: list[dict[str, Any]] = run.log_lines() if run else []
+    content = Content(
+        title=_title(model, run),
+        config=run.config if run else model.config,
+        result=run.result if run else None,
+        epochs=[line for line in log if "epoch" in line],
+        curves=(folder / "curves.png").read_bytes() if log else None,
+        kernels=(folder / "kernels.png").read_bytes(),
+        colors=color_statistics(first_layer_kernels(model)),
+        examples=examples,
+        versions=model.versions,
+    )
+    atomic_write(folder / PAGE, html_page(content).encode())
+    return folder / PAGE
+
+
+def _examples_or_reason(model: TrainedModel) -> Examples | str:
+    command = f"alexnet-jax figures {model.path}"
+    if jax.process_count() > 1:  # a predictor here would wait for the devices of the other processes
+        return f"Left out because several processes trained together. To add them, run: {command}"
+    try:
+        dataset = find_training_dataset(None, model.config["data"]["path"], Path("data"))
+        return find_examples(model, dataset, dataset.evaluation_split, TRAINING_EXAMPLES)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        console.print(f"no predictions and no retrieval in {model.path / PAGE}: {reason}", style="yellow", markup=False)
+        return f"Left out: {reason}. Once this is fixed, run: {command}"

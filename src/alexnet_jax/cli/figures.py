@@ -1,0 +1,50 @@
+"""`figures`: draw what a trained network has learned."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from alexnet_jax.analysis.examples import ExampleOptions
+from alexnet_jax.analysis.index import Index
+from alexnet_jax.analysis.report import draw_figures
+from alexnet_jax.data.find import find_training_dataset
+from alexnet_jax.parallel.runtime import enable_compilation_cache
+from alexnet_jax.weights.trained_model import load
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Draw curves, first-layer kernels and their colors, predictions and retrieval, and write report.html.
+
+    Attributes:
+      run: run folder, checkpoint RUN/checkpoints/STEP, or .safetensors file.
+      to: folder to write to; None is the run folder, or a folder beside the file, named after it.
+      best: of a run, use the checkpoint with the smallest validation error instead of the last.
+      data: a folder of images, a prepared data set, or a name in the data folder; None is the network's training data.
+      data_dir: folder of prepared data sets.
+      split: split of the images to classify; None is the split that validation errors are measured on.
+      index: an index of the training images made by `index`, to search all of them instead of a sample.
+      examples: which images to show.
+    """
+
+    run: tyro.conf.Positional[Path]
+    to: Path | None = None
+    best: bool = False
+    data: str | None = None
+    data_dir: Path = Path("data")
+    split: str | None = None
+    index: Path | None = None
+    examples: Annotated[ExampleOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ExampleOptions)
+
+
+def run(arguments: list[str]) -> None:
+    """Draw the figures and print the page's file."""
+    command = tyro.cli(Figures, prog="alexnet-jax figures", args=arguments)
+    enable_compilation_cache()
+    index = None if command.index is None else Index(command.index)
+    model = load(command.run, best=command.best)
+    dataset = find_training_dataset(command.data, model.config["data"]["path"], command.data_dir)
+    split = command.split or dataset.evaluation_split
+    print(draw_figures(model, dataset, split, command.to or model.output_dir, command.examples, index))

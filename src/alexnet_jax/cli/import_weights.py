@@ -1,0 +1,45 @@
+"""`import`: convert weights of PyTorch, torchvision or Caffe into a file that every command reads."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from alexnet_jax.weights.import_weights import import_weights
+from alexnet_jax.weights.trained_model import check_suffix, save
+
+
+@dataclass(frozen=True)
+class Import:
+    """Convert weights of PyTorch, torchvision or Caffe into a file that every command reads.
+
+    Attributes:
+      file: .safetensors, .pt or .pth with a PyTorch state dict; .caffemodel, .npz, .h5 or a folder of .npy from Caffe.
+      to: .safetensors file to write.
+      network: name of the network, as for `summary`; None is the one named in the file.
+      mean: mean image, .binaryproto or .npy; None is the one in the file, or the color means the network's authors subtract.
+      classes: text file with one class name per line, in the order of the labels, or a prepared data set; None is what the file
+        says, or numbers.
+    """
+
+    file: tyro.conf.Positional[Path]
+    to: Path
+    network: str | None = None
+    mean: Path | None = None
+    classes: Path | None = None
+
+
+def run(arguments: list[str]) -> None:
+    """Convert the weights and print the file."""
+    print(import_file(tyro.cli(Import, prog="alexnet-jax import", args=arguments)))
+
+
+def import_file(command: Import) -> Path:
+    """Write the converted file and return its path.
+
+    Raises:
+      UserError: if a file cannot be read, or its weights are not those of the network, or the network is unknown.
+    """
+    file = check_suffix(command.to)
+    save(import_weights(command.file, command.network, mean=command.mean, classes=command.classes), file)
+    return file

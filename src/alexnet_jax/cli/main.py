@@ -1,0 +1,60 @@
+"""Entry point of the command line: dispatch to a command, and errors as one line with an exit code."""
+
+import sys
+from importlib import import_module
+
+from alexnet_jax.errors import UserError
+from alexnet_jax.training.preemption import exit_on_sigterm
+
+HELP = """usage: alexnet-jax COMMAND …
+
+  train CONFIG        train a config of the package, or a Python file that defines CONFIG
+  evaluate RUN…       top-1 and top-5 error of a trained network, or of several and their mean
+  prepare             convert images into a prepared data set, or verify one
+  data show DATA      draw augmented training images and the ten test views of a data set
+  summary NETWORK     print a network layer by layer
+  schedule CONFIG     print the learning rates of a config, epoch by epoch
+  figures RUN         draw kernels, predictions and retrieval, and write report.html
+  index RUN           store the last hidden layer's features of each image of a data set
+  retrieve INDEX      find the images of an index that are nearest to a photo
+  export RUN          write a trained network to one file, for this program or for PyTorch
+  import FILE         convert weights of PyTorch, torchvision or Caffe into such a file
+
+COMMAND --help lists its options."""
+
+COMMANDS = {
+    "train": "train",
+    "evaluate": "evaluate",
+    "prepare": "prepare",
+    "data": "show_data",
+    "summary": "summary",
+    "schedule": "schedule",
+    "figures": "figures",
+    "index": "index",
+    "retrieve": "retrieve",
+    "export": "export",
+    "import": "import_weights",
+}
+"""Command name to the module of this package whose `run(arguments)` runs it."""
+
+
+def main() -> None:
+    """Run the command named by `sys.argv`.
+
+    A `UserError` or `OSError` is printed as one line on stderr with exit code 1; Ctrl-C exits with 130.
+    """
+    name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
+    if name in ("-h", "--help"):
+        print(HELP)
+        return
+    try:
+        if name not in COMMANDS:
+            raise UserError(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")
+        if name == "train":
+            exit_on_sigterm()  # before the imports below, which take seconds
+        import_module(f"alexnet_jax.cli.{COMMANDS[name]}").run(arguments)
+    except (UserError, OSError) as error:  # OSError: a full disk, a folder without write permission
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,49 @@
+"""`data show`: draw a contact sheet of a data set."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from alexnet_jax.analysis.contact_sheet import draw_contact_sheet
+from alexnet_jax.configs import load_config
+from alexnet_jax.data.find import find_dataset
+from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class ShowData:
+    """Draw a contact sheet: augmented training images with their classes, and the ten test views.
+
+    Attributes:
+      data: a folder of images, a prepared data set, or a name in the data folder.
+      config: training config whose augmentation and input size are shown; None is the paper's augmentation, cropping seven
+        eighths of the stored size.
+      out: PNG file to write; None is NAME.png in the current folder.
+      data_dir: folder of prepared data sets.
+      seed: seed of the order and the augmentation.
+    """
+
+    data: tyro.conf.Positional[str]
+    config: str | None = None
+    out: Path | None = None
+    data_dir: Path = Path("data")
+    seed: int = 0
+
+
+def run(arguments: list[str]) -> None:
+    """Draw the contact sheet and print its file."""
+    if arguments[:1] != ["show"]:
+        raise UserError("data has one subcommand: alexnet-jax data show DATA")
+    command = tyro.cli(ShowData, prog="alexnet-jax data show", args=arguments[1:])
+    dataset = find_dataset(command.data, command.data, command.data_dir)
+    if command.config is None:
+        augmentation = Augmentation(image_size=dataset.manifest.size)
+        input_size = dataset.manifest.size * 7 // 8
+    else:
+        config = load_config(command.config)
+        augmentation, input_size = config.augmentation, config.network.input_size
+    file = command.out or Path(f"{dataset.path.name}.png")
+    draw_contact_sheet(dataset, file, augmentation, input_size=input_size, seed=command.seed)
+    print(file)

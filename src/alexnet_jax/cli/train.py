@@ -1,0 +1,71 @@
+"""`train`: train a config and write the report of the finished run."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from alexnet_jax.analysis.report import write_training_report
+from alexnet_jax.configs import config_names, load_config
+from alexnet_jax.errors import UserError
+from alexnet_jax.parallel.distributed import initialize_distributed, is_main_process, sync_processes
+from alexnet_jax.parallel.mesh import choose_mesh
+from alexnet_jax.parallel.runtime import enable_compilation_cache
+from alexnet_jax.training.config import TrainConfig
+from alexnet_jax.training.initialization import recorded_initial_layers
+from alexnet_jax.training.loop import Options, existing_runs, train
+from alexnet_jax.weights.trained_model import TrainedModel, load
+
+
+def run(arguments: list[str]) -> None:
+    """Train and print the run folder."""
+    if not arguments or arguments[0].startswith("-"):
+        raise UserError(
+            f"name a config: alexnet-jax train CONFIG, one of {', '.join(config_names())}, or a Python file that defines CONFIG"
+        )
+    name, *arguments = arguments
+    default = load_config(name)
+    enable_compilation_cache()
+
+    def command(
+        config: Annotated[TrainConfig, tyro.conf.OmitArgPrefixes] = default,
+        options: Annotated[Options, tyro.conf.OmitArgPrefixes] = Options(),  # noqa: B008 (frozen)
+    ) -> Path:
+        # tyro rebuilds the config, and the layers of the network would lose their names.
+        return train_with_report(Path(name).stem, replace(config, network=default.network), options)
+
+    parsing = (tyro.conf.SuppressFixed, tyro.conf.OmitSubcommandPrefixes)
+    folder = tyro.cli(command, prog=f"alexnet-jax train {name}", args=arguments, config=parsing)
+    if is_main_process():
+        print(folder)
+
+
+def train_with_report(name: str, config: TrainConfig, options: Options) -> Path:
+    """Load the network at `config.init_from`, if any, train, and write the figures and the page of a finished run.
+
+    Args and errors are those of `training.loop.train`.
+
+    Returns:
+      The run folder.
+    """
+    folder = train(name, config, options, _initial_model(name, config, options))
+    if (folder / "result.json").is_file():
+        write_training_report(folder)
+    sync_processes("report")
+    return folder
+
+
+def _initial_model(name: str, config: TrainConfig, options: Options) -> TrainedModel | None:
+    """The network at `config.init_from`; None if it is gone and a run that started from it has recorded what it was."""
+    if config.init_from is None:
+        return None
+    # Reading a checkpoint starts JAX's backends, which fixes the number of processes and of CPU devices.
+    initialize_distributed(options.processes)
+    choose_mesh(config.network, options.placement, options.devices)
+    try:
+        return load(config.init_from)
+    except UserError:
+        if recorded_initial_layers(config, existing_runs(name, options)) is None:
+            raise
+        return None

@@ -1,0 +1,44 @@
+"""Training configs, one per file: what the paper reports, the command, and a `CONFIG` of type `TrainConfig`."""
+
+import importlib
+import importlib.util
+import pkgutil
+from pathlib import Path
+
+from alexnet_jax.errors import UserError
+from alexnet_jax.training.config import TrainConfig
+
+
+def config_names() -> list[str]:
+    """Return the names of the configs in this package."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load_config(name: str) -> TrainConfig:
+    """Load a training config.
+
+    Args:
+      name: a config of this package, such as "two_tower", or the path of a Python file (ending in .py) that defines `CONFIG`.
+
+    Raises:
+      UserError: if there is no such config or file, or the file defines no `CONFIG`.
+    """
+    if name.endswith(".py"):
+        return _load_file(Path(name))
+    if name not in config_names():
+        raise UserError(f"no config {name!r}; choose one of {', '.join(config_names())}, or a Python file that defines CONFIG")
+    return importlib.import_module(f"{__name__}.{name}").CONFIG
+
+
+def _load_file(file: Path) -> TrainConfig:
+    if not file.is_file():
+        raise UserError(f"config file {file} does not exist")
+    spec = importlib.util.spec_from_file_location(f"alexnet_jax_config_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = getattr(module, "CONFIG", None)
+    if not isinstance(config, TrainConfig):
+        raise UserError(f"{file} defines no CONFIG = TrainConfig(...); see alexnet_jax/configs/quickstart.py for an example")
+    return config

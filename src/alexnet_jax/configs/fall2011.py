@@ -1,0 +1,27 @@
+"""Pre-training on the whole ImageNet, the 21,843 classes of the Fall 2011 release (section 6), through a linear bottleneck.
+
+    python -m alexnet_jax prepare --from <folder of a .tar for each synset> --to data/fall2011
+    make train EXP=fall2011 ARGS="--init-from runs/fall2009_from_145/…"
+
+Original log (net 146-2011, layer-params-146-2011.cfg): the convolutions from net 146-2009, and they alone; rate 0.001 for them
+and 0.01 for the other layers, 0.001 for those, too, after six epochs; ended in the ninth. No error is in the log. What it was
+for is finetune.py.
+"""
+
+from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.model.alexnet import FALL2011
+from alexnet_jax.training.config import TrainConfig
+from alexnet_jax.training.schedule import LayerRate, StepDecay
+
+CARRIED = ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6")
+
+CONFIG = TrainConfig(
+    network=FALL2011,
+    default_data="fall2011",
+    epochs=8,
+    schedule=StepDecay(milestones=(6,), bias_milestones=()),
+    bias_rate=2.0,
+    layer_rates=tuple(LayerRate(layer, after=0, weights=0.001) for layer in CARRIED),
+    augmentation=Augmentation(last_position=True, images_per_crop=32, mean="center", color="deviation", color_divisor=1.1),
+    init_layers=CARRIED,
+)

@@ -1,0 +1,50 @@
+"""Fine-tuning on ILSVRC of what was pre-trained on the whole ImageNet: "1 CNN*" of Table 2.
+
+    make train EXP=source_145
+    make train EXP=fall2009_from_145 ARGS="--init-from runs/source_145/…"
+    make train EXP=fall2011 ARGS="--init-from runs/fall2009_from_145/…"
+    make train EXP=finetune ARGS="--init-from runs/fall2011/…"
+
+Paper: 39.0 % top-1 and 16.6 % top-5 error on the ILSVRC-2012 validation set, ten views. Original log (net 146-2012-2011,
+layer-params-146-2012-2011.cfg): 38.99 % and 16.62 %; pre-trained on Fall 2009 alone, 39.10 % and 16.88 %. Its convolutions had
+seen ILSVRC-2012 at the very beginning, so this is not what other images alone are worth.
+
+conv1 to fc7 are carried over, the bottleneck is left, fc8 is new. The schedule is that of the log: rate 0.001, divided by ten
+after epochs 22 and 42; 0.01 for fc8 until epoch 9; 0.0001 for conv1, less after 5, frozen after 7; no color noise after 38;
+ended after 54. The first 300 batches, when fc8 had 0.001 as well, are left out. Of biases' rates the log says nothing, and the
+file it stands in has 0.02, and 0 for conv1.
+
+    python -m alexnet_jax schedule finetune
+
+The paper's averages are those of networks that were trained alike: "5 CNNs" (38.1 % and 16.4 %) are five of source_145, with
+other seeds here; "7 CNNs*" (36.7 % and 15.4 %) are those and two pre-trained ones.
+
+    for seed in 0 1 2 3 4; do make train EXP=source_145 ARGS="--seed $seed"; done
+    python -m alexnet_jax evaluate runs/source_145/*-seed[0-4]-* --data data/imagenet --views ten
+    python -m alexnet_jax evaluate runs/source_145/*-seed[0-4]-* runs/finetune/* --data data/imagenet --views ten
+"""
+
+from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.model.alexnet import SOURCE_146
+from alexnet_jax.training.config import TrainConfig
+from alexnet_jax.training.schedule import LayerRate, StepDecay
+
+CONFIG = TrainConfig(
+    network=SOURCE_146,
+    epochs=54,
+    learning_rate=0.001,
+    schedule=StepDecay(milestones=(22, 42), bias_milestones=()),
+    bias_rate=20.0,
+    layer_rates=(
+        LayerRate("conv1", after=0, weights=1e-4),
+        LayerRate("conv1", after=5, weights=1e-5),
+        LayerRate("conv1", after=7, weights=0.0, biases=0.0),
+        LayerRate("fc8", after=0, weights=0.01),
+        LayerRate("fc8", after=9, weights=1e-3),
+        LayerRate("fc8", after=22, weights=1e-4),
+        LayerRate("fc8", after=42, weights=1e-5),
+    ),
+    augmentation=Augmentation(last_position=True, images_per_crop=32, mean="center", color="deviation", color_divisor=1.1),
+    color_epochs=38,
+    init_layers=("conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "fc6", "fc7"),
+)

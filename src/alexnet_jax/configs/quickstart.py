@@ -1,0 +1,22 @@
+"""The two towers made small, on pictures drawn by code: a whole training in minutes on a CPU.
+
+    make train
+
+Not in the paper. Everything of it is here: two towers that meet at conv3, fc6, fc7 and fc8, response normalization,
+overlapping pooling, dropout, crops, mirroring, color shifts, the update rule.
+"""
+
+from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.model.alexnet import QUICKSTART
+from alexnet_jax.training.config import TrainConfig
+from alexnet_jax.training.schedule import StepDecay
+
+CONFIG = TrainConfig(
+    network=QUICKSTART,
+    default_data="synthetic",
+    epochs=28,
+    batch_size=32,
+    learning_rate=0.004,
+    schedule=StepDecay((22,)),
+    augmentation=Augmentation(image_size=128),
+)

@@ -1,0 +1,64 @@
+"""Find the data set that a user names, and prepare it if need be."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from alexnet_jax.console import console
+from alexnet_jax.data.prepare.convert import prepare, prepare_path
+from alexnet_jax.data.records import Dataset, is_prepared, open_dataset
+from alexnet_jax.data.sources import synthetic, tfds
+from alexnet_jax.errors import UserError
+
+
+def find_dataset(name: str | None, default: str, data_dir: Path) -> Dataset:
+    """Open the data set a user names, preparing it first if it is a source of images.
+
+    Args:
+      name: a prepared data set, anything `prepare` takes, or a name under `data_dir`; None for `default`.
+      default: name of the config's own data set. If it is missing, the synthetic images are used instead, with a warning.
+      data_dir: folder of prepared data sets.
+
+    Raises:
+      UserError: if the named data set does not exist or cannot be used.
+    """
+    wanted = name or default
+    if wanted == synthetic.NAME:
+        return _synthetic_dataset(data_dir)
+    for path in (data_dir / wanted, Path(wanted)):
+        if is_prepared(path):
+            return open_dataset(path)
+    if name is None:
+        console.print(
+            f"{data_dir / default} does not exist: training on synthetic images instead. To prepare it, run "
+            f"alexnet-jax prepare --from FOLDER --to {data_dir / default}",
+            style="yellow",
+        )
+        return _synthetic_dataset(data_dir)
+    source = Path(wanted)
+    if not source.exists() and not wanted.startswith(tfds.PREFIX):
+        raise UserError(f"no data set {wanted!r}: pass a folder of images, a prepared data set, or a name in {data_dir}/")
+    # A folder of images is prepared once, under a name that follows from its path.
+    location = str(source.resolve()) if source.exists() else wanted
+    digest = hashlib.sha256(location.encode()).hexdigest()[:8]
+    prepared = data_dir / f"{re.sub(r'[^a-zA-Z0-9_.-]+', '-', Path(location).name)}-{digest}"
+    return open_dataset(prepared) if is_prepared(prepared) else prepare_path(wanted, prepared)
+
+
+def find_training_dataset(name: str | None, trained_on: str, data_dir: Path) -> Dataset:
+    """Open the data set a user names, as `find_dataset` does, or else the one a network was trained on.
+
+    Raises:
+      UserError: if it does not exist any more, or cannot be used.
+    """
+    if name is not None:
+        return find_dataset(name, name, data_dir)
+    if not is_prepared(Path(trained_on)):
+        raise UserError(f"the training data {trained_on} does not exist: pass a data set with --data")
+    return open_dataset(Path(trained_on))
+
+
+def _synthetic_dataset(data_dir: Path) -> Dataset:
+    """The synthetic data set, drawn on first use, in half a minute on one core."""
+    path = data_dir / synthetic.NAME
+    return open_dataset(path) if is_prepared(path) else prepare(synthetic.SyntheticSource(), path)

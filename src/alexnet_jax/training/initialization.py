@@ -1,0 +1,146 @@
+"""Initial parameters copied from a trained network, layer by layer."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+
+from alexnet_jax.console import console
+from alexnet_jax.errors import UserError
+from alexnet_jax.model import tower
+from alexnet_jax.model.network import Network
+from alexnet_jax.model.tower import HostParams
+from alexnet_jax.training.config import TrainConfig
+from alexnet_jax.training.step import TrainState
+
+
+@runtime_checkable
+class InitialModel(Protocol):
+    """A trained network to copy layers from; `weights.trained_model.TrainedModel` is one."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def network(self) -> Network: ...
+    @property
+    def params(self) -> HostParams: ...
+    @property
+    def classes(self) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class InitialLayers:
+    """Layers that a training starts from.
+
+    Attributes:
+      record: where they come from, as JSON, for the run's config: path and step of the trained network, a checksum of its
+        parameters, and the layers that were requested, or None.
+      params: parameters of the copied layers, stacked along a first axis of towers; None if the trained network is no longer
+        available and only the run that started from it says what it was.
+      summary: one line naming the layers that are copied, newly initialized, and not used.
+    """
+
+    record: dict[str, Any]
+    params: HostParams | None = None
+    summary: str = ""
+
+    def copy_into(self, state: TrainState) -> TrainState:
+        """Return the initial state with these layers in place, and print the summary.
+
+        Raises:
+          UserError: if the trained network is no longer available.
+        """
+        if self.params is None:
+            raise UserError(f"{self.record['path']} is no longer available, and the run that started from it has no checkpoint")
+        console.print(self.summary, markup=False)
+        copied = {name: jax.tree.map(_place, state.params[name], layer) for name, layer in self.params.items()}
+        return replace(state, params={**state.params, **copied})
+
+
+def select_initial_layers(
+    config: TrainConfig, network: Network, classes: list[str], model: InitialModel | None, started: Path | None
+) -> InitialLayers | None:
+    """Select the layers to copy: those whose name and shape match, restricted to `config.init_layers` if given.
+
+    The last layer is copied only if the class names are the same.
+
+    Args:
+      config: its `init_from` and `init_layers` say what to copy.
+      network: the network to train.
+      classes: class names of the training data.
+      model: the trained network at `config.init_from`; None if it is no longer available.
+      started: run folder, or folder of run folders, of a run that may already have started from it; None for a new run.
+
+    Returns:
+      None if training starts from random weights.
+
+    Raises:
+      UserError: if the network is not available and no run has started from it, or if it lacks a requested layer or has no
+        matching layer at all.
+    """
+    if config.init_from is None:
+        return None
+    requested = config.init_layers and list(config.init_layers)
+    if model is None:
+        record = recorded_initial_layers(config, started)
+        if record is None:
+            raise UserError(f"initial_model is needed: pass load({str(config.init_from)!r})")
+        return InitialLayers(record)
+    shapes = tower.parameter_shapes(network)
+    matching = {name: layer for name, layer in model.params.items() if shapes.get(name) == jax.tree.map(np.shape, layer)}
+    if model.classes != classes:
+        matching.pop(list(network.named_layers)[-1], None)
+    copied = {name: layer for name, layer in matching.items() if requested is None or name in requested}
+    if missing := [name for name in requested or [] if name not in copied]:
+        raise UserError(f"{network.name} cannot copy {missing[0]} from {model}; layers that match: {_join(matching)}")
+    if not copied:
+        raise UserError(f"{model}, a {model.network.name}, has no layer that matches one of {network.name}")
+    new, unused = [name for name in shapes if name not in copied], [name for name in model.params if name not in shapes]
+    summary = f"copied {_join(copied)} from {model}; newly initialized: {_join(new)}; not used: {_join(unused)}"
+    record = {"path": str(model.path), "step": model.step, "checksum": _checksum(model.params), "layers": requested}
+    return InitialLayers(record, copied, summary)
+
+
+def recorded_initial_layers(config: TrainConfig, started: Path | None) -> dict[str, Any] | None:
+    """Return the record of a run that started from `config.init_from`, or None.
+
+    Args:
+      config: names the trained network and the layers.
+      started: a run folder or a folder of run folders.
+    """
+    assert config.init_from is not None
+    for folder in () if started is None else (started, *started.glob("*")):
+        try:
+            record = json.loads((folder / "config.json").read_text()).get("initial_layers")
+        except (OSError, ValueError):
+            continue
+        if record is None:
+            continue
+        paths = (record["path"], f"{record['path']}/checkpoints/{record['step']}")
+        requested = config.init_layers and list(config.init_layers)
+        if str(config.init_from.resolve()) in paths and record["layers"] == requested:
+            return record
+    return None
+
+
+def _checksum(params: HostParams) -> str:
+    digest = hashlib.sha256()
+    for path, values in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(f"{jax.tree_util.keystr(path)} {values.shape}".encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()[:16]
+
+
+def _place(array: jax.Array, values: np.ndarray) -> jax.Array:
+    return jax.make_array_from_callback(array.shape, array.sharding, lambda part: values[part])
+
+
+def _join(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

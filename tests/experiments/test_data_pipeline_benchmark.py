@@ -1,0 +1,52 @@
+"""The readers that experiments/benchmarks/data_pipeline.py compares all do the work it says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PROGRAM = Path(__file__).parents[2] / "experiments" / "benchmarks" / "data_pipeline.py"
+ONE_BATCH = f"""
+import json, sys
+sys.path.insert(0, {str(PROGRAM.parent)!r})
+import numpy as np
+from pathlib import Path
+import data_pipeline
+
+if __name__ == "__main__":
+    batch = next(data_pipeline.reader(sys.argv[1], Path(sys.argv[2])))
+    images = np.asarray(batch[0])
+    print(json.dumps([images.shape, str(images.dtype), float(images.mean())]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    subprocess.run([sys.executable, str(PROGRAM), "--only", "images", str(folder), "140"], check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["alexnet_jax", "alexnet_jax raw", "torch_pillow 2 workers", "torch_simplejpeg 2 workers"])
+def test_readers_give_batches_of_the_same_images(folder, name, tmp_path):
+    if name.startswith("torch"):
+        pytest.importorskip("torch", reason="PyTorch is not installed: make parity installs it")
+    (tmp_path / "one_batch.py").write_text(ONE_BATCH)  # a file, for the processes that it starts
+    command = [sys.executable, "-W", "ignore", str(tmp_path / "one_batch.py"), name, str(folder)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    shape, dtype, mean = json.loads(out.splitlines()[-1])
+    assert shape == [128, 224, 224, 3]
+    assert dtype == "uint8"
+    assert mean == pytest.approx(float(np.load(folder / "jpeg" / "mean_image.npy").mean()), abs=15)
+
+
+def test_stages_and_memory_are_measured(folder):
+    def only(*arguments):
+        command = [sys.executable, str(PROGRAM), "--only", *map(str, arguments)]
+        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
+
+    assert all(rate > 0 for rate in only("stages", "jpeg", folder).values())
+    assert only("memory", folder, 20)["after_batches"] == list(range(1, 21))
