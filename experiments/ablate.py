@@ -1,12 +1,13 @@
-"""What each ingredient of the network is worth: train with it and without it, from the same seeds.
+"""Ablation study: train a network with and without each of its components, from the same seeds, and compare the errors.
 
     python experiments/ablate.py --no-lrn
     python experiments/ablate.py --no-lrn --no-overlap --one-gpu --data path/to/photos --seeds 0 1 2
 
-Several flags are several networks, each without one thing; `--together` makes one network without all of them. TrainedModel on the
-quickstart's drawn pictures unless told otherwise, one flag takes six minutes on two cores: enough to see that everything works,
-while the paper's differences, of one or two points, are of ImageNet and take `--base two_tower --data imagenet --epochs 90`.
-Every training is an ordinary run: broken off, the same command goes on, and what is finished is not trained again.
+Each flag is a separate ablation; `--together` removes all the named components from one network. The default is the quickstart
+config on synthetic images: one flag takes six minutes on two cores, which is enough to check that everything works. The paper's
+differences of one or two points are for ImageNet and need `--base two_tower --data imagenet --epochs 90`.
+
+Every training is an ordinary run. After an interruption, the same command resumes it; finished runs are not trained again.
 """
 
 import json
@@ -30,7 +31,7 @@ from alexnet_jax.errors import DivergedError, UserError
 from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
 from alexnet_jax.evaluation.predictor import Predictor, Views
 from alexnet_jax.files import atomic_text_writer
-from alexnet_jax.model import ablations as variants
+from alexnet_jax.model import ablations
 from alexnet_jax.parallel.mesh import Placement
 from alexnet_jax.parallel.runtime import enable_compilation_cache
 from alexnet_jax.training.config import TrainConfig
@@ -42,32 +43,32 @@ from alexnet_jax.weights.trained_model import load
 
 @dataclass(frozen=True)
 class Ablate:
-    """Train with and without an ingredient, and compare.
+    """Train with and without a component, and compare the errors.
 
     Attributes:
-      no_lrn: no response normalization (section 3.3).
-      no_overlap: pooling squares that do not overlap (section 3.4).
-      no_dropout: no dropout (section 4.2).
-      no_color: no shifts of color (section 4.1).
-      no_crop: always the center of an image (section 4.1).
-      no_flip: no mirroring (section 4.1).
-      one_gpu: one tower of half as many kernels (section 3.2).
-      no_cross_tower: towers that meet at the last layer only.
-      contrast_norm: normalization of contrast instead of brightness.
-      without_layer: layers to leave out, one at a time (section 7).
-      nonlinearity: instead of ReLU (section 3.1).
-      together: leave out all that is named at once.
-      base: experiment to begin with.
-      data: as for `train`; None is the base's own.
-      epochs: of each training. All that the base's schedule changes, it changes at the same share of them.
-      seeds: of the pairs of trainings.
-      views: that the errors are of; the paper's are of ten.
+      no_lrn: remove response normalization (section 3.3).
+      no_overlap: use pooling windows that do not overlap (section 3.4).
+      no_dropout: remove dropout (section 4.2).
+      no_color: disable color augmentation (section 4.1).
+      no_crop: use center crops instead of random crops (section 4.1).
+      no_flip: disable horizontal flips (section 4.1).
+      one_gpu: use one tower with half the kernels (section 3.2).
+      no_cross_tower: remove communication between towers before the last layer.
+      contrast_norm: normalize contrast instead of brightness.
+      without_layer: layers to remove, one at a time (section 7).
+      nonlinearity: nonlinearities to use instead of ReLU, one at a time (section 3.1).
+      together: apply all named changes to one network.
+      base: name or file of the config to change.
+      data: data set, as for `train`; None uses the default data of the config.
+      epochs: epochs of each training; the milestones of the schedule are scaled accordingly.
+      seeds: seeds; each trains the base and every ablation.
+      views: views to average predictions over; the paper uses ten.
       data_dir: folder of prepared data sets.
       runs_dir: folder of run folders.
-      placement: as for `train`.
-      devices: as for `train`.
-      to: file for the result, written anew after every training; None is RUNS_DIR/ablate.json. Ablations of the same settings
-        that it holds already stay.
+      placement: placement of towers on devices, as for `train`.
+      devices: number of devices, as for `train`.
+      to: JSON file for the result, rewritten after every training; None uses RUNS_DIR/ablate.json. Ablations with the same
+        settings that are already in the file are kept.
     """
 
     no_lrn: bool = False
@@ -94,153 +95,156 @@ class Ablate:
     to: Path | None = None
 
 
-Change = Callable[[TrainConfig], TrainConfig]
+ConfigChange = Callable[[TrainConfig], TrainConfig]
+"""Function from a config to an ablated config."""
 
-TrainMetrics = dict[str, dict[str, list[float | None]]]
-"""By name, then "top1" and "top5": a fraction for each seed, None where the training has diverged."""
+ErrorLists = dict[str, dict[str, list[float | None]]]
+"""Errors by name of the network, then by "top1" and "top5": a fraction per seed, or None where training diverged."""
 
 
-def of_network(variant: variants.Ablation) -> Change:
-    def change(experiment: TrainConfig) -> TrainConfig:
-        network = variant(experiment.network)
-        there = network.named_layers
-        rates = tuple(rate for rate in experiment.layer_rates if rate.layer in there)
-        decays = tuple((layer, decay) for layer, decay in experiment.layer_decays if layer in there)
-        return replace(experiment, network=network, layer_rates=rates, layer_decays=decays)
+def change_network(ablation: ablations.Ablation) -> ConfigChange:
+    """Return a config change that applies an ablation to the network and drops the settings of removed layers."""
+
+    def change(config: TrainConfig) -> TrainConfig:
+        network = ablation(config.network)
+        layers = network.named_layers
+        rates = tuple(rate for rate in config.layer_rates if rate.layer in layers)
+        decays = tuple((layer, decay) for layer, decay in config.layer_decays if layer in layers)
+        return replace(config, network=network, layer_rates=rates, layer_decays=decays)
 
     return change
 
 
-def of_images(**settings: Any) -> Change:
-    return lambda experiment: replace(experiment, augmentation=replace(experiment.augmentation, **settings))
+def change_augmentation(**settings: Any) -> ConfigChange:
+    """Return a config change that replaces fields of the augmentation."""
+    return lambda config: replace(config, augmentation=replace(config.augmentation, **settings))
 
 
-CHANGES: dict[str, Change] = {
-    "no_lrn": of_network(variants.without_normalization),
-    "no_overlap": of_network(variants.without_overlap),
-    "no_dropout": of_network(variants.without_dropout),
-    "no_color": of_images(color=None, color_divisor=1.0),
-    "no_crop": of_images(crop=False),
-    "no_flip": of_images(flip=False),
-    "one_gpu": of_network(variants.one_tower),
-    "no_cross_tower": of_network(variants.without_communication),
-    "contrast_norm": of_network(variants.with_contrast_norm),
+CHANGES: dict[str, ConfigChange] = {
+    "no_lrn": change_network(ablations.without_normalization),
+    "no_overlap": change_network(ablations.without_overlap),
+    "no_dropout": change_network(ablations.without_dropout),
+    "no_color": change_augmentation(color=None, color_divisor=1.0),
+    "no_crop": change_augmentation(crop=False),
+    "no_flip": change_augmentation(flip=False),
+    "one_gpu": change_network(ablations.one_tower),
+    "no_cross_tower": change_network(ablations.without_communication),
+    "contrast_norm": change_network(ablations.with_contrast_norm),
 }
+"""Change of the config for each boolean flag."""
 
 
-def asked(settings: Ablate) -> dict[str, Change]:
-    """What the flags name, by name.
+def requested_changes(settings: Ablate) -> dict[str, ConfigChange]:
+    """Return the changes that the flags request, by name.
 
     Raises:
-      UserError: if they name nothing.
+      UserError: if no flag requests a change.
     """
-    found = {name: change for name, change in CHANGES.items() if getattr(settings, name)}
+    changes = {name: change for name, change in CHANGES.items() if getattr(settings, name)}
     for name in settings.without_layer:
-        found[f"without_{name}"] = of_network(variants.without_layer(name))
+        changes[f"without_{name}"] = change_network(ablations.without_layer(name))
     for name in settings.nonlinearity:
-        found[name] = of_network(variants.with_nonlinearity(name))
-    if not found:
+        changes[name] = change_network(ablations.with_nonlinearity(name))
+    if not changes:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGES)
-        raise UserError(f"say what to do without: {flags}, --without-layer NAME, --nonlinearity NAME")
-    if settings.together and len(found) > 1:
+        raise UserError(f"no ablation requested: pass at least one of {flags}, --without-layer NAME, --nonlinearity NAME")
+    if settings.together and len(changes) > 1:
 
-        def all_of_them(experiment: TrainConfig) -> TrainConfig:
-            for change in found.values():
-                experiment = change(experiment)
-            return experiment
+        def apply_all(config: TrainConfig) -> TrainConfig:
+            for change in changes.values():
+                config = change(config)
+            return config
 
-        return {"+".join(found): all_of_them}
-    return found
+        return {"+".join(changes): apply_all}
+    return changes
 
 
-def experiments(settings: Ablate) -> dict[str, TrainConfig]:
-    """The base and what is made of it, by name.
+def ablation_configs(settings: Ablate) -> dict[str, TrainConfig]:
+    """Return the base config, under the name "base", and the ablated configs, by name.
 
     Raises:
-      UserError: for an ablation that the base's network does not allow, or without epochs or seeds.
+      UserError: if an ablation does not apply to the base network, or there are no epochs or no distinct seeds.
     """
     if settings.epochs < 1 or not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
-        raise UserError("--epochs takes one or more, --seeds one or more that differ")
-    base = load_config(settings.base).in_epochs(settings.epochs)
-    made = {"base": base}
-    for name, change in asked(settings).items():
-        made[name] = change(base)
-        if made[name] == base:
-            raise UserError(f"--{name.replace('_', '-')} changes nothing of {settings.base}")
-    return made
+        raise UserError("--epochs must be at least 1, and --seeds must be one or more distinct numbers")
+    base = load_config(settings.base).with_epochs(settings.epochs)
+    configs = {"base": base}
+    for name, change in requested_changes(settings).items():
+        configs[name] = change(base)
+        if configs[name] == base:
+            raise UserError(f"--{name.replace('_', '-')} changes nothing in {settings.base}: remove the flag")
+    return configs
 
 
 def ablate(settings: Ablate) -> dict[str, Any]:
-    """Trains what is not trained yet, and returns the comparison as far as it goes."""
-    made = experiments(settings)
-    dataset = find_dataset(settings.data, made["base"].default_data, settings.data_dir)
+    """Train all configs that are not trained yet, and return the comparison, which is also written to `settings.to`."""
+    configs = ablation_configs(settings)
+    dataset = find_dataset(settings.data, configs["base"].default_data, settings.data_dir)
     to = settings.to or settings.runs_dir / "ablate.json"
-    errors: TrainMetrics = {name: {"top1": [], "top5": []} for name in made}
-    result, held = {}, earlier(to, about(settings, dataset))
-    count, begun, left = len(settings.seeds) * len(made), perf_counter(), ""
+    errors: ErrorLists = {name: {"top1": [], "top5": []} for name in configs}
+    result, stored = {}, stored_ablations(to, study_metadata(settings, dataset))
+    count, start, time_left = len(settings.seeds) * len(configs), perf_counter(), ""
     for seed in settings.seeds:
-        for name, experiment in made.items():
-            done = sum(len(found["top1"]) for found in errors.values())
+        for name, config in configs.items():
+            done = sum(len(metrics["top1"]) for metrics in errors.values())
             if done:
-                left = f", about {format_duration((perf_counter() - begun) / done * (count - done))} left"
-            console.print(f"training {done + 1} of {count}: {name}, seed {seed}{left}", style="bold", markup=False)
-            top1, top5 = train_and_test(name, replace(experiment, seed=seed), settings, dataset)
+                time_left = f", about {format_duration((perf_counter() - start) / done * (count - done))} left"
+            console.print(f"training {done + 1} of {count}: {name}, seed {seed}{time_left}", style="bold", markup=False)
+            top1, top5 = train_and_test(name, replace(config, seed=seed), settings, dataset)
             errors[name]["top1"].append(top1)
             errors[name]["top5"].append(top5)
-            result = compared(settings, dataset, errors)
-            result["ablations"] = held | result["ablations"]
+            result = compare(settings, dataset, errors)
+            result["ablations"] = stored | result["ablations"]
             with atomic_text_writer(to) as file:
                 file.write(json.dumps(result, indent=1) + "\n")
     return result
 
 
-def train_and_test(
-    name: str, experiment: TrainConfig, settings: Ablate, dataset: Dataset
-) -> tuple[float, float] | tuple[None, None]:
-    """Top-1 and top-5 error on the validation images; None if the loss has become no number."""
+def train_and_test(name: str, config: TrainConfig, settings: Ablate, dataset: Dataset) -> tuple[float, float] | tuple[None, None]:
+    """Train a config and return its top-1 and top-5 errors on the validation images; None if training diverged."""
     options = Options(
         data=str(dataset.path),
         data_dir=settings.data_dir,
-        # A longer training has the folder of a shorter one, which it prolongs; here, both are wanted.
+        # Without a folder per number of epochs, a longer training would resume a shorter one and replace its result.
         runs_dir=settings.runs_dir / "ablate" / f"{settings.epochs}-epochs",
         placement=settings.placement,
         devices=settings.devices,
     )
     try:
-        folder = train(f"{Path(settings.base).stem}-{name}", experiment, options)
+        folder = train(f"{Path(settings.base).stem}-{name}", config, options)
     except DivergedError as error:
-        console.print(f"{name} has diverged: {error}", style="yellow", markup=False)
+        console.print(f"{name} diverged: {error}", style="yellow", markup=False)
         return None, None
     if not (folder / "result.json").is_file():
-        sys.exit(0)  # asked to stop
-    labels, rows = Predictor(load(folder), views=settings.views).split(dataset, dataset.evaluation_split)
-    place = (rows > rows[range(len(rows)), labels][:, None]).sum(axis=1)  # how many classes are more probable
-    return float((place > 0).mean()), float((place > 4).mean())
+        sys.exit(0)  # stopped by a signal
+    labels, probabilities = Predictor(load(folder), views=settings.views).predict_split(dataset, dataset.evaluation_split)
+    rank = (probabilities > probabilities[range(len(probabilities)), labels][:, None]).sum(axis=1)
+    return float((rank > 0).mean()), float((rank > 4).mean())
 
 
-def compared(settings: Ablate, dataset: Dataset, errors: TrainMetrics) -> dict[str, Any]:
-    """What is known so far, as JSON; differences are ablated minus base, so above zero if the ingredient helps.
+def compare(settings: Ablate, dataset: Dataset, errors: ErrorLists) -> dict[str, Any]:
+    """Return the result as JSON: settings, errors, and their differences, ablated minus base.
 
-    There is none where one of the trainings has diverged.
+    A difference is positive if the component helps. It is None where one of the trainings diverged.
     """
-    found: dict[str, Any] = {}
-    for name in asked(settings):
+    comparison: dict[str, Any] = {}
+    for name in requested_changes(settings):
         if not errors[name]["top1"]:
             continue
-        found[name] = {}
-        for which in ("top1", "top5"):
-            of_it = {"base": errors["base"][which], "ablated": errors[name][which]}
-            found[name][which] = {**of_it, "delta": None, "low": None, "high": None}
-            those, these = ([error for error in of_it[kind] if error is not None] for kind in ("ablated", "base"))
-            if those == of_it["ablated"] and these == of_it["base"]:
-                delta = paired_difference(those, these)
-                found[name][which] |= {"delta": delta.mean, "low": delta.low, "high": delta.high}
+        comparison[name] = {}
+        for metric in ("top1", "top5"):
+            pair = {"base": errors["base"][metric], "ablated": errors[name][metric]}
+            comparison[name][metric] = {**pair, "delta": None, "low": None, "high": None}
+            ablated, base = ([error for error in pair[kind] if error is not None] for kind in ("ablated", "base"))
+            if ablated == pair["ablated"] and base == pair["base"]:
+                delta = paired_difference(ablated, base)
+                comparison[name][metric] |= {"delta": delta.mean, "low": delta.low, "high": delta.high}
     seeds = list(settings.seeds[: len(errors["base"]["top1"])])
-    return {**about(settings, dataset), "seeds": seeds, "base_errors": errors["base"], "ablations": found}
+    return {**study_metadata(settings, dataset), "seeds": seeds, "base_errors": errors["base"], "ablations": comparison}
 
 
-def about(settings: Ablate, dataset: Dataset) -> dict[str, Any]:
-    """What errors have to share to stand in one file."""
+def study_metadata(settings: Ablate, dataset: Dataset) -> dict[str, Any]:
+    """Return the settings that all ablations in one result file share."""
     split = dataset.evaluation_split
     return {
         "base": Path(settings.base).stem,
@@ -253,41 +257,44 @@ def about(settings: Ablate, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def earlier(file: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    """The ablations that the file holds, if it is about what is wanted.
+def stored_ablations(file: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return the ablations stored in a result file; none if the file does not exist or has other metadata.
 
     Raises:
-      UserError: if it is something else.
+      UserError: if the file is not a result of this program.
     """
     if not file.is_file():
         return {}
     try:
-        held = json.loads(file.read_text())
-        return held["ablations"] if all(held[key] == value for key, value in wanted.items()) else {}
+        result = json.loads(file.read_text())
+        return result["ablations"] if all(result[key] == value for key, value in metadata.items()) else {}
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is no result of this program: give another --to") from error
+        raise UserError(f"{file} is not a result of this program: pass another file with --to") from error
 
 
 def table(result: dict[str, Any]) -> Table:
-    """Errors without each ingredient, less those with it."""
+    """Return a table of the error differences, ablated minus base."""
     base = [f"{mean(values):.1%}" if None not in values else "—" for values in result["base_errors"].values()]
     title = (
         f"{result['base']} on {result['images']} {result['split']} images of {result['data']}: top-1 {base[0]}, top-5 {base[1]}"
     )
-    rows = Table("points of error", "top-1", "top-5", "paper", "original logs", title=title, title_justify="left")
-    for name, found in result["ablations"].items():
-        ours = [measured(found[which]) for which in ("top1", "top5")]
-        known = ABLATIONS.get(name, Ablation(name, ""))
-        rows.add_row(name.replace("_", "-"), *ours, known.says or both(known.paper), both(known.logged))
+    rows = Table("error difference, points", "top-1", "top-5", "paper", "original logs", title=title, title_justify="left")
+    for name, metrics in result["ablations"].items():
+        ours = [format_difference(metrics[metric]) for metric in ("top1", "top5")]
+        published = ABLATIONS.get(name, Ablation(name, ""))
+        rows.add_row(
+            name.replace("_", "-"), *ours, published.paper_text or format_errors(published.paper), format_errors(published.logged)
+        )
     return rows
 
 
-def measured(values: dict[str, Any]) -> str:
+def format_difference(values: dict[str, Any]) -> str:
+    """Format a difference in percentage points, with its confidence interval."""
     return "diverged" if values["delta"] is None else str(PairedDifference(values["delta"], values["low"], values["high"]))
 
 
-def both(errors: Errors) -> str:
-    """Top-1 and top-5, in percentage points."""
+def format_errors(errors: Errors) -> str:
+    """Format differences of the top-1 and top-5 error in percentage points."""
     return " / ".join("—" if error is None else f"{100 * error:+.2f}" for error in errors)
 
 
@@ -298,8 +305,8 @@ def main() -> None:
     result = ablate(settings)
     console.print(table(result))
     seeds = len(result["seeds"])
-    spread = "nobody can say how far chance goes" if seeds < 2 else "in brackets: 95 % of what chance makes of it"
-    console.print(f"{result['epochs']} epochs, {seeds} seed(s), {result['views']} view(s): {spread}", markup=False)
+    interval = "no confidence interval with one seed" if seeds < 2 else "95% confidence intervals in parentheses"
+    console.print(f"{result['epochs']} epochs, {seeds} seed(s), {result['views']} view(s): {interval}", markup=False)
     print(json.dumps(result))
 
 

@@ -1,13 +1,17 @@
-"""What short binary codes keep of the likeness that a trained network sees (paper, section 6.1, which only suggests them).
+"""Quality and speed of image search by short binary codes, which section 6.1 of the paper suggests but does not evaluate.
 
-    make experiment EXP=codes ARGS="runs/quickstart/synthetic-seed0-…"
+    make experiment EXP=binary_codes ARGS="runs/quickstart/synthetic-seed0-…"
 
-The features of the training images, by the last hidden layer, are compressed to 64, 128 and 256 bits: by an autoencoder that is
-trained on them, by random hyperplanes and by the signs of their principal components. Validation images then look for their
-neighbors by the number of bits that differ. TrainMetrics: of the exact 10 nearest by Euclidean distance, the share among the first
-10, 50, 100 and 500 by bits, which is also the recall of looking at so many exactly afterwards; the share of the first 10
-that are of the query's class; and the time of one query among 100,000 images. Recall and class are means over seeds, with their
-standard deviations. The last line is one JSON object.
+The features of the training images, from the last hidden layer, are compressed to 64, 128 and 256 bits by three methods: an
+autoencoder trained on them, random hyperplanes, and the signs of their principal components. Validation images are the queries,
+and neighbors are ranked by Hamming distance. Measured are
+
+- recall: the fraction of the exact 10 nearest neighbors by Euclidean distance among the first 10, 50, 100 and 500 by Hamming
+  distance, which is also the recall of re-ranking that many candidates exactly;
+- same class: the fraction of the first 10 that have the class of the query;
+- time: milliseconds per query among 100,000 images.
+
+Recall and same class are means over seeds, with standard deviations. The last line of the output is one JSON object.
 """
 
 import json
@@ -22,8 +26,8 @@ import matplotlib
 import numpy as np
 import tyro
 
-from alexnet_jax.analysis.binary_codes import Autoencoder, Encoder, nearest_codes, principal_signs, random_hyperplanes
-from alexnet_jax.analysis.exact_search import nearest
+from alexnet_jax.analysis.binary_codes import Autoencoder, Encoder, nearest_codes, principal_component_signs, random_hyperplanes
+from alexnet_jax.analysis.exact_search import nearest_neighbors
 from alexnet_jax.analysis.indexing import last_hidden_layer
 from alexnet_jax.console import console
 from alexnet_jax.data.find import find_training_dataset
@@ -35,23 +39,24 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 RESULTS = Path(__file__).parent / "results"
-BLOCK = 4096  # images that are compared at once
-NEIGHBOURS = 10
-FIRST = (10, 50, 100, 500)
+BLOCK = 4096
+"""Images compared at once."""
+NEIGHBORS = 10
+CANDIDATES = (10, 50, 100, 500)
 
 
 @dataclass(frozen=True)
 class Compare:
-    """Compares binary codes with exact search.
+    """Compare search by binary codes with exact search.
 
     Attributes:
       run: run folder, or one of its checkpoints.
-      data: a folder of images, a prepared folder, or a name in `data_dir`; None is what the network was trained on.
+      data: a folder of images, a prepared data set, or a name in `data_dir`; None uses the training data of the run.
       data_dir: folder of prepared data sets.
-      bits: lengths of the codes.
-      seeds: how many, of the autoencoder and of the hyperplanes.
-      timed: images among which a query is timed; they are made up, for time does not depend on what they show.
-      out: where the result goes; a picture goes beside it.
+      bits: code lengths.
+      seeds: number of seeds for the autoencoder and the hyperplanes.
+      timed: number of images in the timed search; their features are random, as the time does not depend on them.
+      out: JSON file for the result; the figure is written beside it.
     """
 
     run: tyro.conf.Positional[Path]
@@ -64,70 +69,83 @@ class Compare:
 
 
 def blocks(features: np.ndarray) -> Iterator[np.ndarray]:
+    """Split features into blocks of `BLOCK` images."""
     return (features[start : start + BLOCK] for start in range(0, len(features), BLOCK))
 
 
 def quality(encode: Encoder, training: SplitPredictions, queries: SplitPredictions, exact: np.ndarray) -> dict[str, float]:
-    """Recall among the first so many, and the share of the nearest that are of the query's class."""
-    found = nearest_codes(encode(queries.rows), encode(training.rows), max(FIRST))
+    """Return recall among the first `CANDIDATES` codes, and the fraction of the nearest that have the class of the query.
+
+    Args:
+      encode: encoder of features to codes.
+      training: features and labels of the images to search.
+      queries: features and labels of the queries.
+      exact: indices of the exact nearest neighbors of each query, [queries, neighbors].
+    """
+    nearest_by_code = nearest_codes(encode(queries.outputs), encode(training.outputs), max(CANDIDATES))
     recall = {}
-    for first in FIRST:
-        there = (exact[:, :, None] == found[:, None, :first]).any(axis=2)
-        recall[f"recall among {first}"] = float(there.mean())
-    return {**recall, "same class": same_class(found[:, :NEIGHBOURS], training, queries)}
+    for count in CANDIDATES:
+        hits = (exact[:, :, None] == nearest_by_code[:, None, :count]).any(axis=2)
+        recall[f"recall among {count}"] = float(hits.mean())
+    return {**recall, "same class": same_class(nearest_by_code[:, :NEIGHBORS], training, queries)}
 
 
-def same_class(found: np.ndarray, training: SplitPredictions, queries: SplitPredictions) -> float:
-    return float((training.labels[found] == queries.labels[:, None]).mean())
+def same_class(neighbors: np.ndarray, training: SplitPredictions, queries: SplitPredictions) -> float:
+    """Return the fraction of neighbors, indices [queries, neighbors], that have the class of their query."""
+    return float((training.labels[neighbors] == queries.labels[:, None]).mean())
 
 
-def over_seeds(method: str, bits: int, of_seeds: list[dict[str, float]]) -> dict[str, Any]:
-    values = {name: [of[name] for of in of_seeds] for name in of_seeds[0]}
-    row = {"method": method, "bits": bits, "seeds": len(of_seeds)}
-    for name, of in values.items():
-        row[name] = round(float(np.mean(of)), 4)
-        row[f"{name}, deviation"] = round(float(np.std(of, ddof=1)), 4) if len(of) > 1 else None
+def aggregate_seeds(method: str, bits: int, metrics: list[dict[str, float]]) -> dict[str, Any]:
+    """Return the mean and standard deviation of each metric over the seeds."""
+    values_by_name = {name: [seed[name] for seed in metrics] for name in metrics[0]}
+    row = {"method": method, "bits": bits, "seeds": len(metrics)}
+    for name, values in values_by_name.items():
+        row[name] = round(float(np.mean(values)), 4)
+        row[f"{name}, deviation"] = round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else None
     return row
 
 
-def compared(compare: Compare, training: SplitPredictions, queries: SplitPredictions, exact: np.ndarray) -> list[dict[str, Any]]:
+def compare_codes(
+    compare: Compare, training: SplitPredictions, queries: SplitPredictions, exact: np.ndarray
+) -> list[dict[str, Any]]:
+    """Return the quality of each method at each code length; arguments as for `quality`."""
     rows = []
     for bits in compare.bits:
         encoders: dict[str, list[Encoder]] = {
-            "autoencoder": [Autoencoder(seed=seed).train(training.rows, bits) for seed in range(compare.seeds)],
-            "random hyperplanes": [random_hyperplanes(training.rows, bits, seed) for seed in range(compare.seeds)],
-            "principal components": [principal_signs(training.rows, bits)],
+            "autoencoder": [Autoencoder(seed=seed).train(training.outputs, bits) for seed in range(compare.seeds)],
+            "random hyperplanes": [random_hyperplanes(training.outputs, bits, seed) for seed in range(compare.seeds)],
+            "principal components": [principal_component_signs(training.outputs, bits)],
         }
-        for method, of_seeds in encoders.items():
-            rows.append(over_seeds(method, bits, [quality(encode, training, queries, exact) for encode in of_seeds]))
+        for method, seeds in encoders.items():
+            rows.append(aggregate_seeds(method, bits, [quality(encode, training, queries, exact) for encode in seeds]))
             console.print(f"{bits} bits, {method}: {rows[-1]}")
     return rows
 
 
 def milliseconds(search: Callable[[], Any]) -> float:
-    """The best of a few tries, after one that is not counted."""
+    """Return the minimum time of five calls, after one warm-up call."""
     seconds = []
     for _ in range(6):
-        began = time.perf_counter()
+        start = time.perf_counter()
         search()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start)
     return round(1000 * min(seconds[1:]), 2)
 
 
-def timed(compare: Compare, features: int) -> dict[str, Any]:
-    """Of one query, by features and by codes."""
+def time_queries(compare: Compare, features: int) -> dict[str, Any]:
+    """Time one query by exact search and by codes of each length, in milliseconds."""
     rng = np.random.default_rng(0)
     rows = np.maximum(rng.standard_normal((compare.timed + 1, features), np.float32), 0)
     times: dict[str, Any] = {"images": compare.timed, "cores": os.cpu_count()}
-    times["exact"] = milliseconds(lambda: nearest(rows[:1], blocks(rows[1:]), NEIGHBOURS))
+    times["exact"] = milliseconds(lambda: nearest_neighbors(rows[:1], blocks(rows[1:]), NEIGHBORS))
     for bits in compare.bits:
         codes = rng.integers(0, 256, (compare.timed + 1, bits // 8), np.uint8)
-        times[f"{bits} bits"] = milliseconds(lambda codes=codes: nearest_codes(codes[:1], codes[1:], NEIGHBOURS))
+        times[f"{bits} bits"] = milliseconds(lambda codes=codes: nearest_codes(codes[:1], codes[1:], NEIGHBORS))
     return times
 
 
 def draw(rows: list[dict[str, Any]], file: Path, *, title: str) -> None:
-    """Recall over the number of images that are looked at, a panel for each number of bits."""
+    """Plot recall over the number of candidates, one panel per code length."""
     lengths = sorted({row["bits"] for row in rows})
     figure, panels = plt.subplots(
         1, len(lengths), figsize=(3.4 * len(lengths), 3.2), sharey=True, squeeze=False, layout="constrained"
@@ -135,13 +153,19 @@ def draw(rows: list[dict[str, Any]], file: Path, *, title: str) -> None:
     figure.suptitle(title)
     for axes, bits in zip(panels[0], lengths, strict=True):
         for row in (row for row in rows if row["bits"] == bits):
-            axes.plot(FIRST, [100 * row[f"recall among {first}"] for first in FIRST], "o-", markersize=4, label=row["method"])
+            recall = [100 * row[f"recall among {count}"] for count in CANDIDATES]
+            axes.plot(CANDIDATES, recall, "o-", markersize=4, label=row["method"])
         axes.set(
-            xscale="log", xticks=FIRST, xticklabels=FIRST, xlabel="images looked at, by bits", title=f"{bits} bits", ylim=(0, 102)
+            xscale="log",
+            xticks=CANDIDATES,
+            xticklabels=CANDIDATES,
+            xlabel="candidates by Hamming distance",
+            title=f"{bits} bits",
+            ylim=(0, 102),
         )
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    panels[0, 0].set_ylabel(f"of the {NEIGHBOURS} nearest, %")
+    panels[0, 0].set_ylabel(f"recall of the {NEIGHBORS} nearest, %")
     panels[0, -1].legend(loc="lower right")
     figure.savefig(file, dpi=80)
     plt.close(figure)
@@ -150,26 +174,26 @@ def draw(rows: list[dict[str, Any]], file: Path, *, title: str) -> None:
 def main() -> None:
     compare = tyro.cli(Compare)
     enable_compilation_cache()
-    trained = load(compare.run)
-    dataset = find_training_dataset(compare.data, trained.config["data"]["path"], compare.data_dir)
-    predictor = Predictor(trained, layer=last_hidden_layer(trained.network))
-    training, queries = (predictor.split(dataset, split) for split in ("train", dataset.evaluation_split))
-    exact = nearest(queries.rows, blocks(training.rows), NEIGHBOURS).rows
-    rows = compared(compare, training, queries, exact)
+    model = load(compare.run)
+    dataset = find_training_dataset(compare.data, model.config["data"]["path"], compare.data_dir)
+    predictor = Predictor(model, layer=last_hidden_layer(model.network))
+    training, queries = (predictor.predict_split(dataset, split) for split in ("train", dataset.evaluation_split))
+    exact = nearest_neighbors(queries.outputs, blocks(training.outputs), NEIGHBORS).indices
+    rows = compare_codes(compare, training, queries, exact)
     result = {
-        "network": trained.network.name,
+        "network": model.network.name,
         "data": dataset.path.name,
-        "layer": last_hidden_layer(trained.network),
-        "features": training.rows.shape[1],
-        "images": len(training.rows),
-        "queries": len(queries.rows),
-        "neighbors": NEIGHBOURS,
+        "layer": last_hidden_layer(model.network),
+        "features": training.outputs.shape[1],
+        "images": len(training.outputs),
+        "queries": len(queries.outputs),
+        "neighbors": NEIGHBORS,
         "same class, exact": round(same_class(exact, training, queries), 4),
         "codes": rows,
-        "milliseconds a query": timed(compare, training.rows.shape[1]),
+        "milliseconds a query": time_queries(compare, training.outputs.shape[1]),
     }
     compare.out.write_text(json.dumps(result, indent=1) + "\n")
-    draw(rows, compare.out.with_suffix(".png"), title=f"{trained.network.name} on {dataset.path.name}")
+    draw(rows, compare.out.with_suffix(".png"), title=f"{model.network.name} on {dataset.path.name}")
     print(json.dumps(result))
 
 

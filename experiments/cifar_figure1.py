@@ -1,15 +1,16 @@
-"""Figure 1 of the paper: how many epochs a network with ReLUs and one with tanh take to a training error of 25 % on CIFAR-10.
+"""Figure 1 of the paper: number of epochs to a training error of 25% on CIFAR-10, with ReLU and with tanh.
 
     python -m alexnet_jax prepare --from cifar-10-binary.tar.gz --to data/cifar10
     python experiments/cifar_figure1.py
 
-Paper: six times fewer with ReLUs; a four-layer network, no regularization of any kind, the learning rate of each chosen to make
-it as fast as possible. Which network, it does not say: here it is cuda-convnet's layers-19pct.cfg, three convolutions and the
-classes, on whole images that do not vary, without weight decay. Batches of 128, momentum 0.9, a constant rate. The training
-error is the mean over the batches of an epoch, each before the step it led to.
+The paper reports six times fewer epochs with ReLU, for a four-layer network without regularization, with the learning rate of
+each network chosen to make training as fast as possible. It does not describe the network. This study uses cuda-convnet's
+layers-19pct.cfg, three convolutional layers and a softmax layer, on full images without augmentation or weight decay, with a
+batch size of 128, momentum 0.9 and a constant learning rate. The training error is the mean over the batches of an epoch, each
+evaluated before its update.
 
-The search: all rates are trained for two epochs, the better half of them for four, and so on, until one network reaches 25 %.
-Broken off, the same command goes on. What came out: results/cifar_figure1.json and .png.
+Learning rates are chosen by successive halving: all are trained for two epochs, the better half for four, and so on, until one
+network reaches 25%. After an interruption, the same command resumes. Results: results/cifar_figure1.json and .png.
 """
 
 import json
@@ -52,51 +53,55 @@ CONFIG = TrainConfig(
 
 
 @dataclass(frozen=True)
-class Race:
-    """Train with ReLUs and with tanh until the training error is 25 %.
+class Figure1:
+    """Train with ReLU and with tanh until the training error is 25%.
 
     Attributes:
-      data: CIFAR-10, prepared.
-      rates: learning rates to choose from.
-      most: epochs after which to give up.
+      data: prepared CIFAR-10 data set.
+      rates: candidate learning rates.
+      max_epochs: epochs after which the search ends without reaching the target.
       runs_dir: folder of run folders.
       to: folder for the result and the figure.
     """
 
     data: str = "cifar10"
     rates: tuple[float, ...] = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
-    most: int = 80
+    max_epochs: int = 80
     runs_dir: Path = Path("runs")
     to: Path = RESULTS
 
 
 Curves = dict[float, list[float]]
-"""Training error after every epoch, by learning rate."""
+"""Training error of every epoch, by learning rate."""
 
 
-def search(rates: tuple[float, ...], train_to: Callable[[float, int], list[float]], most: int) -> Curves:
-    """Trains with all rates, with ever fewer of them, until one reaches the target or `most` epochs are over.
+def search(rates: tuple[float, ...], train_to: Callable[[float, int], list[float]], max_epochs: int) -> Curves:
+    """Search learning rates by successive halving until one reaches the target error.
 
     Args:
-      rates: to choose from.
-      train_to: trains with a rate to an epoch and returns the training errors so far, fewer if it has diverged.
-      most: epochs.
+      rates: candidate learning rates.
+      train_to: function of a rate and an epoch that trains up to that epoch and returns the training error of every epoch, or
+        of fewer epochs if training diverged.
+      max_epochs: epochs after which the search ends without reaching the target.
+
+    Returns:
+      The training errors of all candidates.
     """
     curves: Curves = {}
-    left = list(rates)
-    for epoch in range(1, most + 1):
-        for rate in left:
+    remaining = list(rates)
+    for epoch in range(1, max_epochs + 1):
+        for rate in remaining:
             curves[rate] = train_to(rate, epoch)
-        left = [rate for rate in left if len(curves[rate]) == epoch]
-        if not left or min(curves[rate][-1] for rate in left) <= TARGET:
+        remaining = [rate for rate in remaining if len(curves[rate]) == epoch]
+        if not remaining or min(curves[rate][-1] for rate in remaining) <= TARGET:
             break
         if epoch >= 2 and epoch & (epoch - 1) == 0:  # 2, 4, 8 …
-            left = sorted(left, key=lambda rate: curves[rate][-1])[: -(-len(left) // 2)]
+            remaining = sorted(remaining, key=lambda rate: curves[rate][-1])[: -(-len(remaining) // 2)]
     return curves
 
 
 def epochs_to_target(curve: list[float]) -> float | None:
-    """When a curve crosses the target, on the line between the epochs before and after; None if it does not."""
+    """Return the epoch at which a curve reaches the target, linearly interpolated; None if it does not."""
     for epoch, error in enumerate(curve, 1):
         if error <= TARGET:
             before = curve[epoch - 2] if epoch > 1 else 1.0
@@ -104,38 +109,40 @@ def epochs_to_target(curve: list[float]) -> float | None:
     return None
 
 
-def raced(network: Network, race: Race) -> Curves:
-    def train_to(rate: float, epoch: int) -> list[float]:
-        experiment = replace(CONFIG, network=network, learning_rate=rate, epochs=epoch)
-        folder = race.runs_dir / network.name / f"rate{rate:g}"
-        done = training_errors(folder)
-        if len(done) >= epoch:
-            return done[:epoch]
-        try:
-            train(network.name, experiment, Options(data=race.data, run=folder, placement="single", devices=1))
-        except DivergedError:
-            return done
-        if len(done := training_errors(folder)) < epoch:
-            sys.exit(0)  # asked to stop
-        return done
+def train_candidates(network: Network, settings: Figure1) -> Curves:
+    """Search the learning rates of a network, and return the training errors of all candidates."""
 
-    return search(race.rates, train_to, race.most)
+    def train_to(rate: float, epoch: int) -> list[float]:
+        config = replace(CONFIG, network=network, learning_rate=rate, epochs=epoch)
+        folder = settings.runs_dir / network.name / f"rate{rate:g}"
+        errors = training_errors(folder)
+        if len(errors) >= epoch:
+            return errors[:epoch]
+        try:
+            train(network.name, config, Options(data=settings.data, run=folder, placement="single", devices=1))
+        except DivergedError:
+            return errors
+        if len(errors := training_errors(folder)) < epoch:
+            sys.exit(0)  # stopped by a signal
+        return errors
+
+    return search(settings.rates, train_to, settings.max_epochs)
 
 
 def training_errors(folder: Path) -> list[float]:
-    """Of every epoch in the log of a run."""
+    """Read the training error of every epoch from the log of a run; empty if there is no log."""
     log = folder / "log.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
     return [line["training_error"] for line in lines if "epoch" in line]
 
 
 def draw(curves: dict[str, Curves], file: Path) -> None:
-    """The fastest curve of each, as in the paper, and the others thin."""
+    """Plot all curves; the fastest of each network is thick and labeled."""
     figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
-    for (name, found), style, color in zip(curves.items(), ("-", "--"), ("tab:blue", "tab:orange"), strict=True):
-        best = fastest(found)
-        for rate, curve in found.items():
-            label = f"{name}, rate {rate:g}" if rate == best else None
+    for (name, candidates), style, color in zip(curves.items(), ("-", "--"), ("tab:blue", "tab:orange"), strict=True):
+        best = fastest(candidates)
+        for rate, curve in candidates.items():
+            label = f"{name}, learning rate {rate:g}" if rate == best else None
             axes.plot(range(1, len(curve) + 1), curve, style, color=color, linewidth=2 if rate == best else 0.5, label=label)
     axes.axhline(TARGET, color="gray", linewidth=0.8, linestyle=":")
     axes.set(xlabel="epochs", ylabel="training error rate", ylim=(0, 0.75), xlim=(0, None))
@@ -146,34 +153,34 @@ def draw(curves: dict[str, Curves], file: Path) -> None:
 
 
 def fastest(curves: Curves) -> float:
-    """The rate that reaches the target first, or comes nearest."""
+    """Return the rate that reaches the target first or, if none does, the one with the lowest final error."""
     return min(curves, key=lambda rate: (epochs_to_target(curves[rate]) or float("inf"), curves[rate][-1:] or [1.0]))
 
 
 def result(curves: dict[str, Curves], data: str) -> dict[str, Any]:
-    """What is committed."""
-    found = {}
-    for name, of_rates in curves.items():
-        best = fastest(of_rates)
-        found[name] = {
+    """Return the content of cifar_figure1.json."""
+    networks = {}
+    for name, candidates in curves.items():
+        best = fastest(candidates)
+        networks[name] = {
             "rate": best,
-            "epochs_to_25_percent": epochs_to_target(of_rates[best]),
-            "training_errors": {f"{rate:g}": curve for rate, curve in of_rates.items()},
+            "epochs_to_25_percent": epochs_to_target(candidates[best]),
+            "training_errors": {f"{rate:g}": curve for rate, curve in candidates.items()},
         }
-    epochs = [values["epochs_to_25_percent"] for values in found.values()]
+    epochs = [values["epochs_to_25_percent"] for values in networks.values()]
     ratio = epochs[1] / epochs[0] if all(epochs) and len(epochs) == 2 else None
-    return {"data": data, **found, "tanh_by_relu": ratio}
+    return {"data": data, **networks, "tanh_by_relu": ratio}
 
 
 if __name__ == "__main__":
-    race = tyro.cli(Race)
+    settings = tyro.cli(Figure1)
     enable_compilation_cache()
-    with_tanh = tuple(Tanh() if isinstance(layer, ReLU) else layer for layer in THREE_CONVOLUTIONS.layers)
-    networks = {"relu": THREE_CONVOLUTIONS, "tanh": replace(THREE_CONVOLUTIONS, name="cifar_19pct_tanh", layers=with_tanh)}
+    tanh_layers = tuple(Tanh() if isinstance(layer, ReLU) else layer for layer in THREE_CONVOLUTIONS.layers)
+    networks = {"relu": THREE_CONVOLUTIONS, "tanh": replace(THREE_CONVOLUTIONS, name="cifar_19pct_tanh", layers=tanh_layers)}
     curves = {}
     for name, network in networks.items():
-        curves[name] = raced(network, race)
-        race.to.mkdir(parents=True, exist_ok=True)
-        (race.to / "cifar_figure1.json").write_text(json.dumps(result(curves, race.data), indent=1) + "\n")
-    draw(curves, race.to / "cifar_figure1.png")
-    print(json.dumps(result(curves, race.data)))
+        curves[name] = train_candidates(network, settings)
+        settings.to.mkdir(parents=True, exist_ok=True)
+        (settings.to / "cifar_figure1.json").write_text(json.dumps(result(curves, settings.data), indent=1) + "\n")
+    draw(curves, settings.to / "cifar_figure1.png")
+    print(json.dumps(result(curves, settings.data)))

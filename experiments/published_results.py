@@ -1,40 +1,40 @@
-"""What the paper reports, and what the logs of its code say: the figures that ours stand beside (`make tables`).
+"""Errors published in the paper and logged by the original code, for comparison with ours (`make tables`).
 
-Errors are fractions of images, the top-1 before the top-5. A log is a file of layers/ in computerhistory/AlexNet-Source-Code, at
-whose end the errors of its network stand, as the mean over ten views if nothing else is said. Where the paper's figures
-come from a log they agree with it to the last digit; where there is none, no line of the release has the figure.
+Errors are fractions of images. The logs are the files in layers/ of computerhistory/AlexNet-Source-Code, each of which ends with
+the errors of its network, averaged over ten views unless noted otherwise. Where a log is given, the paper's errors agree with it
+to the last digit; where none is given, no line of that release contains the paper's error.
 """
 
 from typing import NamedTuple
 
 
 class Errors(NamedTuple):
-    """Top-1 and top-5 errors, or differences of them; None is not known."""
+    """Top-1 and top-5 errors, or their differences; None if unknown."""
 
     top1: float | None
     top5: float | None
 
 
-NOT_KNOWN = Errors(None, None)
+UNKNOWN = Errors(None, None)
 
 
 class Row(NamedTuple):
-    """A line of one of the paper's tables.
+    """A row of one of the paper's tables.
 
     Attributes:
-      model: as the paper calls it.
-      paper: on the test set of 2010 or 2009, on the validation set of 2012.
-      test_top5: of Table 2, on a test set whose classes were never given away.
-      logged: the same as `paper`, from the log of the original code.
-      log: its file.
-      ours: an errors.json of `evaluate` in results/, without its .json; None where there is nothing to train.
-      views: of ours.
+      model: name of the model in the paper.
+      paper: errors in the paper, on the test set for 2010 and 2009 and on the validation set for 2012.
+      test_top5: top-5 error in Table 2 on the test set, whose labels are not public.
+      logged: errors in the log of the original code, on the same images as `paper`.
+      log: file name of that log.
+      ours: name without suffix of an errors.json of `evaluate` in results/; None if there is no network to train.
+      views: views that our predictions are averaged over.
     """
 
     model: str
     paper: Errors
     test_top5: float | None = None
-    logged: Errors = NOT_KNOWN
+    logged: Errors = UNKNOWN
     log: str | None = None
     ours: str | None = None
     views: str = "ten"
@@ -54,10 +54,10 @@ TABLE_1 = (
         "center",
     ),
 )
-"""Test set of ILSVRC-2010."""
+"""Table 1: test set of ILSVRC-2010."""
 
 TABLE_2 = (
-    Row("SIFT + FVs [7]", NOT_KNOWN, 0.262),
+    Row("SIFT + FVs [7]", UNKNOWN, 0.262),
     Row("1 CNN", Errors(0.407, 0.182), None, Errors(0.406640, 0.182100), "layer-params-145.cfg", "ilsvrc2012"),
     Row("5 CNNs", Errors(0.381, 0.164), 0.164, ours="ilsvrc2012_five"),
     Row(
@@ -70,41 +70,42 @@ TABLE_2 = (
     ),
     Row("7 CNNs*", Errors(0.367, 0.154), 0.153, ours="ilsvrc2012_seven"),
 )
-"""Validation set of ILSVRC-2012, and top-5 error on its test set. A star: trained before on all of ImageNet, Fall 2011."""
+"""Table 2: validation set of ILSVRC-2012, and top-5 error on its test set. An asterisk marks pretraining on all of ImageNet,
+Fall 2011."""
 
 FALL_2009 = (
-    Row("best before [19]", Errors(0.781, 0.609)),
-    Row("CNN with a sixth convolution", Errors(0.674, 0.409), ours="fall2009"),
+    Row("best published before [19]", Errors(0.781, 0.609)),
+    Row("CNN with a sixth convolutional layer", Errors(0.674, 0.409), ours="fall2009"),
 )
-"""Half of ImageNet, Fall 2009, with 10,184 classes (section 6)."""
+"""ImageNet, Fall 2009, with 10,184 classes: the half of the images used for testing (section 6)."""
 
 
 class Ablation(NamedTuple):
-    """What taking something away adds to the errors.
+    """Increase of the errors when a component is removed.
 
     Attributes:
-      what: is taken away.
-      section: of the paper.
-      paper: what it says it adds.
-      whole: errors of the whole network, from the log that it is compared with.
-      ablated: errors without, from its log.
-      log: of the network without.
-      says: it in the paper's words, where they are not two figures.
+      component: the removed component.
+      section: section of the paper.
+      paper: increase of the errors in the paper.
+      base: errors of the network with the component, from its log.
+      ablated: errors of the network without it, from its log.
+      log: file name of the log of the network without it.
+      paper_text: the paper's statement, where it does not give two numbers.
     """
 
-    what: str
+    component: str
     section: str
-    paper: Errors = NOT_KNOWN
-    whole: Errors = NOT_KNOWN
-    ablated: Errors = NOT_KNOWN
+    paper: Errors = UNKNOWN
+    base: Errors = UNKNOWN
+    ablated: Errors = UNKNOWN
     log: str | None = None
-    says: str | None = None
+    paper_text: str | None = None
 
     @property
     def logged(self) -> Errors:
-        """What the logs say it adds."""
-        pairs = zip(self.whole, self.ablated, strict=True)
-        return Errors(*(None if whole is None or ablated is None else ablated - whole for whole, ablated in pairs))
+        """Increase of the errors in the logs."""
+        pairs = zip(self.base, self.ablated, strict=True)
+        return Errors(*(None if base is None or ablated is None else ablated - base for base, ablated in pairs))
 
 
 _145 = Errors(0.406640, 0.182100)  # validation set of 2012, layer-params-145.cfg
@@ -114,28 +115,28 @@ ABLATIONS = {
     "one_gpu": Ablation(
         "the second tower", "3.2", Errors(0.017, 0.012), _145_OF_2010, Errors(0.391680, 0.182287), "layer-params-145-half.cfg"
     ),
-    # Net 150 has a wider conv2 and twice the fc6 to make up for it.
+    # Network 150 compensates with a wider conv2 and twice as many units in fc6.
     "no_cross_tower": Ablation(
-        "the towers' communication", "3.2", NOT_KNOWN, _145, Errors(0.418280, 0.193300), "layer-params-150.cfg"
+        "communication between towers", "3.2", UNKNOWN, _145, Errors(0.418280, 0.193300), "layer-params-150.cfg"
     ),
-    # Net 148 lacks the normalization within maps, too, of which the paper says nothing.
+    # Network 148 also lacks the normalization within maps, which the paper does not mention.
     "no_lrn": Ablation(
         "response normalization", "3.3", Errors(0.014, 0.012), _145, Errors(0.420340, 0.193620), "layer-params-148.cfg"
     ),
     "no_overlap": Ablation(
-        "the overlap of pooling", "3.4", Errors(0.004, 0.003), _145, Errors(0.410580, 0.185100), "layer-params-147.cfg"
+        "overlapping pooling", "3.4", Errors(0.004, 0.003), _145, Errors(0.410580, 0.185100), "layer-params-147.cfg"
     ),
-    "no_crop": Ablation("random crops", "4.1", says="with mirroring: substantial overfitting"),
-    "no_flip": Ablation("mirroring", "4.1", says="with crops: substantial overfitting"),
-    "no_color": Ablation("shifts of color", "4.1", Errors(0.01, None), says="over +1"),
-    "no_dropout": Ablation("dropout", "4.2", says="substantial overfitting"),
-    "without_conv3": Ablation("conv3", "7", Errors(0.02, None), says="about +2"),
-    "without_conv4": Ablation("conv4", "7", Errors(0.02, None), says="about +2"),
+    "no_crop": Ablation("random crops", "4.1", paper_text="without crops and flips: substantial overfitting"),
+    "no_flip": Ablation("horizontal flips", "4.1", paper_text="without crops and flips: substantial overfitting"),
+    "no_color": Ablation("color augmentation", "4.1", Errors(0.01, None), paper_text="over +1"),
+    "no_dropout": Ablation("dropout", "4.2", paper_text="substantial overfitting"),
+    "without_conv3": Ablation("conv3", "7", Errors(0.02, None), paper_text="about +2"),
+    "without_conv4": Ablation("conv4", "7", Errors(0.02, None), paper_text="about +2"),
 }
-"""By what `ablate.py` calls them, in the order of the paper."""
+"""Published ablations by their name in `ablate.py`, in the order of the paper."""
 
 FIGURE_1_RATIO = 6.0
-"""Epochs until the training error on CIFAR-10 is 25 %: with tanh by with ReLUs (section 3.1)."""
+"""Ratio, tanh to ReLU, of the number of epochs to a training error of 25% on CIFAR-10 (section 3.1)."""
 
 CIFAR_WITHOUT_NORMALIZATION, CIFAR_WITH_NORMALIZATION = 0.13, 0.11
-"""Test errors of the four-layer network on CIFAR-10 (section 3.3)."""
+"""Test errors of the four-layer network on CIFAR-10 without and with response normalization (section 3.3)."""

@@ -1,13 +1,15 @@
-"""Makes the tables of README.md and docs/ from experiments/results/*.json, so that no figure is typed.
+"""Write the tables in README.md and docs/ from experiments/results/*.json, so that no number in them is typed by hand.
 
-make readme
+    make readme
+
+A table NAME replaces the text between `<!-- NAME -->` and `<!-- end -->`.
 """
 
 import json
 import re
 from pathlib import Path
 
-import paper_tables as tables
+import paper_tables
 from paper_tables import result, result_or_none, table
 
 ROOT = Path(__file__).parents[1]
@@ -15,109 +17,119 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def quickstart() -> str:
+    """Return the result of `make train` with the quickstart config."""
     run, linear = result("quickstart"), result("linear_baseline")
     return table(
         ["`make train`", "measured"],
         [
-            ["validation top-1 accuracy", f"{1 - run['top1_error']:.1%} of {run['images']} pictures"],
-            ["a linear classifier on the same pixels", f"{max(linear.values()):.1%}"],
+            ["validation top-1 accuracy", f"{1 - run['top1_error']:.1%} of {run['images']} images"],
+            ["accuracy of a linear classifier on the same images", f"{max(linear.values()):.1%}"],
             [
-                "time, with compilation and evaluation",
+                "time, including compilation and evaluation",
                 f"{run['seconds'] / 60:.1f} minutes for {run['epochs']} epochs",
             ],
-            ["time spent waiting for data", f"{run['waiting_for_data']:.1%}"],
-            ["speed", f"{run['images_per_second']:.0f} images/s on 2 CPU cores, jax {run['jax']}"],
+            ["time spent waiting for data", f"{run['data_wait_fraction']:.1%}"],
+            ["throughput", f"{run['images_per_second']:.0f} images/s on 2 CPU cores, jax {run['jax']}"],
         ],
     )
 
 
 def clothing10() -> str:
+    """Return the validation errors of full-size networks on photos of clothes, by epoch."""
     runs = result("clothing10")
     epochs = [1, 2, 4, 6, 8, 10, 12, 16, 20]
     rows = []
     for name in ("two_tower", "source_145"):
         errors = runs[name]["validation_top1_error"]
-        rows.append([f"`{name}`", *(f"{errors[epoch - 1]:.1%}" if epoch <= len(errors) else tables.DASH for epoch in epochs)])
-    rows.append(["always the most frequent class", *[f"{runs['majority_class_error']:.1%}"] * len(epochs)])
+        rows.append(
+            [f"`{name}`", *(f"{errors[epoch - 1]:.1%}" if epoch <= len(errors) else paper_tables.DASH for epoch in epochs)]
+        )
+    rows.append(["always predicting the most frequent class", *[f"{runs['majority_class_error']:.1%}"] * len(epochs)])
     return table(["validation top-1 error after epoch", *map(str, epochs)], rows)
 
 
 def bench() -> str:
-    found = result("bench")
-    header = [f"training step, float32, {found['cores']} CPU cores"]
+    """Return the speed of the training step on a CPU, compared with PyTorch."""
+    measured = result("bench")
+    header = [f"training step, float32, {measured['cores']} CPU cores"]
     rows = {name: [name] for name in ("one device", "two devices", "PyTorch", "PyTorch, channels last")}
-    ratios = {"ratio_vs_pytorch": ["one device by the better PyTorch"], "two_device_ratio": ["two devices by one"]}
-    for batch, contestants in found["batches"].items():
-        header += [f"batch {batch}, images/s", "compiling, s", "memory, GB"]
+    ratios = {"ratio_vs_pytorch": ["speedup of one device over PyTorch"], "two_device_ratio": ["speedup of two devices over one"]}
+    for batch, implementations in measured["batches"].items():
+        header += [f"batch {batch}, images/s", "compilation, s", "memory, GB"]
         for name, row in rows.items():
-            of = contestants[name]
-            row += [f"{of['images_per_second']:.1f}", f"{of['compile_seconds']:.1f}", f"{of['memory_gb']:.1f}"]
+            values = implementations[name]
+            row += [f"{values['images_per_second']:.1f}", f"{values['compile_seconds']:.1f}", f"{values['memory_gb']:.1f}"]
         for name, row in ratios.items():
-            row += [f"**{contestants[name]:.2f}**", "", ""]
+            row += [f"**{implementations[name]:.2f}**", "", ""]
     return table(header, [*rows.values(), *ratios.values()])
 
 
 def layers() -> str:
-    weighted: dict[str, list[float]] = {}
+    """Return the time of each layer of the training step on a CPU."""
+    times: dict[str, list[float]] = {}
     for row in result("bench")["layers"]:
-        name, _, what = row["layer"].partition("/")
-        name = f"{name}'s normalization and pooling" if what == "pool" and name != "conv5" else name
-        sums = weighted.setdefault(name, [0.0, 0.0])
+        name, _, operation = row["layer"].partition("/")
+        name = f"normalization and pooling after {name}" if operation == "pool" and name != "conv5" else name
+        sums = times.setdefault(name, [0.0, 0.0])
         sums[0] += row["forward_ms"]
         sums[1] += row["backward_ms"]
-    rows = [[name, *(f"{ms:.0f}" if ms else "" for ms in both)] for name, both in weighted.items()]
-    rows.append(["all", *(f"{sum(both[way] for both in weighted.values()):.0f}" for way in (0, 1))])
+    rows = [[name, *(f"{ms:.0f}" if ms else "" for ms in passes)] for name, passes in times.items()]
+    rows.append(["total", *(f"{sum(passes[direction] for passes in times.values()):.0f}" for direction in (0, 1))])
     return table(["layer, batch 32, one device", "forward, ms", "backward, ms"], rows)
 
 
 def kernel_bytes() -> str:
+    """Return the memory traffic of the GPU kernels, compared with the reference implementation."""
     rows = []
     for row in result("kernel_check")["bytes"]:
-        ways = [
-            f"{row['megabytes']['reference'][way]:,} → {row['megabytes']['triton'][way]:,} ({row['ratio'][way]:.2f})"
-            for way in ("forward", "backward")
+        traffic = [
+            f"{row['megabytes']['reference'][p]:,} → {row['megabytes']['triton'][p]:,} ({row['ratio'][p]:.2f})"
+            for p in ("forward", "backward")
         ]
-        rows.append([f"`{row['op']}`", row["dtype"], *ways])
-    return table(["[256, 55, 55, 96], MB moved: XLA's own form → kernel", "", "forward", "backward"], rows)
+        rows.append([f"`{row['op']}`", row["dtype"], *traffic])
+    header = ["input [256, 55, 55, 96]; memory traffic in MB: `reference` → `triton` (ratio)", "type", "forward", "backward"]
+    return table(header, rows)
 
 
 def kernels_cpu() -> str:
-    found = result("kernels_cpu")
+    """Return the time of the operations on a CPU, compared with the reference implementation."""
+    measured = result("kernels_cpu")
     rows = []
     for op in ("response_norm", "max_pool", "norm_pool"):
-        times = found[f"{op}_milliseconds"]
-        rows.append([f"`{op}`", f"{times['reference']:.0f}", f"{times['xla']:.0f}", f"{found[f'{op}_speedup']:.1f}"])
-    header = ["[32, 55, 55, 96] float32, forward and backward, 2 CPU cores", "XLA's own form, ms", "ours, ms", "faster by"]
+        times = measured[f"{op}_milliseconds"]
+        rows.append([f"`{op}`", f"{times['reference']:.0f}", f"{times['xla']:.0f}", f"{measured[f'{op}_speedup']:.1f}"])
+    header = ["[32, 55, 55, 96] float32, forward and backward, 2 CPU cores", "`reference`, ms", "`xla`, ms", "speedup"]
     return table(header, rows)
 
 
 def gpu() -> str:
+    """Return the speed of the kernels on each GPU in results/gpu/."""
     rows = []
     for file in sorted((ROOT / "experiments" / "results" / "gpu").glob("*.json")):
-        found = json.loads(file.read_text())
-        for row in found.get("operations", []):
-            shares = [f"{share:.0%}" if share else "" for share in row["share_of_copy_bandwidth"].values()]
-            faster = [
-                f"{row['speedup'][name]:.1f}" if name in row["speedup"] else "" for name in ("reference", "pytorch_compiled")
-            ]
-            rows.append([found["device"], f"`{row['spec']}`", row["dtype"], *shares, *faster])
+        measured = json.loads(file.read_text())
+        for row in measured.get("operations", []):
+            bandwidth, speedup = row.get("copy_bandwidth_fraction", {}), row.get("speedup", {})
+            fractions = [f"{bandwidth[p]:.0%}" if bandwidth.get(p) else "" for p in ("forward", "backward")]
+            speedups = [f"{speedup[name]:.1f}" if name in speedup else "" for name in ("reference", "pytorch_compiled")]
+            rows.append([measured["device"], f"`{row['spec']}`", row["dtype"], *fractions, *speedups])
     if not rows:
-        return "No GPU has been measured yet: `make gpu-check` does, and its results belong in `experiments/results/gpu/`."
+        return "Not measured on a GPU yet. Run `make gpu-check` on a GPU; it writes its result to `experiments/results/gpu/`."
     header = [
         "GPU",
         "operation",
-        "",
-        "forward, share of copy bandwidth",
+        "type",
+        "forward, fraction of copy bandwidth",
         "backward",
-        "faster than XLA's own form",
-        "than PyTorch",
+        "speedup over `reference`",
+        "over PyTorch",
     ]
     return table(header, rows)
 
 
 def data() -> str:
-    found = result("data")
-    rates = found["images_per_second"]
+    """Return the speed of the data pipeline, compared with PyTorch's DataLoader."""
+    measured = result("data")
+    rates = measured["images_per_second"]
     ours = rates["alexnet_jax"]
 
     def torch(decoder: str) -> int:
@@ -125,71 +137,93 @@ def data() -> str:
 
     rows = [
         ["this pipeline", f"{ours:,}", ""],
-        ["PyTorch's DataLoader, Pillow, best number of workers", f"{torch('pillow'):,}", f"{found['ratio_vs_torch_pillow']:.2f}"],
-        ["the same with simplejpeg", f"{torch('simplejpeg'):,}", f"{found['ratio_vs_torch_simplejpeg']:.2f}"],
+        [
+            "PyTorch DataLoader with Pillow, best number of workers",
+            f"{torch('pillow'):,}",
+            f"{measured['ratio_vs_torch_pillow']:.2f}",
+        ],
+        [
+            "PyTorch DataLoader with simplejpeg, best number of workers",
+            f"{torch('simplejpeg'):,}",
+            f"{measured['ratio_vs_torch_simplejpeg']:.2f}",
+        ],
         ["this pipeline, raw records", f"{rates['alexnet_jax raw']:,}", ""],
-        ["this pipeline, images kept in memory", f"{rates['alexnet_jax in memory']:,}", ""],
+        ["this pipeline, decoded images cached in memory", f"{rates['alexnet_jax in memory']:,}", ""],
     ]
-    return table([f"JPEG to uint8 batch, {found['cores']} CPU cores", "images/s", "this pipeline is faster by"], rows)
+    return table([f"JPEG to uint8 batch, {measured['cores']} CPU cores", "images/s", "speedup of this pipeline"], rows)
 
 
 def kill() -> str:
-    found = result("kill")
+    """Return whether an interrupted and resumed training equals an uninterrupted one."""
+    measured = result("kill")
     rows = []
     for name in ("SIGKILL", "SIGTERM"):
-        of = found[name]
-        same = all(of[what] for what in ("state_identical", "log_identical", "result_identical"))
-        rows.append([f"{name}, {of['times']} times", *map(str, of["during"].values()), "the same bits" if same else "different"])
-    return table(["one training, ended by", *(f"while {what}" for what in found["SIGKILL"]["during"]), "in the end"], rows)
+        trial = measured[name]
+        identical = all(trial[part] for part in ("state_identical", "log_identical", "result_identical"))
+        counts = map(str, trial["during"].values())
+        rows.append([f"{name}, {trial['times']} times", *counts, "bit-identical" if identical else "different"])
+    header = ["a training interrupted by", *(f"while {activity}" for activity in measured["SIGKILL"]["during"])]
+    return table([*header, "final state"], rows)
 
 
 def loop() -> str:
+    """Return the speed of the training loop, compared with the training step alone."""
     if result_or_none("loop") is None:
-        return "Not measured yet: `make experiment EXP=loop` does."
-    rows = [[f"`{name}`", f"{of['bare']:.1f}", f"{of['loop']:.1f}", f"{of['share']:.1%}"] for name, of in result("loop").items()]
-    return table(["batch 32, 2 CPU cores", "training step alone, images/s", "the whole loop, images/s", "share"], rows)
+        return "Not measured yet. Run `make experiment EXP=benchmarks/training_loop`."
+    rows = [
+        [f"`{name}`", f"{rates['step']:.1f}", f"{rates['loop']:.1f}", f"{rates['ratio']:.1%}"]
+        for name, rates in result("loop").items()
+    ]
+    return table(["batch 32, 2 CPU cores", "training step alone, images/s", "training loop, images/s", "loop / step"], rows)
 
 
 def search() -> str:
-    found = result("search")
-    size = f"{found['images']:,} × {found['features']:,} features, {found['gigabytes']:.1f} GB"
-    header = [f"{size}, {found['cores']} CPU cores", "from the disk, s", "from memory, s"]
+    """Return the time and memory of exact search in an index."""
+    measured = result("search")
+    size = f"{measured['images']:,} × {measured['features']:,} features, {measured['gigabytes']:.1f} GB"
+    header = [f"{size}, {measured['cores']} CPU cores", "from disk, s", "from page cache, s"]
     rows = []
-    for queries, seconds in found["seconds"].items():
-        name = "one query" if queries == "1" else f"{queries} at once"
-        rows.append([name, *(f"{seconds[where]:.1f}" for where in ("from the disk", "from memory"))])
-    rows.append([f"memory of the process: {found['megabytes']['at most']} MB", "", ""])
+    for queries, seconds in measured["seconds"].items():
+        name = "one query" if queries == "1" else f"{queries} queries at once"
+        rows.append([name, *(f"{seconds[storage]:.1f}" for storage in ("disk", "page_cache"))])
+    rows.append([f"peak memory of the process: {measured['megabytes']['peak']} MB", "", ""])
     return table(header, rows)
 
 
 def codes() -> str:
-    found = result("codes")
-    k, times = found["neighbors"], found["milliseconds a query"]
-    what = f"`{found['network']}`, {found['features']} features of {found['images']:,} images"
-    among = [f"of the {k} nearest, among the first {k}", "among 100"]
-    header = [what, "bits", *among, "same class", f"ms among {times['images']:,}"]
-    same = f"{found['same class, exact']:.1%}"
-    rows = [["exact search", f"{32 * found['features']:,}", "100%", "100%", same, str(times["exact"])]]
-    for of in found["codes"]:
-        shares = [f"{of[name]:.1%}" for name in (f"recall among {k}", "recall among 100", "same class")]
-        rows.append([of["method"], str(of["bits"]), *shares, str(times[f"{of['bits']} bits"])])
+    """Return the quality and speed of search by binary codes."""
+    measured = result("codes")
+    k, times = measured["neighbors"], measured["milliseconds a query"]
+    features = f"`{measured['network']}`, {measured['features']} features of {measured['images']:,} images"
+    recall = [f"recall of the {k} nearest among the first {k}", "among the first 100"]
+    header = [features, "bits", *recall, "neighbors of the same class", f"ms per query, {times['images']:,} images"]
+    same_class = f"{measured['same class, exact']:.1%}"
+    rows = [["exact search", f"{32 * measured['features']:,}", "100%", "100%", same_class, str(times["exact"])]]
+    for row in measured["codes"]:
+        fractions = [f"{row[name]:.1%}" for name in (f"recall among {k}", "recall among 100", "same class")]
+        rows.append([row["method"], str(row["bits"]), *fractions, str(times[f"{row['bits']} bits"])])
     return table(header, rows)
 
 
 def transfer() -> str:
-    found = result("transfer")
+    """Return the errors of fine-tuning, compared with training from scratch."""
+    measured = result("transfer")
     rows = []
-    for way, errors in found["test_error"].items():
+    for method, errors in measured["test_error"].items():
         mean = f"{sum(errors) / len(errors):.1%}"
-        if way == "scratch":
-            rows.append([way, mean, ""])
+        if method == "scratch":
+            rows.append([method, mean, ""])
             continue
-        better = found["better_than_scratch_by"][way]
-        interval = "" if better["low"] is None else f" ({100 * better['low']:+.1f} to {100 * better['high']:+.1f})"
-        rows.append([way, mean, f"{100 * better['mean']:+.1f}{interval}"])
-    pretrained, trained = found["pretrained_on"], found["trained_on"]
-    header = f"{trained['images']} photos of {len(trained['classes'])} kinds of clothes, after {pretrained['images']:,} of others"
-    return table([header, f"error, mean of {len(found['seeds'])} seeds", "better than scratch by, points (95 %)"], rows)
+        gain = measured["better_than_scratch_by"][method]
+        interval = "" if gain["low"] is None else f" ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
+        rows.append([method, mean, f"{100 * gain['mean']:+.1f}{interval}"])
+    pretrained, trained = measured["pretrained_on"], measured["trained_on"]
+    header = (
+        f"trained on {trained['images']} photos of {len(trained['classes'])} classes of clothes, "
+        f"pretrained on {pretrained['images']:,} photos of other classes"
+    )
+    seeds = f"error, mean of {len(measured['seeds'])} seeds"
+    return table([header, seeds, "improvement over scratch, points (95% interval)"], rows)
 
 
 TABLES = {
@@ -206,12 +240,12 @@ TABLES = {
     "kernel bytes": kernel_bytes,
     "kernels cpu": kernels_cpu,
     "gpu": gpu,
-    **tables.TABLES,
+    **paper_tables.TABLES,
 }
 
 
-def filled(page: str) -> str:
-    """The text of a page with its tables made anew."""
+def fill_tables(page: str) -> str:
+    """Return the text of a page with its tables regenerated."""
     for name, make in TABLES.items():
         block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         page = block.sub(lambda match, make=make: f"{match[1]}{make()}\n{match[2]}", page)
@@ -220,4 +254,4 @@ def filled(page: str) -> str:
 
 if __name__ == "__main__":
     for file in PAGES:
-        file.write_text(filled(file.read_text()))
+        file.write_text(fill_tables(file.read_text()))

@@ -1,18 +1,40 @@
-"""Four CPU devices: two towers, twice. Shapes and types of every call are checked against the signatures."""
+"""Shared fixtures. Tests run on four CPU devices, with the shapes and types of all annotated arguments checked.
 
+The CPU is the default platform on every machine. Tests marked `gpu` use the GPUs by name and are skipped where there are none.
+"""
+
+import atexit
+import importlib.util
 import json
+import os
+import shutil
 import tempfile
 from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+# Compiled programs are shared by all tests of a run, by its workers (pytest-xdist) and by the processes that tests start. Workers
+# inherit these variables, so only the process that sets them removes the folder.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="alexnet-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ["JAX_PLATFORMS"] = "cpu"
+# The networks here are small: they compile for seconds and run for milliseconds. Compiled without optimization, which takes an
+# eighth of the time, they pass the same tests; CI runs the slow tests with optimization. XLA aborts on unknown flags: later
+# versions have only the first of these.
+if os.environ.get("ALEXNET_TESTS_OPTIMIZE") != "1":
+    flags = ["--xla_backend_optimization_level=0"]
+    if version("jaxlib").startswith("0.10."):
+        flags.append("--xla_cpu_use_fusion_emitters=false")
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
 
 from jaxtyping import install_import_hook
 
 with install_import_hook("alexnet_jax", "beartype.beartype"):
-    from alexnet_jax.parallel import runtime as devices
-
-    devices.set_cpu_device_count(4)
-
     import alexnet_jax.cli.evaluate
-    import alexnet_jax.training.loop  # noqa: F401  what is imported here is checked
+    import alexnet_jax.training.loop  # noqa: F401  (so that calls within them are checked, too)
+    from alexnet_jax.parallel import runtime
 
 import jax
 import numpy as np
@@ -28,14 +50,21 @@ from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.loop import Options, train
 from tests.tiny import TINY
 
-# No tests; one needs PyTorch, and one is an experiment.
+# Helper modules without tests; some need PyTorch.
 collect_ignore = ["parity/transcription.py", "parity/others.py", "numpy_network.py", "without_dropout.py"]
 
-jax.devices()  # four from here on, whatever a test asks for
+HAS_GPU = any(Path("/dev").glob("nvidia[0-9]*")) and any(
+    importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)
+)
+jax.config.update("jax_platforms", "cpu,cuda" if HAS_GPU else "cpu")
+runtime.set_cpu_device_count(4)
+jax.devices()  # initialize the backend: the number of devices cannot change any more
 
-# Many tests compile the same step.
-jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("gpu") and not HAS_GPU:
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU and the jax-cuda plugin"))
 
 
 @pytest.fixture
@@ -48,8 +77,14 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def mesh_of(network: Network, data: int, *, split: bool) -> Mesh:
-    """The first devices as a mesh with `data` parts of the batch."""
+def cpu_mesh(network: Network, data: int, *, split: bool) -> Mesh:
+    """Return a mesh of the first devices.
+
+    Args:
+      network: network whose towers are placed on the mesh.
+      data: size of the data axis.
+      split: whether each tower has a device of its own.
+    """
     from alexnet_jax.parallel.mesh import make_mesh
 
     devices = data * (network.towers if split else 1)
@@ -61,13 +96,13 @@ TINY_CONFIG = TrainConfig(TINY, epochs=3, batch_size=8, learning_rate=0.002, aug
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """Two classes that a few steps can tell apart: one is bright above, the other below."""
+    """Folder of images of two classes that a few steps can separate: one is brighter in the upper half, one in the lower half."""
     root = tmp_path_factory.mktemp("photos") / "photos"
     rng = np.random.default_rng(0)
-    for split, images in (("train", 40), ("validation", 11)):
+    for split, num_images in (("train", 40), ("validation", 11)):
         for name in ("above", "below"):
             (root / split / name).mkdir(parents=True)
-            for i in range(images):
+            for i in range(num_images):
                 pixels = rng.integers(0, 100, (64, 64, 3))
                 pixels[slice(0, 32) if name == "above" else slice(32, 64)] += 120
                 Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{i}.jpg")
@@ -79,22 +114,26 @@ def options(photos, tmp_path):
     return Options(data=str(photos), data_dir=photos.parent / "data", runs_dir=tmp_path / "runs", devices=2)
 
 
-def log(folder):
+def read_log(folder):
+    """Return the lines of a run's log, without the measured speed."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in ("images_per_second", "matmul_fraction")} for line in lines]
 
 
-def refused(message, experiment, options):
+def assert_train_raises(message, config, options):
+    """Check that `train` raises a UserError whose message matches a regular expression."""
     with pytest.raises(UserError, match=message):
-        train("tiny", experiment, options)
+        train("tiny", config, options)
 
 
-class Stop:
-    """Stands in for Ctrl-C: it comes when it has been looked for so many times, after every step and before every batch of an
-    evaluation."""
+class StopAfter:
+    """Replacement for `StopOnSignal` that requests a stop at the n-th time `requested` is read.
 
-    def __init__(self, looks):
-        self._left = looks
+    It is read after every training step and before every validation batch.
+    """
+
+    def __init__(self, reads):
+        self._remaining = reads
 
     def __enter__(self):
         return self
@@ -103,14 +142,14 @@ class Stop:
         pass
 
     @property
-    def asked(self):
-        self._left -= 1
-        return self._left <= 0
+    def requested(self):
+        self._remaining -= 1
+        return self._remaining <= 0
 
 
 @pytest.fixture(scope="session")
 def trained_run(photos, tmp_path_factory):
-    """The folder of a finished run that tells the two classes apart. Not to be changed."""
+    """Folder of a finished run that separates the two classes; tests must not modify it."""
     runs = tmp_path_factory.mktemp("runs")
     options = Options(data=str(photos), data_dir=photos.parent / "data", runs_dir=runs, devices=2)
     return train_with_report("tiny", replace(TINY_CONFIG, epochs=6), options)

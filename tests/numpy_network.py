@@ -1,4 +1,4 @@
-"""A network of two towers in NumPy, written from the paper without a look at ours: loops, float64, no layer shared."""
+"""A two-tower network in NumPy: loops in float64, written from the paper and without code in common with the package."""
 
 import numpy as np
 
@@ -38,8 +38,11 @@ def relu(x):
 
 
 def tiny_logits(params, images):
-    """Logits of `conftest.TINY` at test time; params[layer][name][tower]."""
-    p = {layer: {name: np.asarray(value, np.float64) for name, value in ps.items()} for layer, ps in params.items()}
+    """Return the test-time logits of `tests.tiny.TINY`; params[layer][name][tower]."""
+    p = {
+        layer: {name: np.asarray(value, np.float64) for name, value in layer_params.items()}
+        for layer, layer_params in params.items()
+    }
     towers = []
     for t in (0, 1):
         x = pool(norm(relu(conv(images, p["conv1"]["kernel"][t], p["conv1"]["bias"][t], 2, 0, 2)), alpha=0.01))

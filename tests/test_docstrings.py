@@ -1,4 +1,4 @@
-"""Whatever is public says what it is: the documentation is made of docstrings."""
+"""All public modules, classes, functions and methods have docstrings, from which the reference pages are generated."""
 
 import ast
 from collections.abc import Iterator
@@ -7,17 +7,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(file for room in ("src", "kernels") for file in (ROOT / room).rglob("*.py"))
+FILES = sorted(file for folder in ("src", "kernels") for file in (ROOT / folder).rglob("*.py"))
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def definitions(body: list[ast.stmt]) -> Iterator[Definition]:
+    """Yield the public classes and functions of a body."""
     for node in body:
         if isinstance(node, Definition) and not node.name.startswith("_"):
             yield node
 
 
 def methods(node: Definition) -> Iterator[Definition]:
+    """Yield the public methods of a class."""
     return definitions(node.body) if isinstance(node, ast.ClassDef) else iter(())
 
 
@@ -26,33 +28,34 @@ CLASSES = {
 }
 
 
-def inherited(of: Definition, method: str) -> bool:
-    """Whether a base class of this house says what the method does."""
-    names = [base.id for base in of.bases if isinstance(base, ast.Name)] if isinstance(of, ast.ClassDef) else []
+def inherits_docstring(node: Definition, method: str) -> bool:
+    """Return whether a base class in this repository has a docstring for the method."""
+    names = [base.id for base in node.bases if isinstance(base, ast.Name)] if isinstance(node, ast.ClassDef) else []
     bases = [CLASSES[name] for name in names if name in CLASSES]
     return any(
-        any(own.name == method and ast.get_docstring(own) for own in methods(base)) or inherited(base, method) for base in bases
+        any(own.name == method and ast.get_docstring(own) for own in methods(base)) or inherits_docstring(base, method)
+        for base in bases
     )
 
 
-def without_docstring(text: str) -> Iterator[str]:
-    """Names of a module, and "module" for itself. A method that overrides one need not say again what that does."""
-    module = ast.parse(text)
+def missing_docstrings(source: str) -> Iterator[str]:
+    """Yield the public names in a module's source without a docstring, and "module" for the module; overrides may omit theirs."""
+    module = ast.parse(source)
     if not ast.get_docstring(module):
         yield "module"
     for node in definitions(module.body):
         if not ast.get_docstring(node):
             yield node.name
         for method in methods(node):
-            if not ast.get_docstring(method) and not inherited(node, method.name):
+            if not ast.get_docstring(method) and not inherits_docstring(node, method.name):
                 yield f"{node.name}.{method.name}"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_everything_public_has_a_docstring(file):
-    assert not list(without_docstring(file.read_text()))
+def test_public_names_have_docstrings(file):
+    assert not list(missing_docstrings(file.read_text()))
 
 
-def test_the_check_finds_what_is_missing():
-    text = "def f(): ...\ndef _g(): ...\nclass C(Source):\n  def m(self): ...\n  def read(self): ...\n  def __str__(self): ..."
-    assert list(without_docstring(text)) == ["module", "f", "C", "C.m"]
+def test_missing_docstrings_are_found():
+    source = "def f(): ...\ndef _g(): ...\nclass C(Source):\n  def m(self): ...\n  def read(self): ...\n  def __str__(self): ..."
+    assert list(missing_docstrings(source)) == ["module", "f", "C", "C.m"]

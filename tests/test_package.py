@@ -1,4 +1,4 @@
-"""What is published: the wheel and the source archive hold both packages and nothing else, and work where nothing else is."""
+"""Wheel and source archive: they contain both packages and nothing else, and the wheel works without the source tree."""
 
 import subprocess
 import sys
@@ -17,13 +17,14 @@ PACKAGES = {
 }
 
 
-def run(*command, **settings):
-    return subprocess.run([*map(str, command)], check=True, text=True, stdout=subprocess.PIPE, **settings).stdout
+def run(*command, **kwargs):
+    """Run a command and return its standard output."""
+    return subprocess.run([*map(str, command)], check=True, text=True, stdout=subprocess.PIPE, **kwargs).stdout
 
 
 @pytest.mark.slow
 def test_wheel_and_source_archive(tmp_path):
-    # From a copy: setuptools leaves a folder `build` behind, and would publish what an older one holds.
+    # Build in a clone: setuptools would include files of an existing `build` folder in the wheel.
     run("git", "clone", "--quiet", ROOT, tmp_path / "source")
     run(sys.executable, "-m", "build", "--outdir", tmp_path / "dist", tmp_path / "source")
     (wheel,), (archive,) = (list((tmp_path / "dist").glob(pattern)) for pattern in ("*.whl", "*.tar.gz"))
@@ -34,13 +35,13 @@ def test_wheel_and_source_archive(tmp_path):
         in_archive = {name.split("/", 1)[1] for name in opened.getnames() if name.endswith(".py")}
     assert in_archive == {("src/" if name.startswith("alexnet_jax") else "kernels/") + name for name in PACKAGES}
 
-    # An environment of its own, with the dependencies of this one, and without the source tree.
+    # Install the wheel in a new environment that imports the dependencies, but not the source tree, from this one.
     environment = tmp_path / "environment"
     run(sys.executable, "-m", "venv", environment)
     python = environment / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "--no-deps", wheel)
-    of_it = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-    (of_it / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    site_packages = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     code = "import alexnet_jax, alexnet_kernels; print(alexnet_jax.__file__, alexnet_jax.TWO_TOWER.num_classes)"
-    assert run(python, "-c", code, cwd=tmp_path).split() == [str(of_it / "alexnet_jax" / "__init__.py"), "1000"]
+    assert run(python, "-c", code, cwd=tmp_path).split() == [str(site_packages / "alexnet_jax" / "__init__.py"), "1000"]
     assert "60,965,224" in run(environment / "bin" / "alexnet-jax", "summary", "two_tower", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""The pages of the documentation: their examples run, and their links lead somewhere."""
+"""Documentation pages: examples, links and completeness."""
 
 import doctest
 import re
@@ -10,50 +10,51 @@ ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 
 
-def name(page: Path) -> str:
+def relative_path(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
 def examples(page: Path) -> str:
+    """Return the pycon examples of a page."""
     return "\n".join(re.findall(r"```pycon\n(.*?)```", page.read_text(), re.DOTALL))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=name)
-def test_examples_do_what_they_say(page):
-    session = doctest.DocTestParser().get_doctest(examples(page), {}, name(page), str(page), 0)
-    said: list[str] = []
-    doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(session, out=said.append)
-    assert not said, "".join(said)
+@pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=relative_path)
+def test_examples_run(page):
+    test = doctest.DocTestParser().get_doctest(examples(page), {}, relative_path(page), str(page), 0)
+    failures: list[str] = []
+    doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test, out=failures.append)
+    assert not failures, "".join(failures)
 
 
 def anchors(page: Path) -> set[str]:
-    """Of its headings, by the rule of GitHub, which is that of the site for these."""
+    """Return the anchors of the headings of a page, as GitHub and the documentation site generate them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_links_lead_somewhere(page):
+@pytest.mark.parametrize("page", PAGES, ids=relative_path)
+def test_links_are_valid(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if "://" not in link:
             file, _, anchor = link.partition("#")
-            to = page.parent / file if file else page
-            assert to.is_file(), link
-            assert not anchor or anchor in anchors(to), link
+            target = page.parent / file if file else page
+            assert target.is_file(), link
+            assert not anchor or anchor in anchors(target), link
 
 
-def test_the_reference_has_every_module():
+def test_reference_lists_every_module():
     text = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
     modules = {
-        ".".join(file.relative_to(room).with_suffix("").parts)
-        for room in (ROOT / "src", ROOT / "kernels")
-        for file in room.rglob("*.py")
+        ".".join(file.relative_to(folder).with_suffix("").parts)
+        for folder in (ROOT / "src", ROOT / "kernels")
+        for file in folder.rglob("*.py")
         if not file.name.startswith("__")
     }
     assert modules <= set(re.findall(r"^::: (\S+)$", text, re.MULTILINE))
 
 
-def test_the_readme_leads_to_every_page():
+def test_readme_and_index_link_every_page():
     readme, index = (ROOT / "README.md").read_text(), (ROOT / "docs" / "index.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):
         if page.name != "index.md":

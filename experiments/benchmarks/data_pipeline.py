@@ -1,16 +1,17 @@
-"""How fast images become batches, against PyTorch's DataLoader on the same images in the same run.
+"""Throughput of the data pipeline, compared with PyTorch's DataLoader on the same images in the same run.
 
     make bench-data
     make bench-data ARGS="--data data/imagenet --rounds 9 --memory-batches 20000"
 
-The work: a 256-pixel JPEG decoded, a random crop of 224 pixels, flipped or not, in a batch of 128, uint8. Every reader runs
-in a process of its own, one after another, several rounds; the figures are medians of images per second. PyTorch reads the
-JPEGs from files, with several numbers of workers, and is compared at its best one. The images are drawn (`data/synthetic.py`)
-unless --data names a prepared set. The last line is one JSON object.
+Each loader decodes JPEGs of 256x256 pixels, takes a random crop of 224 pixels with a random horizontal flip, and returns uint8
+batches of 128 images. Every loader runs in its own process, one after another, for several rounds; results are medians of images
+per second. PyTorch reads the JPEGs from files with several numbers of workers, and the fastest is used for comparison. The images
+are synthetic (`alexnet_jax.data.sources.synthetic`) unless --data names a prepared data set. The last line of the output is one
+JSON object, which is also written to experiments/results/data.json.
 """
 
 # pyright: reportMissingImports=false
-# PyTorch and TensorFlow are not part of the development set-up: make bench-data installs PyTorch.
+# PyTorch and TensorFlow are not development dependencies; make bench-data installs PyTorch.
 import importlib.metadata
 import io
 import json
@@ -34,9 +35,9 @@ from alexnet_jax.console import console, track_progress
 from alexnet_jax.data.images import decode_jpeg, encode_jpeg
 from alexnet_jax.data.pipeline.augment import Augmentation, draw_augmentation
 from alexnet_jax.data.pipeline.batches import LoaderOptions, training_batches
-from alexnet_jax.data.pipeline.crops import copy_crop, copy_reversed
+from alexnet_jax.data.pipeline.crops import copy_crop, copy_flipped_crop_bgr
 from alexnet_jax.data.pipeline.loading import DecodedImages, TrainingBatches
-from alexnet_jax.data.prepare.shards import new_dataset
+from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.data.sources.synthetic import CLASSES, draw_image
 from alexnet_jax.errors import UserError
@@ -50,15 +51,15 @@ STATM = Path("/proc/self/statm")
 
 @dataclass(frozen=True)
 class Bench:
-    """Images per second of the pipeline and of others.
+    """Measure the throughput of this data pipeline and of others.
 
     Attributes:
-      data: prepared data set of 256-pixel JPEGs; None draws some.
-      images: how many of them to use.
-      rounds: of every reader.
-      batches: timed in each round.
-      memory_batches: read in a row while memory is watched; 0 leaves that out.
-      out: where the result goes.
+      data: prepared data set of 256-pixel JPEGs; None uses synthetic images.
+      images: number of images to use.
+      rounds: rounds in which every loader is timed once.
+      batches: timed batches per round.
+      memory_batches: batches to read while memory use is recorded; 0 skips this measurement.
+      out: JSON file for the result.
     """
 
     data: Path | None = None
@@ -70,20 +71,20 @@ class Bench:
 
 
 def make_images(folder: Path, bench: Bench) -> None:
-    """Writes the same images three times: prepared as JPEG, prepared raw, and a JPEG file each."""
+    """Write the same images as a prepared data set of JPEGs, as a prepared data set of raw pixels, and as JPEG files."""
     rng = np.random.default_rng(0)
     if bench.data is None:
         jpegs = [
             encode_jpeg(draw_image(CLASSES[i % len(CLASSES)], rng))
-            for i in track_progress(range(bench.images), "Drawing", bench.images)
+            for i in track_progress(range(bench.images), "Generating images", bench.images)
         ]
     else:
         source = DecodedImages(open_dataset(bench.data), "train", STORED)
         jpegs = [source.record(i).image for i in range(min(bench.images, len(source)))]
     (folder / "files").mkdir()
     with (
-        new_dataset(folder / "jpeg", ["any"], size=STORED) as jpeg,
-        new_dataset(folder / "raw", ["any"], size=STORED, encoding="raw") as raw,
+        create_dataset(folder / "jpeg", ["any"], size=STORED) as jpeg,
+        create_dataset(folder / "raw", ["any"], size=STORED, encoding="raw") as raw,
     ):
         for i, data in enumerate(jpegs):
             pixels = decode_jpeg(data, STORED)
@@ -92,14 +93,15 @@ def make_images(folder: Path, bench: Bench) -> None:
             (folder / "files" / f"{i:06}.jpg").write_bytes(data)
 
 
-def ours(folder: Path, encoding: str, readers: LoaderOptions) -> Iterator[Any]:
+def own_loader(folder: Path, encoding: str, loader_options: LoaderOptions) -> Iterator[Any]:
+    """Return an iterator over batches of this data pipeline."""
     return training_batches(
-        open_dataset(folder / encoding), Augmentation(), input_size=SIZE, batch_size=BATCH, seed=0, readers=readers
+        open_dataset(folder / encoding), Augmentation(), input_size=SIZE, batch_size=BATCH, seed=0, loader_options=loader_options
     )
 
 
 def torch_loader(folder: Path, decoder: str, workers: int) -> Iterator[Any]:
-    """PyTorch's DataLoader as its users write it, without the pause between epochs that it would have."""
+    """Return an iterator over batches of PyTorch's DataLoader, over one endless epoch so that workers are not restarted."""
     import simplejpeg
     import torch
     from PIL import Image
@@ -119,14 +121,15 @@ def torch_loader(folder: Path, decoder: str, workers: int) -> Iterator[Any]:
                 if flipped:
                     image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
                 return torch.from_numpy(np.array(image)), 0
-            part = torch.from_numpy(simplejpeg.decode_jpeg(data, "RGB")[top : top + SIZE, left : left + SIZE])
-            return (part.flip(1) if flipped else part), 0
+            crop = torch.from_numpy(simplejpeg.decode_jpeg(data, "RGB")[top : top + SIZE, left : left + SIZE])
+            return (crop.flip(1) if flipped else crop), 0
 
     endless = RandomSampler(files, replacement=True, num_samples=10**9)
     return iter(DataLoader(Crops(), BATCH, sampler=endless, num_workers=workers))
 
 
 def tf_data(folder: Path) -> Iterator[Any]:
+    """Return an iterator over batches of tf.data."""
     import tensorflow as tf
 
     def crop(file: Any) -> Any:
@@ -137,33 +140,36 @@ def tf_data(folder: Path) -> Iterator[Any]:
     return iter(files.map(crop, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH).prefetch(tf.data.AUTOTUNE))
 
 
-NOT_KEPT = LoaderOptions(memory_share=0.0)
+UNCACHED = LoaderOptions(memory_fraction=0.0)
 
 
-def reader(name: str, folder: Path) -> Iterator[Any]:
-    """The stream of batches called `name`."""
+def make_loader(name: str, folder: Path) -> Iterator[Any]:
+    """Return an iterator over the batches of a loader, by its name in `loader_names`."""
     kind, _, detail = name.partition(" ")
     if kind.startswith("torch"):
         return torch_loader(folder, kind.removeprefix("torch_"), int(detail.split()[0]))
     if kind == "tf.data":
         return tf_data(folder)
     settings = {
-        "": ("jpeg", NOT_KEPT),
-        "raw": ("raw", NOT_KEPT),
-        "in memory": ("jpeg", LoaderOptions(memory_share=1.0)),
-        "1 thread": ("jpeg", replace(NOT_KEPT, threads=1)),
-        f"{CORES} processes": ("jpeg", LoaderOptions(processes=CORES)),
+        "": ("jpeg", UNCACHED),
+        "raw": ("raw", UNCACHED),
+        "in memory": ("jpeg", LoaderOptions(memory_fraction=1.0)),
+        "1 thread": ("jpeg", replace(UNCACHED, threads=1)),
+        f"{CORES} processes": ("jpeg", LoaderOptions(workers=CORES)),
     }
-    return ours(folder, *settings[detail])
+    return own_loader(folder, *settings[detail])
 
 
-def readers() -> list[str]:
-    ours = ["alexnet_jax", *(f"alexnet_jax {how}" for how in ("raw", "in memory", "1 thread", f"{CORES} processes"))]
+def loader_names() -> list[str]:
+    """Return the names of the loaders that are available."""
+    variants = ("raw", "in memory", "1 thread", f"{CORES} processes")
+    ours = ["alexnet_jax", *(f"alexnet_jax {variant}" for variant in variants)]
     torch = [f"torch_{decoder} {workers} workers" for workers in WORKERS for decoder in ("pillow", "simplejpeg")]
     return [*ours, *torch, *(["tf.data"] if find_spec("tensorflow") else [])]
 
 
 def version(package: str) -> str | None:
+    """Return the installed version of a package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -171,60 +177,61 @@ def version(package: str) -> str | None:
 
 
 def images_per_second(name: str, folder: Path, batches: int) -> float:
-    stream = reader(name, folder)
-    warm_up = len(list((folder / "files").iterdir())) // BATCH + 4  # an epoch: pages are read, memory is filled
+    """Measure the throughput of a loader after one epoch of warm-up."""
+    stream = make_loader(name, folder)
+    warm_up = len(list((folder / "files").iterdir())) // BATCH + 4  # one epoch, to fill the page cache and the memory cache
     for _ in range(warm_up):
         next(stream)
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(batches):
         next(stream)
-    return batches * BATCH / (time.perf_counter() - began)
+    return batches * BATCH / (time.perf_counter() - start)
 
 
 def stages(folder: Path, encoding: str) -> dict[str, int]:
-    """Images per second in each stage by itself, on one core."""
+    """Measure the throughput of each stage of the pipeline alone, in images per second on one core."""
     dataset, batch = open_dataset(folder / encoding), np.empty((BATCH, SIZE, SIZE, 3), np.uint8)
     images = DecodedImages(dataset, "train", STORED)
     records = [images.record(i) for i in range(BATCH)]
-    crop, _ = draw_augmentation(Augmentation(), dataset.color_components, border=32, images=BATCH, seed=0, step=0)
-    places = list(zip(crop.position.tolist(), crop.flipped.tolist(), batch, strict=True))
-    pixels = images.pixels(records[0])
+    crop, _ = draw_augmentation(Augmentation(), dataset.color_components, border=32, batch_size=BATCH, seed=0, step=0)
+    crops = list(zip(crop.position.tolist(), crop.flipped.tolist(), batch, strict=True))
+    pixels = images.decode(records[0])
 
     batches = TrainingBatches(images, Augmentation(), dataset.color_components, SIZE, BATCH, 0, slice(None))
 
-    def each(work: Callable[[Any], Any], things: list[Any]) -> Callable[[], None]:
+    def each(work: Callable[[Any], Any], items: list[Any]) -> Callable[[], None]:
         def run() -> None:
-            for thing in things:
-                work(thing)  # and let go of, as the pipeline does
+            for item in items:
+                work(item)  # the result is freed at once, as in the pipeline
 
         return run
 
-    def cut() -> None:
-        for (top, left), flipped, out in places:
+    def crop_batch() -> None:
+        for (top, left), flipped, out in crops:
             if flipped and encoding == "jpeg":
-                copy_reversed(pixels, top, left, out)
+                copy_flipped_crop_bgr(pixels, top, left, out)
             else:
                 copy_crop(pixels, top, left, flipped, out)
 
     work = {
-        "order": lambda: batches.order(0),
-        "draw": lambda: draw_augmentation(Augmentation(), dataset.color_components, border=32, images=BATCH, seed=0, step=0),
-        "read": each(images.record, batches.order(0)),
-        "decode": each(images.pixels, records),
-        "crop and mirror": cut,
+        "order": lambda: batches.image_indices(0),
+        "draw": lambda: draw_augmentation(Augmentation(), dataset.color_components, border=32, batch_size=BATCH, seed=0, step=0),
+        "read": each(images.record, batches.image_indices(0)),
+        "decode": each(images.decode, records),
+        "crop and flip": crop_batch,
     }
     return {name: round(BATCH / min(_seconds(run) for _ in range(15))) for name, run in work.items()}
 
 
 def _seconds(work: Any) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     work()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def memory(folder: Path, batches: int) -> dict[str, list[int]]:
-    """Resident memory of the process that reads, MB, at twenty points of a long run."""
-    stream, points = reader("alexnet_jax", folder), {"after_batches": [], "megabytes": []}
+    """Record the resident memory of the loading process, in MB, at twenty points of a long run."""
+    stream, points = make_loader("alexnet_jax", folder), {"after_batches": [], "megabytes": []}
     for i in range(1, batches + 1):
         next(stream)
         if i % max(1, batches // 20) == 0:
@@ -234,39 +241,40 @@ def memory(folder: Path, batches: int) -> dict[str, list[int]]:
 
 
 def in_process(*arguments: Any) -> Any:
-    """What this program prints when called so: each measurement starts afresh."""
-    # Python's warnings are not for here: DataLoader gives one for more workers than cores.
+    """Run one measurement, see `measure`, in a new process and return its result."""
+    # DataLoader warns if it has more workers than cores.
     command = [sys.executable, "-W", "ignore", __file__, "--only", *map(str, arguments)]
     out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(out.stdout.splitlines()[-1])
 
 
 def main(bench: Bench) -> None:
+    """Run all measurements, and write and print the result."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_images(folder, bench)
-        rates: dict[str, list[float]] = {name: [] for name in readers()}
+        rates: dict[str, list[float]] = {name: [] for name in loader_names()}
         for _ in range(bench.rounds):
-            for name, found in rates.items():
-                found.append(in_process("rate", name, folder, bench.batches))
-                console.print(f"{name}: {found[-1]:.0f} images/s")
+            for name, measured in rates.items():
+                measured.append(in_process("rate", name, folder, bench.batches))
+                console.print(f"{name}: {measured[-1]:.0f} images/s")
         per_core = {encoding: in_process("stages", encoding, folder) for encoding in ("jpeg", "raw")}
-        watch = bench.memory_batches and STATM.exists()
-        watched = in_process("memory", folder, bench.memory_batches) if watch else None
+        record_memory = bench.memory_batches and STATM.exists()
+        memory_use = in_process("memory", folder, bench.memory_batches) if record_memory else None
         size = statistics.mean(file.stat().st_size for file in (folder / "files").iterdir())
-    median = {name: round(statistics.median(found)) for name, found in rates.items()}
-    per_core["jpeg"]["whole"] = median["alexnet_jax 1 thread"]
+    median = {name: round(statistics.median(measured)) for name, measured in rates.items()}
+    per_core["jpeg"]["all stages"] = median["alexnet_jax 1 thread"]
     microseconds = {name: 1e6 / rate for name, rate in per_core["jpeg"].items()}
     result = {
-        "images": f"{'drawn' if bench.data is None else bench.data.name}, {size / 1000:.0f} kB each as JPEG",
+        "images": f"{'synthetic' if bench.data is None else bench.data.name}, {size / 1000:.0f} kB each as JPEG",
         "cores": CORES,
         "rounds": bench.rounds,
         "images_per_second": median,
         "images_per_second_per_core": {"all cores busy": round(median["alexnet_jax"] / CORES), **per_core},
-        "memory": watched,
-        "tf_data": median.get("tf.data", "absent: TensorFlow is not installed"),
+        "memory": memory_use,
+        "tf_data": median.get("tf.data", "not measured: TensorFlow is not installed"),
         "versions": {name: version(name) for name in ("grain", "simplejpeg", "pillow", "torch", "numpy")},
-        "notes": "microseconds an image on one core: " + ", ".join(f"{name} {time:.1f}" for name, time in microseconds.items()),
+        "notes": "microseconds per image on one core: " + ", ".join(f"{name} {time:.1f}" for name, time in microseconds.items()),
         "ratio_vs_torch_pillow": ratio(rates, "alexnet_jax", best(median, "torch_pillow")),
         "ratio_vs_torch_simplejpeg": ratio(rates, "alexnet_jax", best(median, "torch_simplejpeg")),
         "raw_vs_jpeg": ratio(rates, "alexnet_jax raw", "alexnet_jax"),
@@ -276,17 +284,20 @@ def main(bench: Bench) -> None:
 
 
 def best(median: dict[str, int], kind: str) -> str:
-    """The fastest reader of a kind, whatever its number of workers."""
+    """Return the name of the fastest loader whose name starts with `kind`."""
     return max((name for name in median if name.startswith(kind)), key=lambda name: median[name])
 
 
 def ratio(rates: dict[str, list[float]], one: str, other: str) -> float:
-    """Median over the rounds: what else the machine does in a round slows both."""
+    """Return the median over rounds of the ratio of two loaders' throughputs.
+
+    The ratio is taken within each round, as other load on the machine affects both loaders.
+    """
     return round(statistics.median(a / b for a, b in zip(rates[one], rates[other], strict=True)), 2)
 
 
-def only(what: str, *arguments: str) -> Any:
-    """One measurement, in this process."""
+def measure(what: str, *arguments: str) -> Any:
+    """Run one measurement in this process: "images", "rate", "stages" or "memory"."""
     if what == "images":
         return make_images(Path(arguments[0]), Bench(images=int(arguments[1])))
     if what == "rate":
@@ -298,9 +309,9 @@ def only(what: str, *arguments: str) -> Any:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--only"]:
-        print(json.dumps(only(*sys.argv[2:])))
+        print(json.dumps(measure(*sys.argv[2:])))
     elif find_spec("torch") is None:
-        sys.exit("error: PyTorch is not installed: make bench-data installs it")
+        sys.exit("error: PyTorch is not installed: run make bench-data, which installs it")
     else:
         try:
             main(tyro.cli(Bench))

@@ -1,11 +1,12 @@
-"""What the exact search of an index costs, in time and memory (paper, section 6.1, calls it inefficient).
+"""Time and memory of exact search in an index, which section 6.1 of the paper calls inefficient.
 
-    make experiment EXP=search
-    make experiment EXP=search ARGS="--images 1000000"
+    make experiment EXP=benchmarks/exact_search
+    make experiment EXP=benchmarks/exact_search ARGS="--images 1000000"
 
-An index of random features, made and deleted here: 3.3 GB, or 16 GB for a million images. Time grows with the images, memory
-does not. "From the disk" is after the system was asked to forget the file; "from memory" is the search after that, which finds
-in memory what the system has kept of it: all, where there is room. The last line is one JSON object.
+The index holds random features and is deleted afterwards; it takes 3.3 GB of disk, or 16 GB for a million images. Time grows with
+the number of images, memory does not. Each search is timed twice: "disk" after the file was dropped from the page cache, and
+"page_cache" directly after that search, when the operating system has cached as much of the file as fits. The last line of the
+output is one JSON object.
 """
 
 import json
@@ -21,22 +22,23 @@ from typing import Any
 import numpy as np
 import tyro
 
-from alexnet_jax.analysis.index import About, Index, Indexed, new_index
+from alexnet_jax.analysis.index import Index, IndexedImage, IndexMetadata, create_index
 
 RESULT = Path(__file__).parents[1] / "results" / "search.json"
-BLOCK = 4096  # images that are made at once
+BLOCK = 4096
+"""Images generated at once."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """Measures the search.
+    """Measure the time and memory of exact search.
 
     Attributes:
-      images: in the index.
-      features: of each, as the paper's network has them.
-      queries: how many are looked for at once; each number is measured.
-      folder: where the index is made for the time being.
-      out: where the result goes.
+      images: number of images in the index.
+      features: number of features per image; the default is that of the paper's network.
+      queries: numbers of queries per search; each is measured.
+      folder: folder for the temporary index.
+      out: JSON file for the result.
     """
 
     images: int = 200_000
@@ -46,57 +48,58 @@ class Search:
     out: Path = RESULT
 
 
-def make(path: Path, search: Search) -> Index:
-    """An index of features like those of rectified units: half of them zero."""
+def random_index(path: Path, search: Search) -> Index:
+    """Create an index of random features; half of them are zero, as after a ReLU."""
     rng = np.random.default_rng(0)
-    with new_index(path, About(search.images, search.features)) as writer:
+    with create_index(path, IndexMetadata(search.images, search.features)) as writer:
         for first in range(0, search.images, BLOCK):
             rows = range(first, min(first + BLOCK, search.images))
             features = rng.standard_normal((len(rows), search.features), np.float32)
-            writer.add(np.maximum(features, 0, out=features), [Indexed(f"{row}.jpg", "") for row in rows])
+            writer.add(np.maximum(features, 0, out=features), [IndexedImage(f"{row}.jpg", "") for row in rows])
     return Index(path)
 
 
-def forget(file: Path) -> None:
-    """Asks the system not to keep the file in memory."""
+def drop_from_page_cache(file: Path) -> None:
+    """Drop a file from the page cache."""
     with file.open("rb") as content:
         os.posix_fadvise(content.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def megabytes() -> int:
-    """The most memory that this process has had."""
+def peak_megabytes() -> int:
+    """Return the peak memory of this process, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "linux" else 1024**2)
 
 
-def measured(index: Index, search: Search) -> dict[str, Any]:
-    rng, found = np.random.default_rng(1), dict[str, Any]()
+def measure(index: Index, search: Search) -> dict[str, Any]:
+    """Time a search with each number of queries, in seconds."""
+    rng, times = np.random.default_rng(1), dict[str, Any]()
     for count in search.queries:
         queries = np.maximum(rng.standard_normal((count, search.features), np.float32), 0)
         seconds = {}
-        for where in ("from the disk", "from memory"):
-            if where == "from the disk":
-                forget(index.path / "features.npy")
-            began = time.perf_counter()
+        for storage in ("disk", "page_cache"):
+            if storage == "disk":
+                drop_from_page_cache(index.path / "features.npy")
+            start = time.perf_counter()
             index.search(queries, 6)
-            seconds[where] = round(time.perf_counter() - began, 2)
-        found[str(count)] = seconds
+            seconds[storage] = round(time.perf_counter() - start, 2)
+        times[str(count)] = seconds
         print(f"{count} queries: {seconds}", flush=True)
-    return found
+    return times
 
 
 def main() -> None:
     search = tyro.cli(Search)
-    before = megabytes()
+    before = peak_megabytes()
     with tempfile.TemporaryDirectory(dir=search.folder) as folder:
-        index = make(Path(folder) / "index", search)
-        seconds = measured(index, search)
+        index = random_index(Path(folder) / "index", search)
+        seconds = measure(index, search)
     result = {
         "images": search.images,
         "features": search.features,
         "gigabytes": round(4 * search.images * search.features / 1e9, 2),
         "cores": os.cpu_count(),
         "seconds": seconds,
-        "megabytes": {"before": before, "at most": megabytes()},
+        "megabytes": {"before": before, "peak": peak_megabytes()},
     }
     search.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))

@@ -1,12 +1,13 @@
-"""One training killed again and again, against the same training left alone: is what they end with the same, bit for bit?
+"""Check that a training killed and resumed many times ends bit-identical to an uninterrupted one.
 
-    make experiment EXP=kill
-    make experiment EXP=kill ARGS="--kills 4"
+    make experiment EXP=benchmarks/kill_and_resume
+    make experiment EXP=benchmarks/kill_and_resume ARGS="--kills 4"
 
-The quickstart's network on a few hundred drawn pictures, with checkpoints all the time, so that many kills come in the middle
-of one. Once it runs in peace; once SIGKILL ends it at random moments, during start-up, steps, evaluations and saves; once
-SIGTERM, after which it has to save, to exit with 0 and to say how to go on. Each time the same command goes on, until the
-training is finished. Parameters, velocity, log and result are compared. The last line is one JSON object.
+Trains the quickstart network on a few hundred synthetic images, with checkpoints every 0.3 seconds so that many kills interrupt
+one. The training runs three times: uninterrupted; killed with SIGKILL at random times during startup, steps, evaluations and
+saves; and stopped with SIGTERM, after which it must save, exit with 0 and print how to resume. Each time the same command resumes
+it, until it is finished. Parameters, optimizer state, log and result are compared. The last line of the output is one JSON
+object.
 """
 
 import json
@@ -35,20 +36,20 @@ from alexnet_jax.training.optimizer import paper_update
 from alexnet_jax.training.step import initial_state, state_shardings
 
 ROOT = Path(__file__).parents[2]
-RESULT = Path(__file__).parents[2] / "results" / "kill.json"
+RESULT = Path(__file__).parents[1] / "results" / "kill.json"
 SPEED = ("images_per_second", "matmul_fraction")
-"""What a log tells of time, which is another each time."""
+"""Fields of the log that depend on time and are not compared."""
 
 
 @dataclass(frozen=True)
 class Kill:
-    """Kills a training again and again and compares what it ends with.
+    """Kill and resume a training repeatedly, and compare the result with an uninterrupted training.
 
     Attributes:
-      kills: with each signal.
-      epochs: of the training, 10 steps each.
-      seed: of the moments.
-      out: where the result goes.
+      kills: number of kills with each signal.
+      epochs: epochs of the training, of 10 steps each.
+      seed: seed of the times of the kills.
+      out: JSON file for the result.
     """
 
     kills: int = 20
@@ -57,146 +58,164 @@ class Kill:
     out: Path = RESULT
 
 
-class FewPictures(SyntheticSource):
-    images = {"train": 320, "validation": 160}  # noqa: RUF012 (a Source's)
+class SmallSyntheticSource(SyntheticSource):
+    """Synthetic source with few images."""
+
+    num_images = {"train": 320, "validation": 160}  # noqa: RUF012 (an attribute of Source)
 
 
 class Trial:
-    """A training in a folder of its own, ended and started again."""
+    """Training in its own run folder that can be killed and resumed.
+
+    Args:
+      folder: folder of the data set, the compilation cache and the run folder.
+      name: name of the run folder.
+      epochs: epochs of the training.
+    """
 
     def __init__(self, folder: Path, name: str, epochs: int):
         self.run = folder / name
-        # Compiled programs are kept in the folder, too: a kill may come while one is written.
+        # The compilation cache is in the folder, too, as a kill may interrupt a write to it.
         self._environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONUNBUFFERED": "1"}
         self._command = [
             sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--epochs", str(epochs), "--checkpoint-seconds", "0.3",
-            "--data", str(folder / "pictures"), "--run", str(self.run),
+            "--data", str(folder / "images"), "--run", str(self.run),
         ]  # fmt: skip
 
     @property
     def finished(self) -> bool:
+        """Whether the training is finished."""
         return (self.run / "result.json").is_file()
 
     @property
-    def logged(self) -> int:
-        """The last step in the log, whose last line may be cut off."""
+    def logged_step(self) -> int:
+        """Last step in the log, or 0; the last line of the log may be incomplete."""
         file = self.run / "log.jsonl"
         return max(map(int, re.findall(r'^{"step": (\d+),', file.read_text(), re.MULTILINE)), default=0) if file.exists() else 0
 
     @property
-    def steps(self) -> int:
-        """In the latest checkpoint."""
+    def checkpoint_step(self) -> int:
+        """Step of the latest checkpoint, or 0."""
         return max((int(file.name) for file in self.run.glob("checkpoints/*") if file.name.isdecimal()), default=0)
 
     def start(self) -> "subprocess.Popen[str]":
+        """Start or resume the training in a new process."""
         return subprocess.Popen(
             self._command, cwd=ROOT, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
-    def to_the_end(self) -> float:
-        """Lets it finish; the seconds that took."""
-        began = time.monotonic()
+    def finish(self) -> float:
+        """Run the training until it is finished, and return the time that took, in seconds."""
+        start = time.monotonic()
         process = self.start()
-        _, said = process.communicate()
+        _, stderr = process.communicate()
         if process.returncode or not self.finished:
-            raise SystemExit(f"{self.run.name} ended with {process.returncode}, and this:\n{said}")
-        return time.monotonic() - began
+            raise SystemExit(f"{self.run.name} exited with {process.returncode} and printed:\n{stderr}")
+        return time.monotonic() - start
 
-    def end(self, number: signal.Signals, step: int, after: float) -> str | None:
-        """Starts it, and ends it with a signal so many seconds after a step is logged.
+    def kill(self, signum: signal.Signals, step: int, delay: float) -> str | None:
+        """Start or resume the training and send it a signal.
+
+        Args:
+          signum: signal to send.
+          step: step to wait for in the log.
+          delay: seconds to wait after that step is logged.
 
         Returns:
-          What it was doing; None if it was finished before the signal came, which a busy machine can bring about.
+          The interrupted activity: "starting", "training" or "saving". None if the training finished before the signal was sent,
+          which can happen on a busy machine.
         """
         process = self.start()
-        while self.logged < step and process.poll() is None:
+        while self.logged_step < step and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(after)
-        while number == signal.SIGTERM and process.poll() is None and not _listens(process.pid, number):
-            time.sleep(0.01)  # Python itself is starting
+        time.sleep(delay)
+        while signum == signal.SIGTERM and process.poll() is None and not _handles_signal(process.pid, signum):
+            time.sleep(0.01)  # the Python interpreter is still starting
         saving = any(self.run.glob("checkpoints/*tmp*"))
-        process.send_signal(number)
-        _, said = process.communicate()
+        process.send_signal(signum)
+        _, stderr = process.communicate()
         if self.finished:
             return None
-        if process.returncode != (-number if number == signal.SIGKILL else 0) or "Traceback" in said:
-            raise SystemExit(f"{number.name} ended it with {process.returncode}, and this:\n{said}")
-        if number == signal.SIGTERM and "the same command goes on" not in said:
-            raise SystemExit(f"{number.name}: it does not say how to go on:\n{said}")
-        if "mesh:" not in said:  # what lies there unfinished is of the kill before
+        if process.returncode != (-signum if signum == signal.SIGKILL else 0) or "Traceback" in stderr:
+            raise SystemExit(f"after {signum.name}, {self.run.name} exited with {process.returncode} and printed:\n{stderr}")
+        if signum == signal.SIGTERM and "same command" not in stderr:
+            raise SystemExit(f"after {signum.name}, {self.run.name} does not print how to resume:\n{stderr}")
+        if "mesh:" not in stderr:  # an incomplete checkpoint is from an earlier kill
             return "starting"
         return "saving" if saving else "training"
 
 
-def _listens(pid: int, number: int) -> bool:
-    """Whether a process has said what to do with a signal; where that cannot be known, it has."""
+def _handles_signal(pid: int, signum: int) -> bool:
+    """Return whether a process has installed a handler for a signal; True on systems without /proc."""
     status = Path(f"/proc/{pid}/status")
     if not status.is_file():
         return True
     caught = re.search(r"^SigCgt:\s+(\w+)$", status.read_text(), re.MULTILINE)
-    return caught is None or bool(int(caught[1], 16) >> (number - 1) & 1)
+    return caught is None or bool(int(caught[1], 16) >> (signum - 1) & 1)
 
 
 def state(run: Path) -> list[np.ndarray[Any, Any]]:
-    """Parameters and velocity of the last checkpoint of a run."""
+    """Return the arrays of the parameters and the optimizer state in the last checkpoint of a run."""
     mesh = make_mesh(QUICKSTART, jax.devices()[:1], split_towers=False)
     like = jax.eval_shape(lambda: initial_state(QUICKSTART, mesh, paper_update(), 0))
     shardings = state_shardings(mesh, like)
     like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings)
-    found = Checkpoints(run / "checkpoints", {"network": QUICKSTART.to_json()}).restore(like)
-    assert found is not None
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(found[0])]
+    restored = Checkpoints(run / "checkpoints", {"network": QUICKSTART.to_json()}).restore(like)
+    assert restored is not None
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(restored[0])]
 
 
 def log(run: Path) -> list[dict[str, Any]]:
+    """Return the lines of the log of a run, without the fields that depend on time."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if name not in SPEED} for line in lines]
 
 
-def compared(run: Path, whole: Path) -> dict[str, bool]:
-    """What is the same in two runs."""
-    pairs = zip(state(run), state(whole), strict=True)
-    results = [json.loads((folder / "result.json").read_text()) for folder in (run, whole)]
-    decisive = ("steps", "epochs", "best", "top1_error", "top5_error", "loss")
+def compare(run: Path, reference: Path) -> dict[str, bool]:
+    """Return whether state, log and result of two runs are identical."""
+    pairs = zip(state(run), state(reference), strict=True)
+    results = [json.loads((folder / "result.json").read_text()) for folder in (run, reference)]
+    fields = ("steps", "epochs", "best", "top1_error", "top5_error", "loss")
     return {
         "state_identical": all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs),
-        "log_identical": log(run) == log(whole),
-        "result_identical": all(results[0][name] == results[1][name] for name in decisive),
+        "log_identical": log(run) == log(reference),
+        "result_identical": all(results[0][name] == results[1][name] for name in fields),
     }
 
 
-def experiment(kill: Kill, folder: Path) -> dict[str, Any]:
-    """Both signals, in a folder that is there for it."""
-    prepare(FewPictures(), folder / "pictures")
-    Trial(folder, "first", 1).to_the_end()  # compiles
-    start = Trial(folder, "second", 1).to_the_end()
-    whole = Trial(folder, "whole", kill.epochs)
-    seconds = whole.to_the_end()
-    print(f"{start:.1f} s for 1 epoch, {seconds:.1f} s for {kill.epochs}", flush=True)
-    found: dict[str, Any] = {"steps": whole.steps}
-    for number in (signal.SIGKILL, signal.SIGTERM):
-        trials, rng, doing = [Trial(folder, number.name, kill.epochs)], random.Random(kill.seed), list[str]()
-        for step in sorted(rng.randrange(int(0.8 * whole.steps)) for _ in range(kill.kills)):
-            # One in three while it starts; the others up to an epoch after the step, wherever that is.
+def kill_and_resume(settings: Kill, folder: Path) -> dict[str, Any]:
+    """Run the trainings with both signals in an empty folder, and return the comparison."""
+    prepare(SmallSyntheticSource(), folder / "images")
+    Trial(folder, "warm-up", 1).finish()  # fills the compilation cache
+    one_epoch = Trial(folder, "one-epoch", 1).finish()
+    reference = Trial(folder, "reference", settings.epochs)
+    seconds = reference.finish()
+    print(f"{one_epoch:.1f} s for 1 epoch, {seconds:.1f} s for {settings.epochs}", flush=True)
+    result: dict[str, Any] = {"steps": reference.checkpoint_step}
+    for signum in (signal.SIGKILL, signal.SIGTERM):
+        trials, rng, activities = [Trial(folder, signum.name, settings.epochs)], random.Random(settings.seed), list[str]()
+        for step in sorted(rng.randrange(int(0.8 * reference.checkpoint_step)) for _ in range(settings.kills)):
+            # A third of the kills come during startup, the others at a random time within an epoch after the step.
             starting = rng.random() < 1 / 3
-            after = rng.uniform(0, start / 2 if starting else seconds / kill.epochs)
-            while (what := trials[-1].end(number, 0 if starting else step, after)) is None:
-                trials.append(Trial(folder, f"{number.name}-{len(trials)}", kill.epochs))
-            doing.append(what)
-            print(f"{number.name}, {what}: step {trials[-1].steps} is saved", flush=True)
-        trials[-1].to_the_end()
-        same = [compared(trial.run, whole.run) for trial in trials]
-        during = {what: doing.count(what) for what in ("starting", "training", "saving")}
-        found[number.name] = {"times": len(doing), "during": during, **{name: all(of[name] for of in same) for name in same[0]}}
-    return found
+            delay = rng.uniform(0, one_epoch / 2 if starting else seconds / settings.epochs)
+            while (activity := trials[-1].kill(signum, 0 if starting else step, delay)) is None:
+                trials.append(Trial(folder, f"{signum.name}-{len(trials)}", settings.epochs))
+            activities.append(activity)
+            print(f"{signum.name} while {activity}: last checkpoint is step {trials[-1].checkpoint_step}", flush=True)
+        trials[-1].finish()
+        identical = [compare(trial.run, reference.run) for trial in trials]
+        during = {activity: activities.count(activity) for activity in ("starting", "training", "saving")}
+        comparison = {name: all(trial[name] for trial in identical) for name in identical[0]}
+        result[signum.name] = {"times": len(activities), "during": during, **comparison}
+    return result
 
 
 def main() -> None:
-    kill = tyro.cli(Kill)
+    settings = tyro.cli(Kill)
     with tempfile.TemporaryDirectory() as folder:
-        found = experiment(kill, Path(folder))
-    kill.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found))
+        result = kill_and_resume(settings, Path(folder))
+    settings.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

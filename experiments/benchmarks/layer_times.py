@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: each layer alone, all towers on one device."""
+"""Time of each layer of a training step alone, with all towers on one device."""
 
 import time
 from collections.abc import Callable
@@ -21,9 +21,17 @@ CALLS = 9
 
 
 def layer_times(batch: int, network: Network = TWO_TOWER) -> list[dict[str, Any]]:
-    """Milliseconds of every layer, forward and backward, and of the update; prints a line for each.
+    """Time every layer, forward and backward, and the parameter update, and print one line for each.
 
-    The images' gradient, which training does not need, is left out.
+    The gradient with respect to the images is not computed, as training does not need it.
+
+    Args:
+      batch: batch size.
+      network: network to time.
+
+    Returns:
+      Dicts with the keys "layer", "forward_ms" and "backward_ms". "backward_ms" is the time of forward and backward minus that of
+      forward.
     """
     optimizer = paper_update()
     state = initial_state(network, choose_mesh(network, "single", 1), optimizer, 0)
@@ -33,28 +41,28 @@ def layer_times(batch: int, network: Network = TWO_TOWER) -> list[dict[str, Any]
     for name, layer in tower.fuse_norm_pool(network.named_layers).items():
         if layer.reads == "all":
             x = jnp.concatenate(list(x), axis=-1)
-        own = 0 if rows and layer.reads == "own" else None
+        tower_axis = 0 if rows and layer.reads == "own" else None
 
-        def forward(params: Any, x: jax.Array, layer=layer, own=own) -> jax.Array:
+        def forward(params: Any, x: jax.Array, layer=layer, tower_axis=tower_axis) -> jax.Array:
             def one_tower(params: Any, x: jax.Array) -> Any:
                 return layer.apply({"params": params}, x, keys)
 
-            return jax.vmap(one_tower, (0, own), axis_name=TOWER, axis_size=network.towers)(params, x)
+            return jax.vmap(one_tower, (0, tower_axis), axis_name=TOWER, axis_size=network.towers)(params, x)
 
-        def both(params: Any, x: jax.Array, g: jax.Array, forward=forward, first=not rows) -> Any:
-            y, pull = jax.vjp(partial(forward, x=x), params) if first else jax.vjp(forward, params, x)
-            return y, pull(g)
+        def forward_and_backward(params: Any, x: jax.Array, g: jax.Array, forward=forward, first=not rows) -> Any:
+            y, vjp = jax.vjp(partial(forward, x=x), params) if first else jax.vjp(forward, params, x)
+            return y, vjp(g)
 
         params = state.params.get(name, {})
         y, ms = timed(forward, params, x)
-        _, ms_both = timed(both, params, x, y)
+        _, ms_both = timed(forward_and_backward, params, x, y)
         rows.append({"layer": name, "forward_ms": round(ms, 1), "backward_ms": round(max(0.0, ms_both - ms), 1)})
         print("{layer:12} forward {forward_ms:6.1f} ms   backward {backward_ms:6.1f} ms".format(**rows[-1]), flush=True)
         x = y
 
-    def update(params: Any, velocity: Any) -> Any:
+    def update(params: Any, opt_state: Any) -> Any:
         rates = constant_hparams(state, 1e-4).learning_rates
-        return optimizer.update(params, velocity, params, learning_rates=rates)[0]
+        return optimizer.update(params, opt_state, params, learning_rates=rates)[0]
 
     _, ms = timed(update, state.params, state.opt_state)
     rows.append({"layer": "update", "forward_ms": round(ms, 1), "backward_ms": 0.0})
@@ -63,12 +71,12 @@ def layer_times(batch: int, network: Network = TWO_TOWER) -> list[dict[str, Any]
 
 
 def timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
-    """The result of a jitted function and the least of several times, in milliseconds."""
+    """Jit a function, and return its result and the minimum time of `CALLS` calls, in milliseconds."""
     jitted = jax.jit(function, compiler_options=compiler_options(jax.default_backend()))
     result = jax.block_until_ready(jitted(*args))
     seconds: list[float] = []
     for _ in range(CALLS):
-        began = time.perf_counter()
+        start = time.perf_counter()
         jax.block_until_ready(jitted(*args))
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start)
     return result, 1e3 * min(seconds)

@@ -1,17 +1,18 @@
-"""An exported network in PyTorch: a file to take along, which needs PyTorch and safetensors alone.
+"""PyTorch module for an exported network; this file depends only on PyTorch and safetensors and can be copied.
 
     python -m alexnet_jax export RUN --to network.safetensors --layout pytorch
 
     from pytorch_network import load
     network = load("network.safetensors").eval()
-    logits = network(images)    # [batch, 3, size, size], red, green and blue, gray levels 0 to 255, the center of an image
+    logits = network(images)    # center crops [batch, 3, size, size], RGB, 0 to 255
 
-It is an `nn.Sequential` under our layers' names: its state dict has "conv1.weight", "conv1.bias", …, and the mean image, as the
-buffer "mean_image" [3, size, size]. Towers are groups of maps, and a tower that reads its own part is a grouped convolution.
+The network is an `nn.Sequential` with the layer names of alexnet_jax: its state dict has "conv1.weight", "conv1.bias", …, and the
+mean image as the buffer "mean_image" [3, size, size]. Towers are groups of channels; a layer whose towers read only their own
+channels is a grouped convolution.
 """
 
 # pyright: reportMissingImports=false
-# PyTorch is not part of the development set-up: the targets that need it install it.
+# PyTorch is not a development dependency; the make targets that need it install it.
 import json
 from pathlib import Path
 from typing import Any
@@ -21,35 +22,40 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import nn
 
-Settings = dict[str, Any]
-"""A layer as the metadata of the file describes it."""
+LayerConfig = dict[str, Any]
+"""Description of a layer in the metadata of an exported file."""
 
 
 def load(file: str | Path) -> "Network":
-    """The network of an exported file, in training mode, as PyTorch begins."""
+    """Load the network of an exported file, in training mode as PyTorch modules are by default."""
     with safe_open(file, framework="pt") as opened:
         state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         return Network(json.loads(opened.metadata()["network"]), state)
 
 
 class Network(nn.Sequential):
-    """A network from the description in the metadata, and its state dict."""
+    """Network built from its description.
+
+    Args:
+      description: description of the network in the metadata of an exported file.
+      state: state dict.
+    """
 
     mean_image: torch.Tensor
 
-    def __init__(self, described: Settings, state: dict[str, torch.Tensor]):
+    def __init__(self, description: dict[str, Any], state: dict[str, torch.Tensor]):
         super().__init__()
         self.register_buffer("mean_image", torch.empty_like(state["mean_image"]))
-        towers, weighted = described["towers"], ""
-        for number, settings in enumerate(described["layers"]):
-            name = settings.get("name", f"{weighted}/{number}")
+        towers, last_weighted = description["towers"], ""
+        for number, settings in enumerate(description["layers"]):
+            name = settings.get("name", f"{last_weighted}/{number}")
             weight = state.get(f"{name}.weight")
             if weight is None:
-                layer = WITHOUT_WEIGHTS[settings["layer"]](settings, towers)
+                layer = LAYERS_WITHOUT_WEIGHTS[settings["layer"]](settings, towers)
             else:
-                # The towers read the same pixels; from then on each has its own maps.
-                layer = _with_weights(settings, weight, 1 if settings["reads"] == "all" or not weighted else towers)
-                weighted = name
+                # All towers of the first layer read the same image, so it is not grouped.
+                layer = _layer_with_weights(settings, weight, 1 if settings["reads"] == "all" or not last_weighted else towers)
+                last_weighted = name
             self.add_module(name, layer)
         self.load_state_dict(state)
 
@@ -59,40 +65,40 @@ class Network(nn.Sequential):
 
 
 class Conv(nn.Conv2d):
-    """With zeros (before, after) the image."""
+    """Convolution with zero padding that may differ before and after the image."""
 
-    def __init__(self, settings: Settings, inputs: int, outputs: int, groups: int):
+    def __init__(self, settings: LayerConfig, inputs: int, outputs: int, groups: int):
         super().__init__(inputs, outputs, settings["kernel"], settings["stride"], groups=groups)
-        self.zeros = tuple(settings["padding"]) * 2
+        self.zero_padding = tuple(settings["padding"]) * 2
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return super().forward(F.pad(input, self.zeros))
+        return super().forward(F.pad(input, self.zero_padding))
 
 
 class Dense(nn.Linear):
-    """Of maps as (channel, row, column)."""
+    """Dense layer that flattens its inputs in the order channel, row, column."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return super().forward(input.flatten(1))
 
 
 class ResponseNorm(nn.Module):
-    """Across the maps of a tower. PyTorch divides alpha by the window's size."""
+    """Local response normalization across the channels of each tower. PyTorch divides alpha by the window size."""
 
-    def __init__(self, settings: Settings, towers: int):
+    def __init__(self, settings: LayerConfig, towers: int):
         super().__init__()
         size = settings["size"]
         self.towers = towers
         self.settings = {"size": size, "alpha": size * settings["alpha"], "beta": settings["beta"], "k": settings["k"]}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([F.local_response_norm(of_tower, **self.settings) for of_tower in x.chunk(self.towers, 1)], 1)
+        return torch.cat([F.local_response_norm(tower, **self.settings) for tower in x.chunk(self.towers, 1)], 1)
 
 
 class SameMapNorm(nn.Module):
-    """Over a square of each map."""
+    """Response normalization over a square window within each channel."""
 
-    def __init__(self, settings: Settings, towers: int):
+    def __init__(self, settings: LayerConfig, towers: int):
         super().__init__()
         self.settings = settings
 
@@ -103,9 +109,9 @@ class SameMapNorm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """The paper's: at test all units, times `keep`."""
+    """Dropout as in the paper: activations are multiplied by `keep` at test time."""
 
-    def __init__(self, settings: Settings, towers: int):
+    def __init__(self, settings: LayerConfig, towers: int):
         super().__init__()
         self.keep = settings["keep"]
 
@@ -114,11 +120,11 @@ class Dropout(nn.Module):
 
 
 class Standardize(nn.Module):
-    """Divides colors by their deviations."""
+    """Division of each color channel by its standard deviation."""
 
     deviation: torch.Tensor
 
-    def __init__(self, settings: Settings, towers: int):
+    def __init__(self, settings: LayerConfig, towers: int):
         super().__init__()
         self.register_buffer("deviation", torch.tensor(settings["deviation"])[:, None, None], persistent=False)
 
@@ -126,7 +132,7 @@ class Standardize(nn.Module):
         return x / self.deviation
 
 
-WITHOUT_WEIGHTS = {
+LAYERS_WITHOUT_WEIGHTS = {
     "ReLU": lambda settings, towers: nn.ReLU(),
     "MaxPool": lambda settings, towers: nn.MaxPool2d(settings["size"], settings["stride"], ceil_mode=True),
     "LocalResponseNorm": ResponseNorm,
@@ -137,7 +143,7 @@ WITHOUT_WEIGHTS = {
 }
 
 
-def _with_weights(settings: Settings, weight: torch.Tensor, groups: int) -> nn.Module:
+def _layer_with_weights(settings: LayerConfig, weight: torch.Tensor, groups: int) -> nn.Module:
     if settings["layer"] == "Dense":
         return Dense(weight.shape[1], weight.shape[0])
     groups *= settings.get("groups", 1)

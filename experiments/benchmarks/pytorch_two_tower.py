@@ -1,11 +1,11 @@
-"""The two towers in PyTorch, as one would write them there for speed: what the benchmarks compare with.
+"""The two-tower network in PyTorch, written for speed, as the baseline of the benchmarks.
 
-Grouped convolutions for the layers inside a tower, and the paper's update by PyTorch's own SGD: with a constant rate, momentum
-that holds the rate or not comes to the same work.
+Layers within a tower are grouped convolutions, and the optimizer is PyTorch's SGD. Its momentum differs from the paper's, which
+includes the learning rate, but takes the same amount of computation.
 """
 
 # pyright: reportMissingImports=false
-# PyTorch is not part of the development set-up: the targets that need it install it.
+# PyTorch is not a development dependency; the make targets that need it install it.
 from typing import Any
 
 import torch
@@ -14,20 +14,25 @@ from torch import nn
 
 
 def norm_pool(x: torch.Tensor, alpha: float = 1e-4) -> torch.Tensor:
-    """ReLU, LRN, pooling of one tower, [batch, channels, height, width]. PyTorch divides alpha by the window."""
+    """Apply ReLU, response normalization and max pooling to one tower, [batch, channels, height, width].
+
+    PyTorch divides alpha by the window size.
+    """
     return F.max_pool2d(F.local_response_norm(F.relu(x), 5, alpha=5 * alpha, beta=0.75, k=2.0), 3, 2, ceil_mode=True)
 
 
 def response_norm(x: torch.Tensor, alpha: float = 1e-4) -> torch.Tensor:
+    """Apply response normalization across channels, [batch, channels, height, width]."""
     return F.local_response_norm(x, 5, alpha=5 * alpha, beta=0.75, k=2.0)
 
 
 def max_pool(x: torch.Tensor) -> torch.Tensor:
+    """Apply overlapping max pooling, [batch, channels, height, width]."""
     return F.max_pool2d(x, 3, 2, ceil_mode=True)
 
 
 class TwoTower(nn.Module):
-    """Logits [batch, 1000] of images [batch, 3, 224, 224]."""
+    """Two-tower network, from images [batch, 3, 224, 224] to logits [batch, 1000]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,8 +46,8 @@ class TwoTower(nn.Module):
         self.fc8 = nn.Linear(4096, 1000)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = _in_each_tower(self.conv1(F.pad(x, (0, 3, 0, 3))))
-        x = _in_each_tower(self.conv2(x))
+        x = _norm_pool_per_tower(self.conv1(F.pad(x, (0, 3, 0, 3))))
+        x = _norm_pool_per_tower(self.conv2(x))
         x = F.relu(self.conv3(x))
         x = F.relu(self.conv4(x))
         x = F.max_pool2d(F.relu(self.conv5(x)), 3, 2)
@@ -51,12 +56,12 @@ class TwoTower(nn.Module):
         return self.fc8(x)
 
 
-def _in_each_tower(x: torch.Tensor) -> torch.Tensor:
+def _norm_pool_per_tower(x: torch.Tensor) -> torch.Tensor:
     return torch.cat([norm_pool(tower) for tower in x.chunk(2, 1)], 1)
 
 
 def optimizer_for(model: nn.Module) -> torch.optim.Optimizer:
-    """The paper's momentum and weight decay; none on the biases."""
+    """Return SGD with the paper's momentum and weight decay, without weight decay on the biases."""
     weights = [p for p in model.parameters() if p.ndim > 1]
     biases = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": weights, "weight_decay": 0.0005}, {"params": biases}]
@@ -64,7 +69,7 @@ def optimizer_for(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def train_step(model: Any, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """One update; the loss, not waited for. Images come as bytes, as ours do."""
+    """Update the parameters once and return the loss, without synchronizing; images are uint8, as in alexnet_jax."""
     loss = F.cross_entropy(model(images.float() - 128).float(), labels)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()

@@ -1,11 +1,11 @@
-"""The paper's network trained on this machine's CPU: ours on one device and on two, and PyTorch's.
+"""Training throughput of the paper's network on this machine's CPU: one device, two devices, and PyTorch.
 
     make bench
 
-Forward, backward and update in float32, on random images that lie in memory. Every contestant runs in a process of its own,
-rounds alternate, and medians are told: two cores of a shared machine are never twice as fast. All keep the memory they have
-got (`devices.retain_freed_memory`), which helps PyTorch as much as us. The last line is one JSON object; `experiments/results/bench.json`
-has it, too.
+A training step is forward, backward and update in float32, on random images in memory. Every implementation runs in its own
+process. Rounds alternate between the implementations and medians are reported, as the speed of a shared machine varies. All
+retain freed memory (`alexnet_jax.parallel.runtime.retain_freed_memory`), which speeds up PyTorch as much as JAX. The last line of
+the output is one JSON object, which is also written to experiments/results/bench.json.
 """
 
 import json
@@ -20,30 +20,41 @@ from pathlib import Path
 from typing import Any
 
 BATCHES = (32, 128)
-CONTESTANTS = ("one device", "two devices", "PyTorch", "PyTorch, channels last")
+IMPLEMENTATIONS = ("one device", "two devices", "PyTorch", "PyTorch, channels last")
 ROUNDS = 3
-SECONDS = 8.0  # that a contestant steps for in a round
+SECONDS = 8.0
+"""Time for which an implementation is measured in each round."""
 RESULT = Path(__file__).parents[1] / "results" / "bench.json"
 
 
 def measure(step: Callable[[], Any], batch: int) -> dict[str, float]:
-    """Images/s of a step that waits for its end, what the first one takes longer, and the memory of the process."""
-    began = time.perf_counter()
+    """Measure throughput, compilation time and peak memory.
+
+    Args:
+      step: function that takes one training step and waits until it is complete.
+      batch: batch size.
+
+    Returns:
+      Images per second from the median time of a step, the additional time of the first step in seconds, and the peak resident
+      memory of the process in GB.
+    """
+    start = time.perf_counter()
     step()
-    first = time.perf_counter() - began
+    first = time.perf_counter() - start
     step()
     seconds: list[float] = []
-    until = time.perf_counter() + SECONDS
-    while time.perf_counter() < until:
-        began = time.perf_counter()
+    end = time.perf_counter() + SECONDS
+    while time.perf_counter() < end:
+        start = time.perf_counter()
         step()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start)
     rate = batch / statistics.median(seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return {"images_per_second": rate, "compile_seconds": first - batch / rate, "memory_gb": peak}
 
 
-def ours(devices: int, batch: int) -> dict[str, float]:
+def alexnet_jax_step(devices: int, batch: int) -> dict[str, float]:
+    """Measure the training step of alexnet_jax on one or two CPU devices."""
     import jax
 
     from alexnet_jax.model.alexnet import TWO_TOWER
@@ -57,22 +68,23 @@ def ours(devices: int, batch: int) -> dict[str, float]:
     state = initial_state(TWO_TOWER, mesh, optimizer, 0)
     step = make_train_step(TWO_TOWER, mesh, optimizer, seed=0)
     size = TWO_TOWER.input_size
-    everywhere = replicated(mesh)
-    hparams = jax.device_put(constant_hparams(state, 1e-4), everywhere)
-    mean = jax.device_put(jax.numpy.full((size, size, 3), 128.0), everywhere)
+    replicated_sharding = replicated(mesh)
+    hparams = jax.device_put(constant_hparams(state, 1e-4), replicated_sharding)
+    mean = jax.device_put(jax.numpy.full((size, size, 3), 128.0), replicated_sharding)
     images = put_batch(random_batch(batch, size), mesh)
 
-    def take() -> None:
+    def take_step() -> None:
         nonlocal state
-        state, measured = step(state, images, mean, hparams)
-        jax.block_until_ready((state, measured))
+        state, metrics = step(state, images, mean, hparams)
+        jax.block_until_ready((state, metrics))
 
-    found = measure(take, batch)
-    share = found["images_per_second"] * training_flops_per_image(TWO_TOWER) / measure_matmul_flops(mesh, "float32")
-    return {**found, "matmul_fraction": share}
+    measured = measure(take_step, batch)
+    matmul_fraction = measured["images_per_second"] * training_flops_per_image(TWO_TOWER) / measure_matmul_flops(mesh, "float32")
+    return {**measured, "matmul_fraction": matmul_fraction}
 
 
-def pytorch(channels_last: bool, batch: int) -> dict[str, float]:
+def pytorch_step(channels_last: bool, batch: int) -> dict[str, float]:
+    """Measure the training step of PyTorch."""
     import torch  # type: ignore[reportMissingImports]
     from pytorch_two_tower import TwoTower, optimizer_for, train_step
 
@@ -87,42 +99,47 @@ def pytorch(channels_last: bool, batch: int) -> dict[str, float]:
     return measure(lambda: train_step(model, optimizer, images, labels), batch)
 
 
-def run(contestant: str, batch: int) -> dict[str, float]:
-    if contestant.startswith("PyTorch"):
-        return pytorch(contestant != "PyTorch", batch)
-    return ours(2 if contestant == "two devices" else 1, batch)
+def run(implementation: str, batch: int) -> dict[str, float]:
+    """Measure an implementation in this process."""
+    if implementation.startswith("PyTorch"):
+        return pytorch_step(implementation != "PyTorch", batch)
+    return alexnet_jax_step(2 if implementation == "two devices" else 1, batch)
 
 
-def alternated() -> dict[int, dict[str, dict[str, float]]]:
-    """Medians over the rounds, by batch and contestant."""
-    found: dict[int, dict[str, list[dict[str, float]]]] = {batch: {name: [] for name in CONTESTANTS} for batch in BATCHES}
+def measure_all() -> dict[int, dict[str, dict[str, float]]]:
+    """Measure all implementations in alternating rounds; return medians by batch size and implementation."""
+    results: dict[int, dict[str, list[dict[str, float]]]] = {batch: {name: [] for name in IMPLEMENTATIONS} for batch in BATCHES}
     for number in range(1, ROUNDS + 1):
-        for batch, contestants in found.items():
-            for name, rounds in contestants.items():
+        for batch, implementations in results.items():
+            for name, rounds in implementations.items():
                 command = [sys.executable, __file__, name, str(batch)]
-                said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-                rounds.append(json.loads(said.splitlines()[-1]))
+                stdout = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+                rounds.append(json.loads(stdout.splitlines()[-1]))
                 rate = rounds[-1]["images_per_second"]
                 print(f"round {number}/{ROUNDS}, batch {batch}, {name}: {rate:.1f} images/s", flush=True)
 
     def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
-        return {key: round(statistics.median(each[key] for each in rounds), 3) for key in rounds[0]}
+        return {key: round(statistics.median(measured[key] for measured in rounds), 3) for key in rounds[0]}
 
-    return {batch: {name: medians(rounds) for name, rounds in contestants.items()} for batch, contestants in found.items()}
+    return {
+        batch: {name: medians(rounds) for name, rounds in implementations.items()} for batch, implementations in results.items()
+    }
 
 
-def ratios(contestants: dict[str, dict[str, float]]) -> dict[str, float]:
-    one, two, *others = (contestants[name]["images_per_second"] for name in CONTESTANTS)
-    return {"ratio_vs_pytorch": round(one / max(others), 3), "two_device_ratio": round(two / one, 3)}
+def ratios(implementations: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Return the speedup of one device over the faster PyTorch layout, and of two devices over one."""
+    one, two, *pytorch = (implementations[name]["images_per_second"] for name in IMPLEMENTATIONS)
+    return {"ratio_vs_pytorch": round(one / max(pytorch), 3), "two_device_ratio": round(two / one, 3)}
 
 
 def main() -> None:
-    batches = alternated()
-    compared = {batch: ratios(contestants) for batch, contestants in batches.items()}
-    said = subprocess.run(
+    """Run all measurements, and write and print the result."""
+    batches = measure_all()
+    speedups = {batch: ratios(implementations) for batch, implementations in batches.items()}
+    stdout = subprocess.run(
         [sys.executable, __file__, "layers", str(BATCHES[0])], stdout=subprocess.PIPE, text=True, check=True
     ).stdout
-    print(said.rsplit("\n", 2)[0])
+    print(stdout.rsplit("\n", 2)[0])
     import jax
     import torch  # type: ignore[reportMissingImports]
 
@@ -131,11 +148,11 @@ def main() -> None:
         "cores": os.cpu_count(),
         "jax": jax.__version__,
         "pytorch": torch.__version__.split("+")[0],
-        "batches": {str(batch): {**contestants, **compared[batch]} for batch, contestants in batches.items()},
-        "layers": json.loads(said.splitlines()[-1]),
-        # The smaller of the two batches' is the ratio to go by.
-        "ratio_vs_pytorch": min(each["ratio_vs_pytorch"] for each in compared.values()),
-        "two_device_ratio": min(each["two_device_ratio"] for each in compared.values()),
+        "batches": {str(batch): {**implementations, **speedups[batch]} for batch, implementations in batches.items()},
+        "layers": json.loads(stdout.splitlines()[-1]),
+        # Report the less favorable batch size.
+        "ratio_vs_pytorch": min(speedup["ratio_vs_pytorch"] for speedup in speedups.values()),
+        "two_device_ratio": min(speedup["two_device_ratio"] for speedup in speedups.values()),
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))

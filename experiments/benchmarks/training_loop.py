@@ -1,11 +1,12 @@
-"""The whole loop of a training against its bare step: what do data, log, progress and checkpoints take away?
+"""Overhead of the training loop: its throughput, compared with that of the training step alone.
 
-    make experiment EXP=loop
-    make experiment EXP=loop ARGS="--data path/to/photos --rounds 5"
+    make experiment EXP=benchmarks/training_loop
+    make experiment EXP=benchmarks/training_loop ARGS="--data path/to/photos --rounds 5"
 
-Bare is the jitted step again and again on one batch that lies on the devices; the loop is that of `train`, with a checkpoint
-after every epoch, until the last one is on the disk. Evaluations are left out: they have steps of their own. Rounds of both,
-alternated in one process; the share is the median over rounds of loop / bare. The last line is one JSON object.
+The step alone is the jitted step, repeated on one batch that is already on the devices. The loop is that of `train`, with data
+loading, logging, progress display and a checkpoint after every epoch, timed until the last checkpoint is on disk. It does not
+include validation, which has its own step. Both are measured in alternating rounds in one process; the ratio is the median over
+rounds of loop / step. The last line of the output is one JSON object.
 """
 
 import json
@@ -29,92 +30,94 @@ from alexnet_jax.training.validation import EvalMetrics
 
 RESULT = Path(__file__).parents[1] / "results" / "loop.json"
 STEPS = {"quickstart": 1000, "two_tower": 100}
-"""At least so many in a round: whole epochs. The first decodes the pictures, which then stay in memory, as in a training."""
+"""Minimum number of steps per round, rounded up to full epochs. The first epoch decodes the images, later ones read them from
+memory, as in any training."""
 BATCH = 32
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Images per second of the training step alone and of the loop around it.
+    """Measure the throughput of the training step alone and of the training loop.
 
     Attributes:
-      data: folder of images, a prepared folder, or a name in data/; None is the drawn pictures.
-      rounds: of both.
-      steps: at least so many in a round, instead of those of each network.
-      networks: experiments to time.
-      out: where the result goes.
+      data: folder of images, a prepared data set, or a name in data/; None uses the synthetic images.
+      rounds: number of rounds.
+      steps: minimum number of steps per round; None uses a default for each config.
+      configs: names of the configs to measure.
+      out: JSON file for the result.
     """
 
     data: str | None = None
     rounds: int = 3
     steps: int | None = None
-    networks: tuple[str, ...] = tuple(STEPS)
+    configs: tuple[str, ...] = tuple(STEPS)
     out: Path = RESULT
 
 
-class Clocked(Training):
-    """A training that tells how fast it was. Its errors are made up."""
+class TimedTraining(Training):
+    """Training that measures its throughput; validation is replaced by constant errors."""
 
-    _after_one_step: float | None = None
+    _first_step_end: float | None = None
 
-    def bare(self) -> float:
-        """Images/s of the step alone."""
+    def step_rate(self) -> float:
+        """Return the throughput of the step alone, in images/s."""
         state, batch = jax.tree.map(jnp.copy, self._state), put_batch(next(self._batches()), self._mesh)
-        state, late = self._train_step(state, batch, self._mean, self._step_hparams)
-        jax.block_until_ready(late)
-        began = time.perf_counter()
+        state, previous = self._train_step(state, batch, self._mean, self._step_hparams)
+        jax.block_until_ready(previous)
+        start = time.perf_counter()
         for _ in range(self.steps - 1):
-            state, measured = self._train_step(state, batch, self._mean, self._step_hparams)
-            jax.block_until_ready(late)  # one step late, as in the loop
-            late = measured
+            state, metrics = self._train_step(state, batch, self._mean, self._step_hparams)
+            jax.block_until_ready(previous)  # metrics are read one step late, as in the loop
+            previous = metrics
         jax.block_until_ready(state)
-        return (self.steps - 1) * self._config.batch_size / (time.perf_counter() - began)
+        return (self.steps - 1) * self._config.batch_size / (time.perf_counter() - start)
 
-    def whole(self) -> float:
-        """Images/s of the loop, from the end of the first step on."""
+    def loop_rate(self) -> float:
+        """Return the throughput of the loop from the end of the first step on, in images/s."""
         self.loop()
-        assert self._after_one_step is not None
-        return (self.steps - 1) * self._config.batch_size / (time.perf_counter() - self._after_one_step)
+        assert self._first_step_end is not None
+        return (self.steps - 1) * self._config.batch_size / (time.perf_counter() - self._first_step_end)
 
-    def _read_measured(self, step: int, measured: TrainMetrics) -> None:
-        super()._read_measured(step, measured)
-        self._after_one_step = self._after_one_step or time.perf_counter()
+    def _log_train_metrics(self, step: int, metrics: TrainMetrics) -> None:
+        super()._log_train_metrics(step, metrics)
+        self._first_step_end = self._first_step_end or time.perf_counter()
 
-    def _measure(self, stop: object = None) -> EvalMetrics:
+    def _validate(self, stop: object = None) -> EvalMetrics:
         return EvalMetrics(0.5, 0.5, 1.0, 1)
 
 
 def rates(name: str, bench: Bench, folder: Path) -> Iterator[tuple[float, float]]:
-    """Images/s, bare and whole, of each round."""
-    experiment = replace(load_config(name), batch_size=BATCH)
+    """Yield the throughput of the step alone and of the loop, in images/s, for each round."""
+    config = replace(load_config(name), batch_size=BATCH)
     options = Options(data=bench.data or "synthetic")
     dataset = find_dataset(options.data, "", options.data_dir)
     steps_per_epoch = dataset.manifest.splits["train"] // BATCH
     epochs = -(-(bench.steps or STEPS[name]) // steps_per_epoch)
     for number in range(bench.rounds):
         run = folder / f"{name}-{number}"
-        training = Clocked(name, replace(experiment, epochs=epochs), replace(options, run=run))
+        training = TimedTraining(name, replace(config, epochs=epochs), replace(options, run=run))
         training.start()
-        yield training.bare(), training.whole()
+        yield training.step_rate(), training.loop_rate()
 
 
 def main() -> None:
+    """Run all measurements, and write and print the result."""
     bench = tyro.cli(Bench)
     enable_compilation_cache()
-    found = {}
-    for name in bench.networks:
+    result = {}
+    for name in bench.configs:
         rounds = []
         with tempfile.TemporaryDirectory() as folder:
-            for bare, loop in rates(name, bench, Path(folder)):
-                rounds.append((bare, loop))
-                print(f"{name}: bare {bare:.1f}, loop {loop:.1f} images/s, share {loop / bare:.3f}", flush=True)
-        found[name] = {
-            "bare": round(statistics.median(bare for bare, _ in rounds), 1),
+            for step, loop in rates(name, bench, Path(folder)):
+                rounds.append((step, loop))
+                print(f"{name}: step {step:.1f} images/s, loop {loop:.1f} images/s, ratio {loop / step:.3f}", flush=True)
+        result[name] = {
+            "step": round(statistics.median(step for step, _ in rounds), 1),
             "loop": round(statistics.median(loop for _, loop in rounds), 1),
-            "share": round(statistics.median(loop / bare for bare, loop in rounds), 3),
+            "ratio": round(statistics.median(loop / step for step, loop in rounds), 3),
         }
-    bench.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found))
+    bench.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

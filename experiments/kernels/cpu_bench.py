@@ -1,10 +1,11 @@
-"""The operations without a GPU: our form in XLA operations against the one that XLA derives from the plain definition.
+"""Speed of the operations on a CPU: the `xla` implementation with custom gradients, compared with the `reference` implementation.
 
 make bench-kernels
 
-Forward and backward behind the first convolution, batch 32, float32. The two take turns, so that a machine whose speed
-drifts treats both alike; the figure is the median of the rounds' ratios. Freed memory is kept, because to get as much from
-the system again can take as long as the operation. The last line is one JSON object.
+Times forward and backward on the output shape of the first convolution, batch size 32, float32. Rounds alternate between the two
+implementations, so that changes in the speed of the machine affect both; the speedup is the median of the ratios of the rounds.
+Freed memory is retained, as allocating it from the operating system again can take as long as the operation. The last line of the
+output is one JSON object.
 """
 
 import json
@@ -18,55 +19,58 @@ from pathlib import Path
 import jax
 
 import alexnet_kernels
-from alexnet_kernels.specs import OPERATIONS, first_layer
+from alexnet_kernels.specs import OPERATIONS, conv1_spec
 
 ROUNDS, CALLS = 15, 5
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "500000000"}
-"""For glibc, which reads them when a process starts."""
+RETAIN_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "500000000"}
+"""Environment variables that make glibc retain freed memory; they are read when a process starts."""
 RESULT = Path(__file__).parents[1] / "results" / "kernels_cpu.json"
 
 
-def compiled(op: str, implementation: str):
-    """Jitted values and gradient, and arguments for it."""
-    spec = first_layer(op, batch=32)
+def compile_operation(op: str, implementation: str):
+    """Compile the forward and backward pass of an operation, and return it with random arguments bound."""
+    spec = conv1_spec(op, batch=32)
     function = partial(getattr(alexnet_kernels, op), implementation=implementation, **spec.settings)
 
-    def both(x, g):
+    def forward_and_backward(x, g):
         y, vjp = jax.vjp(function, x)
         return y, vjp(g)[0]
 
     x = 40 * jax.random.normal(jax.random.key(0), spec.shape)
     g = jax.random.normal(jax.random.key(1), jax.eval_shape(function, x).shape)
-    run = jax.jit(both)
+    run = jax.jit(forward_and_backward)
     jax.block_until_ready(run(x, g))
     return partial(run, x, g)
 
 
 def seconds(run) -> float:
+    """Return the median time of `CALLS` calls."""
     times = []
     for _ in range(CALLS):
-        began = time.perf_counter()
+        start = time.perf_counter()
         jax.block_until_ready(run())
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     return statistics.median(times)
 
 
 def main() -> None:
+    """Measure all operations, and write and print the result."""
     result = {}
     for op in OPERATIONS:
-        runs = {name: compiled(op, name) for name in ("xla", "reference")}
+        runs = {name: compile_operation(op, name) for name in ("xla", "reference")}
         times = [{name: seconds(run) for name, run in runs.items()} for _ in range(ROUNDS)]
-        speedup = statistics.median(each["reference"] / each["xla"] for each in times)
-        milliseconds = {name: 1e3 * statistics.median(each[name] for each in times) for name in runs}
+        speedup = statistics.median(measured["reference"] / measured["xla"] for measured in times)
+        milliseconds = {name: 1e3 * statistics.median(measured[name] for measured in times) for name in runs}
         result[f"{op}_speedup"] = round(speedup, 2)
-        result[f"{op}_milliseconds"] = {name: round(each, 1) for name, each in milliseconds.items()}
-        print(f"{op}: ours {milliseconds['xla']:.1f} ms, XLA's {milliseconds['reference']:.1f} ms, {speedup:.2f}x", flush=True)
+        result[f"{op}_milliseconds"] = {name: round(ms, 1) for name, ms in milliseconds.items()}
+        reference, xla = milliseconds["reference"], milliseconds["xla"]
+        print(f"{op}: xla {xla:.1f} ms, reference {reference:.1f} ms, speedup {speedup:.2f}", flush=True)
     result |= {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    if not os.environ.keys() >= KEEP_MEMORY.keys():
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)
+    if not os.environ.keys() >= RETAIN_FREED_MEMORY.keys():
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | RETAIN_FREED_MEMORY)
     main()

@@ -1,4 +1,4 @@
-"""Compiles for a GPU that is not there, down to machine code, and reads off what the code needs."""
+"""Compile JAX functions to machine code for a GPU without having one, and report the resources that the code uses."""
 
 import re
 import subprocess
@@ -19,7 +19,14 @@ from toolchain import DUMP, assembler
 
 @dataclass(frozen=True)
 class Kernel:
-    """What a kernel needs of a processor: registers of a thread; bytes of spilled registers, of shared memory."""
+    """Resources used by a compiled kernel.
+
+    Attributes:
+      name: name of the kernel.
+      registers: registers per thread.
+      spill_bytes: bytes of register spills, loads and stores, per thread.
+      shared_bytes: bytes of shared memory per block.
+    """
 
     name: str
     registers: int
@@ -29,12 +36,12 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A function compiled for a GPU.
+    """Function compiled for a GPU.
 
     Attributes:
-      kernels: its kernels written in Pallas.
-      moved: bytes that its kernels read and write, each operand and result counted once.
-      temporary: bytes of memory beside arguments and results.
+      kernels: its Pallas kernels.
+      moved: bytes read and written, with each operand and result of an instruction counted once.
+      temporary: bytes of temporary memory, without arguments and results.
     """
 
     kernels: list[Kernel]
@@ -44,33 +51,36 @@ class Compiled:
 
 @cache
 def device(gpu: str) -> Any:
-    """Stands for a GPU; nothing can run on it."""
+    """Return a device that represents a GPU of `GPUS` for compilation; nothing can be executed on it."""
     return topologies.get_topology_desc(platform="cuda", target_config=GPUS[gpu].config, topology="1x1x1").devices[0]
 
 
-def compile_for(gpu: str, function: Any, *shapes: Any, ours: re.Pattern[str]) -> Compiled:
-    """Compiles a jitted function; `ours` matches the names of our kernels.
+def compile_for(gpu: str, function: Any, *shapes: Any, kernel_names: re.Pattern[str]) -> Compiled:
+    """Compile a jitted function for a GPU.
 
     Args:
-      shapes: trees of `jax.ShapeDtypeStruct`; those without a sharding are put on the GPU.
+      gpu: name of a GPU in `GPUS`.
+      function: jitted function.
+      *shapes: its arguments as trees of `jax.ShapeDtypeStruct`; leaves without a sharding are placed on the GPU.
+      kernel_names: pattern of the names of the kernels to report.
     """
-    for old in DUMP.iterdir():
-        old.unlink()
-    here = SingleDeviceSharding(device(gpu))
-    placed = jax.tree.map(lambda x: x if x.sharding else jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
+    for file in DUMP.iterdir():
+        file.unlink()
+    sharding = SingleDeviceSharding(device(gpu))
+    arguments = jax.tree.map(lambda x: x if x.sharding else jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
     with targeting(gpu):
-        lowered = function.lower(*placed)
+        lowered = function.lower(*arguments)
     compiled = lowered.compile()
-    kernels = [kernel for file in sorted(DUMP.glob("*.ptx")) for kernel in _assemble(file) if ours.match(kernel.name)]
+    kernels = [kernel for file in sorted(DUMP.glob("*.ptx")) for kernel in _assemble(file) if kernel_names.match(kernel.name)]
     return Compiled(kernels, moved_bytes(compiled.as_text()), compiled.memory_analysis().temp_size_in_bytes)
 
 
 @contextmanager
 def targeting(gpu: str) -> Iterator[None]:
-    """Tells Pallas, and our own choice of an implementation, what is compiled for."""
+    """Make a GPU the compilation target of Pallas and of the dispatch of `alexnet_kernels` inside a `with` block."""
     target = device(gpu)
     with jax.default_device(target):
-        if not hasattr(jax.sharding, "AbstractDevice"):  # JAX 0.10 asks the default device
+        if not hasattr(jax.sharding, "AbstractDevice"):  # JAX 0.10 uses the default device as the target
             yield
             return
         abstract = jax.sharding.AbstractDevice(target.device_kind, target.core_count, platform=target.platform)
@@ -79,7 +89,7 @@ def targeting(gpu: str) -> Iterator[None]:
 
 
 def _assemble(ptx: Path) -> list[Kernel]:
-    """Kernels of a file, as NVIDIA's assembler reports them."""
+    """Assemble a PTX file and return the resource use of its kernels, as reported by NVIDIA's assembler."""
     text = ptx.read_text()
     target = re.search(r"^\.target (\w+)", text, re.MULTILINE)
     if ".entry" not in text or target is None:
@@ -87,20 +97,20 @@ def _assemble(ptx: Path) -> list[Kernel]:
     command = [str(assembler()), "--verbose", f"--gpu-name={target[1]}", str(ptx), "--output-file", str(ptx.with_suffix(".bin"))]
     report = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     kernels = []
-    for part in report.split("Compiling entry function")[1:]:
-        name = re.search(r"'(\S+)'", part)
+    for section in report.split("Compiling entry function")[1:]:
+        name = re.search(r"'(\S+)'", section)
         assert name is not None
         kernels.append(
             Kernel(
                 name[1],
-                registers=_number(r"Used (\d+) registers", part),
-                spill_bytes=_number(r"(\d+) bytes spill stores", part) + _number(r"(\d+) bytes spill loads", part),
-                shared_bytes=_number(r"(\d+) bytes smem", part),
+                registers=_number(r"Used (\d+) registers", section),
+                spill_bytes=_number(r"(\d+) bytes spill stores", section) + _number(r"(\d+) bytes spill loads", section),
+                shared_bytes=_number(r"(\d+) bytes smem", section),
             )
         )
     return kernels
 
 
 def _number(pattern: str, text: str) -> int:
-    found = re.search(pattern, text)
-    return int(found[1]) if found else 0
+    match = re.search(pattern, text)
+    return int(match[1]) if match else 0

@@ -1,4 +1,4 @@
-"""Bytes that a compiled function moves, counted in the text of its optimized HLO."""
+"""Memory traffic of a compiled function, counted in the text of its optimized HLO."""
 
 import math
 import re
@@ -6,12 +6,18 @@ import re
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
 _ARRAY = re.compile(r"(pred|s8|u8|bf16|f16|s32|u32|f32|s64|u64|f64)\[([\d,]*)\]")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$")
-# These move nothing: they name, group or reinterpret what others have made.
-_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"}
+# These instructions name, group or reinterpret arrays and move no data.
+_NO_TRAFFIC = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"}
 
 
 def moved_bytes(hlo: str) -> int:
-    """Sum over the entry computation's instructions, one GPU kernel or library call each, of operands and results."""
+    """Return the bytes of all operands and results of the instructions in the entry computation.
+
+    Each instruction is one GPU kernel or library call.
+
+    Args:
+      hlo: text of the optimized HLO module.
+    """
     entry = hlo[hlo.index("\nENTRY") :]
     sizes: dict[str, int] = {}
     total = 0
@@ -21,7 +27,7 @@ def moved_bytes(hlo: str) -> int:
             continue
         name, shape, operation, rest = match.groups()
         sizes[name] = _bytes(shape)
-        if operation not in _FREE:
+        if operation not in _NO_TRAFFIC:
             operands = re.findall(r"%?([\w.-]+)", _arguments(rest))
             total += sizes[name] + sum(sizes.get(operand, 0) for operand in operands)
     return total
@@ -32,7 +38,7 @@ def _bytes(shape: str) -> int:
 
 
 def _arguments(rest: str) -> str:
-    """What stands before the parenthesis that closes an instruction's operands."""
+    """Return the text before the parenthesis that closes the operands of an instruction."""
     depth = 1
     for position, character in enumerate(rest):
         depth += {"(": 1, ")": -1}.get(character, 0)

@@ -1,24 +1,24 @@
-"""GPUs to compile for without having one: what XLA reads of a device, from its makers' data sheets."""
+"""Descriptions of GPUs, from NVIDIA's data sheets, for compilation without a GPU."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as XLA sees it. Sizes in bytes.
+    """Properties of a GPU that XLA's compiler reads; sizes are in bytes.
 
     Attributes:
-      name: what the driver calls it.
+      name: device name reported by the driver.
       capability: compute capability, (major, minor).
-      processors: streaming multiprocessors.
-      units: float32 units of each.
-      threads: that each can hold.
-      shared: shared memory of each.
-      shared_by_request: how much of it one block can ask for.
-      bandwidth: of the memory, bytes/s.
-      cache: second-level.
-      memory: in all.
-      clock: GHz.
+      processors: number of streaming multiprocessors (SMs).
+      units: float32 units per SM.
+      threads: maximum number of resident threads per SM.
+      shared: shared memory per SM.
+      shared_optin: maximum shared memory per block, after opting in.
+      bandwidth: memory bandwidth, bytes/s.
+      cache: size of the L2 cache.
+      memory: size of the device memory.
+      clock: clock rate, GHz.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Gpu:
     units: int
     threads: int
     shared: int
-    shared_by_request: int
+    shared_optin: int
     bandwidth: int
     cache: int
     memory: int
@@ -35,7 +35,7 @@ class Gpu:
 
     @property
     def config(self) -> str:
-        """XLA's GpuTargetConfigProto in text form."""
+        """The GPU as an XLA GpuTargetConfigProto in text format."""
         major, minor = self.capability
         return f"""
             platform_name: "CUDA"
@@ -56,7 +56,7 @@ class Gpu:
               registers_per_core_limit: 65536
               registers_per_block_limit: 65536
               shared_memory_per_block: 49152
-              shared_memory_per_block_optin: {self.shared_by_request}
+              shared_memory_per_block_optin: {self.shared_optin}
               shared_memory_per_core: {self.shared}
               memory_bandwidth: {self.bandwidth}
               l2_cache_size: {self.cache}

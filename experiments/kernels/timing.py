@@ -1,4 +1,4 @@
-"""Times on a device: medians of blocks of calls, over inputs that no cache can hold."""
+"""Device timing: medians over blocks of asynchronous calls, on inputs too large for the caches."""
 
 import statistics
 import time
@@ -9,49 +9,58 @@ import jax
 import jax.numpy as jnp
 
 
-def seconds_a_call(block: Callable[[], Any], calls: int, *, rounds: int = 15) -> float:
-    """Median time of one of the `calls` that `block` starts and waits for; two rounds go first, to warm up."""
+def seconds_per_call(block: Callable[[], Any], calls: int, *, rounds: int = 15) -> float:
+    """Return the median time of `block` divided by `calls`.
+
+    Args:
+      block: starts `calls` calls and waits for them.
+      calls: number of calls in a block.
+      rounds: number of timed blocks, after two blocks of warm-up.
+    """
     times = []
     for _ in range(rounds + 2):
-        began = time.perf_counter()
+        start = time.perf_counter()
         block()
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     return statistics.median(times[2:]) / calls
 
 
-def jax_seconds(function: Callable, inputs: Sequence[tuple], repeats: int = 10) -> float:
-    """Time of `function` on each set of inputs in turn, in seconds.
+def jax_seconds_per_call(function: Callable, inputs: Sequence[tuple], repeats: int = 10) -> float:
+    """Return the mean time of `function(*args)` for the `args` in `inputs`, in seconds.
 
-    A block goes through all sets in one jitted function, `repeats` times without waiting: the device always has work, so that
-    the host's share is hidden.
+    One jitted function calls `function` on every element of `inputs`; it is dispatched `repeats` times before the results are
+    awaited, so that the device is never idle and the time on the host does not count.
     """
-    run = jax.jit(lambda sets: [function(*each) for each in sets])
-    return seconds_a_call(lambda: jax.block_until_ready([run(list(inputs)) for _ in range(repeats)][-1]), repeats * len(inputs))
+    run = jax.jit(lambda all_args: [function(*args) for args in all_args])
+
+    def block() -> None:
+        jax.block_until_ready([run(list(inputs)) for _ in range(repeats)][-1])
+
+    return seconds_per_call(block, repeats * len(inputs))
 
 
-def torch_seconds(function: Callable, inputs: Sequence[tuple], repeats: int = 10) -> float:
-    """The same for PyTorch."""
+def torch_seconds_per_call(function: Callable, inputs: Sequence[tuple], repeats: int = 10) -> float:
+    """Return the same as `jax_seconds_per_call` for a PyTorch function."""
     import torch  # type: ignore[reportMissingImports]
 
     def block() -> None:
         for _ in range(repeats):
-            for each in inputs:
-                function(*each)
+            for args in inputs:
+                function(*args)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 
-    return seconds_a_call(block, repeats * len(inputs))
+    return seconds_per_call(block, repeats * len(inputs))
 
 
-def copy_bandwidth(megabytes: int = 1024) -> float:
-    """Bytes/s read and written together, of a copy on the device."""
-    sets = [(jnp.full((megabytes << 18,), float(n), jnp.float32),) for n in range(2)]
-    seconds = jax_seconds(lambda x: x + 1, sets)
-    return 2 * sets[0][0].nbytes / seconds
+def measure_copy_bandwidth(megabytes: int = 1024) -> float:
+    """Return the bandwidth of an elementwise float32 operation, bytes read plus bytes written per second."""
+    inputs = [(jnp.full((megabytes << 18,), float(n), jnp.float32),) for n in range(2)]
+    return 2 * inputs[0][0].nbytes / jax_seconds_per_call(lambda x: x + 1, inputs)
 
 
-def matmul_rate(precision: str, size: int = 8192) -> float:
-    """FLOP/s of a square matrix product, with what JAX takes for float32 on this device by default (TF32 from Ampere on)."""
+def measure_matmul_flops(precision: str, size: int = 8192) -> float:
+    """Return the FLOP/s of a square matrix product at JAX's default matmul precision (for float32, TF32 from Ampere on)."""
     keys = jax.random.split(jax.random.key(0), 4)
     a, b, c, d = (jax.random.normal(key, (size, size), precision) for key in keys)
-    return 2 * size**3 / jax_seconds(jnp.dot, [(a, b), (c, d)], repeats=3)
+    return 2 * size**3 / jax_seconds_per_call(jnp.dot, [(a, b), (c, d)], repeats=3)

@@ -1,7 +1,7 @@
-"""The compilers for NVIDIA GPUs, for a machine that has none.
+"""Installation of the compilers for NVIDIA GPUs on a machine without one.
 
-They lie in a folder of their own: were they among the environment's packages, JAX would look for a GPU each time it starts,
-and complain that there is none.
+They are installed into a separate folder. If they were installed into the environment, JAX would search for a GPU at every start
+and warn that there is none.
 """
 
 import importlib.metadata
@@ -16,18 +16,20 @@ FOLDER = Path(sys.prefix) / "kernel-check"
 
 _dump = tempfile.TemporaryDirectory(prefix="kernel-check-")
 DUMP = Path(_dump.name)
-"""Where XLA leaves the code of what it compiles."""
+"""Folder into which XLA writes the compiled code."""
 
 
 def set_up() -> None:
-    """Makes XLA's CUDA compiler and NVIDIA's assembler importable, installing them on first use. To be called before JAX starts.
+    """Make XLA's CUDA compiler and NVIDIA's assembler importable; install them on first use.
+
+    Call this before JAX is imported.
 
     Raises:
-      SystemExit: with one line, if they cannot be had.
+      SystemExit: with a message of one line, if they cannot be installed.
     """
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    os.environ["LLVM_DISABLE_SYMBOLIZATION"] = "1"  # of stack traces that XLA makes and nobody sees: most of the time
+    os.environ["LLVM_DISABLE_SYMBOLIZATION"] = "1"  # XLA would spend most of its time on stack traces
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={DUMP} --xla_dump_emitter_re=.*"
     if _installed():
         return
@@ -37,27 +39,29 @@ def set_up() -> None:
     if not (FOLDER / f"jax_cuda12_pjrt-{version}.dist-info").is_dir():
         print(f"Installing {' and '.join(wheels)} into {FOLDER} (200 MB, once)", flush=True)
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade"]
-        done = subprocess.run([*pip, "--no-deps", "--target", str(FOLDER), *wheels], stderr=subprocess.PIPE, text=True)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-            sys.exit(f"kernel-check needs {' and '.join(wheels)}, which cannot be installed here: {reason}")
+        process = subprocess.run([*pip, "--no-deps", "--target", str(FOLDER), *wheels], stderr=subprocess.PIPE, text=True)
+        if process.returncode:
+            reason = (process.stderr.strip().splitlines() or ["pip failed"])[-1]
+            sys.exit(f"error: cannot install {' and '.join(wheels)}, which kernel-check needs: {reason}")
     importlib.invalidate_caches()
 
 
 def assembler() -> Path:
-    """NVIDIA's ptxas, of the version that XLA was installed with."""
-    tool = _assembler()
+    """Return the path of NVIDIA's ptxas, of the version installed for XLA."""
+    tool = _find_assembler()
     assert tool is not None
     return tool
 
 
 def _installed() -> bool:
-    """Whether the environment has them anyway, as one with JAX for CUDA 12 has."""
+    """Return whether the environment already has the compilers, as with JAX for CUDA 12."""
     plugins = importlib.util.find_spec("jax_plugins")
-    return plugins is not None and importlib.util.find_spec("jax_plugins.xla_cuda12") is not None and _assembler() is not None
+    return (
+        plugins is not None and importlib.util.find_spec("jax_plugins.xla_cuda12") is not None and _find_assembler() is not None
+    )
 
 
-def _assembler() -> Path | None:
+def _find_assembler() -> Path | None:
     for folder in map(Path, sys.path):
         for cuda in ("cuda_nvcc", "cu13"):
             if (tool := folder / "nvidia" / cuda / "bin" / "ptxas").exists():

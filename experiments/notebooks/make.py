@@ -1,9 +1,9 @@
-"""Makes each notebook here from the Python file beside it, which is the one to edit.
+"""Convert the Python files in this folder to notebooks; edit the Python files, not the notebooks.
 
     python experiments/notebooks/make.py
 
-A notebook is made without outputs and to the same text every time, so that `tests/test_notebooks.py` can tell whether it is up to
-date.
+Notebooks contain no outputs, and the conversion is deterministic, so that `tests/experiments/test_notebooks.py` can check that
+they are up to date.
 """
 
 from pathlib import Path
@@ -13,19 +13,19 @@ import jupytext  # type: ignore[reportMissingImports]
 FOLDER = Path(__file__).parent
 
 
-def made(file: Path) -> str:
-    """The text of the notebook that a Python file in jupytext's percent format stands for."""
+def notebook_text(file: Path) -> str:
+    """Return the notebook, as JSON text, for a Python file in jupytext's percent format."""
     notebook = jupytext.read(file)
     for number, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{number}"  # otherwise drawn at random
+        cell.id = f"cell-{number}"  # random by default
     return jupytext.writes(notebook, fmt="ipynb") + "\n"
 
 
 def sources() -> list[Path]:
-    """The Python files that are notebooks."""
+    """Return the Python files to convert."""
     return sorted(file for file in FOLDER.glob("*.py") if file != Path(__file__))
 
 
 if __name__ == "__main__":
     for source in sources():
-        source.with_suffix(".ipynb").write_text(made(source))
+        source.with_suffix(".ipynb").write_text(notebook_text(source))

@@ -9,10 +9,10 @@
 # ---
 
 # %% [markdown]
-# # Your photos
+# # Training on your photos
 #
-# From a folder of photos to a trained network: what training sees, what the network learns, what it takes to be alike, and the
-# whole of it in one file. Without photos it takes pictures that are drawn by code, ten classes of them.
+# This notebook trains a network on a folder of photos, shows the augmented training images, the learned kernels, predictions and
+# retrieved images, and saves the network to one file. Without photos, it uses synthetic images of ten classes.
 
 # %%
 import importlib.util
@@ -20,20 +20,20 @@ import shutil
 import subprocess
 import sys
 
-REPOSITORY = "https://github.com/OWNER/alexnet-jax"  # where this notebook is from; nothing happens if the package is here
+REPOSITORY = "https://github.com/OWNER/alexnet-jax"  # installed from here unless the package is already installed
 
 if importlib.util.find_spec("alexnet_jax") is None:
     extra = "[cuda12]" if shutil.which("nvidia-smi") else ""
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", f"alexnet-jax{extra} @ git+{REPOSITORY}"], check=True)
 
 # %% [markdown]
-# ## What to train, and on what
+# ## Data and config
 #
-# `DATA` is a folder with a folder of photos for each class; some are held out to measure the error on, unless there are `train`
-# and `validation` folders already. A photo becomes a square as in section 2: the shorter side scaled, the center cut out.
+# `DATA` is a folder with one folder of photos per class. A part of the photos is used for validation, unless there are folders
+# `train` and `validation`. Photos are made square as in section 2: the shorter side is rescaled, and the center is cropped.
 #
-# The experiment is that of `make train`: the paper's network made small, two towers and all. Without a GPU it is shortened to
-# six epochs, with its schedule, which is enough to see it begin.
+# The config is that of `make train`: a small version of the paper's two-tower network. Without a GPU, training and its schedule
+# are shortened to six epochs, in which the error only begins to fall.
 
 # %%
 from pathlib import Path
@@ -48,21 +48,21 @@ CONFIG = TrainConfig(
     epochs=28,
     batch_size=32,
     learning_rate=0.004,
-    schedule=StepDecay((22,)),  # epochs after which the rate falls to a tenth
+    schedule=StepDecay((22,)),  # epochs after which the learning rate is divided by 10
     augmentation=Augmentation(image_size=128),
 )
-# With a GPU and thousands of photos, the paper's size. What is not said is as in section 5:
+# With a GPU and thousands of photos, train the full-size network. The defaults are those of section 5:
 # CONFIG = TrainConfig(alexnet_jax.SOURCE_145, epochs=12, batch_size=64)
 if shutil.which("nvidia-smi") is None:
-    CONFIG = CONFIG.in_epochs(6)
+    CONFIG = CONFIG.with_epochs(6)
 
-ROOT = Path("../..") if Path("../../experiments").is_dir() else Path()  # of the repository, or this folder
+ROOT = Path("../..") if Path("../../experiments").is_dir() else Path()  # the repository, or this folder
 
 # %% [markdown]
-# ## What training sees
+# ## Augmented training images
 #
-# Hardly ever the same twice: a random square of a picture, flipped or not, under light of a slightly different color (section
-# 4.1). Below are the ten views of a picture over which predictions can be averaged at test.
+# Training uses random crops with random horizontal flips and random color shifts (section 4.1). The last rows show the ten views
+# over which predictions can be averaged at test time.
 
 # %%
 from IPython.display import Image, display  # type: ignore[reportMissingImports]
@@ -73,78 +73,79 @@ from alexnet_jax.data.find import find_dataset
 dataset = find_dataset(DATA, DATA, ROOT / "data")
 print(f"{len(dataset.manifest.classes)} classes;", ", ".join(f"{n} {split}" for split, n in dataset.manifest.splits.items()))
 
-pictures = ROOT / "runs" / "your_photos"
-pictures.mkdir(parents=True, exist_ok=True)
+folder = ROOT / "runs" / "your_photos"
+folder.mkdir(parents=True, exist_ok=True)
 size = CONFIG.network.input_size
-draw_contact_sheet(dataset, pictures / "sheet.png", CONFIG.augmentation, input_size=size, seed=0)
-display(Image(pictures / "sheet.png"))
+draw_contact_sheet(dataset, folder / "sheet.png", CONFIG.augmentation, input_size=size, seed=0)
+display(Image(folder / "sheet.png"))
 
 # %% [markdown]
 # ## Training
 #
-# On one GPU or CPU device both towers share it; with two or more, each tower has its own. Stopped halfway, the cell goes on
-# from its last checkpoint when it is run again; when it is finished, it says so.
+# Both towers run on one device if there is only one; with two or more devices, each tower has its own. If this cell is
+# interrupted, running it again resumes from the last checkpoint. A finished training is not repeated.
 
 # %%
 run = alexnet_jax.train("your_photos", CONFIG, Options(data=DATA, data_dir=ROOT / "data", runs_dir=ROOT / "runs"))
+alexnet_jax.write_training_report(run)
 display(Image(run / "curves.png"))
 
 # %% [markdown]
-# The first kernels, tower 0 above and tower 1 below: the paper's Fig. 3. In its 90 epochs of ImageNet one tower became largely
-# blind to color and the other a specialist for it, "during every run" (section 6.1). So short a training only begins to form
-# them; noise, which they are at first, has two thirds of its energy in color.
+# The kernels of the first layer, tower 0 above tower 1, as in Fig. 3 of the paper. After 90 epochs on ImageNet, the kernels of
+# one tower are largely color-agnostic and those of the other color-specific, "during every run" (section 6.1). A short training
+# only begins to form such kernels. The initial kernels are noise, which has two thirds of its energy in color.
 
 # %%
 from alexnet_jax.analysis.kernel_colors import color_statistics, format_color_statistics
 
-trained = alexnet_jax.load(run, best=True)
+model = alexnet_jax.load(run, best=True)
 display(Image(run / "kernels.png", width=800))
-print(format_color_statistics(color_statistics(trained.params["conv1"]["kernel"])))
+print(format_color_statistics(color_statistics(model.params["conv1"]["kernel"])))
 
 # %% [markdown]
-# ## What it says of pictures it has not seen
+# ## Predictions on validation images
 #
-# The paper's Fig. 4, left: the five best guesses, red for the right class.
+# As in Fig. 4 (left) of the paper: the five most probable classes, with the true class in red.
 
 # %%
 from alexnet_jax.analysis.examples import ExampleOptions, find_examples
-from alexnet_jax.analysis.figure4 import draw_predictions, draw_retrieved
+from alexnet_jax.analysis.figure4 import draw_predictions, draw_retrievals
 
-choice = ExampleOptions(images=8, queries=4, nearest=6, searched=1000)
-examples = find_examples(trained, dataset, dataset.evaluation_split, choice)
-draw_predictions(examples.predictions, pictures / "predictions.png")
-display(Image(pictures / "predictions.png", width=800))
-
-# %% [markdown]
-# ## What looks alike to it
-#
-# Fig. 4, right: in each row a held-out picture, then the training pictures whose activities in the last hidden layer are
-# nearest to its own. Pixel by pixel they have little in common; what they share is what the network has learned to see (section
-# 6.1).
-
-# %%
-draw_retrieved(examples.retrieved, pictures / "retrieved.png")
-display(Image(pictures / "retrieved.png", width=900))
+options = ExampleOptions(images=8, queries=4, nearest=6, searched=1000)
+examples = find_examples(model, dataset, dataset.evaluation_split, options)
+draw_predictions(examples.predictions, folder / "predictions.png")
+display(Image(folder / "predictions.png", width=800))
 
 # %% [markdown]
-# ## One file
+# ## Retrieval of similar images
 #
-# Parameters, mean image, settings and the names of the classes go into one `.safetensors` file; whoever has it needs neither
-# run nor data. Here it is loaded again and asked about a file, over one view and over ten.
+# As in Fig. 4 (right) of the paper: each row shows a validation image and the training images with the most similar activations
+# in the last hidden layer, by Euclidean distance. Similar activations do not require similar pixels (section 6.1).
 
 # %%
-from PIL import Image as Picture
+draw_retrievals(examples.retrievals, folder / "retrievals.png")
+display(Image(folder / "retrievals.png", width=900))
 
-alexnet_jax.save(trained, pictures / "model.safetensors")
-again = alexnet_jax.load(pictures / "model.safetensors")
+# %% [markdown]
+# ## Saving the network
+#
+# `save` writes parameters, mean image, config and class names to one `.safetensors` file, which does not depend on the run folder
+# or the data. The next cell loads the file and classifies a photo, from the center view and averaged over ten views.
 
-photo = pictures / "photo.png"  # any file does
-Picture.fromarray(examples.predictions[0].picture.pixels).save(photo)
+# %%
+from PIL import Image as PILImage
+
+alexnet_jax.save(model, folder / "model.safetensors")
+loaded = alexnet_jax.load(folder / "model.safetensors")
+
+photo = folder / "photo.png"  # any image file works
+PILImage.fromarray(examples.predictions[0].image.pixels).save(photo)
 for views in ("center", "ten"):
-    guesses = Predictor(again, views=views, batch_size=1).classify([photo], top=3)[0]
-    print(f"{views:7}", ", ".join(f"{name} {probability:.0%}" for name, probability in guesses))
-print("it is a", examples.predictions[0].picture.label)
+    predictions = Predictor(loaded, views=views, batch_size=1).classify([photo], top=3)[0]
+    print(f"{views:7}", ", ".join(f"{name} {probability:.0%}" for name, probability in predictions))
+print("true class:", examples.predictions[0].image.label)
 
 # %% [markdown]
-# **To read on**: `report.html` in the folder of the run has all of this on a page. `docs/data.md` has what else can be read,
-# `docs/training.md` why the paper's network seems not to learn at first, `docs/weights.md` the way to PyTorch and back.
+# **Further reading**: `report.html` in the run folder shows all of this on one page. `docs/data.md` lists the supported data
+# formats, `docs/training.md` explains why the loss of the paper's network does not fall at first, and `docs/weights.md` describes
+# export to PyTorch and import.

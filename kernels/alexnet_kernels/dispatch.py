@@ -1,7 +1,8 @@
-"""Which implementation of an operation runs.
+"""Selection of the implementation that computes an operation.
 
-An implementation is a module of this package, named in `Implementation`, with a function for each operation and a function
-`unsupported_reason(op, x, device, **settings)` that says why it cannot do what is asked, or None. Its folder can be deleted whole.
+An implementation is a module of this package whose name is in `ImplementationName`. It defines a function for each operation, and
+`unsupported_reason(op, x, device, **settings)`, which returns why it does not support a call, or None. An implementation can be
+removed by deleting its folder: one that cannot be imported counts as unsupported.
 """
 
 import importlib
@@ -12,49 +13,62 @@ from typing import Any, Literal, get_args
 import jax
 from jax import Array
 
-Name = Literal["triton", "xla", "reference", "triton.interpreted"]
-"""A module of this package, see above."""
-Implementation = Name | Sequence[Name] | None
-"""One implementation; several, of which the first that can do it runs; or None, the first of `default_order` that can."""
+ImplementationName = Literal["triton", "xla", "reference", "triton.interpreted"]
+"""Module of this package that implements the operations."""
+Implementation = ImplementationName | Sequence[ImplementationName] | None
+"""Name of an implementation, or a sequence of names of which the first supported one is used. None uses `default_order`."""
 
-default_order: tuple[Name, ...] = ("triton", "xla")
+default_order: tuple[ImplementationName, ...] = ("triton", "xla")
+"""Implementations to try for `implementation=None`, in this order. Change it with `default_implementation`."""
 
 
 @contextmanager
-def default_implementation(*names: Name) -> Iterator[None]:
-    """Inside, `implementation=None` takes one of these. It counts when a function is traced, not when it is run."""
+def default_implementation(*names: ImplementationName) -> Iterator[None]:
+    """Context manager that sets the implementations used for `implementation=None`.
+
+    It applies to functions traced inside the context; a function that is compiled already keeps its implementation.
+
+    Args:
+      *names: implementations to try, in this order.
+    """
     global default_order
-    before, default_order = default_order, names
+    previous_order, default_order = default_order, names
     try:
         yield
     finally:
-        default_order = before
+        default_order = previous_order
 
 
 def dispatch(op: str, x: Array, implementation: Implementation, **settings: Any) -> Array:
-    """`op(x, **settings)` by the first of the implementations that this device and these arguments allow.
+    """Compute `op(x, **settings)` with the first implementation that supports the device and the arguments.
+
+    Args:
+      op: name of the operation.
+      x: input array.
+      implementation: see `Implementation`.
+      **settings: further arguments of the operation.
 
     Raises:
-      ValueError: if there is no such implementation, or none that can.
+      ValueError: if there is no such implementation, or none supports the call.
     """
     names = default_order if implementation is None else (implementation,) if isinstance(implementation, str) else implementation
     reasons = []
     for name in names:
-        if name not in get_args(Name):
-            raise ValueError(f"{op} has no implementation {name!r}; there are: {', '.join(get_args(Name))}")
+        if name not in get_args(ImplementationName):
+            raise ValueError(f"{op} has no implementation {name!r}; choose one of {', '.join(get_args(ImplementationName))}")
         try:
             module = importlib.import_module(f"alexnet_kernels.{name}")
-        except ImportError as error:  # a version of JAX that no longer has what the kernels are written in
+        except ImportError as error:  # other versions of JAX may lack the Pallas functions that the kernels use
             reasons.append(f"{name} cannot be imported ({error})")
             continue
         reason = module.unsupported_reason(op, x, current_device(), **settings)
         if reason is None:
             return getattr(module, op)(x, **settings)
         reasons.append(f"{name} {reason}")
-    raise ValueError(f"{op} cannot run: {'; '.join(reasons)}. implementation=None takes one that can")
+    raise ValueError(f"no implementation of {op} is supported here: {'; '.join(reasons)}. Use implementation=None to select one")
 
 
 def current_device() -> Any:
-    """The device that computations go to: the default one, whose kind stands for that of every device in use."""
-    chosen = jax.config.jax_default_device  # type: ignore[reportAttributeAccessIssue]
-    return jax.local_devices(backend=chosen)[0] if chosen is None or isinstance(chosen, str) else chosen
+    """Return JAX's default device. All devices in use are assumed to be of the same kind."""
+    default = jax.config.jax_default_device  # type: ignore[reportAttributeAccessIssue]
+    return jax.local_devices(backend=default)[0] if default is None or isinstance(default, str) else default

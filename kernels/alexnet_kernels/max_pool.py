@@ -7,23 +7,25 @@ from alexnet_kernels.dispatch import Implementation, dispatch
 
 
 def max_pool(x: Array, window: int = 3, stride: int = 2, *, implementation: Implementation = None) -> Array:
-    """The largest activity of each `window` x `window` square, `stride` pixels apart.
+    """Compute the maximum of each `window` x `window` square of pixels, channel by channel.
 
-    There are `ceil((size - window) / stride) + 1` squares along an axis, as in the original code: the last may overrun the
-    edge. Among equal activities the gradient goes to the first, in row-major order. A NaN in a square is its maximum.
+    There are `ceil((size - window) / stride) + 1` windows along an axis, as in the original code: the last one may extend past
+    the edge. If several pixels of a window equal its maximum, the gradient goes to the first of them in row-major order. The
+    maximum of a window with a NaN is NaN.
 
     Args:
-      x: activities, `[..., height, width, channels]`, any float type.
-      window: side of the square, pixels; larger than `stride` is what the paper calls overlapping.
-      stride: pixels between squares.
-      implementation: one, several to try in turn, or None for the best that the device can run.
+      x: activations, `[..., height, width, channels]`, any float type.
+      window: side of a window, pixels. The paper calls pooling overlapping if it is larger than `stride`.
+      stride: pixels between the starts of neighboring windows.
+      implementation: name of an implementation, or several names of which the first supported one is used. None uses the first
+        of `alexnet_kernels.dispatch.default_order` that supports the device and the arguments.
 
     Returns:
-      `[..., pooled height, pooled width, channels]`.
+      Maxima, `[..., pooled height, pooled width, channels]`.
 
     Raises:
       ValueError: for integer input, a window larger than the image, a stride under 1 or wider than the window, or an
-        implementation that is unknown or cannot run.
+        implementation that is unknown or unsupported.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -35,12 +37,17 @@ def max_pool(x: Array, window: int = 3, stride: int = 2, *, implementation: Impl
 
 
 def check_pool(op: str, x: Array, window: int, stride: int) -> None:
-    """Raises ValueError where pooling makes no sense."""
+    """Check the arguments of a pooling operation.
+
+    Raises:
+      ValueError: for integer input, fewer than three axes, a window larger than the image, or a stride under 1 or wider than the
+        window.
+    """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{op} needs floating-point input, not {x.dtype}")
     if x.ndim < 3:
-        raise ValueError(f"{op} needs [..., height, width, channels], not the shape {x.shape}")
+        raise ValueError(f"{op} needs input of shape [..., height, width, channels], not {x.shape}")
     if not 1 <= stride <= window:
         raise ValueError(f"{op} needs 1 <= stride <= window, not stride {stride} and window {window}")
     if window > min(x.shape[-3:-1]):
-        raise ValueError(f"{op}'s window of {window} is larger than the {x.shape[-3]}x{x.shape[-2]} image")
+        raise ValueError(f"{op} needs a window no larger than the image, not {window} for {x.shape[-3]}x{x.shape[-2]} pixels")

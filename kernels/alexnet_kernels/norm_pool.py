@@ -1,4 +1,4 @@
-"""ReLU, response normalization and overlapping max-pooling in one: what follows AlexNet's first two convolutions."""
+"""ReLU, response normalization and max-pooling as one operation: the layers after AlexNet's first two convolutions."""
 
 from jax import Array
 
@@ -18,25 +18,26 @@ def norm_pool(
     beta: float = 0.75,
     implementation: Implementation = None,
 ) -> Array:
-    """`max_pool(response_norm(relu(x)))` (paper, sections 3.1, 3.3, 3.4).
+    """Compute `max_pool(response_norm(relu(x)))` (paper, sections 3.1, 3.3, 3.4).
 
-    Apart, the three write and read activities of full size twice before pooling makes them a quarter. A kernel does it in one
-    pass, keeping of the activities only `x` and, for each maximum, the place where it was found; its gradient computes the
-    normalization again.
+    As separate operations, the three write and read full-size activations twice before pooling reduces them to a quarter. The
+    kernel makes one pass. For the gradient it saves only `x` and, for each maximum, its index within the window; the gradient
+    recomputes the normalization.
 
     Args:
-      x: what a convolution puts out, `[..., height, width, channels]`, any float type.
-      window: side of the pooled square, pixels.
-      stride: pixels between squares.
-      size: kernel maps that a normalization sums over.
+      x: output of a convolution, `[..., height, width, channels]`, any float type.
+      window: side of a pooling window, pixels.
+      stride: pixels between the starts of neighboring pooling windows.
+      size: channels in the window of the normalization.
       k, alpha, beta: constants of the normalization, as in `response_norm`.
-      implementation: one, several to try in turn, or None for the best that the device can run.
+      implementation: name of an implementation, or several names of which the first supported one is used. None uses the first
+        of `alexnet_kernels.dispatch.default_order` that supports the device and the arguments.
 
     Returns:
-      `[..., pooled height, pooled width, channels]`.
+      Pooled activations, `[..., pooled height, pooled width, channels]`.
 
     Raises:
-      ValueError: as `response_norm` and `max_pool` do.
+      ValueError: under the conditions of `response_norm` and `max_pool`.
 
     Examples:
       >>> import jax.numpy as jnp

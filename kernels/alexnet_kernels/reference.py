@@ -1,4 +1,4 @@
-"""What each operation means, in the plainest jax.numpy: the tests' yardstick, in any precision and on any device."""
+"""Reference implementations in plain `jax.numpy`, for any dtype and device. Tests compare the other implementations with them."""
 
 from typing import Any
 
@@ -9,17 +9,25 @@ from jax import Array, lax
 
 
 def unsupported_reason(op: str, x: Array, device: Any, **settings: Any) -> None:
-    """None: it can do everything, on every device."""
+    """Return None: all arguments and devices are supported."""
     return None
 
 
 def pooled_size(size: int, window: int, stride: int) -> int:
-    """Windows along an axis: the last one may overrun the edge, so that every pixel is seen (layer.py of the 2012 code)."""
+    """Return the number of pooling windows along an axis.
+
+    The last window may extend past the edge, so that every pixel is covered (layer.py of the 2012 code).
+
+    Args:
+      size: length of the axis, pixels.
+      window: length of a window, pixels.
+      stride: pixels between the starts of neighboring windows.
+    """
     return -(-(size - window) // stride) + 1
 
 
 def response_norm(x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...] = (-1,)) -> Array:
-    """As `alexnet_kernels.response_norm` says, in the type of `x`."""
+    """Compute `alexnet_kernels.response_norm` in the dtype of `x`."""
     window = [1] * x.ndim
     padding = [(0, 0)] * x.ndim
     for axis in axes:
@@ -30,9 +38,9 @@ def response_norm(x: Array, size: int, k: float, alpha: float, beta: float, axes
 
 
 def max_pool(x: Array, window: int, stride: int) -> Array:
-    """As `alexnet_kernels.max_pool` says."""
+    """Compute `alexnet_kernels.max_pool`."""
     *_, height, width, _ = x.shape
-    overrun = [(pooled_size(n, window, stride) - 1) * stride + window - n for n in (height, width)]
+    padding = [(pooled_size(n, window, stride) - 1) * stride + window - n for n in (height, width)]
     leading = x.ndim - 3
     return lax.reduce_window(
         x,
@@ -40,10 +48,10 @@ def max_pool(x: Array, window: int, stride: int) -> Array:
         lax.max,
         (1,) * leading + (window, window, 1),
         (1,) * leading + (stride, stride, 1),
-        ((0, 0),) * leading + ((0, max(overrun[0], 0)), (0, max(overrun[1], 0)), (0, 0)),
+        ((0, 0),) * leading + ((0, max(padding[0], 0)), (0, max(padding[1], 0)), (0, 0)),
     )
 
 
 def norm_pool(x: Array, window: int, stride: int, size: int, k: float, alpha: float, beta: float) -> Array:
-    """As `alexnet_kernels.norm_pool` says, by the two above."""
+    """Compute `alexnet_kernels.norm_pool` as ReLU, `response_norm` and `max_pool`."""
     return max_pool(response_norm(jax.nn.relu(x), size, k, alpha, beta), window, stride)

@@ -16,22 +16,26 @@ def response_norm(
     axes: tuple[int, ...] = (-1,),
     implementation: Implementation = None,
 ) -> Array:
-    """Divides each activity by a power of the squared activities around it.
+    """Divide each activation by a power of the sum of squares in a window around it.
 
         y[i] = x[i] / (k + alpha * sum_{j in window of `size` around i} x[j]**2) ** beta
 
     Args:
-      x: activities, `[..., height, width, channels]`, any float type.
-      size: kernel maps in the window; it is clipped at the first and the last one.
-      k: keeps the divisor away from zero.
-      alpha: weight of the sum, as written in the paper. The original code, Caffe and PyTorch divide theirs by `size`.
-      beta: the power; 0.75 needs no `pow`.
-      axes: negative axes that the window runs over: `(-1,)` across channels; `(-3, -2)` within each map, the `rnorm` of
-        the original code.
-      implementation: one, several to try in turn, or None for the best that the device can run.
+      x: activations, `[..., height, width, channels]`, any float type.
+      size: elements of the window along each axis; the window is clipped at both ends.
+      k: constant that keeps the divisor away from zero.
+      alpha: factor of the sum, as in the paper. The original code, Caffe and PyTorch divide theirs by `size`.
+      beta: exponent; 0.75 is computed without `pow`.
+      axes: negative axes along which the window extends: `(-1,)` across channels; `(-3, -2)` within each channel, as `rnorm` of
+        the original code does.
+      implementation: name of an implementation, or several names of which the first supported one is used. None uses the first
+        of `alexnet_kernels.dispatch.default_order` that supports the device and the arguments.
+
+    Returns:
+      Normalized activations, of the shape and type of `x`.
 
     Raises:
-      ValueError: for integer input, a window under 1, a positive axis, or an implementation that is unknown or cannot run.
+      ValueError: for integer input, a window under 1, a positive axis, or an implementation that is unknown or unsupported.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -40,12 +44,16 @@ def response_norm(
     """
     check_norm("response_norm", x, size)
     if any(axis >= 0 or axis < -x.ndim for axis in axes):
-        raise ValueError(f"response_norm takes axes counted from the end, -{x.ndim} to -1, not {axes}")
+        raise ValueError(f"response_norm needs negative axes, -{x.ndim} to -1, not {axes}")
     return dispatch("response_norm", x, implementation, size=size, k=k, alpha=alpha, beta=beta, axes=tuple(axes))
 
 
 def check_norm(op: str, x: Array, size: int) -> None:
-    """Raises ValueError where a normalization makes no sense."""
+    """Check the arguments of a normalization.
+
+    Raises:
+      ValueError: for integer input or a window under 1.
+    """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{op} needs floating-point input, not {x.dtype}")
     if size < 1:

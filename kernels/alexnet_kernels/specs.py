@@ -1,4 +1,4 @@
-"""Calls that the operations are tested and timed on: one list for the tests, the compiler check and the benchmarks."""
+"""Argument specifications shared by the tests, the compiler check and the benchmarks."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -6,7 +6,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Spec:
-    """A call `op(x, **settings)` with x of `shape`."""
+    """Arguments of a call `op(x, **settings)`.
+
+    Attributes:
+      op: name of the operation.
+      shape: shape of x.
+      settings: further arguments; the others have their default values.
+    """
 
     op: str
     shape: tuple[int, ...]
@@ -21,7 +27,7 @@ _NORMS: tuple[dict[str, Any], ...] = (
     {},
     {"size": 3, "k": 1.0, "alpha": 0.01},
     {"size": 9, "k": 1.0, "alpha": 0.001, "beta": 0.5},
-    {"size": 4, "k": 1.5, "alpha": 0.1, "beta": 0.6},  # an even window reaches further back than ahead
+    {"size": 4, "k": 1.5, "alpha": 0.1, "beta": 0.6},  # an even window has one element more before its center than after
 )
 _POOLS: tuple[dict[str, Any], ...] = (
     {},
@@ -30,31 +36,31 @@ _POOLS: tuple[dict[str, Any], ...] = (
     {"window": 3, "stride": 3},
     {"window": 5, "stride": 3},
 )
-# Channels that 4, 2 and nothing divides; odd and even sides; batches of 1, 2 and 3, of two axes, and none.
+# Channel counts divisible by 4, by 2, and odd; odd and even sides; no batch axis, one (of 1, 2 and 3), and two.
 _SHAPES = ((2, 13, 13, 48), (1, 7, 8, 5), (3, 6, 5, 1), (2, 1, 5, 6, 10), (9, 7, 12))
 
-EVERY = (
+ALL_SPECS = (
     *(Spec("response_norm", shape, norm) for norm in _NORMS for shape in _SHAPES),
     *(Spec("max_pool", shape, pool) for pool in _POOLS for shape in _SHAPES),
     *(Spec("norm_pool", shape, norm | pool) for norm, pool in zip(_NORMS, _POOLS, strict=False) for shape in _SHAPES),
 )
-"""What an implementation across channels must get right, every setting on every shape."""
+"""Calls with all settings on all shapes, except normalization within maps."""
 
-SOME = EVERY[:: len(_SHAPES) + 1] + EVERY[2 :: len(_SHAPES) + 1]
-"""Every setting and every shape, but not all pairs."""
+SAMPLED_SPECS = ALL_SPECS[:: len(_SHAPES) + 1] + ALL_SPECS[2 :: len(_SHAPES) + 1]
+"""A subset of `ALL_SPECS` with every setting and every shape, but not every pair of them."""
 
-SAME_MAP = tuple(Spec("response_norm", shape, {"axes": (-3, -2), "k": 1.0, "alpha": 0.001}) for shape in _SHAPES[:2])
-"""Normalization within each map, which XLA alone offers."""
+SAME_MAP_SPECS = tuple(Spec("response_norm", shape, {"axes": (-3, -2), "k": 1.0, "alpha": 0.001}) for shape in _SHAPES[:2])
+"""Calls of normalization within each map, which only the XLA and reference implementations support."""
 
 OPERATIONS = ("response_norm", "max_pool", "norm_pool")
-CHANNELS = (48, 64, 96, 128, 192, 256)
+CHANNEL_COUNTS = (48, 64, 96, 128, 192, 256)
 
 
-def first_layer(op: str, batch: int = 256, channels: int = 96) -> Spec:
-    """The operation where it costs most: behind AlexNet's first convolution."""
+def conv1_spec(op: str, batch: int = 256, channels: int = 96) -> Spec:
+    """Return the call on the output of AlexNet's conv1, [batch, 55, 55, channels], where the operation is most expensive."""
     return Spec(op, (batch, 55, 55, channels))
 
 
-def second_layer(op: str, batch: int = 256, channels: int = 256) -> Spec:
-    """An operation on what conv2 puts out, [batch, 27, 27, channels]."""
-    return replace(first_layer(op, batch, channels), shape=(batch, 27, 27, channels))
+def conv2_spec(op: str, batch: int = 256, channels: int = 256) -> Spec:
+    """Return the call on the output of AlexNet's conv2, [batch, 27, 27, channels]."""
+    return replace(conv1_spec(op, batch, channels), shape=(batch, 27, 27, channels))

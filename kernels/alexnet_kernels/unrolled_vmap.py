@@ -1,4 +1,4 @@
-"""A function that `vmap` runs once for each element of its axis, where one operation for all of them would be slower."""
+"""Functions that `vmap` maps by separate calls, for cases where one batched operation is slower."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,19 +10,23 @@ from jax.custom_batching import custom_vmap
 
 
 def unrolled_vmap(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of arrays, which `vmap` runs once for each element if all arguments have that axis, and batches otherwise.
+    """Return `function` with a batching rule that calls it once for each element of the mapped axis.
 
-    It cannot be differentiated: it is for the inside of `jax.custom_vjp`.
+    The rule applies if all arguments are mapped; otherwise `vmap` batches `function` as usual. The returned function cannot be
+    differentiated: use it inside a `jax.custom_vjp`.
+
+    Args:
+      function: function of arrays.
     """
-    called = custom_vmap(function)
+    wrapped = custom_vmap(function)
 
-    @called.def_vmap
-    def rule(elements: int, mapped: Sequence[bool], *args: Array) -> tuple[Any, Any]:
-        if all(mapped):
-            results = [function(*(arg[element] for arg in args)) for element in range(elements)]
+    @wrapped.def_vmap
+    def rule(axis_size: int, in_batched: Sequence[bool], *args: Array) -> tuple[Any, Any]:
+        if all(in_batched):
+            results = [function(*(arg[index] for arg in args)) for index in range(axis_size)]
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
         else:
-            stacked = jax.vmap(function, [0 if own else None for own in mapped])(*args)
+            stacked = jax.vmap(function, [0 if batched else None for batched in in_batched])(*args)
         return stacked, jax.tree.map(lambda _: True, stacked)
 
-    return called
+    return wrapped

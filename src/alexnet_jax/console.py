@@ -1,4 +1,4 @@
-"""The terminal. Messages go to stderr; stdout is for results that another program may read."""
+"""Terminal output. Messages and progress bars go to stderr; stdout is reserved for results that other programs may read."""
 
 from collections.abc import Generator, Iterable
 from typing import TypeVar
@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
-class _Rate(ProgressColumn):
+class _SpeedColumn(ProgressColumn):
     def __init__(self, unit: str):
         super().__init__()
         self._unit = unit
@@ -21,12 +21,22 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed or 0:,.0f} {self._unit}/s")
 
 
-def track_progress(items: Iterable[Item], doing: str, total: int, unit: str = "images") -> Generator[Item, None, None]:
-    """The items, with a bar, their rate and the time left on a terminal, and one line elsewhere. Closing it ends the bar."""
+def track_progress(items: Iterable[Item], description: str, total: int, unit: str = "images") -> Generator[Item, None, None]:
+    """Yield the items and show progress.
+
+    On a terminal, a progress bar shows the speed and the remaining time, and is removed when the generator is closed. Otherwise
+    one line is printed at the start.
+
+    Args:
+      items: iterable to pass on.
+      description: label of the progress bar.
+      total: number of items.
+      unit: plural noun for the items.
+    """
     if not console.is_terminal:
-        console.print(f"{doing}: {total:,} {unit}")
+        console.print(f"{description}: {total:,} {unit}")
         yield from items
         return
-    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
+    columns = (TextColumn(description), BarColumn(), MofNCompleteColumn(), _SpeedColumn(unit), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         yield from progress.track(items, total)

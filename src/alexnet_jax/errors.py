@@ -1,4 +1,4 @@
-"""The one error a user is meant to see."""
+"""Exceptions whose message is shown to the user."""
 
 import errno
 import os
@@ -7,21 +7,31 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """Something only the user can put right, told in one line: what is wrong and what to do. The CLI prints it and exits."""
+    """Error that the user can fix.
+
+    The message is one line: what is wrong, then what to do. The CLI prints it without a traceback and exits.
+    """
 
 
 class DivergedError(UserError):
-    """A loss that is no number any more."""
+    """Non-finite loss during training."""
 
 
 @contextmanager
-def disk_full_as_user_error(what: str) -> Iterator[None]:
-    """Turns what is raised where a disk, a quota or a limit leaves no room into a line that says "no room left" and `what`."""
+def disk_full_as_user_error(purpose: str) -> Iterator[None]:
+    """Convert errors about a full disk, an exceeded quota or a file size limit to `UserError`; pass on all others.
+
+    Args:
+      purpose: end of the message "no space left on the disk ...", such as "for log.jsonl".
+
+    Raises:
+      UserError: if the block fails for lack of disk space.
+    """
     try:
         yield
     except Exception as error:
-        known = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-        # Orbax passes on what TensorStore says, which has no number.
-        if getattr(error, "errno", None) in known or any(os.strerror(number) in str(error) for number in known):
-            raise UserError(f"no room left on the disk {what}") from error
+        disk_full = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        # Orbax raises TensorStore's errors, which contain the text of the OS error but not its errno.
+        if getattr(error, "errno", None) in disk_full or any(os.strerror(number) in str(error) for number in disk_full):
+            raise UserError(f"no space left on the disk {purpose}") from error
         raise

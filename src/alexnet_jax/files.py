@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic file writes: a file is replaced when its new content is complete, or not at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,28 +10,34 @@ from alexnet_jax.errors import disk_full_as_user_error
 
 @contextmanager
 def atomic_text_writer(file: Path) -> Iterator[TextIO]:
-    """A text file to write to, which takes its place when everything is in it; what fails before leaves what was there.
+    """Open a UTF-8 text file for writing and replace `file` when the block succeeds; if it fails, `file` is unchanged.
+
+    Missing parent folders are created. Newlines are written as they are.
 
     Raises:
-      UserError: if the disk has no room for it.
+      UserError: if the disk is full.
     """
-    with _replacing(file) as partial, partial.open("w", encoding="utf-8", newline="") as text:
+    with _replace_on_success(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as text:
         yield text
 
 
 def atomic_write(file: Path, content: bytes) -> None:
-    """Writes a file, as `atomic_text_writer` does."""
-    with _replacing(file) as partial:
-        partial.write_bytes(content)
+    """Write bytes to a file atomically, see `atomic_text_writer`.
+
+    Raises:
+      UserError: if the disk is full.
+    """
+    with _replace_on_success(file) as temporary:
+        temporary.write_bytes(content)
 
 
 @contextmanager
-def _replacing(file: Path) -> Iterator[Path]:
-    partial = file.with_name(f".{file.name}.partial")
+def _replace_on_success(file: Path) -> Iterator[Path]:
+    temporary = file.with_name(f".{file.name}.partial")
     try:
         with disk_full_as_user_error(f"for {file}"):
             file.parent.mkdir(parents=True, exist_ok=True)
-            yield partial
-            partial.rename(file)
+            yield temporary
+            temporary.rename(file)
     finally:
-        partial.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -1,57 +1,59 @@
-"""Binary codes: counting bits, and what an autoencoder is worth."""
+"""Tests of binary codes: Hamming-distance ranking, and recall of the autoencoder and the baselines."""
 
 import numpy as np
 import pytest
 
-from alexnet_jax.analysis.binary_codes import Autoencoder, nearest_codes, principal_signs, random_hyperplanes
-from alexnet_jax.analysis.exact_search import nearest
+from alexnet_jax.analysis.binary_codes import Autoencoder, nearest_codes, principal_component_signs, random_hyperplanes
+from alexnet_jax.analysis.exact_search import nearest_neighbors
 
 
 @pytest.mark.parametrize("bits", [8, 24, 64, 256])
 @pytest.mark.parametrize("count", [1, 7, 60, 100])
-def test_ranking_as_comparing_bit_by_bit(rng, bits, count):
-    """Of few bits, where most are tied, and of many."""
+def test_ranking_equals_bitwise_comparison(rng, bits, count):
+    """Codes of few bits, where most distances are tied, and of many bits."""
     codes, queries = (rng.integers(0, 2, (images, bits)).astype(bool) for images in (60, 5))
-    different = (queries[:, None] != codes[None]).sum(-1)
-    expected = np.argsort(different, axis=1, kind="stable")[:, :count]
+    distances = (queries[:, None] != codes[None]).sum(-1)
+    expected = np.argsort(distances, axis=1, kind="stable")[:, :count]
     found = nearest_codes(np.packbits(queries, axis=1), np.packbits(codes, axis=1), count)
     np.testing.assert_array_equal(found, expected)
 
 
 def clusters(rng, images):
-    """Rectified points about centers that lie on a few curved dimensions of many: features as networks make them."""
-    centers, out = rng.normal(size=(40, 6)), rng.normal(size=(6, 96)) / 6**0.5
-    places = centers[rng.integers(0, 40, images)] + 0.35 * rng.normal(size=(images, 6))
-    return np.maximum(np.sin(2 * places) @ out + 0.05 * rng.normal(size=(images, 96)), 0).astype(np.float32)
+    """Return rectified clusters on a curved low-dimensional manifold, similar to the features of a network."""
+    centers, projection = rng.normal(size=(40, 6)), rng.normal(size=(6, 96)) / 6**0.5
+    points = centers[rng.integers(0, 40, images)] + 0.35 * rng.normal(size=(images, 6))
+    return np.maximum(np.sin(2 * points) @ projection + 0.05 * rng.normal(size=(images, 96)), 0).astype(np.float32)
 
 
 def recall(encode, features, queries):
-    """The share of the 10 nearest among the first 20 by their codes."""
-    exact = nearest(queries, [features], 10).rows
+    """Return the fraction of the 10 exact nearest neighbors among the first 20 by code."""
+    exact = nearest_neighbors(queries, [features], 10).indices
     found = nearest_codes(encode(queries), encode(features), 20)
     return np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, found, strict=True)])
 
 
-def test_an_autoencoder_beats_codes_that_have_learned_nothing(rng):
+def test_autoencoder_has_higher_recall_than_the_baselines(rng):
     features = clusters(rng, 1300)
     features, queries = features[:1200], features[1200:]
-    autoencoder = Autoencoder(hidden=128, steps=800, batch_size=64, rate=0.003)
-    learned = recall(autoencoder.train(features, 32), features, queries)
-    others = [recall(of(features, 32), features, queries) for of in (random_hyperplanes, principal_signs)]
-    assert learned > max(others) + 0.05
-    assert min(others) > 0.1
+    autoencoder = Autoencoder(hidden=128, steps=800, batch_size=64, learning_rate=0.003)
+    autoencoder_recall = recall(autoencoder.train(features, 32), features, queries)
+    baselines = [
+        recall(make_encoder(features, 32), features, queries) for make_encoder in (random_hyperplanes, principal_component_signs)
+    ]
+    assert autoencoder_recall > max(baselines) + 0.05
+    assert min(baselines) > 0.1
 
 
-def test_more_bits_than_components_are_left_zero(rng):
+def test_bits_beyond_the_principal_components_are_zero(rng):
     features = rng.normal(size=(50, 5)).astype(np.float32)
-    codes = principal_signs(features, 16)(features)
+    codes = principal_component_signs(features, 16)(features)
     assert np.unpackbits(codes, axis=1)[:, 5:].max() == 0
     assert 20 < np.unpackbits(codes, axis=1)[:, 0].sum() < 30
 
 
-def test_features_that_never_vary_do_no_harm_and_the_seed_decides():
+def test_autoencoder_accepts_constant_features_and_is_deterministic():
     features = np.ones((20, 3), np.float32)
     codes = [Autoencoder(hidden=4, steps=5, batch_size=4, seed=seed).train(features, 16)(features) for seed in (0, 0, 1)]
-    assert all((of == of[0]).all() for of in codes)
+    assert all((code == code[0]).all() for code in codes)
     np.testing.assert_array_equal(codes[0], codes[1])
     assert (codes[0] != codes[2]).any()

@@ -1,4 +1,4 @@
-"""The contact sheet shows the pixels of the pipeline."""
+"""Test that the contact sheet shows the pixels that the data pipeline produces."""
 
 import sys
 
@@ -12,13 +12,13 @@ from alexnet_jax.data.images import encode_jpeg
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.batches import training_batches
 from alexnet_jax.data.pipeline.loading import DecodedImages
-from alexnet_jax.data.prepare.shards import new_dataset
+from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
 
 
 @pytest.fixture
 def dataset(tmp_path, rng):
-    with new_dataset(tmp_path / "data" / "squares", ["left", "right"], size=160) as writer:
+    with create_dataset(tmp_path / "data" / "squares", ["left", "right"], size=160) as writer:
         for split in ("train", "validation"):
             for i in range(4):
                 pixels = np.kron(rng.integers(0, 256, (10, 10, 3), np.uint8), np.ones((16, 16, 1), np.uint8))
@@ -36,8 +36,8 @@ def test_data_show_draws_training_images_and_ten_views(dataset, tmp_path, monkey
     second = sheet[CAPTION : CAPTION + 140, 140 + GAP : 280 + GAP]
     np.testing.assert_allclose(second, np.clip(batch.image[1] + batch.color_shift[1], 0, 255), atol=0.51)
     images = DecodedImages(dataset, "validation", 160)
-    whole = images.pixels(images.record(0))
+    image = images.decode(images.record(0))
     top = 2 * CAPTION + 3 * (140 + CAPTION + GAP)
-    np.testing.assert_array_equal(sheet[top : top + 160, :160], whole)
-    views = top + 160 + CAPTION + GAP, 160 + GAP + 4 * (140 + GAP)  # the last of the second row: the center, flipped
-    np.testing.assert_array_equal(sheet[views[0] : views[0] + 140, views[1] : views[1] + 140], whole[10:150, 10:150][:, ::-1])
+    np.testing.assert_array_equal(sheet[top : top + 160, :160], image)
+    views = top + 160 + CAPTION + GAP, 160 + GAP + 4 * (140 + GAP)  # last view in the second row: flipped center crop
+    np.testing.assert_array_equal(sheet[views[0] : views[0] + 140, views[1] : views[1] + 140], image[10:150, 10:150][:, ::-1])

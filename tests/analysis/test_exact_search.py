@@ -1,11 +1,11 @@
-"""The search finds what comparing each with each finds."""
+"""Tests that the search equals a brute-force search in float64."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet_jax.analysis.exact_search import nearest
+from alexnet_jax.analysis.exact_search import nearest_neighbors
 
 
 def brute_force(queries, rows, count):
@@ -19,10 +19,10 @@ def blocks(rows, size):
 
 
 def assert_exact(queries, rows, count, size):
-    found = nearest(queries, blocks(rows, size), count)
+    neighbors = nearest_neighbors(queries, blocks(rows, size), count)
     expected, distances = brute_force(queries, rows, count)
-    np.testing.assert_array_equal(found.rows, expected)
-    np.testing.assert_array_equal(found.distances, distances)
+    np.testing.assert_array_equal(neighbors.indices, expected)
+    np.testing.assert_array_equal(neighbors.distances, distances)
 
 
 @given(
@@ -35,29 +35,29 @@ def assert_exact(queries, rows, count, size):
     seed=st.integers(0, 1000),
 )
 @settings(deadline=None, max_examples=200)
-def test_as_brute_force_with_many_ties(rows, features, queries, count, size, values, seed):
-    """Of few values there are equal rows in every block and across them; there may be fewer rows than are asked for, or none."""
+def test_equals_brute_force_with_many_ties(rows, features, queries, count, size, values, seed):
+    """With few distinct values, rows repeat within and across blocks. There can be fewer rows than requested, or none."""
     rng = np.random.default_rng(seed)
     numbers = rng.integers(0, values + 1, (rows + queries, features)).astype(np.float32)
     assert_exact(numbers[rows:], numbers[:rows], count, size)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-25, 1e25])
-def test_as_brute_force_with_random_numbers(rng, scale):
-    """Squares that are too small or too large for float32 are compared, too."""
+def test_equals_brute_force_with_random_rows(rng, scale):
+    """The scales include squares that underflow or overflow in float32."""
     rows = (rng.normal(size=(700, 96)) * scale).astype(np.float32)
     assert_exact(np.concatenate([rows[::70], rows[:90] + rows[1:91]]), rows, 6, 128)
 
 
-def test_rows_that_float32_cannot_tell_apart(rng):
-    """Far from zero and near one another: of |x|² - 2xq + |q|² no digit is left."""
+def test_rows_indistinguishable_in_float32(rng):
+    """Rows far from zero and close to each other, for which |x|² - 2xq + |q|² loses all digits to cancellation."""
     rows = (1e4 + rng.normal(size=(500, 64)) / 100).astype(np.float32)
     naive = (rows**2).sum(1) - 2 * rows @ rows[3] + (rows[3] ** 2).sum()
     expected, _ = brute_force(rows[3:4], rows, 6)
-    assert not np.array_equal(np.argsort(naive, kind="stable")[:6], expected[0]), "the test is too easy"
+    assert not np.array_equal(np.argsort(naive, kind="stable")[:6], expected[0]), "the test data is too easy"
     assert_exact(rows[:20], rows, 6, 100)
 
 
-def test_equal_rows_come_in_their_order():
+def test_equal_rows_are_ordered_by_index():
     rows = np.ones((3000, 4), np.float32)
     assert_exact(np.zeros((2, 4), np.float32), rows, 5, 2048)

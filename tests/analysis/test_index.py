@@ -1,4 +1,4 @@
-"""An index of a trained network: what it holds, what is found in it, and what it refuses."""
+"""Tests of building, searching and validating an index of a trained model's features."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from alexnet_jax.analysis import index as index_module
-from alexnet_jax.analysis.index import About, Index, Indexed, new_index
+from alexnet_jax.analysis.index import Index, IndexedImage, IndexMetadata, create_index
 from alexnet_jax.analysis.indexing import build_index, last_hidden_layer, load_indexed_model, open_indexed_dataset
 from alexnet_jax.cli import main as cli
 from alexnet_jax.data.find import find_training_dataset
@@ -31,7 +31,7 @@ def dataset(trained_run):
 
 @pytest.fixture(scope="module")
 def index(trained_run, dataset, tmp_path_factory):
-    return build_index(load(trained_run), dataset, "train", tmp_path_factory.mktemp("made") / "index", batch_size=16)
+    return build_index(load(trained_run), dataset, "train", tmp_path_factory.mktemp("built") / "index", batch_size=16)
 
 
 @pytest.fixture
@@ -40,34 +40,34 @@ def copy(index, tmp_path):
 
 
 def small_index(path, features):
-    images = [Indexed(f"{i}", "a") for i in range(len(features))]
-    with new_index(path, About(*features.shape)) as writer:
+    images = [IndexedImage(f"{i}", "a") for i in range(len(features))]
+    with create_index(path, IndexMetadata(*features.shape)) as writer:
         writer.add(features, images)
     return Index(path)
 
 
-def test_an_index_holds_what_the_last_hidden_layer_makes_of_each_image(trained_run, dataset, index):
-    of = Predictor(load(trained_run), layer="fc6/relu", batch_size=16).split(dataset, "train")
-    held = np.load(index.path / "features.npy")
-    np.testing.assert_array_equal(held, of.rows)
-    assert held.std(axis=0).max() > 0
-    assert (held >= 0).all()
+def test_index_contains_the_outputs_of_the_last_hidden_layer(trained_run, dataset, index):
+    predictions = Predictor(load(trained_run), layer="fc6/relu", batch_size=16).predict_split(dataset, "train")
+    features = np.load(index.path / "features.npy")
+    np.testing.assert_array_equal(features, predictions.outputs)
+    assert features.std(axis=0).max() > 0
+    assert (features >= 0).all()
     images = index.images(range(80))
     assert {image.label for image in images.values()} == {"above", "below"}
-    assert [dataset.manifest.classes.index(images[row].label) for row in range(80)] == of.labels.tolist()
+    assert [dataset.manifest.classes.index(images[i].label) for i in range(80)] == predictions.labels.tolist()
     assert len({image.name for image in images.values()}) == 80
 
 
-def test_what_is_read_in_blocks_is_searched_as_a_whole(tmp_path, rng, monkeypatch):
+def test_search_over_several_blocks_equals_brute_force(tmp_path, rng, monkeypatch):
     monkeypatch.setattr(index_module, "BLOCK_BYTES", 4 * 3 * 7)
     features = rng.normal(size=(40, 3)).astype(np.float32)
     index = small_index(tmp_path / "index", features)
     assert [len(block) for block in index.blocks()] == [7, 7, 7, 7, 7, 5]
-    found = index.search(features[:9], 6)
+    neighbors = index.search(features[:9], 6)
     expected, distances = brute_force(features[:9], features, 6)
-    np.testing.assert_array_equal(found.rows, expected)
-    np.testing.assert_array_equal(found.distances, distances)
-    assert index.search(features[:2], 100).rows.shape == (2, 40)
+    np.testing.assert_array_equal(neighbors.indices, expected)
+    np.testing.assert_array_equal(neighbors.distances, distances)
+    assert index.search(features[:2], 100).indices.shape == (2, 40)
 
 
 def retrieve(monkeypatch, capsys, *arguments):
@@ -76,26 +76,25 @@ def retrieve(monkeypatch, capsys, *arguments):
     return [line.split("\t") for line in capsys.readouterr().out.splitlines()]
 
 
-def test_photos_of_the_data_set_find_themselves(trained_run, photos, tmp_path, monkeypatch, capsys):
-    made = tmp_path / "index"
-    monkeypatch.setattr(sys, "argv", ["alexnet_jax", "index", str(trained_run), "--to", str(made)])
+def test_retrieve_finds_indexed_photos_first(trained_run, photos, tmp_path, monkeypatch, capsys):
+    index = tmp_path / "index"
+    monkeypatch.setattr(sys, "argv", ["alexnet_jax", "index", str(trained_run), "--to", str(index)])
     cli.main()
-    assert capsys.readouterr().out.strip() == str(made)
+    assert capsys.readouterr().out.strip() == str(index)
     files = [photos / "train" / "above" / "3.jpg", photos / "train" / "below" / "17.jpg"]
-    lines = retrieve(monkeypatch, capsys, made, *files, "--nearest", 4, "--picture", tmp_path / "found.png")
+    lines = retrieve(monkeypatch, capsys, index, *files, "--nearest", 4, "--picture", tmp_path / "retrieved.png")
     assert [line[0] for line in lines] == [str(file) for file in files for _ in range(4)]
     assert [line[1] for line in lines] == ["1", "2", "3", "4"] * 2
     assert lines[0][3:] == ["above", "train/above/3.jpg"]
     assert lines[4][3:] == ["below", "train/below/17.jpg"]
-    # Stored as JPEG once more, as the data set's images are, a photo is the stored image.
+    # `retrieve` encodes a photo as JPEG like the images of the data set, so its pixels equal those of the stored image.
     assert float(lines[0][2]) == pytest.approx(0, abs=1e-3)
     assert float(lines[1][2]) > 0.01
-    with Image.open(tmp_path / "found.png") as picture:
-        assert picture.width > picture.height
+    with Image.open(tmp_path / "retrieved.png") as image:
+        assert image.width > image.height
 
 
-def test_a_photo_is_prepared_as_the_data_set_was(dataset, photos):
-    """Of any format, of which the central square counts."""
+def test_read_photo_applies_the_encoding_of_the_data_set(dataset, photos):
     size, encoding = dataset.manifest.size, dataset.manifest.encoding
     photo = read_photo(photos / "train" / "above" / "3.jpg", size=size, encoding=encoding, image_size=32)
     assert photo.shape == (32, 32, 3)
@@ -103,39 +102,41 @@ def test_a_photo_is_prepared_as_the_data_set_was(dataset, photos):
     np.testing.assert_allclose(photo.astype(int), raw.astype(int), atol=40)
 
 
-@pytest.mark.parametrize("what", ["not there", "no picture"])
-def test_a_photo_that_cannot_be_read_is_named(what, tmp_path):
+@pytest.mark.parametrize("exists", [False, True], ids=["missing file", "not an image"])
+def test_read_photo_error_names_the_file(exists, tmp_path):
     file = tmp_path / "photo.jpg"
-    if what == "no picture":
+    if exists:
         file.write_text("…")
-    with pytest.raises(UserError, match=rf"{re.escape(str(file))}.*(No such file|none of JPEG)"):
+    with pytest.raises(UserError, match=rf"{re.escape(str(file))}.*(No such file|one of JPEG)"):
         read_photo(file, size=256, encoding="jpeg", image_size=32)
 
 
-def test_other_parameters_are_refused(index, copy, trained_run, tmp_path):
-    assert load_indexed_model(Index(copy), trained_run).step == index.about.step
-    about = json.loads((copy / "index.json").read_text())
-    (copy / "index.json").write_text(json.dumps({**about, "parameters": "0" * 64}))
-    with pytest.raises(UserError, match=r"copy was made by other parameters than those of .* at step 60: make it again"):
+def test_index_of_other_parameters_is_rejected(index, copy, trained_run, tmp_path):
+    assert load_indexed_model(Index(copy), trained_run).step == index.metadata.step
+    metadata = json.loads((copy / "index.json").read_text())
+    (copy / "index.json").write_text(json.dumps({**metadata, "parameters": "0" * 64}))
+    with pytest.raises(UserError, match=r"copy was built with other parameters than .* at step 60: build it again"):
         load_indexed_model(Index(copy))
-    with pytest.raises(UserError, match=r"step 60 of .*/elsewhere, which is not there: say where the run is with --run"):
+    with pytest.raises(
+        UserError, match=r"step 60 of .*/elsewhere, does not exist: if it was moved, pass its folder or file as --run"
+    ):
         load_indexed_model(index, tmp_path / "elsewhere")
 
 
-def test_another_data_set_is_refused(copy, dataset):
+def test_other_data_set_is_rejected(copy, dataset):
     assert open_indexed_dataset(Index(copy)).path == dataset.path
-    about = json.loads((copy / "index.json").read_text())
-    (copy / "index.json").write_text(json.dumps({**about, "split": "validation"}))
-    with pytest.raises(UserError, match=r"has 22 validation images, and .*copy 80"):
+    metadata = json.loads((copy / "index.json").read_text())
+    (copy / "index.json").write_text(json.dumps({**metadata, "split": "validation"}))
+    with pytest.raises(UserError, match=r"has 22 validation images, but .*copy has 80"):
         open_indexed_dataset(Index(copy))
-    with pytest.raises(UserError, match="no prepared data set"):
+    with pytest.raises(UserError, match="is not a prepared data set"):
         open_indexed_dataset(Index(copy), copy)
 
 
 @pytest.mark.parametrize(
     ("file", "damage", "message"),
     [
-        ("features.npy", lambda content: content[:-1], r"features.npy has 5,247 bytes, not 5,248"),
+        ("features.npy", lambda content: content[:-1], r"features.npy has 5,247 bytes instead of 5,248"),
         ("features.npy", lambda content: content[:50], "is damaged"),
         ("images.jsonl", lambda content: content + b"\n", "images.jsonl has"),
         ("index.json", lambda content: content[:-9], "is damaged"),
@@ -143,7 +144,7 @@ def test_another_data_set_is_refused(copy, dataset):
         ("images.jsonl", lambda content: None, "has no images.jsonl"),
     ],
 )
-def test_a_damaged_index_is_refused(file, damage, message, copy):
+def test_damaged_index_is_rejected(file, damage, message, copy):
     content = damage((copy / file).read_bytes())
     (copy / file).unlink()
     if content is not None:
@@ -153,43 +154,44 @@ def test_a_damaged_index_is_refused(file, damage, message, copy):
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_shrinks_while_it_is_searched_is_said(copy):
+def test_truncation_during_a_search_is_reported(copy):
     index = Index(copy)
     os.truncate(copy / "features.npy", 4000)
-    with pytest.raises(UserError, match=r"features.npy has become shorter"):
+    with pytest.raises(UserError, match=r"features.npy was truncated while it was read"):
         index.search(np.zeros((1, 16), np.float32), 1)
 
 
-def test_an_index_is_there_whole_or_not_at_all(tmp_path, rng, monkeypatch):
+def test_index_is_created_atomically(tmp_path, rng, monkeypatch):
     features = rng.normal(size=(5, 3)).astype(np.float32)
-    with pytest.raises(OSError, match="cannot go on"), new_index(tmp_path / "index", About(5, 3)) as writer:  # noqa: PT012
-        writer.add(features[:2], [Indexed("a", "b")] * 2)
-        raise OSError("cannot go on")
+    with pytest.raises(OSError, match="write failed"), create_index(tmp_path / "index", IndexMetadata(5, 3)) as writer:  # noqa: PT012
+        writer.add(features[:2], [IndexedImage("a", "b")] * 2)
+        raise OSError("write failed")
     assert list(tmp_path.iterdir()) == []
-    killed = tmp_path / ".index.partial"  # what a process that was killed has left behind
-    killed.mkdir()
-    (killed / "features.npy").write_bytes(b"half")
-    with new_index(tmp_path / "index", About(5, 3)) as writer:
-        with pytest.raises(UserError, match="another process is making"), new_index(tmp_path / "index", About(5, 3)):
+    partial = tmp_path / ".index.partial"  # left over from a killed process
+    partial.mkdir()
+    (partial / "features.npy").write_bytes(b"half")
+    with create_index(tmp_path / "index", IndexMetadata(5, 3)) as writer:
+        with pytest.raises(UserError, match="another process is building"), create_index(tmp_path / "index", IndexMetadata(5, 3)):
             pass
-        writer.add(features, [Indexed("a\n", "b")] * 5)
+        writer.add(features, [IndexedImage("a\n", "b")] * 5)
     np.testing.assert_array_equal(np.load(tmp_path / "index" / "features.npy"), features)
-    assert Index(tmp_path / "index").images([4]) == {4: Indexed("a\n", "b")}
-    with pytest.raises(UserError, match="index exists: choose another folder"), new_index(tmp_path / "index", About(5, 3)):
+    assert Index(tmp_path / "index").images([4]) == {4: IndexedImage("a\n", "b")}
+    exists = "index exists: pass another folder as --to"
+    with pytest.raises(UserError, match=exists), create_index(tmp_path / "index", IndexMetadata(5, 3)):
         pass
     monkeypatch.setattr(index_module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    with pytest.raises(UserError, match="no room for an index of 4 MB"), new_index(tmp_path / "large", About(1000, 1000)):
+    disk_full = "not enough disk space for .*large: it needs 4 MB, 0 MB are free"
+    with pytest.raises(UserError, match=disk_full), create_index(tmp_path / "large", IndexMetadata(1000, 1000)):
         pass
     assert [file.name for file in tmp_path.iterdir()] == ["index"]
 
 
-def test_a_split_that_is_not_there_is_named(trained_run, dataset, tmp_path):
-    with pytest.raises(UserError, match="has no split 'test'; it has train, validation"):
+def test_unknown_split_is_rejected(trained_run, dataset, tmp_path):
+    with pytest.raises(UserError, match="has no split 'test': choose one of train, validation"):
         build_index(load(trained_run), dataset, "test", tmp_path / "index")
 
 
-def test_the_last_hidden_layer_is_what_the_last_one_with_weights_reads():
-    """Of a network for CIFAR maps that are pooled; of a bottleneck its few linear units."""
+def test_last_hidden_layer_can_be_pooling_or_linear():
     convolutions = (Conv(8, name="conv1"), ReLU(), MaxPool())
     assert last_hidden_layer(Network("pooled", (*convolutions, Dense(10, name="fc10")))) == "conv1/pool"
     bottleneck = (*convolutions, Dense(9, name="fc2"), ReLU(), Dropout(), Dense(4, name="narrow"), Dense(10, name="fc3"))

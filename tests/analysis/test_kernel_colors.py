@@ -2,32 +2,32 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax.analysis.kernel_colors import BINS, color_shares, color_statistics, draw_colors, format_color_statistics
+from alexnet_jax.analysis.kernel_colors import BINS, color_fractions, color_statistics, draw_colors, format_color_statistics
 
 
-def test_gray_has_no_color_and_colors_that_cancel_have_nothing_else(rng):
+def test_color_fraction_is_zero_for_gray_and_one_for_opponent_colors(rng):
     gray = np.repeat(rng.normal(size=(5, 5, 1)), 3, axis=-1)
     red_against_green = rng.normal(size=(5, 5, 1)) * [1.0, -1.0, 0.0]
     red = rng.normal(size=(5, 5, 1)) * [1.0, 0.0, 0.0]
-    nothing = np.zeros((5, 5, 3))
-    kernels = np.stack([gray, red_against_green, red, nothing], axis=-1)[None]
-    np.testing.assert_allclose(color_shares(kernels), [[0, 1, 2 / 3, 0]], atol=1e-12)
-    np.testing.assert_allclose(color_shares(-7 * kernels), color_shares(kernels), atol=1e-12)
+    zeros = np.zeros((5, 5, 3))
+    kernels = np.stack([gray, red_against_green, red, zeros], axis=-1)[None]
+    np.testing.assert_allclose(color_fractions(kernels), [[0, 1, 2 / 3, 0]], atol=1e-12)
+    np.testing.assert_allclose(color_fractions(-7 * kernels), color_fractions(kernels), atol=1e-12)
 
 
-def test_noise_is_colored_by_two_thirds(rng):
-    shares = color_shares(rng.normal(size=(1, 11, 11, 3, 500)))
-    assert shares.mean() == pytest.approx(2 / 3, abs=0.01)
+def test_color_fraction_of_noise_is_two_thirds(rng):
+    fractions = color_fractions(rng.normal(size=(1, 11, 11, 3, 500)))
+    assert fractions.mean() == pytest.approx(2 / 3, abs=0.01)
 
 
-def test_towers_are_told_apart(rng, tmp_path):
+def test_statistics_are_per_tower(rng, tmp_path):
     gray = np.repeat(rng.normal(size=(5, 5, 1, 8)), 3, axis=-2)
     statistics = color_statistics(np.stack([gray, rng.normal(size=(5, 5, 3, 8))]))
     first, second = statistics["towers"]
     assert (first["mean"], first["median"], first["histogram"]) == (0.0, 0.0, [8] + [0] * (BINS - 1))
     assert second["mean"] > 0.5
     assert sum(second["histogram"]) == second["kernels"] == 8
-    assert format_color_statistics(statistics).splitlines()[0] == "tower 0: 8 kernels, 0% color in the mean"
+    assert format_color_statistics(statistics).splitlines()[0] == "tower 0: 8 kernels, mean color fraction 0%"
     draw_colors(statistics, tmp_path / "colors.png")
-    with Image.open(tmp_path / "colors.png") as picture:
-        assert picture.width > 300
+    with Image.open(tmp_path / "colors.png") as image:
+        assert image.width > 300

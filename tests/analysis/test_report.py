@@ -1,4 +1,4 @@
-"""The figures and the page of a run."""
+"""Tests of the figures and the HTML page of a run."""
 
 import json
 import re
@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 import alexnet_jax.analysis.report
-from alexnet_jax.analysis.examples import ExampleOptions, Examples, Picture, Prediction, Retrieved, find_examples
-from alexnet_jax.analysis.figure4 import draw_predictions, draw_retrieved
-from alexnet_jax.analysis.html_page import Content, html_page
+from alexnet_jax.analysis.examples import ExampleOptions, Examples, LabeledImage, Prediction, Retrieval, find_examples
+from alexnet_jax.analysis.figure4 import draw_predictions, draw_retrievals
+from alexnet_jax.analysis.html_page import ReportContent, html_page
 from alexnet_jax.analysis.indexing import build_index
 from alexnet_jax.analysis.kernel_colors import color_statistics
 from alexnet_jax.analysis.report import write_training_report
@@ -31,137 +31,138 @@ FILES = {"curves.png", "kernels.png", "colors.png", "colors.json", "predictions.
 HOSTILE = "<b>$x_&'\"</b>"
 
 
-class Parsed(HTMLParser):
-    """A page as a browser sees it: which elements there are, what they load, and the text."""
+class ParsedPage(HTMLParser):
+    """Elements, referenced URLs and text of an HTML page."""
 
     def __init__(self, text):
         super().__init__()
-        self.elements, self.loaded, self.text = set(), [], ""
+        self.elements, self.urls, self.text = set(), [], ""
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.elements.add(tag)
-        self.loaded += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        self.urls += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
 
     def handle_data(self, data):
         self.text += data
 
 
 @pytest.fixture(scope="module")
-def trained(trained_run):
+def model(trained_run):
     return load(trained_run)
 
 
 @pytest.fixture(scope="module")
-def dataset(trained, trained_run):
-    return find_training_dataset(None, trained.config["data"]["path"], trained_run)
+def dataset(model, trained_run):
+    return find_training_dataset(None, model.config["data"]["path"], trained_run)
 
 
-def test_figures_makes_every_file_and_leaves_the_run_alone(trained_run, tmp_path, monkeypatch, capsys):
+def test_figures_writes_all_files_and_does_not_change_the_run(trained_run, tmp_path, monkeypatch, capsys):
     before = {file.name: file.stat().st_mtime_ns for file in trained_run.iterdir()}
     arguments = ["figures", str(trained_run), "--to", str(tmp_path / "to"), "--images", "3", "--queries", "2"]
     monkeypatch.setattr(sys, "argv", ["alexnet_jax", *arguments])
     cli.main()
-    said = capsys.readouterr().out.splitlines()
-    assert [re.sub(r"\d+%", "…", line) for line in said[:-1]] == [f"tower {n}: 4 kernels, … color in the mean" for n in (0, 1)]
-    assert said[-1] == str(tmp_path / "to" / "report.html")
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.sub(r"\d+%", "…", line) for line in lines[:-1]] == [f"tower {n}: 4 kernels, mean color fraction …" for n in (0, 1)]
+    assert lines[-1] == str(tmp_path / "to" / "report.html")
     assert {file.name for file in (tmp_path / "to").iterdir()} == FILES
     assert {file.name: file.stat().st_mtime_ns for file in trained_run.iterdir()} == before
     for name in ("curves.png", "kernels.png", "colors.png", "predictions.png", "retrieval.png"):
-        with Image.open(tmp_path / "to" / name) as picture:
-            assert picture.width > 50
+        with Image.open(tmp_path / "to" / name) as image:
+            assert image.width > 50
 
 
-def test_the_page_that_training_leaves_tells_of_it_and_needs_nothing_else(trained_run):
-    parsed = Parsed((trained_run / "report.html").read_text())
+def test_training_writes_a_self_contained_page(trained_run):
+    parsed = ParsedPage((trained_run / "report.html").read_text())
     result = json.loads((trained_run / "result.json").read_text())
-    for told in (f"{result['top1_error']:.1%}", "top-1 error", "tower 1: 4 kernels", "above", "(all 80 were searched)", "jaxlib"):
-        assert told in parsed.text
-    assert all(source.startswith("data:image/") for source in parsed.loaded)
-    assert len(parsed.loaded) == 2 + 8 + 5 * 7
+    for text in (f"{result['top1_error']:.1%}", "top-1 error", "tower 1: 4 kernels", "above", "(searched: all 80)", "jaxlib"):
+        assert text in parsed.text
+    assert all(url.startswith("data:image/") for url in parsed.urls)
+    assert len(parsed.urls) == 2 + 8 + 5 * 7
     assert not parsed.elements & {"script", "link", "iframe"}
     assert "http" not in (trained_run / "report.html").read_text()
 
 
-def test_predictions_are_the_most_probable_classes(trained, dataset):
-    examples = find_examples(trained, dataset, "validation", ExampleOptions(images=6, queries=3, seed=1))
-    assert [prediction.picture for prediction in examples.predictions[:3]] == [of.picture for of in examples.retrieved]
-    probabilities = Predictor(trained, batch_size=8)(np.stack([of.picture.pixels for of in examples.predictions]))
+def test_predictions_are_the_most_probable_classes(model, dataset):
+    examples = find_examples(model, dataset, "validation", ExampleOptions(images=6, queries=3, seed=1))
+    assert [prediction.image for prediction in examples.predictions[:3]] == [retrieval.query for retrieval in examples.retrievals]
+    pixels = np.stack([prediction.image.pixels for prediction in examples.predictions])
+    probabilities = Predictor(model, batch_size=8)(pixels)
     for prediction, row in zip(examples.predictions, probabilities, strict=True):
-        assert [label for label, _ in prediction.guesses] == [trained.classes[label] for label in np.argsort(-row)]
-        assert sum(probability for _, probability in prediction.guesses) == pytest.approx(1)
-    assert np.mean([of.guesses[0][0] == of.picture.label for of in examples.predictions]) > 0.5
+        assert [label for label, _ in prediction.top_classes] == [model.classes[label] for label in np.argsort(-row)]
+        assert sum(probability for _, probability in prediction.top_classes) == pytest.approx(1)
+    correct = [prediction.top_classes[0][0] == prediction.image.label for prediction in examples.predictions]
+    assert np.mean(correct) > 0.5
 
 
 @pytest.mark.parametrize("searched", [80, 10])
-def test_what_is_retrieved_is_nearest_of_what_is_searched(trained, dataset, searched, tmp_path):
-    examples = find_examples(trained, dataset, "validation", ExampleOptions(queries=3, searched=searched))
-    assert (examples.searched, examples.training) == (searched, 80)
-    of = Predictor(trained, layer="fc6/relu", batch_size=16)
-    rows = of.split(dataset, "train").rows
-    queries = of(np.stack([retrieved.picture.pixels for retrieved in examples.retrieved]))
-    _, distances = brute_force(queries, rows, 6)
-    found = np.array([[distance for _, distance in retrieved.nearest] for retrieved in examples.retrieved])
+def test_retrieved_images_are_the_nearest_of_those_searched(model, dataset, searched, tmp_path):
+    examples = find_examples(model, dataset, "validation", ExampleOptions(queries=3, searched=searched))
+    assert (examples.num_searched, examples.num_training) == (searched, 80)
+    extract_features = Predictor(model, layer="fc6/relu", batch_size=16)
+    features = extract_features.predict_split(dataset, "train").outputs
+    queries = extract_features(np.stack([retrieval.query.pixels for retrieval in examples.retrievals]))
+    _, distances = brute_force(queries, features, 6)
+    retrieved = np.array([[distance for _, distance in retrieval.neighbors] for retrieval in examples.retrievals])
     if searched == 80:
-        np.testing.assert_allclose(found, distances, rtol=1e-5)
-        index = build_index(trained, dataset, "train", tmp_path / "index")
-        assert names(find_examples(trained, dataset, "validation", ExampleOptions(queries=3), index)) == names(examples)
+        np.testing.assert_allclose(retrieved, distances, rtol=1e-5)
+        index = build_index(model, dataset, "train", tmp_path / "index")
+        indexed_examples = find_examples(model, dataset, "validation", ExampleOptions(queries=3), index)
+        assert neighbor_names(indexed_examples) == neighbor_names(examples)
     else:
-        assert (found >= distances - 1e-5).all()
-        assert (found > distances + 1e-5).any()
-    for retrieved, near in zip(examples.retrieved, found, strict=True):
-        again = of(np.stack([picture.pixels for picture, _ in retrieved.nearest]))
-        query = of(retrieved.picture.pixels[None])
-        np.testing.assert_allclose(np.linalg.norm(again - query, axis=1), near, rtol=1e-4)
+        assert (retrieved >= distances - 1e-5).all()
+        assert (retrieved > distances + 1e-5).any()
+    for retrieval, row in zip(examples.retrievals, retrieved, strict=True):
+        neighbors = extract_features(np.stack([image.pixels for image, _ in retrieval.neighbors]))
+        query = extract_features(retrieval.query.pixels[None])
+        np.testing.assert_allclose(np.linalg.norm(neighbors - query, axis=1), row, rtol=1e-4)
 
 
-def names(examples):
-    return [[picture.name for picture, _ in retrieved.nearest] for retrieved in examples.retrieved]
+def neighbor_names(examples):
+    return [[image.name for image, _ in retrieval.neighbors] for retrieval in examples.retrievals]
 
 
-def test_an_index_of_another_network_is_refused(trained, dataset, tmp_path):
-    index = build_index(trained, dataset, "train", tmp_path / "index")
-    other = replace(trained, mean_image=trained.mean_image + 1)
-    with pytest.raises(UserError, match="was made by other parameters"):
+def test_index_of_another_model_is_rejected(model, dataset, tmp_path):
+    index = build_index(model, dataset, "train", tmp_path / "index")
+    other = replace(model, mean_image=model.mean_image + 1)
+    with pytest.raises(UserError, match="was built with other parameters"):
         find_examples(other, dataset, "validation", ExampleOptions(), index)
 
 
-def test_choices_of_nothing_are_refused():
-    with pytest.raises(UserError, match="one or more --images"):
+def test_invalid_example_options_are_rejected():
+    with pytest.raises(UserError, match="--images, --queries, --nearest and --searched must be at least 1"):
         ExampleOptions(images=0)
 
 
 def hostile_examples(rng):
-    picture = Picture(rng.integers(0, 256, (32, 32, 3), np.uint8), HOSTILE, f"{HOSTILE}/字.jpg")
-    return Examples(
-        [Prediction(picture, [(HOSTILE, 0.9), ("字 $_", 0.1)])], [Retrieved(picture, [(picture, 0.5)])], "validation", 1, 2
-    )
+    image = LabeledImage(rng.integers(0, 256, (32, 32, 3), np.uint8), HOSTILE, f"{HOSTILE}/字.jpg")
+    return Examples([Prediction(image, [(HOSTILE, 0.9), ("字 $_", 0.1)])], [Retrieval(image, [(image, 0.5)])], "validation", 1, 2)
 
 
 def content(examples, classes):
     kernels = np.random.default_rng(0).normal(size=(2, 5, 5, 3, 4))
     config = {"network": TINY.to_json(), "epochs": 3, "data": {"path": HOSTILE, "classes": classes}}
-    return Content(HOSTILE, config, None, [], b"", b"", color_statistics(kernels), examples, {"jax": jax.__version__})
+    return ReportContent(HOSTILE, config, None, [], b"", b"", color_statistics(kernels), examples, {"jax": jax.__version__})
 
 
-def test_names_are_text_whatever_they_are(rng, tmp_path):
-    parsed = Parsed(html_page(content(hostile_examples(rng), [HOSTILE, "字"])))
-    assert "b" not in parsed.elements - Parsed(html_page(content("None", []))).elements
-    assert parsed.text.count(HOSTILE) == 8  # title, heading, caption, guess, twice in retrieval, path and class
-    assert "(1 of 2, drawn at random, were searched)" in parsed.text
+def test_names_are_escaped(rng, tmp_path):
+    parsed = ParsedPage(html_page(content(hostile_examples(rng), [HOSTILE, "字"])))
+    assert "b" not in parsed.elements - ParsedPage(html_page(content("None", []))).elements
+    assert parsed.text.count(HOSTILE) == 8  # title, heading, caption, top class, twice in retrieval, path and class name
+    assert "(searched: 1 of 2, drawn at random)" in parsed.text
     examples = hostile_examples(rng)
     draw_predictions(examples.predictions, tmp_path / "predictions.png")
-    draw_retrieved(examples.retrieved, tmp_path / "retrieval.png")
+    draw_retrievals(examples.retrievals, tmp_path / "retrieval.png")
 
 
-def test_of_a_run_that_is_not_finished_there_is_a_page(rng):
+def test_page_of_an_unfinished_run(rng):
     line = {"step": 5, "epoch": 1, "rate": 0.01, "loss": 1.0, "top1_error": 0.25, "top5_error": 0.125}
-    parsed = Parsed(html_page(replace(content("Why not: <i>", []), epochs=[line])))
-    assert all(told in parsed.text for told in ("25.0%", "epochs so far", "Why not: <i>"))
+    parsed = ParsedPage(html_page(replace(content("Why not: <i>", []), epochs=[line])))
+    assert all(text in parsed.text for text in ("25.0%", "epochs so far", "Why not: <i>"))
 
 
-def test_several_processes_leave_out_what_needs_all_devices(trained_run, tmp_path, monkeypatch):
-    """A predictor in one of them would wait forever for the devices of the others."""
+def test_page_omits_examples_after_multi_process_training(trained_run, tmp_path, monkeypatch):
+    """A predictor in one process would wait forever for the devices of the other processes."""
     run = shutil.copytree(trained_run, tmp_path / "run")
     (run / "report.html").unlink()
     model = load(run)

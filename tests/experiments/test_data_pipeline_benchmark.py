@@ -1,4 +1,4 @@
-"""The readers that experiments/benchmarks/data_pipeline.py compares all do the work it says."""
+"""All loaders in experiments/benchmarks/data_pipeline.py return the same kind of batches."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from pathlib import Path
 import data_pipeline
 
 if __name__ == "__main__":
-    batch = next(data_pipeline.reader(sys.argv[1], Path(sys.argv[2])))
+    batch = next(data_pipeline.make_loader(sys.argv[1], Path(sys.argv[2])))
     images = np.asarray(batch[0])
     print(json.dumps([images.shape, str(images.dtype), float(images.mean())]))
 """
@@ -31,10 +31,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["alexnet_jax", "alexnet_jax raw", "torch_pillow 2 workers", "torch_simplejpeg 2 workers"])
-def test_readers_give_batches_of_the_same_images(folder, name, tmp_path):
+def test_loaders_return_equivalent_batches(folder, name, tmp_path):
     if name.startswith("torch"):
-        pytest.importorskip("torch", reason="PyTorch is not installed: make parity installs it")
-    (tmp_path / "one_batch.py").write_text(ONE_BATCH)  # a file, for the processes that it starts
+        pytest.importorskip("torch", reason="PyTorch is not installed; make parity installs it")
+    (tmp_path / "one_batch.py").write_text(ONE_BATCH)  # worker processes import the main module from a file
     command = [sys.executable, "-W", "ignore", str(tmp_path / "one_batch.py"), name, str(folder)]
     out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     shape, dtype, mean = json.loads(out.splitlines()[-1])
@@ -43,10 +43,10 @@ def test_readers_give_batches_of_the_same_images(folder, name, tmp_path):
     assert mean == pytest.approx(float(np.load(folder / "jpeg" / "mean_image.npy").mean()), abs=15)
 
 
-def test_stages_and_memory_are_measured(folder):
-    def only(*arguments):
+def test_stage_and_memory_measurements(folder):
+    def measure(*arguments):
         command = [sys.executable, str(PROGRAM), "--only", *map(str, arguments)]
         return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
 
-    assert all(rate > 0 for rate in only("stages", "jpeg", folder).values())
-    assert only("memory", folder, 20)["after_batches"] == list(range(1, 21))
+    assert all(rate > 0 for rate in measure("stages", "jpeg", folder).values())
+    assert measure("memory", folder, 20)["after_batches"] == list(range(1, 21))

@@ -1,4 +1,4 @@
-"""`experiments/benchmarks/kill_and_resume.py`, in small."""
+"""`experiments/benchmarks/kill_and_resume.py` with few kills."""
 
 import importlib.util
 import sys
@@ -10,18 +10,18 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_a_training_that_is_killed_ends_as_one_that_is_not(tmp_path, monkeypatch):
+def test_killed_training_is_bit_identical_to_uninterrupted(tmp_path, monkeypatch):
     for name in ("XLA_FLAGS", "PJRT_NPROC"):
-        monkeypatch.delenv(name, raising=False)  # set for the tests' four devices
-    spec = importlib.util.spec_from_file_location("kill", ROOT / "experiments" / "benchmarks" / "kill_and_resume.py")
+        monkeypatch.delenv(name, raising=False)  # set by the tests for four devices
+    spec = importlib.util.spec_from_file_location("kill_and_resume", ROOT / "experiments" / "benchmarks" / "kill_and_resume.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "kill", module)  # where dataclasses look
+    monkeypatch.setitem(sys.modules, "kill_and_resume", module)  # dataclasses look up the module
     spec.loader.exec_module(module)
-    found = module.experiment(module.Kill(kills=4, epochs=20), tmp_path)
+    result = module.kill_and_resume(module.Kill(kills=4, epochs=20), tmp_path)
     for signal in ("SIGKILL", "SIGTERM"):
-        assert found[signal]["times"] == 4
-        assert found[signal]["state_identical"]
-        assert found[signal]["log_identical"]
-        assert found[signal]["result_identical"]
+        assert result[signal]["times"] == 4
+        assert result[signal]["state_identical"]
+        assert result[signal]["log_identical"]
+        assert result[signal]["result_identical"]

@@ -1,4 +1,4 @@
-"""One class of tests that every implementation passes: values and gradients against the reference in float64."""
+"""Shared tests of all implementations: values and gradients against the reference in float64."""
 
 from functools import partial
 
@@ -14,142 +14,151 @@ from jax.test_util import check_grads
 import alexnet_kernels
 from alexnet_jax.parallel import placement
 from alexnet_kernels import default_implementation, max_pool, norm_pool, reference, response_norm, triton
-from alexnet_kernels.dispatch import Name
-from alexnet_kernels.specs import EVERY, OPERATIONS, SAME_MAP, SOME, Spec
+from alexnet_kernels.dispatch import ImplementationName
+from alexnet_kernels.specs import ALL_SPECS, OPERATIONS, SAME_MAP_SPECS, SAMPLED_SPECS, Spec
 
-from ..conftest import TINY, mesh_of
+from ..conftest import TINY, cpu_mesh
 
 
 def draw(shape, rng, dtype=jnp.float32):
-    """Activities around zero, as convolutions put out, no two of them equal: where two are, gradients depend on the order."""
+    """Return activations around zero, like outputs of a convolution. All are distinct: gradients of ties depend on the order."""
     size = np.prod(shape)
     return jnp.asarray((rng.permutation(size) - 0.4 * size).reshape(shape) * (80 / size), dtype)
 
 
-def with_gradient(operation, x):
-    """Values, and the gradient for gradients that the shape decides."""
+def value_and_gradient(operation, x):
+    """Return the output and the input gradient, for output gradients drawn with a fixed seed."""
 
     @jax.jit
-    def both(x):
+    def compute(x):
         y, vjp = jax.vjp(operation, x)
         return y, vjp(jnp.asarray(np.random.default_rng(1).normal(size=y.shape), y.dtype))[0]
 
-    return both(x)
+    return compute(x)
 
 
-class Operations:
-    """The tests. A class below gives the implementation."""
+class ImplementationTests:
+    """Tests of one implementation, which the subclasses set.
 
-    implementation: Name
-    also: tuple[Spec, ...] = ()
+    Attributes:
+      implementation: implementation to test.
+      extra_specs: calls to test that not all implementations support.
+    """
+
+    implementation: ImplementationName
+    extra_specs: tuple[Spec, ...] = ()
 
     def op(self, name, **settings):
         return partial(getattr(alexnet_kernels, name), implementation=self.implementation, **settings)
 
     def compare(self, spec: Spec, x, rtol):
-        ours = with_gradient(self.op(spec.op, **spec.settings), x)
-        in_float64 = partial(getattr(alexnet_kernels, spec.op), implementation="reference", **spec.settings)
+        actual = value_and_gradient(self.op(spec.op, **spec.settings), x)
+        reference_op = partial(getattr(alexnet_kernels, spec.op), implementation="reference", **spec.settings)
         with jax.enable_x64(True):
-            expected = with_gradient(in_float64, jnp.asarray(np.asarray(x, np.float64)))
-        for ours_part, expected_part in zip(ours, expected, strict=True):
-            assert ours_part.dtype == x.dtype
-            np.testing.assert_allclose(
-                np.asarray(ours_part, np.float64), expected_part, rtol=rtol, atol=rtol * float(np.abs(expected_part).max())
-            )
+            expected = value_and_gradient(reference_op, jnp.asarray(np.asarray(x, np.float64)))
+        for a, e in zip(actual, expected, strict=True):
+            assert a.dtype == x.dtype
+            np.testing.assert_allclose(np.asarray(a, np.float64), e, rtol=rtol, atol=rtol * float(np.abs(e).max()))
 
-    def test_values_and_gradients(self, rng, subtests):
-        for spec in SOME + self.also:
+    @pytest.mark.parametrize("spec", SAMPLED_SPECS, ids=str)
+    def test_values_and_gradients(self, spec, rng):
+        self.compare(spec, draw(spec.shape, rng), rtol=2e-5)
+
+    def test_values_and_gradients_of_extra_specs(self, rng, subtests):
+        for spec in self.extra_specs:
             with subtests.test(str(spec)):
                 self.compare(spec, draw(spec.shape, rng), rtol=2e-5)
 
     @pytest.mark.slow
-    def test_every_setting_on_every_shape(self, rng, subtests):
-        for spec in (spec for spec in EVERY if spec not in SOME):
-            with subtests.test(str(spec)):
-                self.compare(spec, draw(spec.shape, rng), rtol=2e-5)
+    @pytest.mark.parametrize("spec", [spec for spec in ALL_SPECS if spec not in SAMPLED_SPECS], ids=str)
+    def test_values_and_gradients_of_all_specs(self, spec, rng):
+        self.compare(spec, draw(spec.shape, rng), rtol=2e-5)
 
     @pytest.mark.parametrize("op", OPERATIONS)
-    def test_bfloat16_is_computed_in_float32(self, op, rng):
-        """The result is float32's, rounded once."""
+    def test_bfloat16_equals_rounded_float32(self, op, rng):
         x = draw((2, 7, 8, 24), rng, jnp.bfloat16)
-        y = self.op(op)(x)
+        y = jax.jit(self.op(op))(x)
         assert y.dtype == jnp.bfloat16
-        np.testing.assert_array_equal(y, self.op(op)(x.astype(jnp.float32)).astype(jnp.bfloat16))
+        np.testing.assert_array_equal(y, jax.jit(self.op(op))(x.astype(jnp.float32)).astype(jnp.bfloat16))
 
     @pytest.mark.parametrize("op", ["max_pool", "norm_pool"])
-    def test_first_of_equal_maxima_takes_the_gradient(self, op):
+    def test_gradient_goes_to_first_of_equal_maxima(self, op):
         x = jnp.asarray([1.0, 7, 7, 0, 7, 2, 0, 0, 7]).reshape(1, 3, 3, 1)
-        gradient = jax.grad(lambda x: self.op(op)(x).sum())(x)
+        gradient = jax.jit(jax.grad(lambda x: self.op(op)(x).sum()))(x)
         assert np.flatnonzero(gradient).tolist() == [1]
 
-    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     @pytest.mark.parametrize("op", OPERATIONS)
-    def test_what_is_not_a_number_is_not_lost(self, op, bad, rng):
-        x = draw((1, 7, 7, 9), rng).at[0, 3, 3, 4].set(bad)
-        y, expected = self.op(op)(x), getattr(alexnet_kernels, op)(x, implementation="reference")
+    def test_non_finite_values_propagate(self, op, value, rng):
+        x = draw((1, 7, 7, 9), rng).at[0, 3, 3, 4].set(value)
+        y, expected = jax.jit(self.op(op))(x), getattr(alexnet_kernels, op)(x, implementation="reference")
         np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
         np.testing.assert_allclose(y, expected, rtol=1e-5)
 
     @pytest.mark.parametrize("op", OPERATIONS)
-    def test_vmap_is_one_more_batch_axis(self, op, rng):
+    def test_vmap_equals_extra_batch_axis(self, op, rng):
         x = draw((2, 3, 5, 5, 8), rng)
-        for ours, expected in zip(with_gradient(jax.vmap(self.op(op)), x), with_gradient(self.op(op), x), strict=True):
-            np.testing.assert_allclose(ours, expected, rtol=1e-6)
+        actual, expected = value_and_gradient(jax.vmap(self.op(op)), x), value_and_gradient(self.op(op), x)
+        for a, e in zip(actual, expected, strict=True):
+            np.testing.assert_allclose(a, e, rtol=1e-6)
 
-    def test_towers_on_two_devices_or_one(self, rng):
-        """The whole network by way of `shard_map` and of `vmap`: the same numbers, and no communication but the model's."""
+    def test_two_devices_equal_one(self, rng):
+        """A network gives the same logits under `shard_map` and `vmap`, and the kernels add no communication."""
         images = jnp.asarray(rng.normal(0, 50, (2, 29, 29, 3)), jnp.float32)
         logits, gathers = [], []
-        for mesh in (mesh_of(TINY, 1, split=False), mesh_of(TINY, 1, split=True)):
+        for mesh in (cpu_mesh(TINY, 1, split=False), cpu_mesh(TINY, 1, split=True)):
             params = placement.init(TINY, mesh, jax.random.key(0))
             with default_implementation(self.implementation):
                 compiled = jax.jit(placement.forward(TINY, mesh)).lower(params, images, None).compile()
             logits.append(compiled(params, images, None))
             gathers.append(str(compiled.as_text()).count(" all-gather("))
         np.testing.assert_allclose(*logits, rtol=1e-4)
-        assert gathers == [0, 4]  # conv3, fc6, fc7, and the logits, which seven classes make uneven
+        assert gathers == [0, 4]  # conv3, fc6, fc7, and the logits, because the towers cannot divide seven classes evenly
 
     def test_inside_shard_map(self, rng):
         x = draw((4, 7, 7, 8), rng)
         mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,))
-        spread = jax.shard_map(self.op("norm_pool"), mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=False)
-        for ours, expected in zip(with_gradient(spread, x), with_gradient(self.op("norm_pool"), x), strict=True):
-            np.testing.assert_allclose(ours, expected, rtol=1e-6)
+        sharded = jax.shard_map(self.op("norm_pool"), mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=False)
+        actual, expected = value_and_gradient(sharded, x), value_and_gradient(self.op("norm_pool"), x)
+        for a, e in zip(actual, expected, strict=True):
+            np.testing.assert_allclose(a, e, rtol=1e-6)
 
 
-class TestXla(Operations):
+class TestXla(ImplementationTests):
     implementation = "xla"
-    also = SAME_MAP
+    extra_specs = SAME_MAP_SPECS
 
 
-class TestTriton(Operations):
+class TestTriton(ImplementationTests):
     implementation = "triton.interpreted"
 
 
 @pytest.mark.parametrize("implementation", ["xla", "triton.interpreted"])
 @settings(max_examples=5, deadline=None)
 @given(st.integers(1, 3), st.integers(0, 2), st.integers(0, 6), st.integers(0, 6), st.integers(1, 9))
-def test_pool_shapes_follow_the_ceiling_rule(implementation, stride, more, height, width, channels):
-    window = stride + more
+def test_pooled_shape_is_rounded_up(implementation, stride, overlap, height, width, channels):
+    window = stride + overlap
     x = jnp.ones((1, window + height, window + width, channels))
-    y = max_pool(x, window, stride, implementation=implementation)
+    pool = partial(max_pool, window=window, stride=stride, implementation=implementation)
+    y = jax.jit(pool)(x)
     assert y.shape == (1, -(-height // stride) + 1, -(-width // stride) + 1, channels)
     assert np.array_equal(y, reference.max_pool(x, window, stride))
-    assert float(jax.grad(lambda x: max_pool(x, window, stride, implementation=implementation).sum())(x).sum()) == y.size
+    assert float(jax.jit(jax.grad(lambda x: pool(x).sum()))(x).sum()) == y.size
 
 
 @pytest.mark.parametrize("op", ["response_norm", "norm_pool"])
-@pytest.mark.parametrize("part", [1, 3000])  # bytes: one image at a time, and two of six
-def test_a_few_images_at_a_time_are_all_images(op, part, rng, monkeypatch):
+@pytest.mark.parametrize("chunk_bytes", [1, 3000])  # chunks of one image and of two images
+def test_chunks_equal_whole_batch(op, chunk_bytes, rng, monkeypatch):
     x = draw((6, 7, 7, 6), rng)
-    whole = with_gradient(partial(getattr(alexnet_kernels, op), implementation="xla"), x)
-    monkeypatch.setattr("alexnet_kernels.xla.chunked.CHUNK_BYTES", part)
-    for ours, expected in zip(with_gradient(partial(getattr(alexnet_kernels, op), implementation="xla"), x), whole, strict=True):
-        np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
+    operation = partial(getattr(alexnet_kernels, op), implementation="xla")
+    expected = value_and_gradient(operation, x)
+    monkeypatch.setattr("alexnet_kernels.xla.chunked.CHUNK_BYTES", chunk_bytes)
+    for a, e in zip(value_and_gradient(operation, x), expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-6, atol=1e-6)
 
 
 def test_gradients_equal_finite_differences(rng):
-    """In float64, where kernels do not run; they are held to these by the class above."""
+    """Check the XLA gradients in float64, which the Triton kernels do not support."""
     check = partial(check_grads, order=1, modes=["rev"], atol=1e-6, rtol=1e-6)
     with jax.enable_x64(True):
         x = jnp.asarray(rng.normal(0, 2, (1, 7, 7, 6)))
@@ -159,8 +168,8 @@ def test_gradients_equal_finite_differences(rng):
         check(lambda x: norm_pool(jnp.asarray(x), alpha=0.1), (x,), eps=1e-6)
 
 
-def test_relu_and_pool_commute(rng):
-    """source_145 pools before it rectifies, the prose after: the same function."""
+def test_relu_and_max_pool_commute(rng):
+    """The order in source_145, pooling before ReLU, computes the same function as that of the paper."""
     x = jnp.asarray(rng.normal(size=(2, 13, 13, 4)), jnp.float32)
     assert np.array_equal(max_pool(jnp.maximum(x, 0)), jnp.maximum(max_pool(x), 0))
 
@@ -170,36 +179,36 @@ def test_relu_and_pool_commute(rng):
     [
         (lambda x: response_norm(x.astype(int)), "needs floating-point input, not int32"),
         (lambda x: response_norm(x, size=0), "window of at least 1"),
-        (lambda x: response_norm(x, axes=(3,)), "counted from the end"),
+        (lambda x: response_norm(x, axes=(3,)), "needs negative axes"),
         (lambda x: max_pool(x.astype(int)), "needs floating-point input"),
-        (lambda x: max_pool(x[0, 0]), r"needs \[..., height, width, channels\], not the shape \(9, 4\)"),
-        (lambda x: max_pool(x, 10), "window of 10 is larger than the 9x9 image"),
+        (lambda x: max_pool(x[0, 0]), r"needs input of shape \[..., height, width, channels\], not \(9, 4\)"),
+        (lambda x: max_pool(x, 10), "a window no larger than the image, not 10 for 9x9 pixels"),
         (lambda x: norm_pool(x, window=2, stride=-1), "stride -1"),
         (lambda x: norm_pool(x, size=-1), "window of at least 1"),
-        (lambda x: max_pool(x, implementation="cudnn"), "no implementation 'cudnn'; there are: triton, xla"),  # type: ignore
-        (lambda x: max_pool(x, implementation="triton"), "triton needs an NVIDIA GPU, and this is cpu"),
+        (lambda x: max_pool(x, implementation="cudnn"), "no implementation 'cudnn'; choose one of triton, xla"),  # type: ignore
+        (lambda x: max_pool(x, implementation="triton"), "triton needs an NVIDIA GPU, but the device is cpu"),
         (lambda x: response_norm(x, axes=(-3, -2), implementation="triton.interpreted"), "normalizes across channels"),
         (lambda x: norm_pool(x, alpha=0.0, implementation="triton.interpreted"), "needs a positive alpha, not 0.0"),
     ],
 )
-def test_what_is_not_supported_is_said(call, message):
+def test_unsupported_calls_raise(call, message):
     with pytest.raises(ValueError, match=message):
         call(jnp.ones((1, 9, 9, 4)))
 
 
-def test_of_several_implementations_the_first_that_can_runs(rng):
+def test_first_supported_implementation_is_used(rng):
     x = draw((1, 5, 5, 4), rng)
     assert np.array_equal(max_pool(x, implementation=("triton", "xla")), max_pool(x))
 
 
 @pytest.mark.parametrize(
-    ("capability", "kernels"), [("7.5", False), ("8.0", True), ("9.0", True), ("10.0", True), ("gfx942", False)]
+    ("capability", "supported"), [("7.5", False), ("8.0", True), ("9.0", True), ("10.0", True), ("gfx942", False)]
 )
-def test_the_device_decides(capability, kernels):
-    """A T4 has no compiler for the kernels; Ampere and what came after have."""
+def test_required_compute_capability(capability, supported):
+    """The kernels need Ampere (8.0) or later; a T4 has 7.5."""
 
     class Gpu:
         device_kind = "a GPU"
         compute_capability = capability
 
-    assert (triton.unsupported_reason("max_pool", jnp.ones((1, 9, 9, 4)), Gpu()) is None) == kernels
+    assert (triton.unsupported_reason("max_pool", jnp.ones((1, 9, 9, 4)), Gpu()) is None) == supported

@@ -1,4 +1,4 @@
-"""Layers of cuda-convnet against loops in NumPy, and what is made of layers of the same kind."""
+"""Layers of cuda-convnet compared with loops in NumPy, and the CIFAR-10 networks that consist of them."""
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,13 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.model.summary import summarize
 
 
-def applied(layer, x, params=None):
-    """A layer in one tower."""
-    call = jax.vmap(lambda x: layer.apply({"params": params or {}}, x), axis_name=TOWER)
-    return np.asarray(call(jnp.asarray(x, jnp.float32)[None])[0])
+def apply_layer(layer, x, params=None):
+    """Return the output of a layer in a network of one tower."""
+    mapped = jax.vmap(lambda x: layer.apply({"params": params or {}}, x), axis_name=TOWER)
+    return np.asarray(mapped(jnp.asarray(x, jnp.float32)[None])[0])
 
 
-def test_every_place_of_a_locally_connected_layer_has_its_own_kernels(rng):
+def test_locally_connected_equals_numpy(rng):
     layer = LocallyConnected(7, name="local", kernel=3)
     x = rng.normal(size=(2, 4, 5, 3))
     kernel, bias = rng.normal(size=(20, 27, 7)), rng.normal(size=(20, 7))
@@ -29,26 +29,26 @@ def test_every_place_of_a_locally_connected_layer_has_its_own_kernels(rng):
         for column in range(5):
             window = padded[:, row : row + 3, column : column + 3].reshape(2, -1)
             expected[:, row, column] = window @ kernel[5 * row + column] + bias[5 * row + column]
-    np.testing.assert_allclose(applied(layer, x, params), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(apply_layer(layer, x, params), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "of_window"), [(MaxPool, np.max), (AvgPool, np.mean)], ids=["max", "average"])
-def test_the_last_square_of_a_pooling_may_overrun_the_edge(kind, of_window, rng):
-    x = rng.normal(size=(2, 8, 8, 3)) - 5  # below zero, so that zeros beyond the edge would show
+@pytest.mark.parametrize(("layer_class", "reduce"), [(MaxPool, np.max), (AvgPool, np.mean)], ids=["max", "average"])
+def test_pooling_window_past_the_edge(layer_class, reduce, rng):
+    x = rng.normal(size=(2, 8, 8, 3)) - 5  # negative, so that zeros past the edge would change the maxima
     expected = np.zeros((2, 4, 4, 3))
     for row in range(4):
         for column in range(4):
-            expected[:, row, column] = of_window(x[:, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3], axis=(1, 2))
-    np.testing.assert_allclose(applied(kind(3, 2), x), expected, rtol=1e-5)
+            expected[:, row, column] = reduce(x[:, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3], axis=(1, 2))
+    np.testing.assert_allclose(apply_layer(layer_class(3, 2), x), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("layer", "function"),
     [(Tanh(), np.tanh), (AbsTanh(), lambda x: abs(np.tanh(x))), (Sigmoid(), lambda x: 1 / (1 + np.exp(-x)))],
 )
-def test_nonlinearities_of_the_time(layer, function, rng):
+def test_nonlinearities(layer, function, rng):
     x = rng.normal(size=(5, 6))
-    np.testing.assert_allclose(applied(layer, x), function(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(apply_layer(layer, x), function(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,10 @@ def test_nonlinearities_of_the_time(layer, function, rng):
         ("cifar_19pct", 89_578), ("cifar_18pct", 89_578),
     ],
 )  # fmt: skip
-def test_networks_for_cifar_have_the_originals_parameters(name, parameters):
+def test_cifar_networks_have_original_parameter_counts(name, parameters):
     assert sum(row.parameters for row in summarize(CIFAR_NETWORKS[name])) == parameters
 
 
 @pytest.mark.parametrize("network", CIFAR_NETWORKS.values(), ids=lambda network: network.name)
-def test_a_network_comes_back_from_json(network):
+def test_json_round_trip(network):
     assert Network.from_json(network.to_json()) == network

@@ -1,4 +1,4 @@
-"""The towers on one device, on two, on four: the same network."""
+"""Placement of the towers on one, two and four devices."""
 
 import re
 from math import prod
@@ -16,10 +16,10 @@ from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import choose_mesh, make_mesh
 from alexnet_jax.training.optimizer import learning_rates, paper_update
 from alexnet_jax.training.step import StepHparams, constant_hparams, cross_entropy, initial_state, make_train_step, put_batch
-from tests.conftest import mesh_of
+from tests.conftest import cpu_mesh
 
 BATCH = 8
-BORDER = 3  # pixels by which the mean image is larger than the crops
+BORDER = 3  # difference of the sizes of the mean image and the crops, pixels
 
 
 def batch(rng, size):
@@ -32,7 +32,7 @@ def batch(rng, size):
 
 
 def five_steps(network, mesh):
-    """Losses and parameters of five steps with dropout."""
+    """Return losses and final parameters of five training steps with dropout."""
     rng = np.random.default_rng(3)
     optimizer = paper_update()
     state = initial_state(network, mesh, optimizer, seed=0)
@@ -41,18 +41,18 @@ def five_steps(network, mesh):
     mean = rng.uniform(100, 140, (network.input_size + BORDER,) * 2 + (3,)).astype(np.float32)
     losses = []
     for _ in range(5):
-        state, measured = step(state, put_batch(batch(rng, network.input_size), mesh), mean, hparams)
-        losses.append(float(measured.loss))
+        state, metrics = step(state, put_batch(batch(rng, network.input_size), mesh), mean, hparams)
+        losses.append(float(metrics.loss))
     return np.array(losses), jax.device_get(state.params)
 
 
 @pytest.mark.parametrize(("data", "split"), [(1, True), (2, False), (2, True)], ids=["1x2", "2x1", "2x2"])
-def test_every_placement_trains_like_one_device(tiny, data, split):
-    losses, params = five_steps(tiny, mesh_of(tiny, data, split=split))
-    expected_losses, expected_params = five_steps(tiny, mesh_of(tiny, 1, split=False))
+def test_placements_train_the_same(tiny, data, split):
+    losses, params = five_steps(tiny, cpu_mesh(tiny, data, split=split))
+    expected_losses, expected_params = five_steps(tiny, cpu_mesh(tiny, 1, split=False))
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), params, expected_params)
-    assert len(set(losses)) == 5, "nothing was learned"
+    assert len(set(losses)) == 5, "the loss does not change"
 
 
 def compiled_step(network, mesh):
@@ -69,71 +69,71 @@ def compiled_step(network, mesh):
 
 
 def collectives(text, kind):
-    """(output shape, name in our code) of each operation of a kind."""
-    found = []
+    """Return (output shape, op_name) of each collective of a kind in the HLO text."""
+    operations = []
     for line in text.splitlines():
         match = re.search(rf"= \(?\w+\[([\d,]*)\].* {kind}(?:-start)?\(", line)
         if match:
             name = re.search(r'op_name="([^"]*)"', line)
-            found.append((tuple(map(int, filter(None, match[1].split(",")))), name[1] if name else ""))
-    return found
+            operations.append((tuple(map(int, filter(None, match[1].split(",")))), name[1] if name else ""))
+    return operations
 
 
-def test_towers_meet_at_conv3_and_the_dense_layers_only():
-    text = compiled_step(QUICKSTART, mesh_of(QUICKSTART, 1, split=True))
+def test_all_gathers_are_at_conv3_and_the_dense_layers_only():
+    text = compiled_step(QUICKSTART, cpu_mesh(QUICKSTART, 1, split=True))
     gathers = collectives(text, "all-gather")
     assert sorted(name.split("/")[-2] for _, name in gathers) == ["conv3", "fc6", "fc7", "fc8"]
-    # What crosses is what `summary` says.
+    # The gathered bytes agree with the summary of the network.
     rows = {row.name: row for row in summarize(QUICKSTART)}
     for shape, name in gathers:
         assert 4 * prod(shape) == BATCH * rows[name.split("/")[-2]].gathered_bytes
-    # Backward, gradients return the same way; beyond that the towers exchange numbers of an image, for the softmax.
+    # The backward pass has a reduce-scatter for each all-gather. The softmax all-reduces at most one number per image.
     assert len(collectives(text, "reduce-scatter")) == 4
     assert all(prod(shape) <= BATCH for shape, _ in collectives(text, "all-reduce"))
     for kind in ("all-to-all", "collective-permute"):
         assert not collectives(text, kind)
 
 
-def test_one_device_has_no_collectives_and_no_grouped_convolution():
-    text = compiled_step(QUICKSTART, mesh_of(QUICKSTART, 1, split=False))
+def test_single_device_has_no_collectives_or_grouped_convolutions():
+    text = compiled_step(QUICKSTART, cpu_mesh(QUICKSTART, 1, split=False))
     for kind in ("all-gather", "reduce-scatter", "all-reduce"):
         assert not collectives(text, kind)
-    assert not re.search(r"(feature|batch)_group_count=[2-9]", text), "XLA runs grouped convolutions many times slower on CPUs"
+    assert not re.search(r"(feature|batch)_group_count=[2-9]", text), "grouped convolutions are many times slower on CPUs"
 
 
-def test_before_conv3_a_tower_does_not_see_the_other(tiny):
-    """d(tower 0's activations)/d(tower 1's weights) is zero up to conv2, and is not from conv3 on."""
-    params = placement.init(tiny, mesh_of(tiny, 1, split=False), jax.random.key(0))
+def test_towers_are_independent_before_conv3(tiny):
+    """The gradient of tower 0's activations with respect to tower 1's weights is zero up to conv2 and nonzero from conv3 on."""
+    params = placement.init(tiny, cpu_mesh(tiny, 1, split=False), jax.random.key(0))
     images = 50 * jax.random.normal(jax.random.key(5), (2, 29, 29, 3))
 
-    def in_tower_0(params, name):
+    def tower_0_energy(params, name):
         outputs = jax.vmap(lambda p: dict(activations(tiny, p, images))[name], axis_name="tower")(params)
         return jnp.square(outputs[0]).sum()
 
     for name in ("conv1", "conv1/pool", "conv2", "conv2/pool", "conv3", "fc7"):
-        gradients = jax.grad(in_tower_0)(params, name)
-        from_tower_1 = sum(float(jnp.abs(leaf[1]).sum()) for leaf in jax.tree.leaves(gradients))
-        assert (from_tower_1 > 0) == (name in ("conv3", "fc7")), name
+        gradients = jax.grad(tower_0_energy)(params, name)
+        tower_1_gradient = sum(float(jnp.abs(leaf[1]).sum()) for leaf in jax.tree.leaves(gradients))
+        assert (tower_1_gradient > 0) == (name in ("conv3", "fc7")), name
 
 
 def test_dropout_masks_differ_by_image_tower_and_step(tiny):
-    params = placement.init(tiny, mesh_of(tiny, 1, split=False), jax.random.key(0))
+    params = placement.init(tiny, cpu_mesh(tiny, 1, split=False), jax.random.key(0))
     images = jnp.zeros((2, 29, 29, 3))
 
-    def dropped(seed):
+    def dropout_mask(seed):
         keys = jax.random.split(jax.random.key(seed), 2)
         outputs = jax.vmap(lambda p: activations(tiny, p, images, keys)["fc6/drop"], axis_name="tower")(params)
         return np.asarray(outputs) == 0
 
-    masks = [dropped(0)[0, 0], dropped(0)[0, 1], dropped(0)[1, 0], dropped(1)[0, 0]]
+    masks = [dropout_mask(0)[0, 0], dropout_mask(0)[0, 1], dropout_mask(0)[1, 0], dropout_mask(1)[0, 0]]
     assert all((masks[i] != masks[j]).any() for i in range(4) for j in range(i))
-    assert np.array_equal(dropped(0), dropped(0))
+    assert np.array_equal(dropout_mask(0), dropout_mask(0))
 
 
-def test_half_the_units_are_dropped(tiny):
-    wide = tiny.layers[-2]
+def test_dropout_rate_is_one_half(tiny):
+    dropout = tiny.layers[-2]
     keys = jax.random.split(jax.random.key(0), 100)
-    kept = jax.vmap(lambda _: wide.apply({}, jnp.ones((100, 200)), keys), axis_name="tower")(jnp.arange(2))
+    kept = jax.vmap(lambda _: dropout.apply({}, jnp.ones((100, 200)), keys), axis_name="tower")(jnp.arange(2))
     assert float(kept.mean()) == pytest.approx(0.5, abs=4 * 0.5 / 40_000**0.5)
 
 
@@ -148,12 +148,12 @@ def test_cross_entropy_is_minus_log_softmax(rng):
     )
 
 
-def test_devices_that_towers_cannot_share_are_refused(tiny):
-    with pytest.raises(ValueError, match="2 towers, which 3 device"):
+def test_uneven_split_of_towers_is_an_error(tiny):
+    with pytest.raises(ValueError, match="the 2 towers of tiny cannot be divided evenly among 3 device"):
         make_mesh(tiny, jax.devices()[:3], split_towers=True)
 
 
-def test_where_jax_has_begun_with_one_device_it_has_both_towers(tiny, monkeypatch):
+def test_both_towers_run_on_a_single_initialized_device(tiny, monkeypatch):
     assert dict(choose_mesh(tiny).shape) == {"data": 1, "tower": 2}
     monkeypatch.setattr(jax, "local_device_count", lambda: 1)
     assert dict(choose_mesh(tiny).shape) == {"data": 1}

@@ -1,23 +1,29 @@
-"""The networks of others in PyTorch, as they are published: written from Caffe's prototxt files and torchvision's module.
+"""PyTorch versions of Caffe's and torchvision's AlexNets, written from Caffe's prototxt files and torchvision's module.
 
-Widths come from the weights, so that small ones do, too.
+Layer widths follow from the weights, so smaller networks work, too.
 """
 
 # pyright: reportMissingImports=false
-# PyTorch is not part of the development set-up: make parity installs it.
+# PyTorch is not a development dependency; make parity installs it.
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 
 def caffe(w, x, *, pool_first):
-    """bvlc_alexnet or CaffeNet at test: images are [batch, 3, 227, 227], blue, green and red, less the mean."""
+    """Return the logits of bvlc_alexnet or CaffeNet at test time.
+
+    Args:
+      w: weights by name, in PyTorch's layout.
+      x: images minus their mean, [batch, 3, 227, 227], BGR.
+      pool_first: whether pooling precedes normalization, as in CaffeNet.
+    """
 
     def conv(name, x, **kwargs):
         return F.relu(F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], **kwargs))
 
     def norm_and_pool(x):
-        norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)  # alpha is divided by 5 there as in Caffe
+        norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)  # like Caffe, PyTorch divides alpha by the window size
         pool = nn.MaxPool2d(3, 2, ceil_mode=True)
         return norm(pool(x)) if pool_first else pool(norm(x))
 
@@ -34,9 +40,15 @@ def caffe(w, x, *, pool_first):
 
 
 class TorchvisionAlexNet(nn.Module):
-    """torchvision.models.AlexNet. `pooled` is the side that it pools the last maps to: 6."""
+    """torchvision.models.AlexNet with other widths.
 
-    def __init__(self, widths=(64, 192, 384, 256, 256, 4096, 4096), classes=1000, pooled=6):
+    Args:
+      widths: numbers of kernels or units of all layers but the last.
+      num_classes: number of classes.
+      pooled: side of the feature maps after adaptive average pooling.
+    """
+
+    def __init__(self, widths=(64, 192, 384, 256, 256, 4096, 4096), num_classes=1000, pooled=6):
         super().__init__()
         a, b, c, d, e, f, g = widths
         self.features = nn.Sequential(
@@ -62,7 +74,7 @@ class TorchvisionAlexNet(nn.Module):
             nn.Dropout(0.5),
             nn.Linear(f, g),
             nn.ReLU(inplace=True),
-            nn.Linear(g, classes),
+            nn.Linear(g, num_classes),
         )
 
     def forward(self, x):

@@ -1,7 +1,7 @@
-"""The paper's network in PyTorch, with grouped convolutions: written from the paper and the 2012 code, not from ours."""
+"""The paper's network in PyTorch with grouped convolutions, written from the paper and the 2012 code, not from this package."""
 
 # pyright: reportMissingImports=false
-# PyTorch is not part of the development set-up: make parity installs it.
+# PyTorch is not a development dependency; make parity installs it.
 import torch
 import torch.nn.functional as F
 
@@ -9,7 +9,10 @@ GROUPS = {"conv1": 1, "conv2": 2, "conv3": 1, "conv4": 2, "conv5": 2}
 
 
 def weights(params, dtype):
-    """Our towers' parameters in PyTorch's layouts: output channels of tower 0 first, OIHW, (channel, row, column) flattened."""
+    """Return the parameters of both towers in PyTorch's layouts.
+
+    Kernels are OIHW with the output channels of tower 0 first; the inputs of fc6 are flattened in the order channel, row, column.
+    """
     out = {}
     for layer, p in params.items():
         kernel = torch.cat([torch.tensor(tower, dtype=dtype) for tower in p["kernel"]], -1)
@@ -31,12 +34,12 @@ def conv(w, name, x, **kwargs):
 
 
 def norm(x, alpha):
-    """Across the 5 nearest maps of the same tower; PyTorch divides alpha by 5 and does not know of towers."""
+    """Normalize across 5 neighboring channels of the same tower; PyTorch divides alpha by 5 and has no towers."""
     return torch.cat([F.local_response_norm(half, 5, alpha=alpha, beta=0.75, k=2.0) for half in x.chunk(2, 1)], 1)
 
 
 def same_map_norm(x):
-    """rnorm of the code: scale 0.001 / 25 on the sum of squares over 5x5, which is 0.001 times their mean with zeros outside."""
+    """Apply rnorm of the 2012 code: scale 0.001 / 25 on the sum of squares over 5x5, or 0.001 on their zero-padded mean."""
     return x * (1 + 0.001 * F.avg_pool2d(x * x, 5, stride=1, padding=2, count_include_pad=True)) ** -0.75
 
 
@@ -45,7 +48,7 @@ def pool(x):
 
 
 def head(w, x):
-    """Dropout is off: at test every unit counts half."""
+    """Apply fc6 to fc8 at test time, where dropout multiplies every activation by 0.5."""
     x = 0.5 * F.relu(F.linear(x.flatten(1), *w["fc6"]))
     x = 0.5 * F.relu(F.linear(x, *w["fc7"]))
     return F.linear(x, *w["fc8"])

@@ -1,4 +1,4 @@
-"""Compiled programs are kept from one start to the next."""
+"""Persistent compilation cache."""
 
 import os
 import subprocess
@@ -16,45 +16,45 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def no_cache():
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
+    original = {name: getattr(jax.config, name) for name in names}
     jax.config.update("jax_compilation_cache_dir", None)
     yield
-    for name, value in before.items():
+    for name, value in original.items():
         jax.config.update(name, value)
 
 
-def kept_in():
+def cache_folder():
     return jax.config.jax_compilation_cache_dir  # type: ignore[reportAttributeAccessIssue]
 
 
-def test_they_are_kept_in_the_cache_folder_of_the_user(no_cache, tmp_path, monkeypatch):
+def test_cache_is_in_the_cache_folder_of_the_user(no_cache, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     enable_compilation_cache()
-    assert kept_in() == str(tmp_path / "cache" / "alexnet-jax")
+    assert cache_folder() == str(tmp_path / "cache" / "alexnet-jax")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
     enable_compilation_cache()
-    assert kept_in() == str(tmp_path / "cache" / "alexnet-jax"), "a folder that JAX has been given stays"
+    assert cache_folder() == str(tmp_path / "cache" / "alexnet-jax"), "an existing setting is kept"
 
 
-def test_where_none_can_be_written_nothing_happens(no_cache, tmp_path, monkeypatch):
+def test_no_cache_without_a_writable_folder(no_cache, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     enable_compilation_cache()
-    assert kept_in() is None
+    assert cache_folder() is None
 
 
 @pytest.mark.slow
-def test_a_second_start_compiles_nothing(photos, tmp_path):
+def test_second_start_compiles_nothing(photos, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PJRT_NPROC")}
     environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_EXPLAIN_CACHE_MISSES": "1"}
 
-    def compiled(epochs):
+    def cache_misses(epochs):
         command = [
             sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--batch-size", "16", "--epochs", str(epochs),
             "--data", str(photos), "--data-dir", str(tmp_path / "data"), "--run", str(tmp_path / "run"),
         ]  # fmt: skip
-        said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True).stderr
-        return said.count("PERSISTENT COMPILATION CACHE MISS")
+        stderr = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True).stderr
+        return stderr.count("PERSISTENT COMPILATION CACHE MISS")
 
-    assert compiled(epochs=1) >= 4
-    assert compiled(epochs=2) == 0
+    assert cache_misses(epochs=1) >= 4
+    assert cache_misses(epochs=2) == 0

@@ -1,4 +1,4 @@
-"""The loop of a training keeps out of the way of the device, and ends when there is nothing left to learn from."""
+"""Training loop: divergence, asynchronous metrics, number of compilations and implicit transfers."""
 
 import os
 from dataclasses import replace
@@ -9,24 +9,26 @@ import alexnet_jax.training.loop
 from alexnet_jax.training.loop import train
 from alexnet_jax.training.schedule import LayerRate, StepDecay
 from alexnet_jax.training.step import make_train_step
-from tests.conftest import TINY_CONFIG, Stop, refused
+from tests.conftest import TINY_CONFIG, StopAfter, assert_train_raises
 
 
-def test_a_loss_that_explodes_is_named_by_its_step(options):
-    refused(
-        r"the loss is (nan|inf) at step [23]: choose a lower --learning-rate.*there is no checkpoint yet",
+def test_non_finite_loss_raises_with_step(options):
+    assert_train_raises(
+        r"the training loss is (nan|inf) at step [23]: choose a lower --learning-rate.*there is no checkpoint yet",
         replace(TINY_CONFIG, learning_rate=1e30),
         options,
     )
 
 
-def test_a_loss_that_explodes_later_leaves_the_last_good_checkpoint(options, capsys):
-    """Saved after every step, so that one checkpoint is written before its loss is known."""
-    exploding = (LayerRate("fc7", after=1, weights=1e38),)
-    experiment = replace(TINY_CONFIG, layer_rates=exploding)
+def test_divergence_keeps_last_good_checkpoint(options, capsys):
+    """With a checkpoint after every step, the last one is written before the loss of its parameters is known."""
+    diverging = (LayerRate("fc7", after=1, weights=1e38),)
+    config = replace(TINY_CONFIG, layer_rates=diverging)
     saving = replace(options, checkpoint_seconds=0.0)
-    for _ in range(2):  # the same command comes to the same end, from the checkpoint that is left
-        refused("the loss is (nan|inf) at step 12: .*the last good checkpoint, of step 10, is kept", experiment, saving)
+    for _ in range(2):  # the second run resumes from the last good checkpoint and diverges again
+        assert_train_raises(
+            "the training loss is (nan|inf) at step 12: .*the last good checkpoint, of step 10, is kept", config, saving
+        )
         folder = next((options.runs_dir / "tiny").iterdir())
         assert "10" in os.listdir(folder / "checkpoints")
         assert "11" not in os.listdir(folder / "checkpoints")
@@ -35,12 +37,12 @@ def test_a_loss_that_explodes_later_leaves_the_last_good_checkpoint(options, cap
 
 @pytest.fixture
 def steps(monkeypatch):
-    """The jitted steps that trainings make, and what happens in order: steps taken, losses read."""
-    made, events = [], []
+    """Return the jitted train steps and the events in order: "step" for a dispatched step, n for the logged metrics of step n."""
+    jitted_steps, events = [], []
 
-    def make(*arguments, **settings):
-        jitted = make_train_step(*arguments, **settings)
-        made.append(jitted)
+    def make(*args, **kwargs):
+        jitted = make_train_step(*args, **kwargs)
+        jitted_steps.append(jitted)
 
         def step(state, *rest):
             events.append("step")
@@ -48,17 +50,17 @@ def steps(monkeypatch):
 
         return step
 
-    read = alexnet_jax.training.loop.Training._read_measured
+    log_train_metrics = alexnet_jax.training.loop.Training._log_train_metrics
     monkeypatch.setattr(alexnet_jax.training.loop, "make_train_step", make)
     monkeypatch.setattr(
         alexnet_jax.training.loop.Training,
-        "_read_measured",
-        lambda self, step, measured: (events.append(step), read(self, step, measured)),
+        "_log_train_metrics",
+        lambda self, step, metrics: (events.append(step), log_train_metrics(self, step, metrics)),
     )
-    return made, events
+    return jitted_steps, events
 
 
-def test_a_loss_is_read_when_the_next_step_is_under_way(options, steps):
+def test_metrics_are_fetched_one_step_late(options, steps):
     train("tiny", replace(TINY_CONFIG, epochs=1), options)
     assert steps[1] == [
         "step",
@@ -84,18 +86,18 @@ def test_a_loss_is_read_when_the_next_step_is_under_way(options, steps):
     ]
 
 
-def test_one_program_serves_the_whole_training(options, steps, monkeypatch):
-    """Through a cut, a layer frozen, colors gone, and a stop."""
-    experiment = replace(
+def test_train_step_compiles_once(options, steps, monkeypatch):
+    """Even if the learning rate is reduced, a layer is frozen, color noise ends and the run is resumed."""
+    config = replace(
         TINY_CONFIG, schedule=StepDecay((1,)), layer_rates=(LayerRate("conv1", after=2, weights=0.0),), color_epochs=1
     )
-    monkeypatch.setattr(alexnet_jax.training.loop, "StopOnSignal", lambda: Stop(15))
-    train("tiny", experiment, options)
-    train("tiny", experiment, options)
+    monkeypatch.setattr(alexnet_jax.training.loop, "StopOnSignal", lambda: StopAfter(15))
+    train("tiny", config, options)
+    train("tiny", config, options)
     assert [step._cache_size() for step in steps[0]] == [1, 1]
 
 
-def test_a_transfer_that_slips_in_ends_training(options, monkeypatch):
+def test_implicit_transfer_raises(options, monkeypatch):
     monkeypatch.setattr(alexnet_jax.training.loop, "put_batch", lambda batch, mesh: batch)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         train("tiny", TINY_CONFIG, options)

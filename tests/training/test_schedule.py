@@ -1,4 +1,4 @@
-"""Rates from validation errors, and what the experiments make of them."""
+"""Learning rate schedules, and the tables that `schedule` prints for the configs."""
 
 import sys
 from dataclasses import replace
@@ -14,74 +14,74 @@ from alexnet_jax.training.schedule import LayerRate, ReduceOnPlateau, StaircaseE
 from tests.conftest import TINY
 
 
-def weights(experiment, errors):
-    """Rate of weights in every epoch, the first included; None where training is over."""
-    stages = [experiment.epoch_hparams(errors[:epoch]) for epoch in range(len(errors) + 1)]
-    return [stage and float(f"{stage.weights:g}") for stage in stages]
+def weights(config, errors):
+    """Return the learning rate of weights in every epoch and the next one; None after the end of training."""
+    hparams = [config.epoch_hparams(errors[:epoch]) for epoch in range(len(errors) + 1)]
+    return [epoch_hparams and float(f"{epoch_hparams.weights:g}") for epoch_hparams in hparams]
 
 
-def test_the_rate_falls_when_the_error_stops_improving_and_in_the_end_training_stops():
-    experiment = TrainConfig(TINY, schedule=ReduceOnPlateau(patience=2, min_delta=0.01, max_reductions=2))
+def test_reduce_on_plateau():
+    config = TrainConfig(TINY, schedule=ReduceOnPlateau(patience=2, min_delta=0.01, max_reductions=2))
     errors = [
-        0.9, 0.8, 0.795, 0.7,  # 0.795 is no improvement, but one epoch of it is not two
-        0.71, 0.695,  # two epochs without one: cut
-        0.75, 0.74, 0.73,  # worse than before the cut, but improving with the rate there is now
-        0.73, 0.72,  # two without 0.01 less than 0.74: cut
-        0.5, 0.5, 0.5,  # the end
+        0.9, 0.8, 0.795, 0.7,  # 0.795 is not an improvement, but a single epoch is less than the patience of two
+        0.71, 0.695,  # two epochs without improvement: first reduction
+        0.75, 0.74, 0.73,  # worse than before the reduction, but improving at the current rate
+        0.73, 0.72,  # two epochs that are not 0.01 below 0.74: second reduction
+        0.5, 0.5, 0.5,  # third plateau: end of training
     ]  # fmt: skip
-    assert weights(experiment, errors) == [0.01] * 6 + [0.001] * 5 + [0.0001] * 3 + [None]
+    assert weights(config, errors) == [0.01] * 6 + [0.001] * 5 + [0.0001] * 3 + [None]
 
 
-@pytest.mark.parametrize("errors", [[0.5] * 4, [0.5, 0.6, float("nan"), 0.7]], ids=["equal", "with a nan"])
-def test_what_is_not_better_is_no_improvement(errors):
-    experiment = TrainConfig(TINY, schedule=ReduceOnPlateau(patience=3, min_delta=0.0, max_reductions=0))
-    assert weights(experiment, errors) == [0.01] * 4 + [None]
+@pytest.mark.parametrize("errors", [[0.5] * 4, [0.5, 0.6, float("nan"), 0.7]], ids=["equal", "nan"])
+def test_equal_and_nan_errors_are_no_improvement(errors):
+    config = TrainConfig(TINY, schedule=ReduceOnPlateau(patience=3, min_delta=0.0, max_reductions=0))
+    assert weights(config, errors) == [0.01] * 4 + [None]
 
 
-def test_cuts_are_exact_in_float32():
-    """As the step would reckon them: a rate written otherwise is another training."""
-    stage = TrainConfig(TINY, learning_rate=0.004, schedule=StepDecay((2,))).epoch_hparams([1.0, 1.0])
-    assert stage is not None
-    assert stage.weights == np.float32(0.004) * np.float32(0.1) != np.float32(0.0004)
+def test_rates_are_products_in_float32():
+    """The rate equals the product that the training step would compute, not the nearest float32 of the decimal number."""
+    epoch_hparams = TrainConfig(TINY, learning_rate=0.004, schedule=StepDecay((2,))).epoch_hparams([1.0, 1.0])
+    assert epoch_hparams is not None
+    assert epoch_hparams.weights == np.float32(0.004) * np.float32(0.1) != np.float32(0.0004)
 
 
-def test_dexp_is_that_of_net_170():
-    experiment = TrainConfig(TINY, schedule=StaircaseExponential(), bias_rate=2.0)
-    stages = [experiment.epoch_hparams([1.0] * epoch) for epoch in (0, 22, 23, 45, 68, 89, 200)]
-    rates = [(stage.weights, stage.biases) for stage in stages if stage]
+def test_staircase_exponential_equals_dexp_of_net_170():
+    config = TrainConfig(TINY, schedule=StaircaseExponential(), bias_rate=2.0)
+    hparams = [config.epoch_hparams([1.0] * epoch) for epoch in (0, 22, 23, 45, 68, 89, 200)]
+    rates = [(epoch_hparams.weights, epoch_hparams.biases) for epoch_hparams in hparams if epoch_hparams]
     # base .01, factor 250 in 4 steps; base .02, factor 10 in 2 steps: layer-params-170.cfg
     first, second, third, last = 0.01, 0.001587401, 0.000251984, 0.00004
     expected = [(first, 0.02), (first, 0.02), (second, 0.02), (third, 0.002), (last, 0.002), (last, 0.002), (last, 0.002)]
     np.testing.assert_allclose(rates, expected, rtol=1e-6)
 
 
-def test_layers_keep_the_rate_they_are_given_and_colors_go_with_their_divisor():
+def test_layer_rates_and_color_epochs():
     changes = (LayerRate("conv1", after=1, weights=1e-5), LayerRate("conv1", after=3, weights=0.0, biases=0.0))
-    experiment = TrainConfig(TINY, bias_rate=2.0, schedule=StepDecay((2,)), layer_rates=changes, color_epochs=1)
-    stages = [experiment.epoch_hparams([1.0] * epoch) for epoch in range(4)]
-    assert [stage and stage.color for stage in stages] == [True, False, False, False]
-    rates = [stage.layers.get("conv1", (0.01, 0.02)) for stage in stages if stage]
+    config = TrainConfig(TINY, bias_rate=2.0, schedule=StepDecay((2,)), layer_rates=changes, color_epochs=1)
+    hparams = [config.epoch_hparams([1.0] * epoch) for epoch in range(4)]
+    assert [epoch_hparams and epoch_hparams.color for epoch_hparams in hparams] == [True, False, False, False]
+    rates = [epoch_hparams.layers.get("conv1", (0.01, 0.02)) for epoch_hparams in hparams if epoch_hparams]
     np.testing.assert_allclose(rates, [(0.01, 0.02), (1e-5, 0.02), (1e-5, 0.002), (0.0, 0.0)], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("construct", "message"),
     [
-        (lambda: ReduceOnPlateau(patience=0), "patience of one epoch"),
-        (lambda: StepDecay((0,)), "after epoch 1"),
-        (lambda: StaircaseExponential(steps=0), "one step or more"),
+        (lambda: ReduceOnPlateau(patience=0), "needs --patience 1 or more"),
+        (lambda: StepDecay((0,)), "--milestones and --bias-milestones of 1 or more"),
+        (lambda: StaircaseExponential(num_levels=0), "at least one level"),
         (
             lambda: TrainConfig(TINY, layer_rates=(LayerRate("conv9", 1, 0.0),)).epoch_hparams([]),
             "tiny has no layer conv9.*conv1",
         ),
     ],
 )
-def test_schedules_that_mean_nothing_are_refused(make, message):
+def test_invalid_schedules_are_errors(construct, message):
     with pytest.raises(UserError, match=message):
-        make()
+        construct()
 
 
-def printed(name, monkeypatch, capsys):
+def printed_rows(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["alexnet_jax", "schedule", name])
     cli.main()
     return [
@@ -89,8 +89,8 @@ def printed(name, monkeypatch, capsys):
     ]
 
 
-def test_the_schedule_of_source_145_is_the_logged_one(monkeypatch, capsys):
-    assert printed("source_145", monkeypatch, capsys) == [
+def test_schedule_of_source_145_equals_the_log(monkeypatch, capsys):
+    assert printed_rows("source_145", monkeypatch, capsys) == [
         ["1–25", "0.01", "0.02", "0.01", "0.02", "on"],
         ["26–51", "0.001", "0.02", "0.001", "0.02", "on"],
         ["52–67", "0.0001", "0.02", "0.0001", "0.02", "on"],
@@ -100,8 +100,8 @@ def test_the_schedule_of_source_145_is_the_logged_one(monkeypatch, capsys):
     ]
 
 
-def test_the_schedule_of_fine_tuning_is_the_logged_one(monkeypatch, capsys):
-    assert [[row[i] for i in (0, 1, 3, 4, 5, 7)] for row in printed("finetune", monkeypatch, capsys)] == [
+def test_schedule_of_finetune_equals_the_log(monkeypatch, capsys):
+    assert [[row[i] for i in (0, 1, 3, 4, 5, 7)] for row in printed_rows("finetune", monkeypatch, capsys)] == [
         ["1–5", "0.001", "0.0001", "0.02", "0.01", "on"],
         ["6–7", "0.001", "1e-05", "0.02", "0.01", "on"],
         ["8–9", "0.001", "0", "0", "0.01", "on"],
@@ -112,19 +112,19 @@ def test_the_schedule_of_fine_tuning_is_the_logged_one(monkeypatch, capsys):
     ]
 
 
-def test_layers_of_equal_rates_share_their_columns(monkeypatch, capsys):
-    assert printed("fall2011", monkeypatch, capsys) == [
+def test_layers_with_equal_rates_share_columns(monkeypatch, capsys):
+    assert printed_rows("fall2011", monkeypatch, capsys) == [
         ["1–6", "0.01", "0.02", "0.001", "0.02", "on"],
         ["7–8", "0.001", "0.02", "0.001", "0.02", "on"],
     ]
 
 
-def test_the_schedule_of_the_prose_is_four_rates(monkeypatch, capsys):
-    rows = printed("two_tower", monkeypatch, capsys)
-    assert [row[:2] for row in rows] == [["until it stops improving", rate] for rate in ("0.01", "0.001", "0.0001", "1e-05")]
+def test_schedule_of_two_tower_has_four_rates(monkeypatch, capsys):
+    rows = printed_rows("two_tower", monkeypatch, capsys)
+    assert [row[:2] for row in rows] == [["until a plateau", rate] for rate in ("0.01", "0.001", "0.0001", "1e-05")]
 
 
-def test_quickstart_is_cut_once():
-    experiment = load_config("quickstart")
-    assert weights(experiment, [1.0] * 27) == [0.004] * 22 + [0.0004] * 6
-    assert weights(replace(experiment, schedule=ReduceOnPlateau()), [1.0] * 3) == [0.004] * 4
+def test_schedule_of_quickstart_has_one_reduction():
+    config = load_config("quickstart")
+    assert weights(config, [1.0] * 27) == [0.004] * 22 + [0.0004] * 6
+    assert weights(replace(config, schedule=ReduceOnPlateau()), [1.0] * 3) == [0.004] * 4

@@ -1,4 +1,4 @@
-"""What is written for TensorBoard is what TensorBoard reads."""
+"""TensorBoard event files."""
 
 import struct
 
@@ -6,18 +6,18 @@ import pytest
 
 from alexnet_jax.training.loop import train
 from alexnet_jax.training.tensorboard import EventWriter, crc32c, record
-from tests.conftest import TINY_CONFIG, log
+from tests.conftest import TINY_CONFIG, read_log
 
 
-def test_checksums_are_those_of_the_standard():
-    """RFC 3720, appendix B.4, and the check value of the catalogues."""
+def test_crc32c_equals_reference_values():
+    """Test vectors of RFC 3720, appendix B.4, and the standard check value for "123456789"."""
     assert crc32c(b"123456789") == 0xE3069283
     assert crc32c(bytes(32)) == 0x8A9136AA
     assert crc32c(bytes([0xFF] * 32)) == 0x62A8AB43
     assert crc32c(bytes(range(32))) == 0x46DD794E
 
 
-def test_a_record_has_its_length_and_two_checksums():
+def test_record_has_length_and_two_checksums():
     framed = record(b"123456789")
     length, _, data, masked = struct.unpack("<QI9sI", framed)
     assert (length, data) == (9, b"123456789")
@@ -25,34 +25,34 @@ def test_a_record_has_its_length_and_two_checksums():
     assert (unmasked >> 17 | unmasked << 15) & 0xFFFFFFFF == 0xE3069283
 
 
-def test_an_event_is_a_protocol_buffer(tmp_path, monkeypatch):
-    """Byte by byte, as tensorflow/core/util/event.proto has the fields."""
+def test_event_is_encoded_as_protocol_buffer(tmp_path, monkeypatch):
+    """Compare bytes with the fields of tensorflow/core/util/event.proto."""
     monkeypatch.setattr("alexnet_jax.training.tensorboard.time.time", lambda: 1.5)
     monkeypatch.setattr("alexnet_jax.training.tensorboard.record", lambda event: event)
     EventWriter(tmp_path / "events", start=299).write(300, "train", loss=0.5)
     (file,) = (tmp_path / "events").iterdir()
-    at = b"\x09" + struct.pack("<d", 1.5)
+    wall_time = b"\x09" + struct.pack("<d", 1.5)
     loss = b"\x0a\x0atrain/loss" + b"\x15" + struct.pack("<f", 0.5)
     events = [
-        at + b"\x10\x00" + b"\x1a\x0dbrain.Event:2",
-        at + b"\x10\xac\x02" + b"\x3a\x02\x08\x01",
-        at + b"\x10\xac\x02" + b"\x2a" + bytes([len(loss) + 2]) + b"\x0a" + bytes([len(loss)]) + loss,
+        wall_time + b"\x10\x00" + b"\x1a\x0dbrain.Event:2",
+        wall_time + b"\x10\xac\x02" + b"\x3a\x02\x08\x01",
+        wall_time + b"\x10\xac\x02" + b"\x2a" + bytes([len(loss) + 2]) + b"\x0a" + bytes([len(loss)]) + loss,
     ]
     assert file.read_bytes() == b"".join(events)
 
 
-def test_tensorboard_shows_the_log(options):
-    """Of a training that was stopped, and of the steps that were taken again only the last."""
+def test_tensorboard_reads_the_logged_values(options):
+    """The run is resumed at an earlier step: of repeated steps, TensorBoard shows the later values only."""
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard")
     from dataclasses import replace
 
     folder = train("tiny", TINY_CONFIG, replace(options, tensorboard=True))
-    gone_on = EventWriter(folder / "tensorboard", start=20)
-    gone_on.write(30, "train", loss=7.0)
+    resumed = EventWriter(folder / "tensorboard", start=20)
+    resumed.write(30, "train", loss=7.0)
     events = reader.EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     shown = {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
-    lines = log(folder)
+    lines = read_log(folder)
     losses = {line["step"]: line["loss"] for line in lines if "epoch" not in line and line["step"] <= 20}
     assert shown["train/loss"] == pytest.approx({**losses, 30: 7.0})
     errors = {line["step"]: line["top1_error"] for line in lines if "epoch" in line and line["step"] <= 20}

@@ -1,4 +1,4 @@
-"""Whole runs, small: from a folder of images to a result, stopped and gone on with, and with bad input."""
+"""Small runs from end to end: results, resumption, and errors of the command line."""
 
 import errno
 import json
@@ -24,7 +24,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.training.loop import train
 from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.schedule import ReduceOnPlateau
-from tests.conftest import TINY, TINY_CONFIG, Stop, log, refused
+from tests.conftest import TINY, TINY_CONFIG, StopAfter, assert_train_raises, read_log
 
 
 @pytest.fixture(autouse=True)
@@ -32,12 +32,12 @@ def log_every_step(monkeypatch):
     monkeypatch.setattr(alexnet_jax.training.run_logger, "LOG_EVERY", 1)
 
 
-def test_a_run_learns_and_leaves_all_that_is_promised(options):
+def test_training_converges_and_writes_all_files(options):
     folder = train_with_report("tiny", replace(TINY_CONFIG, epochs=6), options)
     result = json.loads((folder / "result.json").read_text())
     assert result["top1_error"] < 0.2
     assert result["top5_error"] == 0
-    assert result["images"] == 22, "padding of the last batch counts nowhere"
+    assert result["images"] == 22, "padding of the last batch is not counted"
     assert result["steps"] == 60
     assert result["images_per_second"] > 0
     assert {file.name for file in folder.iterdir()} == {
@@ -48,125 +48,126 @@ def test_a_run_learns_and_leaves_all_that_is_promised(options):
             assert image.width > 50
 
 
-def test_bfloat16_learns_too_and_is_another_run(options):
-    experiment = replace(TINY_CONFIG, epochs=6, precision="bfloat16")
-    folder = train("tiny", experiment, options)
+def test_bfloat16_converges_in_a_run_folder_of_its_own(options):
+    config = replace(TINY_CONFIG, epochs=6, precision="bfloat16")
+    folder = train("tiny", config, options)
     assert json.loads((folder / "result.json").read_text())["top1_error"] < 0.2
     assert json.loads((folder / "config.json").read_text())["precision"] == "bfloat16"
-    assert train("tiny", replace(experiment, epochs=1, precision="float32"), options) != folder
+    assert train("tiny", replace(config, epochs=1, precision="float32"), options) != folder
 
 
-def test_stopping_changes_nothing(options, monkeypatch, capsys):
-    """In the middle of an epoch, with an error measured that the schedule needs; at the end of one, with a cut due; in the
-    middle of an evaluation, the last."""
-    cut_after_two_epochs = ReduceOnPlateau(patience=1, min_delta=1.0, max_reductions=1)
-    experiment = replace(TINY_CONFIG, schedule=cut_after_two_epochs)
-    whole = train("tiny", experiment, options)
-    assert [f"{line['rate']:g}" for line in log(whole) if "epoch" in line] == ["0.002", "0.002", "0.0002"]
-    pieces = replace(options, runs_dir=options.runs_dir.parent / "pieces")
-    for looks, step in ((10 + 3 + 5, 15), (5, 20), (10 + 2, 30)):
-        monkeypatch.setattr(alexnet_jax.training.loop, "StopOnSignal", lambda looks=looks: Stop(looks))
-        folder = train("tiny", experiment, pieces)
-        assert f"stopped at step {step} of 30; the same command goes on" in capsys.readouterr().err
+def test_resumed_run_equals_uninterrupted_run(options, monkeypatch, capsys):
+    """Stop within an epoch, after an epoch at which the learning rate is reduced, and within the last validation."""
+    reduce_after_two_epochs = ReduceOnPlateau(patience=1, min_delta=1.0, max_reductions=1)
+    config = replace(TINY_CONFIG, schedule=reduce_after_two_epochs)
+    uninterrupted = train("tiny", config, options)
+    assert [f"{line['rate']:g}" for line in read_log(uninterrupted) if "epoch" in line] == ["0.002", "0.002", "0.0002"]
+    interrupted = replace(options, runs_dir=options.runs_dir.parent / "interrupted")
+    for reads, step in ((10 + 3 + 5, 15), (5, 20), (10 + 2, 30)):
+        monkeypatch.setattr(alexnet_jax.training.loop, "StopOnSignal", lambda reads=reads: StopAfter(reads))
+        folder = train("tiny", config, interrupted)
+        assert f"Stopped at step {step} of 30. Run the same command to resume" in capsys.readouterr().err
         assert not (folder / "result.json").exists()
     monkeypatch.undo()
     monkeypatch.setattr(alexnet_jax.training.run_logger, "LOG_EVERY", 1)
-    assert train("tiny", experiment, pieces) == folder
-    assert log(folder) == log(whole)
-    assert [line["step"] for line in log(whole) if "epoch" not in line] == list(range(1, 31))
+    assert train("tiny", config, interrupted) == folder
+    assert read_log(folder) == read_log(uninterrupted)
+    assert [line["step"] for line in read_log(uninterrupted) if "epoch" not in line] == list(range(1, 31))
 
 
-def test_a_page_that_cannot_be_written_does_not_undo_the_training(options, monkeypatch, capsys):
-    """Whatever is the matter, the run is finished; only a disk that is full ends the command with an error."""
-    experiment = replace(TINY_CONFIG, epochs=1)
+def test_run_is_finished_if_its_report_fails(options, monkeypatch, capsys):
+    """Errors of the report are printed; only a full disk makes the command fail."""
+    config = replace(TINY_CONFIG, epochs=1)
 
     def fails(*_, **__):
-        raise ValueError("no\nlook")
+        raise ValueError("no\nexamples")
 
     monkeypatch.setattr(alexnet_jax.analysis.report, "find_examples", fails)
-    folder = train_with_report("tiny", experiment, options)
-    assert re.search(r"no predictions and no retrieval in .*report.html: no look\n", capsys.readouterr().err)
-    assert "Left out: no look" in (folder / "report.html").read_text()
+    folder = train_with_report("tiny", config, options)
+    assert re.search(r"no predictions and no retrieval in .*report.html: no examples\n", capsys.readouterr().err)
+    assert "Left out: no examples" in (folder / "report.html").read_text()
     monkeypatch.setattr(alexnet_jax.analysis.report, "_write_page", fails)
-    folder = train_with_report("tiny", experiment, replace(options, fresh=True))
+    folder = train_with_report("tiny", config, replace(options, fresh=True))
     assert re.search("cannot write .*report.html: ValueError", capsys.readouterr().err)
     assert (folder / "result.json").exists()
 
-    def full(*_, **__):
+    def disk_full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(alexnet_jax.analysis.report, "_write_page", full)
-    with pytest.raises(UserError, match=r"no room left on the disk for .*report.html; the training is finished"):
-        train_with_report("tiny", experiment, replace(options, fresh=True))
+    monkeypatch.setattr(alexnet_jax.analysis.report, "_write_page", disk_full)
+    with pytest.raises(UserError, match=r"no space left on the disk for .*report.html; the training is finished"):
+        train_with_report("tiny", config, replace(options, fresh=True))
     assert (folder / "result.json").exists()
 
 
-def test_the_schedule_ends_training(options, capsys):
-    experiment = replace(TINY_CONFIG, epochs=5, schedule=ReduceOnPlateau(patience=1, min_delta=1.0, max_reductions=0))
-    folder = train("tiny", experiment, options)
+def test_schedule_ends_training(options, capsys):
+    config = replace(TINY_CONFIG, epochs=5, schedule=ReduceOnPlateau(patience=1, min_delta=1.0, max_reductions=0))
+    folder = train("tiny", config, options)
     result = json.loads((folder / "result.json").read_text())
     assert (result["epochs"], result["steps"], result["ended_by_schedule"]) == (2, 20, True)
     capsys.readouterr()
-    train("tiny", experiment, options)
+    train("tiny", config, options)
     assert "is finished" in capsys.readouterr().err
-    (folder / "result.json").unlink()  # as if the process had died before it was written
-    train("tiny", experiment, options)
+    (folder / "result.json").unlink()  # as if the process had been killed before it was written
+    train("tiny", config, options)
     assert json.loads((folder / "result.json").read_text())["top1_error"] == result["top1_error"]
 
 
-def test_a_finished_run_is_not_repeated_but_prolonged(options, capsys):
+def test_finished_run_is_not_repeated_but_continued_with_more_epochs(options, capsys):
     folder = train("tiny", TINY_CONFIG, options)
-    before = log(folder)
+    before = read_log(folder)
     assert train("tiny", TINY_CONFIG, options) == folder
     assert "is finished" in capsys.readouterr().err
     assert train("tiny", replace(TINY_CONFIG, epochs=4), options) == folder
-    assert log(folder)[: len(before)] == before
-    assert log(folder)[-1]["epoch"] == 4
+    assert read_log(folder)[: len(before)] == before
+    assert read_log(folder)[-1]["epoch"] == 4
 
 
-def test_fresh_starts_over_whatever_became_of_the_run(options):
-    """Ended before it began, or while it was deleted."""
+def test_fresh_deletes_incomplete_run(options):
+    """A run that stopped before its config was written, or while it was being deleted."""
     options = replace(options, run=options.runs_dir / "run", fresh=True)
-    experiment = replace(TINY_CONFIG, epochs=1)
+    config = replace(TINY_CONFIG, epochs=1)
     RunDirectory(options.run, fresh=False)
-    folder = train("tiny", experiment, options)
-    before = log(folder)
+    folder = train("tiny", config, options)
+    before = read_log(folder)
     (options.runs_dir / "run.deleted" / "checkpoints").mkdir(parents=True)
-    assert log(train("tiny", experiment, options)) == before
+    assert read_log(train("tiny", config, options)) == before
     assert [file.name for file in options.runs_dir.iterdir()] == ["run"]
 
 
-def test_fresh_deletes_nothing_but_a_run(options, tmp_path):
+def test_fresh_does_not_delete_other_folders(options, tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("…")
-    refused("is no run folder", TINY_CONFIG, replace(options, run=tmp_path / "letters", fresh=True))
+    assert_train_raises("is not a run folder", TINY_CONFIG, replace(options, run=tmp_path / "letters", fresh=True))
     assert (tmp_path / "letters" / "dear.txt").exists()
 
 
-def test_a_checkpoint_of_another_network_is_refused(options):
+def test_checkpoint_of_another_network_raises(options):
     folder = train("tiny", replace(TINY_CONFIG, epochs=1), options)
     layers = (*TINY.layers[:-3], TINY.layers[-1])
     other = replace(TINY_CONFIG, network=replace(TINY, layers=layers))
-    refused("a checkpoint of another network", other, replace(options, run=folder))
+    assert_train_raises("a checkpoint of another network", other, replace(options, run=folder))
 
 
-def test_a_batch_that_devices_cannot_share_is_refused(options):
-    refused("batch of 9 images cannot be split evenly over 2", replace(TINY_CONFIG, batch_size=9), replace(options, devices=4))
+def test_indivisible_batch_size_raises(options):
+    assert_train_raises(
+        "batch of 9 images cannot be split evenly over 2", replace(TINY_CONFIG, batch_size=9), replace(options, devices=4)
+    )
 
 
-def test_images_too_small_for_the_network_are_refused(options):
+def test_too_small_images_raise(options):
     augmentation = Augmentation(image_size=16)
-    refused("images of 16 pixels are too small", replace(TINY_CONFIG, augmentation=augmentation), options)
+    assert_train_raises("images of 16 pixels are too small", replace(TINY_CONFIG, augmentation=augmentation), options)
 
 
-def test_a_full_disk_is_said(options, monkeypatch):
+def test_full_disk_raises(options, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("alexnet_jax.training.checkpoint.shutil.disk_usage", lambda _: usage)
-    refused("no room for a checkpoint", TINY_CONFIG, options)
+    assert_train_raises("a checkpoint of .* does not fit", TINY_CONFIG, options)
 
 
-def test_more_devices_than_there_are_is_refused(options):
-    refused("64 devices are asked for", TINY_CONFIG, replace(options, devices=64))
+def test_too_many_devices_raise(options):
+    assert_train_raises("64 devices requested", TINY_CONFIG, replace(options, devices=64))
 
 
 @pytest.mark.parametrize(
@@ -175,51 +176,54 @@ def test_more_devices_than_there_are_is_refused(options):
         (["train"], "name a config: .*quickstart"),
         (["train", "alexnet"], "no config 'alexnet'; choose one of .*source_145.*two_tower"),
         (["train", "quickstart", "--data", "/nowhere"], "no data set '/nowhere'"),
-        (["prepare", "--from", "/nowhere", "--to", "never"], "/nowhere is not a folder"),
-        (["train", "quickstart", "--images-per-crop", "0"], "one image per crop or more"),
+        (["prepare", "--from", "/nowhere", "--to", "never"], "/nowhere does not exist: pass a folder"),
+        (["train", "quickstart", "--images-per-crop", "0"], "images per crop must be at least 1"),
         (["data"], "data show DATA"),
         (["data", "show", "/nowhere"], "no data set '/nowhere'"),
         (
             ["train", "finetune", "--data", "synthetic"],
-            "finetune copies conv1, .*fc7 from a trained network: name it with --init-from RUN",
+            "finetune needs a trained network to copy conv1, .*fc7 from: pass --init-from RUN",
         ),
         (["schedule"], "name a config: .*quickstart"),
-        (["train", "quickstart", "step-decay", "--milestones", "0"], "after epoch 1 or later"),
-        (["summary", "vgg"], "name a network: .*two_tower"),
-        (["figures", "/nowhere"], "/nowhere is neither the folder of a run"),
-        (["index", "/nowhere", "--to", "never"], "/nowhere is neither the folder of a run"),
-        (["retrieve", "/nowhere", "photo.jpg"], "/nowhere is no index, it has no index.json"),
+        (
+            ["train", "quickstart", "step-decay", "--milestones", "0"],
+            "step-decay needs --milestones and --bias-milestones of 1 or more",
+        ),
+        (["summary", "vgg"], "pass the name of a network: .*two_tower"),
+        (["figures", "/nowhere"], "/nowhere has no checkpoints: pass a run folder"),
+        (["index", "/nowhere", "--to", "never"], "/nowhere has no checkpoints: pass a run folder"),
+        (["retrieve", "/nowhere", "photo.jpg"], "/nowhere is not an index, it has no index.json"),
         (["evalute"], "unknown command 'evalute'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_mistakes_get_one_line_and_an_exit_code(arguments, message, monkeypatch, capsys):
+def test_user_errors_print_one_line_and_exit_with_1(arguments, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["alexnet_jax", *arguments])
     with pytest.raises(SystemExit) as exit_:
         cli.main()
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert exit_.value.code == 1
-    assert "Traceback" not in said
-    assert said.count("error: ") == 1
-    assert re.search(message, said)
+    assert "Traceback" not in output
+    assert output.count("error: ") == 1
+    assert re.search(message, output)
 
 
-def test_the_summary_is_printed(monkeypatch, capsys):
+def test_summary_prints_totals(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["alexnet_jax", "summary", "two_tower"])
     cli.main()
-    said = capsys.readouterr().out
-    assert all(total in said for total in ("60,965,224", "659,272", "724,406,816"))
+    output = capsys.readouterr().out
+    assert all(total in output for total in ("60,965,224", "659,272", "724,406,816"))
 
 
 @pytest.mark.parametrize("name", config_names())
-def test_every_experiment_loads(name):
-    experiment = load_config(name)
-    assert experiment.epoch_hparams([]) is not None
-    assert set(experiment.init_layers or ()) <= experiment.network.named_layers.keys()
-    assert experiment.augmentation.image_size >= experiment.network.input_size
+def test_config_is_valid(name):
+    config = load_config(name)
+    assert config.epoch_hparams([]) is not None
+    assert set(config.init_layers or ()) <= config.network.named_layers.keys()
+    assert config.augmentation.image_size >= config.network.input_size
 
 
-def test_the_log_survives_a_cut_off_line(tmp_path):
+def test_log_ignores_incomplete_last_line(tmp_path):
     run = RunDirectory(tmp_path / "run", fresh=False)
     (run.folder / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n{"step": 3, "lo')
     run.resume_log(1, epochs=0)
@@ -227,8 +231,8 @@ def test_the_log_survives_a_cut_off_line(tmp_path):
     assert [line["loss"] for line in run.log_lines()] == [2.0, 1.0]
 
 
-def test_what_comes_again_is_cut_off_the_log(tmp_path):
-    """An epoch's errors come again if the checkpoint of its last step was saved without them."""
+def test_resuming_deletes_log_lines_that_will_be_repeated(tmp_path):
+    """An epoch is validated again if the checkpoint of its last step was saved without its errors."""
     run = RunDirectory(tmp_path / "run", fresh=False)
     for line in ({"loss": 2.0}, {"epoch": 1, "loss": 2.5}, {"loss": 1.0}, {"epoch": 2, "loss": 1.5}):
         run.log(step=10 * line.get("epoch", len(run.log_lines()) // 2 + 1), **line)
@@ -237,8 +241,8 @@ def test_what_comes_again_is_cut_off_the_log(tmp_path):
 
 
 @pytest.mark.slow
-def test_control_c_saves_and_the_same_command_goes_on(photos, tmp_path):
-    """The command line, in a process of its own."""
+def test_ctrl_c_saves_and_same_command_resumes(photos, tmp_path):
+    """Run the command line in a subprocess."""
     command = [
         sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--data", str(photos), "--data-dir", str(tmp_path / "data"),
         "--runs-dir", str(tmp_path / "runs"), "--batch-size", "16", "--epochs", "40",
@@ -253,6 +257,6 @@ def test_control_c_saves_and_the_same_command_goes_on(photos, tmp_path):
             break
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0
-    assert "stopped at step" in err
+    assert "Stopped at step" in err
     subprocess.run([*command, "--epochs", "3"], capture_output=True, cwd=root, env=environment, check=True)
     assert json.loads((Path(out.strip()) / "result.json").read_text())["steps"] == 15

@@ -1,4 +1,4 @@
-"""Writes what Caffe writes: just enough of protocol buffers for files of weights, old and new."""
+"""Writer of Caffe's weight files, with a minimal encoder of protocol buffers."""
 
 import struct
 
@@ -20,10 +20,17 @@ def field(number: int, value: int | bytes) -> bytes:
 
 
 def blob(array: np.ndarray, *, legacy: bool = False, packed: bool = True, double: bool = False) -> bytes:
-    """A BlobProto: four legacy axes or a shape; floats packed or one by one; floats or doubles."""
+    """Return a BlobProto.
+
+    Args:
+      array: values.
+      legacy: store the shape as num, channels, height and width instead of a BlobShape.
+      packed: store the floats as one packed field instead of one field per value.
+      double: store doubles instead of floats.
+    """
     if legacy:
-        four = (1,) * (4 - array.ndim) + array.shape
-        shape = b"".join(field(number, side) for number, side in enumerate(four, 1))
+        legacy_shape = (1,) * (4 - array.ndim) + array.shape
+        shape = b"".join(field(number, side) for number, side in enumerate(legacy_shape, 1))
     else:
         shape = field(7, field(1, b"".join(varint(side) for side in array.shape)))
     if double:
@@ -33,18 +40,24 @@ def blob(array: np.ndarray, *, legacy: bool = False, packed: bool = True, double
     return shape + b"".join(varint(5 << 3 | 5) + struct.pack("<f", value) for value in array.ravel())
 
 
-def caffemodel(arrays: dict[str, np.ndarray], *, first_form: bool = False, **of_blobs: bool) -> bytes:
-    """A NetParameter with the layers of `arrays`, "conv1.weight", … , among others without weights."""
+def caffemodel(arrays: dict[str, np.ndarray], *, v1: bool = False, **blob_options: bool) -> bytes:
+    """Return a NetParameter with the arrays of a state dict, and layers without weights between them.
+
+    Args:
+      arrays: arrays by name, "conv1.weight", "conv1.bias", …
+      v1: write V1LayerParameter instead of LayerParameter.
+      **blob_options: options of `blob`.
+    """
     names = list(dict.fromkeys(name.rpartition(".")[0] for name in arrays))
     out = field(1, b"AlexNet")
     for name in names:
-        blobs = [blob(arrays[f"{name}.{kind}"], **of_blobs) for kind in ("weight", "bias")]
-        if first_form:  # V1LayerParameter: bottom, top, name, type, blobs
+        blobs = [blob(arrays[f"{name}.{kind}"], **blob_options) for kind in ("weight", "bias")]
+        if v1:  # fields of V1LayerParameter: bottom, top, name, type, blobs
             layer = field(2, b"below") + field(3, b"above") + field(4, name.encode()) + field(5, 4)
             out += field(2, layer + b"".join(field(6, each) for each in blobs))
         else:
             layer = field(1, name.encode()) + field(2, b"Convolution") + field(3, b"below")
             out += field(100, layer + b"".join(field(7, each) for each in blobs))
-        without = field(4, b"relu") + field(5, 18) if first_form else field(1, b"relu") + field(2, b"ReLU")
-        out += field(2 if first_form else 100, without)
+        relu = field(4, b"relu") + field(5, 18) if v1 else field(1, b"relu") + field(2, b"ReLU")
+        out += field(2 if v1 else 100, relu)
     return out

@@ -1,11 +1,11 @@
-"""The four layouts in small: the layers of the full networks, a fraction of their kernels, an eighth of their pixels."""
+"""Small versions of the networks whose weights can be imported: the same layers with fewer kernels and smaller images."""
 
 from dataclasses import replace
 
 import numpy as np
 
 from alexnet_jax import NETWORKS, TWO_TOWER
-from alexnet_jax.model.layers import Weighted
+from alexnet_jax.model.layers import WeightedLayer
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams, parameter_shapes
 
@@ -13,12 +13,12 @@ _WIDTHS = {"conv1": 8, "conv2": 12, "conv3": 12, "conv4": 8, "conv5": 8, "fc6": 
 
 
 def small(network: Network, input_size: int) -> Network:
-    """The same layers, narrow, and larger at the start, so that an image has an effect on the last."""
+    """Return the network with the widths of `_WIDTHS` and another input size."""
 
-    def narrowed(layer):
-        return layer.clone(features=_WIDTHS[str(layer.name)]) if isinstance(layer, Weighted) else layer
+    def narrow(layer):
+        return layer.clone(features=_WIDTHS[str(layer.name)]) if isinstance(layer, WeightedLayer) else layer
 
-    return replace(network, input_size=input_size, layers=tuple(map(narrowed, network.layers)))
+    return replace(network, input_size=input_size, layers=tuple(map(narrow, network.layers)))
 
 
 SMALL_TWO_TOWER = small(TWO_TOWER, 96)
@@ -29,12 +29,12 @@ SMALL = (SMALL_TWO_TOWER, SMALL_BVLC, SMALL_CAFFENET, SMALL_TORCHVISION)
 
 
 def random_params(network: Network, seed: int = 0) -> HostParams:
-    """Drawn so that activities keep their size from layer to layer."""
+    """Return random parameters whose scale keeps the variance of activations about the same in all layers."""
     rng = np.random.default_rng(seed)
     return {
         name: {
-            "kernel": (rng.normal(size=of["kernel"]) * np.prod(of["kernel"][1:-1]) ** -0.5).astype(np.float32),
-            "bias": rng.normal(0, 0.1, of["bias"]).astype(np.float32),
+            "kernel": (rng.normal(size=shapes["kernel"]) * np.prod(shapes["kernel"][1:-1]) ** -0.5).astype(np.float32),
+            "bias": rng.normal(0, 0.1, shapes["bias"]).astype(np.float32),
         }
-        for name, of in parameter_shapes(network).items()
+        for name, shapes in parameter_shapes(network).items()
     }

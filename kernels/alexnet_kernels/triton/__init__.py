@@ -1,4 +1,4 @@
-"""Kernels in Pallas, compiled by Triton, for NVIDIA GPUs from Ampere on."""
+"""Pallas kernels, compiled by Triton, for NVIDIA GPUs from Ampere on."""
 
 from typing import Any
 
@@ -11,20 +11,20 @@ __all__ = ["max_pool", "norm_pool", "response_norm", "unsupported_reason"]
 
 
 def unsupported_reason(op: str, x: Array, device: Any, **settings: Any) -> str | None:
-    """Why the kernels cannot do this, or None."""
-    if (generation := _generation(device)) is None:
-        return f"needs an NVIDIA GPU, and this is {device.device_kind}"
-    if generation < 8:
-        return f"needs compute capability 8.0 (Ampere) or more, and {device.device_kind} has {generation}"
+    """Return why the kernels do not support this device or these arguments, or None."""
+    if (capability := _compute_capability(device)) is None:
+        return f"needs an NVIDIA GPU, but the device is {device.device_kind}"
+    if capability < 8:
+        return f"needs compute capability 8.0 (Ampere) or higher, but {device.device_kind} has {capability}"
     return unsupported_arguments(op, x, device, **settings)
 
 
 def unsupported_arguments(op: str, x: Array, device: Any, **settings: Any) -> str | None:
-    """`unsupported_reason` on a device that can run the kernels: why they do not take these arguments, or None."""
+    """Return why the kernels do not support these arguments on any device, or None."""
     if jnp.dtype(x.dtype).itemsize > 4:
-        return f"takes float32, bfloat16 and float16, not {x.dtype}"
+        return f"supports float32, bfloat16 and float16, not {x.dtype}"
     if x.size >= 2**31:
-        return f"counts elements in 32 bits, and {x.shape} has {x.size:,}"
+        return f"indexes elements with 32 bits, but an input of shape {x.shape} has {x.size:,}"
     if settings.get("axes", (-1,)) != (-1,):
         return f"normalizes across channels, axes (-1,), not {settings['axes']}"
     if settings.get("alpha", 1) <= 0:
@@ -35,26 +35,26 @@ def unsupported_arguments(op: str, x: Array, device: Any, **settings: Any) -> st
 def response_norm(
     x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...] = (-1,), *, interpret: bool = False
 ) -> Array:
-    """The kernel of that name; `interpret` runs it on any device, slowly."""
+    """Compute `alexnet_kernels.response_norm` across channels; `interpret` uses Pallas's interpreter, slow, on any device."""
     return norm.response_norm(x, norm.Norm(size, k, alpha, beta), interpret)
 
 
 def max_pool(x: Array, window: int, stride: int, *, interpret: bool = False) -> Array:
-    """The kernel of that name; `interpret` as above."""
-    return pool.pooled(x, pool.Pool(window, stride), interpret)
+    """Compute `alexnet_kernels.max_pool`; `interpret` uses Pallas's interpreter, slow, on any device."""
+    return pool.max_pool(x, pool.Pool(window, stride), interpret)
 
 
 def norm_pool(
     x: Array, window: int, stride: int, size: int, k: float, alpha: float, beta: float, *, interpret: bool = False
 ) -> Array:
-    """The kernel of that name; `interpret` as above."""
-    return pool.pooled(x, pool.Pool(window, stride, norm.Norm(size, k, alpha, beta)), interpret)
+    """Compute `alexnet_kernels.norm_pool`; `interpret` uses Pallas's interpreter, slow, on any device."""
+    return pool.max_pool(x, pool.Pool(window, stride, norm.Norm(size, k, alpha, beta)), interpret)
 
 
-def _generation(device: Any) -> float | None:
-    """Compute capability of an NVIDIA GPU."""
+def _compute_capability(device: Any) -> float | None:
+    """Return the compute capability of an NVIDIA GPU; None for other devices."""
     capability = getattr(device, "compute_capability", None)
     try:
         return float(capability)  # type: ignore[reportArgumentType]
     except (TypeError, ValueError):
-        return None  # no GPU, or one of another maker
+        return None  # AMD GPUs report a name, such as gfx942

@@ -1,9 +1,10 @@
-"""How much a program of each kernel takes on.
+"""Block sizes: the amount of work of one program of each kernel.
 
-Elements of a program are consecutive groups of channels, whatever the image they belong to, so a block fits any number of
-channels alike. The choice is between registers and work: a kernel that holds more values repeats less, and leaves room for
-fewer threads to hide behind. An Ampere, Ada or Hopper processor has 65,536 registers; the counts below are the compiler's for
-Hopper (`make kernel-check`), and the other generations' lie within a few of them.
+The elements of a program are consecutive groups of channels, possibly of several images, so a block size suits any number of
+channels. The choice is a trade-off between registers and work: a program that holds more values computes fewer of them twice,
+but leaves registers for fewer threads to hide latency with. A multiprocessor of an Ampere, Ada or Hopper GPU has 65,536
+registers. The register counts below are the compiler's for Hopper (`make kernel-check`); those for the other generations differ
+by a few.
 """
 
 from typing import Any, NamedTuple
@@ -15,8 +16,8 @@ class Block(NamedTuple):
     """Size of one program.
 
     Attributes:
-      elements: groups of channels in a program, one for each thread.
-      tile: windows (down, across) of pooling that one element computes.
+      elements: groups of channels, one for each thread.
+      tile: pooling windows (vertically, horizontally) that one element computes.
     """
 
     elements: int = 128
@@ -24,22 +25,25 @@ class Block(NamedTuple):
 
     @property
     def warps(self) -> int:
-        """Of 32 threads."""
+        """Number of warps, of 32 threads."""
         return max(1, self.elements // 32)
 
 
 BLOCKS = {
-    # (kernel, bytes of a value)
-    # Two windows one above the other share a row of three pixels: 15 normalizations instead of 18. 96 registers, 20 warps.
+    # Keys are (kernel, bytes per value).
+    # Vertically neighboring windows share a row of three pixels: 15 normalizations instead of 18. 96 registers, 20 warps.
     ("norm_pool", 4): Block(tile=(2, 1)),
-    # A group is eight channels here, so even one window takes 125 registers, 16 warps; two would leave 8.
+    # A group has eight channels here, so one window already needs 125 registers (16 warps); two would leave 8 warps.
     ("norm_pool", 2): Block(tile=(1, 1)),
-    # Nothing to normalize, so that pixels are cheap: sharing saves loads alone, and those come from the cache.
+    # Without normalization, a tile saves only loads, and the repeated ones are in the cache.
     ("max_pool", 4): Block(tile=(2, 1)),
     ("max_pool", 2): Block(tile=(1, 1)),
 }
 
 
 def block_for(kernel: str, dtype: Any) -> Block:
-    """The block of a kernel; those that are not in the table have no tiles and few registers to weigh."""
+    """Return the block size of a kernel.
+
+    Kernels that are not in `BLOCKS` compute no tiles and need few registers; they use the default.
+    """
     return BLOCKS.get((kernel, jnp.dtype(dtype).itemsize), Block())

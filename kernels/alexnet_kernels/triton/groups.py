@@ -1,7 +1,8 @@
-"""How a kernel sees an array: flat, in groups of neighboring channels that one load of 16 bytes brings.
+"""Kernel access to arrays in groups of neighboring channels, each read by one load of 16 bytes.
 
-Every value inside a kernel is an array over the elements of its block, one or more for each thread, and a run of channels
-is a list of such arrays: channels never meet across threads, so windows over them need no shuffles.
+Arrays are passed to a kernel as [groups, group size]. The elements of a program are its parallel work items, one or more for each
+thread. Inside a kernel every value is an array [block] over the elements of the program, and neighboring channels are a list of
+such arrays. An element loads all the channels it needs, so windows over channels need no shuffles between threads.
 """
 
 import math
@@ -19,80 +20,96 @@ from jax.experimental.pallas import triton
 from alexnet_kernels.triton.blocks import Block
 
 Channels = list[Array]
-"""Values of neighboring channels, one array [block] each."""
+"""Values of neighboring channels, one array [block] for each channel."""
 
 
 def group_size(channels: int, *dtypes: Any) -> int:
-    """Channels in a group: 16 bytes of the narrowest type, or fewer if that does not divide the channels."""
+    """Return the number of channels in a group: 16 bytes of the narrowest type, or fewer to divide `channels` evenly."""
     size = 16 // min(jnp.dtype(dtype).itemsize for dtype in dtypes)
     while channels % size:
         size //= 2
     return size
 
 
-def grouped(x: Array, size: int) -> Array:
-    """[..., channels] as [groups, size], without a copy."""
+def to_groups(x: Array, size: int) -> Array:
+    """Reshape [..., channels] to [groups, size], without a copy."""
     return x.reshape(-1, size)
 
 
 @dataclass(frozen=True)
-class View:
-    """A grouped array in a kernel.
+class GroupedRef:
+    """Reference to an array [groups, group size] in a kernel.
 
     Attributes:
-      ref: the array, [groups, size].
-      own: each element's group among those of its pixel, [block].
-      groups: how many a pixel has.
+      ref: Pallas reference to the array.
+      channel_group: for each element, the index of its group within its pixel, [block].
+      groups_per_pixel: number of groups in a pixel.
     """
 
     ref: Any
-    own: Array
-    groups: int
+    channel_group: Array
+    groups_per_pixel: int
 
-    def load(self, at: Array, mask: Array, first: int = 0, last: int | None = None) -> Channels:
-        """Channels `first` to `last` of the group at `at`, counted from its own first; negative ones lie before it.
+    def load(self, index: Array, mask: Array, first: int = 0, last: int | None = None) -> Channels:
+        """Load channels `first` to `last` (inclusive) of a pixel, relative to the first channel of the element's group.
 
-        Zero where `mask` is false or there is no such channel. Float types come as float32, integers as int32.
+        Args:
+          index: the element's group in the array, [block].
+          mask: elements to load, [block]; the others get zeros.
+          first: first channel; negative for channels of earlier groups.
+          last: last channel; None is the last of the group.
+
+        Returns:
+          Channels as float32, or int32 for integer types. Channels outside the pixel are zero.
         """
         size: int = self.ref.shape[1]
         last = size - 1 if last is None else last
-        before = -(-max(-first, 0) // size)
-        run = [channel for step in range(-before, last // size + 1) for channel in self._load_group(at, mask, step)]
-        return run[first + before * size :][: last - first + 1]
+        groups_before = -(-max(-first, 0) // size)
+        offsets = range(-groups_before, last // size + 1)
+        channels = [channel for offset in offsets for channel in self._load_group(index, mask, offset)]
+        return channels[first + groups_before * size :][: last - first + 1]
 
-    def store(self, at: Array, mask: Array, channels: Sequence[Array]) -> None:
-        """Writes a whole group."""
-        triton.store(self._pointer(at), _join(channels).astype(self.ref.dtype), mask=self._wide(mask))
+    def store(self, index: Array, mask: Array, channels: Sequence[Array]) -> None:
+        """Store all channels of the group at `index`, for the elements in `mask`."""
+        triton.store(self._pointer(index), _join_channels(channels).astype(self.ref.dtype), mask=self._broadcast(mask))
 
-    def _load_group(self, at: Array, mask: Array, step: int) -> Channels:
-        if step < 0:
-            mask &= self.own >= -step
-        elif step > 0:
-            mask &= self.own < self.groups - step
-        # Without `other`, what is masked out would be anything.
-        values = triton.load(self._pointer(at + step), mask=self._wide(mask), other=0)
-        wide = jnp.float32 if jnp.issubdtype(values.dtype, jnp.floating) else jnp.int32
-        return _split(values.astype(wide))
+    def _load_group(self, index: Array, mask: Array, offset: int) -> Channels:
+        if offset < 0:
+            mask &= self.channel_group >= -offset
+        elif offset > 0:
+            mask &= self.channel_group < self.groups_per_pixel - offset
+        # Without `other`, masked values are undefined.
+        values = triton.load(self._pointer(index + offset), mask=self._broadcast(mask), other=0)
+        dtype = jnp.float32 if jnp.issubdtype(values.dtype, jnp.floating) else jnp.int32
+        return _split_channels(values.astype(dtype))
 
-    def _pointer(self, at: Array) -> Any:
-        return self.ref.at[at[:, None], jnp.arange(self.ref.shape[1])[None, :]]
+    def _pointer(self, index: Array) -> Any:
+        return self.ref.at[index[:, None], jnp.arange(self.ref.shape[1])[None, :]]
 
-    def _wide(self, mask: Array) -> Array:
+    def _broadcast(self, mask: Array) -> Array:
         return mask[:, None] & (jnp.arange(self.ref.shape[1])[None, :] >= 0)
 
 
-def elements(block: int, *axes: int) -> tuple[Array, ...]:
-    """Coordinates of this program's elements along `axes`, the last varying fastest, and whether each exists, [block]."""
+def element_coordinates(block: int, *axes: int) -> tuple[Array, ...]:
+    """Return the coordinates of the elements of this program.
+
+    Args:
+      block: elements per program.
+      *axes: lengths of the axes over which the elements are distributed; the last one varies fastest.
+
+    Returns:
+      One array [block] for each axis, and a mask [block] of the elements within the axes: the last program may have more.
+    """
     index = pl.program_id(0) * block + jnp.arange(block)
     coordinates = []
     for axis in reversed(axes[1:]):
-        # Not // and %: those allow for negative numbers, at several instructions each.
+        # `//` and `%` would handle negative numbers, too, which costs several instructions each.
         coordinates.append(lax.rem(index, axis))
         index = lax.div(index, axis)
     return index, *reversed(coordinates), index < axes[0]
 
 
-def call(
+def call_kernel(
     kernel: Callable[..., None],
     out: Sequence[jax.ShapeDtypeStruct],
     inputs: Sequence[Array],
@@ -103,31 +120,42 @@ def call(
     interpret: bool,
     **settings: Any,
 ) -> list[Array]:
-    """Runs `kernel` over elements along `axes`, in programs of the size of `block`."""
+    """Run `kernel` for every element along `axes`.
+
+    Args:
+      kernel: function of the input and output references; it also receives `axes`, `block` (elements per program) and `settings`.
+      out: shapes and types of the outputs.
+      inputs: input arrays.
+      name: name of the kernel in profiles and compiled code.
+      axes: lengths of the axes over which the elements are distributed.
+      block: size of a program.
+      interpret: whether to run in Pallas's interpreter instead of compiling the kernel.
+      **settings: static arguments of the kernel.
+    """
     return pl.pallas_call(
         partial(kernel, axes=axes, block=block.elements, **settings),
         out_shape=list(out),
         grid=(pl.cdiv(math.prod(axes), block.elements),),
         interpret=interpret,
         name=name,
-        # Always given: left out, it would mean Mosaic in some versions of JAX and Triton in others. Nothing is pipelined,
-        # because no kernel loops.
+        # The parameters select the backend: without them, some versions of JAX use Mosaic and others Triton. One stage, because
+        # pipelining applies to loops, and no kernel has one.
         compiler_params=triton.CompilerParams(num_warps=block.warps, num_stages=1),
     )(*inputs)
 
 
-def _split(groups: Array) -> Channels:
-    """[block, size] to a list of `size` arrays, by halves: Triton can only take apart a last axis of two."""
+def _split_channels(groups: Array) -> Channels:
+    """Split [block, size] into `size` arrays, by repeated halving: Triton can only split a last axis of length two."""
     block, size = groups.shape
     if size == 1:
         return [groups.reshape(block)]
     even, odd = jnp.unstack(groups.reshape(block, size // 2, 2), axis=-1)
-    return [channel for pair in zip(_split(even), _split(odd), strict=True) for channel in pair]
+    return [channel for pair in zip(_split_channels(even), _split_channels(odd), strict=True) for channel in pair]
 
 
-def _join(channels: Sequence[Array]) -> Array:
-    """The inverse of `_split`."""
+def _join_channels(channels: Sequence[Array]) -> Array:
+    """Stack arrays [block] to [block, size]; the inverse of `_split_channels`."""
     if len(channels) == 1:
         return channels[0][:, None]
-    pairs = jnp.stack([_join(channels[0::2]), _join(channels[1::2])], axis=-1)
+    pairs = jnp.stack([_join_channels(channels[0::2]), _join_channels(channels[1::2])], axis=-1)
     return pairs.reshape(pairs.shape[0], -1)

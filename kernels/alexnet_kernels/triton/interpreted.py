@@ -1,4 +1,4 @@
-"""The same kernels run by Pallas's interpreter on any device, slowly: for tests."""
+"""The Triton kernels in Pallas's interpreter, which is slow but runs on any device: for tests."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Response normalization across channels: its arithmetic on runs of channels, and the kernels that do nothing else."""
+"""Kernels of response normalization across channels, and its arithmetic, which the pooling kernels share."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from alexnet_kernels.triton.blocks import block_for
-from alexnet_kernels.triton.groups import Channels, View, call, elements, group_size, grouped
+from alexnet_kernels.triton.groups import Channels, GroupedRef, call_kernel, element_coordinates, group_size, to_groups
 
 
 @dataclass(frozen=True)
 class Norm:
-    """y = x / (k + alpha * sum of x**2 over a window of `size` channels) ** beta, on runs of neighboring channels.
+    """Normalization y = x / (k + alpha * sum of x**2 over a window of `size` channels) ** beta, on lists of neighboring channels.
 
-    Kernels compute it as y = scale * x / s ** beta with s = k / alpha + sum of x**2, which spares a product for every s.
+    It is computed as y = scale * x / s ** beta with s = k / alpha + sum of x**2, which saves one multiplication for every s.
     """
 
     size: int
@@ -25,12 +25,12 @@ class Norm:
 
     @property
     def before(self) -> int:
-        """Channels of a window that lie before its own."""
+        """Number of channels in a window before its center."""
         return self.size // 2
 
     @property
     def after(self) -> int:
-        """Channels of a window that lie after its own."""
+        """Number of channels in a window after its center."""
         return (self.size - 1) // 2
 
     @property
@@ -39,80 +39,89 @@ class Norm:
         return self.alpha**-self.beta
 
     def divisors(self, xs: Channels) -> Channels:
-        """s, for every channel whose window is within the run."""
+        """Return s for every channel whose whole window is in `xs`."""
         return self.window_sums([x * x for x in xs], self.k / self.alpha)
 
-    def window_sums(self, xs: Channels, extra: float = 0.0) -> Channels:
-        """`extra` and the sum of each window within the run.
+    def window_sums(self, xs: Channels, constant: float = 0.0) -> Channels:
+        """Return `constant` plus the sum over each window of `size` channels in `xs`.
 
-        The run is cut into pieces as long as a window. A window that starts inside a piece is the end of that piece and the
-        beginning of the next, so that sums from both ends of each piece serve all windows: three additions a window.
+        The channels are divided into chunks of `size`. A window is the end of one chunk and the beginning of the next, so its sum
+        is a suffix sum of one plus a prefix sum of the other: three additions for each window.
         """
-        starts = list(xs)
+        prefixes = list(xs)
         for i in range(1, len(xs)):
             if i % self.size:
-                starts[i] = starts[i - 1] + xs[i]
-        ends = [x + extra if i % self.size == self.size - 1 and extra else x for i, x in enumerate(xs)]
+                prefixes[i] = prefixes[i - 1] + xs[i]
+        suffixes = [x + constant if i % self.size == self.size - 1 and constant else x for i, x in enumerate(xs)]
         for i in reversed(range(len(xs) - 1)):
             if (i + 1) % self.size:
-                ends[i] = xs[i] + ends[i + 1]
+                suffixes[i] = xs[i] + suffixes[i + 1]
         windows = range(len(xs) - self.size + 1)
-        return [ends[i] + starts[i + self.size - 1] if i % self.size else ends[i] for i in windows]
+        return [suffixes[i] + prefixes[i + self.size - 1] if i % self.size else suffixes[i] for i in windows]
 
     def power(self, s: Array) -> Array:
-        """s ** -beta."""
+        """Compute s ** -beta."""
         if self.beta == 0.75:
             root = lax.rsqrt(s)
             return root * lax.sqrt(root)
         return jnp.exp(-self.beta * jnp.log(s))
 
     def powers(self, s: Array) -> tuple[Array, Array]:
-        """s ** -beta and s ** -(beta + 1), without a division."""
+        """Compute s ** -beta and s ** -(beta + 1), without a division."""
         power, root = self.power(s), lax.rsqrt(s)
         return power, power * (root * root)
 
     def gradient(self, xs: Channels, gs: Channels) -> Channels:
-        """Gradient for the channels in the middle of the run.
+        """Compute the gradient with respect to the channels in the middle of `xs`.
 
-            dx[i] = scale * (g[i] s[i]**-beta - 2 beta x[i] sum_{j whose window holds i} g[j] x[j] s[j]**-(beta + 1))
+            dx[i] = scale * (g[i] s[i]**-beta - 2 beta x[i] sum_{j with i in its window} g[j] x[j] s[j]**-(beta + 1))
 
         Args:
-          xs: a run of channels.
-          gs: gradients for the channels of it that have a whole window in `xs`.
+          xs: input channels.
+          gs: output gradients of the channels whose whole window is in `xs`.
 
         Returns:
-          One array for each channel all of whose windows are among those of `gs`.
+          Gradients of the channels for which `gs` covers every window that contains them.
         """
-        direct, terms = [], []
+        direct_terms, window_terms = [], []
         for x, g, s in zip(xs[self.before :], gs, self.divisors(xs), strict=False):
-            power, slope = self.powers(s)
-            direct.append(g * power)
-            terms.append(g * x * slope)
-        own = zip(xs[self.before + self.after :], direct[self.after :], self.window_sums(terms), strict=False)
-        return [self.scale * (power - (2 * self.beta) * x * total) for x, power, total in own]
+            power, next_power = self.powers(s)
+            direct_terms.append(g * power)
+            window_terms.append(g * x * next_power)
+        centers = zip(xs[self.before + self.after :], direct_terms[self.after :], self.window_sums(window_terms), strict=False)
+        return [self.scale * (direct - (2 * self.beta) * x * window_sum) for x, direct, window_sum in centers]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def response_norm(x: Array, norm: Norm, interpret: bool) -> Array:
-    """y, of the shape and type of `x`; the channels are its last axis."""
+    """Normalize `x` across its last axis, the channels.
+
+    Args:
+      x: activations, `[..., channels]`.
+      norm: window and constants.
+      interpret: whether to run in Pallas's interpreter.
+
+    Returns:
+      Normalized activations, of the shape and type of `x`.
+    """
     return _call(_forward, x, x, norm=norm, interpret=interpret, name="response_norm")
 
 
-def _backward_pass(norm: Norm, interpret: bool, x: Array, g: Array) -> tuple[Array]:
+def _bwd(norm: Norm, interpret: bool, x: Array, g: Array) -> tuple[Array]:
     return (_call(_backward, x, x, g, norm=norm, interpret=interpret, name="response_norm_gradient"),)
 
 
-response_norm.defvjp(lambda x, norm, interpret: (response_norm(x, norm, interpret), x), _backward_pass)
+response_norm.defvjp(lambda x, norm, interpret: (response_norm(x, norm, interpret), x), _bwd)
 
 
 def _call(kernel, like: Array, *inputs: Array, norm: Norm, interpret: bool, name: str) -> Array:
     channels = like.shape[-1]
     size = group_size(channels, like.dtype)
     out = jax.ShapeDtypeStruct((like.size // size, size), like.dtype)
-    return call(
+    return call_kernel(
         kernel,
         [out],
-        [grouped(x, size) for x in inputs],
+        [to_groups(x, size) for x in inputs],
         name=name,
         axes=(like.size // channels, channels // size),
         block=block_for(name, like.dtype),
@@ -122,16 +131,16 @@ def _call(kernel, like: Array, *inputs: Array, norm: Norm, interpret: bool, name
 
 
 def _forward(x_ref, y_ref, *, norm: Norm, axes: tuple[int, int], block: int) -> None:
-    pixel, own, exists = elements(block, *axes)
-    at = pixel * axes[1] + own
-    xs = View(x_ref, own, axes[1]).load(at, exists, -norm.before, x_ref.shape[1] - 1 + norm.after)
+    pixel, channel_group, in_bounds = element_coordinates(block, *axes)
+    index = pixel * axes[1] + channel_group
+    xs = GroupedRef(x_ref, channel_group, axes[1]).load(index, in_bounds, -norm.before, x_ref.shape[1] - 1 + norm.after)
     ys = [norm.scale * x * norm.power(s) for x, s in zip(xs[norm.before :], norm.divisors(xs), strict=False)]
-    View(y_ref, own, axes[1]).store(at, exists, ys)
+    GroupedRef(y_ref, channel_group, axes[1]).store(index, in_bounds, ys)
 
 
 def _backward(x_ref, g_ref, dx_ref, *, norm: Norm, axes: tuple[int, int], block: int) -> None:
-    pixel, own, exists = elements(block, *axes)
-    at, last, reach = pixel * axes[1] + own, x_ref.shape[1] - 1, norm.before + norm.after
-    xs = View(x_ref, own, axes[1]).load(at, exists, -reach, last + reach)
-    gs = View(g_ref, own, axes[1]).load(at, exists, -norm.after, last + norm.before)
-    View(dx_ref, own, axes[1]).store(at, exists, norm.gradient(xs, gs))
+    pixel, channel_group, in_bounds = element_coordinates(block, *axes)
+    index, last, reach = pixel * axes[1] + channel_group, x_ref.shape[1] - 1, norm.before + norm.after
+    xs = GroupedRef(x_ref, channel_group, axes[1]).load(index, in_bounds, -reach, last + reach)
+    gs = GroupedRef(g_ref, channel_group, axes[1]).load(index, in_bounds, -norm.after, last + norm.before)
+    GroupedRef(dx_ref, channel_group, axes[1]).store(index, in_bounds, norm.gradient(xs, gs))

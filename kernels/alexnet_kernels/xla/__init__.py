@@ -1,4 +1,4 @@
-"""Implementations in plain XLA operations, for CPUs and for GPUs that no kernel supports."""
+"""Implementations in XLA operations, for CPUs and for GPUs that the Triton kernels do not support."""
 
 from typing import Any
 
@@ -12,5 +12,5 @@ __all__ = ["max_pool", "norm_pool", "response_norm", "unsupported_reason"]
 
 
 def unsupported_reason(op: str, x: Array, device: Any, **settings: Any) -> None:
-    """None: XLA compiles these for every device."""
+    """Return None: all arguments and devices are supported."""
     return None

@@ -1,4 +1,4 @@
-"""A few images at a time, so that what lies between operations stays in a CPU's cache."""
+"""Computation in chunks of a batch, so that intermediate arrays stay in a CPU's cache."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,53 +14,55 @@ from alexnet_kernels.unrolled_vmap import unrolled_vmap
 Arrays = TypeVar("Arrays", Array, tuple[Array, Array])
 
 CHUNK_BYTES = 5 << 19
-"""Bytes of activities in a part: two images behind AlexNet's first convolution, in float32."""
+"""Bytes of activations in a chunk: two images after AlexNet's first convolution, in float32."""
 
 
-def chunked_over_batch(function: Callable[..., Arrays], x: Array, *others: Array, late: bool = False) -> Arrays:
-    """`function(x, *others)`, where it works on each image alone; the first axis of all is the images'.
+def chunked_over_batch(function: Callable[..., Arrays], x: Array, *others: Array, delay_store: bool = False) -> Arrays:
+    """Compute `function(x, *others)`, on a CPU in chunks of the first axis.
 
-    Over all images at once XLA would write what lies between to memory: measured on two cores, the gradients of normalization
-    and of `norm_pool` take three times as long.
+    On the whole batch, XLA would write intermediate arrays to memory: on two cores, the gradients of response normalization
+    and of `norm_pool` were measured to take three times as long.
 
     Args:
-      function: of a few images.
-      x, others: of all images.
-      late: whether a part's results are stored when the next part is under way. XLA fuses what ends a part with storing it, and
-        then computes maxima of windows without the vector registers, in three times the time; sums it computes as well as ever.
+      function: function that treats the images of a batch independently.
+      x: array whose first axis is the batch. It is not divided if it has fewer than four axes.
+      *others: further arrays with the same first axis.
+      delay_store: whether to store the results of a chunk while the next one is computed. Otherwise XLA fuses the last operation
+        of a chunk with the store. This keeps it from vectorizing window maxima, which then take three times as long; window sums
+        are not affected.
     """
     if x.ndim < 4 or current_device().platform != "cpu":
         return function(x, *others)
-    return unrolled_vmap(partial(_in_parts, function, late))(x, *others)
+    return unrolled_vmap(partial(_map_chunks, function, delay_store))(x, *others)
 
 
-def _in_parts(function: Callable[..., Arrays], late: bool, x: Array, *others: Array) -> Arrays:
+def _map_chunks(function: Callable[..., Arrays], delay_store: bool, x: Array, *others: Array) -> Arrays:
     images = x.shape[0]
-    most = max(1, CHUNK_BYTES // max(1, x[0].size * x.dtype.itemsize))
-    at_a_time = max(n for n in range(1, min(images, most) + 1) if images % n == 0)
-    if at_a_time == images:
+    max_images = max(1, CHUNK_BYTES // max(1, x[0].size * x.dtype.itemsize))
+    chunk_size = max(n for n in range(1, min(images, max_images) + 1) if images % n == 0)
+    if chunk_size == images:
         return function(x, *others)
-    parts = tuple(each.reshape(-1, at_a_time, *each.shape[1:]) for each in (x, *others))
-    results = _stored_late(function, parts) if late else lax.map(lambda part: function(*part), parts)
-    return jax.tree.map(lambda each: each.reshape(images, *each.shape[2:]), results)
+    chunks = tuple(array.reshape(-1, chunk_size, *array.shape[1:]) for array in (x, *others))
+    results = _map_with_delayed_store(function, chunks) if delay_store else lax.map(lambda chunk: function(*chunk), chunks)
+    return jax.tree.map(lambda array: array.reshape(images, *array.shape[2:]), results)
 
 
-def _stored_late(function: Callable[..., Arrays], parts: tuple[Array, ...]) -> Arrays:
-    """`lax.map` of `function(*part)`, whose results are stored a step late."""
-    count = len(parts[0])
+def _map_with_delayed_store(function: Callable[..., Arrays], chunks: tuple[Array, ...]) -> Arrays:
+    """Compute `lax.map` of `function(*chunk)`, with the results of each chunk stored in the next iteration."""
+    count = len(chunks[0])
 
-    def part(number: Array | int) -> Arrays:
-        return function(*(lax.dynamic_index_in_dim(each, number, keepdims=False) for each in parts))
+    def compute(index: Array | int) -> Arrays:
+        return function(*(lax.dynamic_index_in_dim(array, index, keepdims=False) for array in chunks))
 
-    def step(number: Array, carry: tuple[Arrays, Arrays]) -> tuple[Arrays, Arrays]:
-        results, last = carry
-        return _put(last, number - 1, results), part(number)
+    def step(index: Array, carry: tuple[Arrays, Arrays]) -> tuple[Arrays, Arrays]:
+        results, previous = carry
+        return _store(previous, index - 1, results), compute(index)
 
-    last = jax.tree.map(lambda each: jnp.zeros(each.shape, each.dtype), jax.eval_shape(part, 0))
-    results = jax.tree.map(lambda each: jnp.zeros((count, *each.shape), each.dtype), last)
-    results, last = lax.fori_loop(0, count, step, (results, last))
-    return _put(last, count - 1, results)
+    previous = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), jax.eval_shape(compute, 0))
+    results = jax.tree.map(lambda array: jnp.zeros((count, *array.shape), array.dtype), previous)
+    results, last = lax.fori_loop(0, count, step, (results, previous))
+    return _store(last, count - 1, results)
 
 
-def _put(part: Arrays, number: Array | int, results: Arrays) -> Arrays:
-    return jax.tree.map(lambda every, one: lax.dynamic_update_index_in_dim(every, one, number, 0), results, part)
+def _store(chunk: Arrays, index: Array | int, results: Arrays) -> Arrays:
+    return jax.tree.map(lambda array, part: lax.dynamic_update_index_in_dim(array, part, index, 0), results, chunk)

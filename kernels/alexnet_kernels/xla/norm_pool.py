@@ -15,32 +15,32 @@ from alexnet_kernels.xla.response_norm import response_norm
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5, 6))
 def norm_pool(x: Array, window: int, stride: int, size: int, k: float, alpha: float, beta: float) -> Array:
-    """As `alexnet_kernels.norm_pool` says; only `x` and the winners are kept for the gradient."""
+    """Compute `alexnet_kernels.norm_pool`; only `x` and the positions of the maxima are saved for the gradient."""
     return _forward(x, window, stride, size, k, alpha, beta)[0]
 
 
 def _forward(x: Array, window: int, stride: int, size: int, k: float, alpha: float, beta: float) -> tuple[Array, Array]:
-    def pooled(x: Array) -> tuple[Array, Array]:
+    def maxima_and_positions(x: Array) -> tuple[Array, Array]:
         return pool_forward(response_norm(jax.nn.relu(x), size, k, alpha, beta, (-1,)), window, stride)
 
-    return chunked_over_batch(pooled, x, late=True)
+    return chunked_over_batch(maxima_and_positions, x, delay_store=True)
 
 
-def _save(x: Array, *settings) -> tuple[Array, tuple[Array, Array]]:
-    best, winner = _forward(x, *settings)
-    return best, (winner, x)
+def _fwd(x: Array, *settings) -> tuple[Array, tuple[Array, Array]]:
+    maxima, argmax = _forward(x, *settings)
+    return maxima, (argmax, x)
 
 
-def _backward(
+def _bwd(
     window: int, stride: int, size: int, k: float, alpha: float, beta: float, residuals: tuple[Array, Array], g: Array
 ) -> tuple[Array]:
-    def gradient(x: Array, winner: Array, g: Array) -> Array:
-        normed = pool_gradient(x.shape[-3:-1], window, stride, g, winner)
-        (rectified,) = norm_backward(size, k, alpha, beta, (-1,), jax.nn.relu(x), normed)
-        return jnp.where(x > 0, rectified, jnp.zeros((), x.dtype))
+    def gradient(x: Array, argmax: Array, g: Array) -> Array:
+        norm_gradient = pool_gradient(x.shape[-3:-1], window, stride, g, argmax)
+        (relu_gradient,) = norm_backward(size, k, alpha, beta, (-1,), jax.nn.relu(x), norm_gradient)
+        return jnp.where(x > 0, relu_gradient, jnp.zeros((), x.dtype))
 
-    winner, x = residuals
-    return (chunked_over_batch(gradient, x, winner, g),)
+    argmax, x = residuals
+    return (chunked_over_batch(gradient, x, argmax, g),)
 
 
-norm_pool.defvjp(_save, _backward)
+norm_pool.defvjp(_fwd, _bwd)

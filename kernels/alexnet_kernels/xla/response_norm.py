@@ -1,4 +1,4 @@
-"""Response normalization whose window sums are a few shifted slices that XLA fuses into one pass, forward and backward."""
+"""Response normalization. Window sums are sums of shifted slices, which XLA fuses into one pass, forward and backward."""
 
 from functools import partial
 
@@ -11,13 +11,13 @@ from alexnet_kernels.xla.chunked import chunked_over_batch
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
 def response_norm(x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...]) -> Array:
-    """As `alexnet_kernels.response_norm` says, with sums in float32 or wider."""
+    """Compute `alexnet_kernels.response_norm`, with sums in float32 or wider."""
     wide = _widen(x)
     return (wide * _power(_divisor(wide, size, k, alpha, axes), beta)).astype(x.dtype)
 
 
 def _widen(x: Array) -> Array:
-    """At least float32: a sum of bfloat16 squares would keep two digits."""
+    """Cast to float32 unless `x` is wider: a sum of bfloat16 squares has only two significant digits."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -26,7 +26,7 @@ def _divisor(x: Array, size: int, k: float, alpha: float, axes: tuple[int, ...])
 
 
 def _window_sum(x: Array, size: int, axes: tuple[int, ...], before: int) -> Array:
-    """Sum of each element's window, which starts `before` elements earlier."""
+    """Sum over the window of each element, which starts `before` elements earlier along each of `axes`."""
     for axis in axes:
         n = x.shape[axis]
         padding = [(0, 0)] * x.ndim
@@ -39,19 +39,19 @@ def _window_sum(x: Array, size: int, axes: tuple[int, ...], before: int) -> Arra
 
 
 def _power(s: Array, beta: float) -> Array:
-    """s ** -beta; the paper's 0.75 by two square roots, many times cheaper than `pow`."""
+    """Compute s ** -beta; the paper's 0.75 takes two square roots, which are many times cheaper than `pow`."""
     if beta == 0.75:
         root = lax.rsqrt(s)
         return root * lax.sqrt(root)
     return s**-beta
 
 
-def _save(x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...]) -> tuple[Array, Array]:
+def _fwd(x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...]) -> tuple[Array, Array]:
     return response_norm(x, size, k, alpha, beta, axes), x
 
 
 def backward(size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...], x: Array, g: Array) -> tuple[Array]:
-    """The gradient of `response_norm`'s input; only `x` is kept for it."""
+    """Compute the gradient with respect to the input of `response_norm`, from the input `x` and the output gradient `g`."""
     return (chunked_over_batch(partial(_gradient, size, k, alpha, beta, axes), x, g),)
 
 
@@ -60,8 +60,8 @@ def _gradient(size: int, k: float, alpha: float, beta: float, axes: tuple[int, .
     dtype, x, g = x.dtype, _widen(x), _widen(g)
     s = _divisor(x, size, k, alpha, axes)
     power = _power(s, beta)
-    windows_over = _window_sum(g * x * power / s, size, axes, before=(size - 1) // 2)
-    return (g * power - 2 * alpha * beta * x * windows_over).astype(dtype)
+    window_sum = _window_sum(g * x * power / s, size, axes, before=(size - 1) // 2)
+    return (g * power - 2 * alpha * beta * x * window_sum).astype(dtype)
 
 
-response_norm.defvjp(_save, backward)
+response_norm.defvjp(_fwd, backward)

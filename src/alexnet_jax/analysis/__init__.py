@@ -1,1 +1,14 @@
-""""""
+"""Inspection of trained models: learning curves, first-layer kernels, example predictions and image retrieval.
+
+report.py           figures and HTML page of a run
+html_page.py        rendering of the HTML page
+plots.py            learning curves and first-layer kernels (paper, Fig. 3)
+kernel_colors.py    color statistics of first-layer kernels
+examples.py         predictions and retrieved images for example images
+figure4.py          their figures (paper, Fig. 4)
+contact_sheet.py    augmented training images and test views of a data set
+indexing.py         building and opening of an index of image features
+index.py            the index on disk
+exact_search.py     exact nearest-neighbor search
+binary_codes.py     nearest-neighbor search with binary codes
+"""

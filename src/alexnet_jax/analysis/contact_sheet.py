@@ -1,4 +1,4 @@
-"""A contact sheet of a data set: what training shows the network, and the ten views of testing."""
+"""Contact sheet of a data set: augmented training images and the ten test views."""
 
 from pathlib import Path
 
@@ -13,45 +13,47 @@ from alexnet_jax.data.records import Dataset
 from alexnet_jax.evaluation.views import ten_views
 
 COLUMNS, ROWS = 8, 3
-TESTED = 2  # images whose ten views are shown
-SIDE = 120  # screen pixels that a small image is enlarged to, at least
+TEST_IMAGES = 2
+"""Number of images whose test views are shown."""
+MIN_SIDE = 120
+"""Side to which smaller images are enlarged, by an integer factor, screen pixels."""
 CAPTION, GAP = 18, 4  # screen pixels
-_CORNERS = ("top left", "top right", "bottom left", "bottom right", "center")
-VIEWS = (*_CORNERS, *(f"{corner}, flipped" for corner in _CORNERS))
+_CROPS = ("top left", "top right", "bottom left", "bottom right", "center")
+VIEWS = (*_CROPS, *(f"{crop}, flipped" for crop in _CROPS))
 
 Pixels = UInt8[np.ndarray, "size size 3"]
 
 
 def draw_contact_sheet(dataset: Dataset, file: Path, augmentation: Augmentation, *, input_size: int, seed: int = 0) -> None:
-    """Writes a PNG: the first training images as the network gets them but for the mean, then the views of testing.
+    """Write a PNG with the first augmented training images, before subtraction of the mean, and the views of test images.
 
     Args:
-      dataset: a prepared data set.
-      file: to write.
-      augmentation: of training.
-      input_size: side of the network's input, pixels.
-      seed: of order and augmentation.
+      dataset: prepared data set.
+      file: PNG file to write.
+      augmentation: augmentation in training.
+      input_size: input size of the network, pixels.
+      seed: seed of the order and the augmentation.
 
     Raises:
-      UserError: for an image size that the data set does not have.
+      UserError: if the data set does not support the augmentation's image size.
     """
     names = dataset.manifest.classes
     split = next(split for split in ("validation", "test", "train") if split in dataset.manifest.splits)
     batches = training_batches(dataset, augmentation, input_size=input_size, batch_size=COLUMNS * ROWS, seed=seed)
     batch, size = next(batches), augmentation.image_size
     shifted = np.clip(np.rint(batch.image + batch.color_shift[:, None, None]), 0, 255).astype(np.uint8)
-    shown = [(image, names[label]) for image, label in zip(shifted, batch.label, strict=True)]
+    cells = [(image, names[label]) for image, label in zip(shifted, batch.label, strict=True)]
     parts = [
         _caption(f"{dataset.path.name}, training: crops of {input_size} pixels out of {size}, flipped, colors shifted"),
-        *(_row(shown[i : i + COLUMNS]) for i in range(0, len(shown), COLUMNS)),
-        _caption(f"{split}: the whole image, then its ten views: corners and center, and the same flipped"),
+        *(_row(cells[i : i + COLUMNS]) for i in range(0, len(cells), COLUMNS)),
+        _caption(f"{split}: the whole image and its ten views, which are the corner and center crops and their flips"),
     ]
     images = DecodedImages(dataset, split, size)
-    for i in np.linspace(0, len(images) - 1, TESTED).astype(int).tolist():
+    for i in np.linspace(0, len(images) - 1, TEST_IMAGES).astype(int).tolist():
         record = images.record(i)
-        whole = images.pixels(record)
-        views, nothing = list(zip(ten_views(whole, input_size), VIEWS, strict=True)), np.full_like(whole, 255)
-        parts += [_row([(whole, names[record.label]), *views[:5]]), _row([(nothing, ""), *views[5:]])]
+        image = images.decode(record)
+        views, blank = list(zip(ten_views(image, input_size), VIEWS, strict=True)), np.full_like(image, 255)
+        parts += [_row([(image, names[record.label]), *views[:5]]), _row([(blank, ""), *views[5:]])]
     sheet = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
     top = 0
     for part in parts:
@@ -61,14 +63,14 @@ def draw_contact_sheet(dataset: Dataset, file: Path, augmentation: Augmentation,
 
 
 def _row(cells: list[tuple[Pixels, str]]) -> Image.Image:
-    """Pictures side by side, with their captions below."""
-    scale = max(1, -(-SIDE // len(cells[-1][0])))
+    """Draw images side by side, each with a caption below."""
+    scale = max(1, -(-MIN_SIDE // len(cells[-1][0])))
     sides = [scale * len(pixels) for pixels, _ in cells]
     row = Image.new("RGB", (sum(sides) + GAP * len(cells), max(sides) + CAPTION + GAP), "white")
     left = 0
     for (pixels, caption), side in zip(cells, sides, strict=True):
-        picture = Image.fromarray(np.ascontiguousarray(pixels))
-        row.paste(picture.resize((side, side), Image.Resampling.NEAREST), (left, 0))
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        row.paste(image.resize((side, side), Image.Resampling.NEAREST), (left, 0))
         row.paste(_caption(caption, width=side), (left, side))
         left += side + GAP
     return row

@@ -1,4 +1,4 @@
-"""What a trained network makes of a few images: its guesses, and the training images nearest to them (paper, Fig. 4)."""
+"""Predictions of a trained model for example images, and the training images nearest to them (paper, Fig. 4)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from alexnet_jax.analysis.exact_search import nearest
+from alexnet_jax.analysis.exact_search import nearest_neighbors
 from alexnet_jax.analysis.index import Index
 from alexnet_jax.analysis.indexing import last_hidden_layer, model_digest, open_indexed_dataset
 from alexnet_jax.console import track_progress
@@ -17,12 +17,13 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.weights.trained_model import TrainedModel
 
-GUESSES = 5
-BATCH = 64
+TOP_K = 5
+"""Number of most probable classes shown per image."""
+BATCH_SIZE = 64
 
 
-class Picture(NamedTuple):
-    """An image, the name of its class, and its own name."""
+class LabeledImage(NamedTuple):
+    """Pixels of an image, name of its class, and name of the image."""
 
     pixels: UInt8[np.ndarray, "height width 3"]
     label: str
@@ -30,29 +31,29 @@ class Picture(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """An image, and the most probable classes with their probabilities, most probable first."""
+    """Image and its most probable classes with their probabilities, most probable first."""
 
-    picture: Picture
-    guesses: list[tuple[str, float]]
+    image: LabeledImage
+    top_classes: list[tuple[str, float]]
 
 
-class Retrieved(NamedTuple):
-    """An image, and the images nearest to it with their distances, nearest first."""
+class Retrieval(NamedTuple):
+    """Query image and the images nearest to it with their distances, nearest first."""
 
-    picture: Picture
-    nearest: list[tuple[Picture, float]]
+    query: LabeledImage
+    neighbors: list[tuple[LabeledImage, float]]
 
 
 @dataclass(frozen=True)
 class ExampleOptions:
-    """Which images to look at.
+    """Selection of example images.
 
     Attributes:
-      images: whose classes are guessed, drawn from the split that errors are measured on.
-      queries: how many of them are looked for among the training images.
-      nearest: training images to find for each.
-      searched: training images to search, drawn at random.
-      seed: of what is drawn.
+      images: number of images to classify, drawn at random from the split.
+      queries: number of these images for which to retrieve the nearest training images.
+      nearest: number of training images to retrieve per query.
+      searched: number of training images to search, drawn at random.
+      seed: seed of the random selection.
     """
 
     images: int = 8
@@ -63,96 +64,105 @@ class ExampleOptions:
 
     def __post_init__(self) -> None:
         if min(self.images, self.queries, self.nearest, self.searched) < 1 or self.seed < 0:
-            raise UserError("choose one or more --images, --queries, --nearest and --searched, and a --seed of 0 or more")
+            raise UserError("--images, --queries, --nearest and --searched must be at least 1, and --seed at least 0")
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What was found, and where.
+    """Predictions and retrieved images.
 
     Attributes:
-      predictions: for each image.
-      retrieved: for some of them.
-      split: which the images are from.
-      searched: training images that were searched.
-      training: and how many there are.
+      predictions: prediction for each example image.
+      retrievals: retrieved images for the first of the example images.
+      split: split of the example images.
+      num_searched: number of training images that were searched.
+      num_training: number of training images in the data set.
     """
 
     predictions: list[Prediction]
-    retrieved: list[Retrieved]
+    retrievals: list[Retrieval]
     split: str
-    searched: int
-    training: int
+    num_searched: int
+    num_training: int
 
 
 def find_examples(
-    trained: TrainedModel, dataset: Dataset, split: str, choice: ExampleOptions, index: Index | None = None
+    model: TrainedModel, dataset: Dataset, split: str, options: ExampleOptions, index: Index | None = None
 ) -> Examples:
-    """Guesses the classes of some images of a split, and finds the training images nearest to them.
+    """Classify some images of a split and retrieve the training images nearest to them by the features of the last hidden layer.
 
     Args:
-      trained: the network.
-      dataset: a prepared data set.
-      split: of it.
-      choice: which images.
-      index: of the training images, made by the same network: all of it is searched in place of `choice.searched`.
+      model: trained model.
+      dataset: prepared data set.
+      split: split of the images to classify.
+      options: selection of the images.
+      index: index of the training images, built with the same model; it is searched instead of `options.searched` images.
 
     Raises:
-      UserError: if the index is of another network.
+      UserError: if the index was built with another model.
     """
-    if index is not None and index.about.parameters != model_digest(trained):
-        raise UserError(f"{index.path} was made by other parameters than those of {trained}: give another index, or none")
-    rng = np.random.default_rng(choice.seed)
-    images = DecodedImages(dataset, split, trained.image_size)
-    shown = pictures(images, _some(rng, len(images), choice.images), dataset.manifest.classes)
-    pixels = np.stack([picture.pixels for picture in shown])
-    probabilities = Predictor(trained, batch_size=len(shown))(pixels)
-    predictions = [Prediction(*pair) for pair in zip(shown, guesses(probabilities, trained.classes), strict=True)]
+    if index is not None and index.metadata.parameters != model_digest(model):
+        raise UserError(f"{index.path} was built with other parameters than {model}: pass another --index, or none")
+    rng = np.random.default_rng(options.seed)
+    images = DecodedImages(dataset, split, model.image_size)
+    examples = read_images(images, _sample(rng, len(images), options.images), dataset.manifest.classes)
+    pixels = np.stack([image.pixels for image in examples])
+    probabilities = Predictor(model, batch_size=len(examples))(pixels)
+    predictions = [Prediction(*pair) for pair in zip(examples, top_classes(probabilities, model.classes), strict=True)]
 
-    of = Predictor(trained, layer=last_hidden_layer(trained.network), batch_size=BATCH)
-    queries = of(pixels[: choice.queries])
+    extract_features = Predictor(model, layer=last_hidden_layer(model.network), batch_size=BATCH_SIZE)
+    queries = extract_features(pixels[: options.queries])
     if index is None:
         training = dataset
-        train = DecodedImages(dataset, "train", trained.image_size)
-        searched = _some(rng, len(train), choice.searched)
-        batches = [searched[start : start + BATCH] for start in range(0, len(searched), BATCH)]
+        train = DecodedImages(dataset, "train", model.image_size)
+        searched = _sample(rng, len(train), options.searched)
+        batches = [searched[start : start + BATCH_SIZE] for start in range(0, len(searched), BATCH_SIZE)]
         features = (
-            of(_pixels(train, batch)) for batch in track_progress(batches, "Looking at training images", len(batches), "batches")
+            extract_features(_read_pixels(train, batch))
+            for batch in track_progress(batches, "Searching training images", len(batches), "batches")
         )
-        found = nearest(queries, features, choice.nearest)
-        rows = searched[found.rows]
+        nearest = nearest_neighbors(queries, features, options.nearest)
+        indices = searched[nearest.indices]
     else:
         training = open_indexed_dataset(index)
-        train = DecodedImages(training, index.about.split, trained.image_size)
-        searched, found = np.arange(len(train)), index.search(queries, choice.nearest)
-        rows = found.rows
-    near = [pictures(train, row, training.manifest.classes) for row in rows]
-    retrieved = [
-        Retrieved(picture, list(zip(those, map(float, distances), strict=True)))
-        for picture, those, distances in zip(shown, near, found.distances, strict=False)
+        train = DecodedImages(training, index.metadata.split, model.image_size)
+        searched, nearest = np.arange(len(train)), index.search(queries, options.nearest)
+        indices = nearest.indices
+    neighbors = [read_images(train, row, training.manifest.classes) for row in indices]
+    retrievals = [
+        Retrieval(query, list(zip(images, map(float, distances), strict=True)))
+        for query, images, distances in zip(examples, neighbors, nearest.distances, strict=False)
     ]
-    return Examples(predictions, retrieved, split, len(searched), len(train))
+    return Examples(predictions, retrievals, split, len(searched), len(train))
 
 
-def guesses(probabilities: Float[np.ndarray, "images classes"], classes: list[str]) -> list[list[tuple[str, float]]]:
-    """The most probable classes of each image, most probable first."""
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :GUESSES]
-    return [[(classes[label], float(row[label])) for label in labels] for row, labels in zip(probabilities, best, strict=True)]
+def top_classes(probabilities: Float[np.ndarray, "images classes"], classes: list[str]) -> list[list[tuple[str, float]]]:
+    """Return names and probabilities of the `TOP_K` most probable classes of each image, most probable first."""
+    top = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP_K]
+    return [[(classes[label], float(row[label])) for label in labels] for row, labels in zip(probabilities, top, strict=True)]
 
 
-def pictures(images: DecodedImages, numbers: Sequence[int] | Int[np.ndarray, " some"], classes: Sequence[str]) -> list[Picture]:
-    """Images of a split by their numbers."""
-    records = [images.record(int(number)) for number in numbers]
-    return [Picture(images.pixels(record).copy(), classes[record.label], record.name) for record in records]
+def read_images(
+    images: DecodedImages, indices: Sequence[int] | Int[np.ndarray, " images"], classes: Sequence[str]
+) -> list[LabeledImage]:
+    """Read images of a split.
+
+    Args:
+      images: images of the split.
+      indices: indices of the images to read.
+      classes: class names, ordered by label.
+    """
+    records = [images.record(int(index)) for index in indices]
+    return [LabeledImage(images.decode(record).copy(), classes[record.label], record.name) for record in records]
 
 
-def _pixels(images: DecodedImages, numbers: Int[np.ndarray, " some"]) -> UInt8[np.ndarray, "some size size 3"]:
-    pixels = np.empty((len(numbers), images.size, images.size, 3), np.uint8)
-    for into, number in zip(pixels, numbers.tolist(), strict=True):
-        into[:] = images.pixels(images.record(number))
+def _read_pixels(images: DecodedImages, indices: Int[np.ndarray, " images"]) -> UInt8[np.ndarray, "images size size 3"]:
+    pixels = np.empty((len(indices), images.size, images.size, 3), np.uint8)
+    for out, index in zip(pixels, indices.tolist(), strict=True):
+        out[:] = images.decode(images.record(index))
     return pixels
 
 
-def _some(rng: np.random.Generator, total: int, wanted: int) -> Int[np.ndarray, " some"]:
-    """Numbers below `total`, in order."""
-    return np.sort(rng.choice(total, min(wanted, total), replace=False))
+def _sample(rng: np.random.Generator, total: int, count: int) -> Int[np.ndarray, " count"]:
+    """Draw distinct indices below `total`, and return them sorted."""
+    return np.sort(rng.choice(total, min(count, total), replace=False))

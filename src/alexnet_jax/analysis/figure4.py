@@ -1,4 +1,4 @@
-"""The paper's Fig. 4 as PNG files: images with the network's five best guesses, and images with those nearest to them."""
+"""PNG figures in the style of the paper's Fig. 4: images with their five most probable classes, and retrieved images."""
 
 import warnings
 from collections.abc import Sequence
@@ -8,15 +8,20 @@ from textwrap import shorten
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alexnet_jax.analysis.examples import GUESSES, Picture, Prediction, Retrieved
+from alexnet_jax.analysis.examples import TOP_K, LabeledImage, Prediction, Retrieval
 
 COLUMNS = 4
-RIGHT, WRONG = "#e5989b", "#a8c0dd"
+CORRECT, INCORRECT = "#e5989b", "#a8c0dd"
 DPI = 110
 
 
 def draw_predictions(predictions: Sequence[Prediction], file: Path) -> None:
-    """Images, the classes they have, and bars for the most probable ones, that of the image's class in another color."""
+    """Draw images with their true classes and bars for the most probable classes; the bar of the true class is red.
+
+    Args:
+      predictions: images and their most probable classes.
+      file: PNG file to write.
+    """
     columns = min(COLUMNS, len(predictions))
     rows = -(-len(predictions) // columns)
     figure = Figure(figsize=(2.2 * columns, 3.5 * rows), layout="constrained")
@@ -25,41 +30,46 @@ def draw_predictions(predictions: Sequence[Prediction], file: Path) -> None:
         axes.axis("off")
     for number, prediction in enumerate(predictions):
         row, column = divmod(number, columns)
-        _show(cells[2 * row, column], prediction.picture, size=10)
-        _bars(cells[2 * row + 1, column], prediction)
+        _draw_image(cells[2 * row, column], prediction.image, size=10)
+        _draw_bars(cells[2 * row + 1, column], prediction)
     _save(figure, file)
 
 
-def draw_retrieved(retrieved: Sequence[Retrieved], file: Path) -> None:
-    """Images in the first column, and in each row the images nearest to the first."""
-    columns = max(len(of.nearest) for of in retrieved)
+def draw_retrievals(retrievals: Sequence[Retrieval], file: Path) -> None:
+    """Draw one row per retrieval: the query in the first column, then the retrieved images, nearest first.
+
+    Args:
+      retrievals: query images and their nearest images.
+      file: PNG file to write.
+    """
+    columns = max(len(retrieval.neighbors) for retrieval in retrievals)
     widths = [1, 0.12, *[1] * columns]
-    figure = Figure(figsize=(1.4 * columns + 1.6, 1.6 * len(retrieved)), layout="constrained")
-    cells = figure.subplots(len(retrieved), len(widths), squeeze=False, width_ratios=widths)
+    figure = Figure(figsize=(1.4 * columns + 1.6, 1.6 * len(retrievals)), layout="constrained")
+    cells = figure.subplots(len(retrievals), len(widths), squeeze=False, width_ratios=widths)
     for axes in cells.flat:
         axes.axis("off")
-    for row, of in zip(cells, retrieved, strict=True):
-        _show(row[0], of.picture, size=8)
-        for axes, (picture, _) in zip(row[2:], of.nearest, strict=False):
-            _show(axes, picture, size=8)
+    for row, retrieval in zip(cells, retrievals, strict=True):
+        _draw_image(row[0], retrieval.query, size=8)
+        for axes, (image, _) in zip(row[2:], retrieval.neighbors, strict=False):
+            _draw_image(axes, image, size=8)
     _save(figure, file)
 
 
-def _show(axes: Axes, picture: Picture, *, size: int) -> None:
-    """A picture, and its class below, or its name if it has none."""
-    axes.imshow(picture.pixels, interpolation="antialiased")
-    text = shorten(picture.label or picture.name, 26, placeholder=" …")
+def _draw_image(axes: Axes, image: LabeledImage, *, size: int) -> None:
+    """Draw an image with its class below, or its name if it has no class."""
+    axes.imshow(image.pixels, interpolation="antialiased")
+    text = shorten(image.label or image.name, 26, placeholder=" …")
     axes.text(0.5, -0.04, text, size=size, ha="center", va="top", transform=axes.transAxes, parse_math=False)
 
 
-def _bars(axes: Axes, prediction: Prediction) -> None:
-    for place, (label, probability) in enumerate(prediction.guesses):
-        axes.barh(place, probability, 0.9, color=RIGHT if label == prediction.picture.label else WRONG)
-        axes.text(0.02, place, shorten(label, 30, placeholder=" …"), size=9, va="center", parse_math=False)
-    axes.set(xlim=(0, 1), ylim=(GUESSES - 0.4, -1.1))
+def _draw_bars(axes: Axes, prediction: Prediction) -> None:
+    for rank, (label, probability) in enumerate(prediction.top_classes):
+        axes.barh(rank, probability, 0.9, color=CORRECT if label == prediction.image.label else INCORRECT)
+        axes.text(0.02, rank, shorten(label, 30, placeholder=" …"), size=9, va="center", parse_math=False)
+    axes.set(xlim=(0, 1), ylim=(TOP_K - 0.4, -1.1))
 
 
 def _save(figure: Figure, file: Path) -> None:
-    with warnings.catch_warnings():  # names may be of letters that the font does not have: it draws a box, warning enough
+    with warnings.catch_warnings():  # a letter missing from the font is drawn as a box
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(file, dpi=DPI)

@@ -1,4 +1,4 @@
-"""A run on one page of HTML that needs no other file, no script and no network: `report.html`."""
+"""Rendering of `report.html`: a self-contained HTML page about a run, without scripts or external resources."""
 
 import base64
 import json
@@ -11,27 +11,28 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alexnet_jax.analysis.examples import Examples, Picture, Prediction, Retrieved
+from alexnet_jax.analysis.examples import Examples, LabeledImage, Prediction, Retrieval
 from alexnet_jax.analysis.kernel_colors import BINS
 from alexnet_jax.training.progress import format_duration
 
-THUMBNAIL = 160  # screen pixels a side, at most
+THUMBNAIL = 160
+"""Maximum side of an example image, pixels."""
 
 
 @dataclass(frozen=True)
-class Content:
-    """What the page is about.
+class ReportContent:
+    """Content of the page.
 
     Attributes:
-      title: of the page, for people.
-      config: see `run.configuration`.
-      result: of the run, if it is finished.
-      epochs: lines of the log, one an epoch.
-      curves: PNG file of the curves; None if nothing is known of the training.
-      kernels: PNG file of the first layer's kernels.
-      colors: see `colors.color_statistics`.
-      examples: what the network makes of some images; in their place a line that says why there are none.
-      versions: of what computed it.
+      title: title of the page.
+      config: config of the run, see `run_config` in `training.run_directory`.
+      result: content of the run's result.json; None if training is not finished.
+      epochs: lines of the run's log with the errors after each epoch.
+      curves: PNG file of the learning curves; None for a model without a training log.
+      kernels: PNG file of the first-layer kernels.
+      colors: result of `kernel_colors.color_statistics`.
+      examples: predictions and retrieved images, or the reason why there are none.
+      versions: versions of the software that saved the model.
     """
 
     title: str
@@ -45,16 +46,16 @@ class Content:
     versions: dict[str, str]
 
 
-def html_page(content: Content) -> str:
-    """The page. Whatever comes from file names or settings is escaped."""
+def html_page(content: ReportContent) -> str:
+    """Return the page as HTML. All text from file names and settings is escaped."""
     parts = [
         f"<h1>{escape(content.title)}</h1>",
         _summary(content),
         _training(content.curves),
         _epochs(content.epochs),
         "<h2>First-layer kernels</h2>",
-        "<p>The kernels of tower 0, then of tower 1, as in the paper's Fig. 3.</p>" if len(content.colors["towers"]) > 1 else "",
-        f"<img class='plate kernels' src='{_data(content.kernels, 'png')}' alt='kernels of the first layer'>",
+        "<p>Kernels of tower 0, then of tower 1, as in the paper's Fig. 3.</p>" if len(content.colors["towers"]) > 1 else "",
+        f"<img class='plate kernels' src='{_data_uri(content.kernels, 'png')}' alt='first-layer kernels'>",
         _colors(content.colors),
         _examples(content.examples),
         "<h2>Network</h2>",
@@ -74,11 +75,11 @@ def html_page(content: Content) -> str:
 def _training(curves: bytes | None) -> str:
     if curves is None:
         return ""
-    return f"<h2>Training</h2>\n<img class=plate src='{_data(curves, 'png')}' alt='loss and errors over the steps'>"
+    return f"<h2>Training</h2>\n<img class=plate src='{_data_uri(curves, 'png')}' alt='loss and errors over training steps'>"
 
 
-def _summary(content: Content) -> str:
-    """The figures that one looks for first."""
+def _summary(content: ReportContent) -> str:
+    """Return the main results of the training."""
     if content.curves is None:
         return ""
     result = content.result
@@ -93,10 +94,10 @@ def _summary(content: Content) -> str:
             f"loss on {result['images']:,} {result['split']} images": f"{result['loss']:.3f}",
             "epochs": str(result["epochs"]),
             "time": format_duration(result["seconds"]),
-            "images a second": f"{result['images_per_second']:,.0f}",
+            "images per second": f"{result['images_per_second']:,.0f}",
         }
-    made = "".join(f"<div><b>{escape(value)}</b>{escape(name)}</div>" for name, value in tiles.items())
-    return f"<div class=tiles>{made}</div>"
+    divs = "".join(f"<div><b>{escape(value)}</b>{escape(name)}</div>" for name, value in tiles.items())
+    return f"<div class=tiles>{divs}</div>"
 
 
 def _epochs(epochs: list[dict[str, Any]]) -> str:
@@ -111,79 +112,79 @@ def _epochs(epochs: list[dict[str, Any]]) -> str:
     )
 
 
-def _percent(share: float | None) -> str:
-    return "—" if share is None else f"{share:.1%}"
+def _percent(fraction: float | None) -> str:
+    return "—" if fraction is None else f"{fraction:.1%}"
 
 
 def _colors(colors: dict[str, Any]) -> str:
-    """A histogram for each tower."""
-    most = max(max(of["histogram"]) for of in colors["towers"])
-    towers = []
-    for number, of in enumerate(colors["towers"]):
+    """Return a histogram of the color fractions for each tower."""
+    top = max(max(tower["histogram"]) for tower in colors["towers"])
+    figures = []
+    for number, tower in enumerate(colors["towers"]):
         bars = "".join(
-            f"<rect x={place} y={most - count} width=.9 height={count} />" for place, count in enumerate(of["histogram"])
+            f"<rect x={bin_} y={top - count} width=.9 height={count} />" for bin_, count in enumerate(tower["histogram"])
         )
-        mean = f"<line x1={BINS * of['mean']:.2f} x2={BINS * of['mean']:.2f} y1=0 y2={most} />"
-        towers.append(
-            f"<figure><svg viewBox='0 0 {BINS} {most}' preserveAspectRatio=none role=img>{bars}{mean}</svg>"
-            f"<figcaption>tower {number}: {of['kernels']} kernels, {of['mean']:.0%} color in the mean (line), "
-            f"{of['median']:.0%} in the median</figcaption></figure>"
+        mean = f"<line x1={BINS * tower['mean']:.2f} x2={BINS * tower['mean']:.2f} y1=0 y2={top} />"
+        figures.append(
+            f"<figure><svg viewBox='0 0 {BINS} {top}' preserveAspectRatio=none role=img>{bars}{mean}</svg>"
+            f"<figcaption>tower {number}: {tower['kernels']} kernels, mean color fraction {tower['mean']:.0%} (line), "
+            f"median {tower['median']:.0%}</figcaption></figure>"
         )
-    return f"<div class=histograms>{''.join(towers)}</div><p class=note>From left to right: {escape(colors['measure'])}.</p>"
+    return f"<div class=histograms>{''.join(figures)}</div><p class=note>Horizontal axis: {escape(colors['measure'])}.</p>"
 
 
 def _examples(examples: Examples | str) -> str:
     if isinstance(examples, str):
         return f"<h2>Predictions and retrieval</h2>\n<p>{escape(examples)}</p>"
-    guessed = "\n".join(map(_prediction, examples.predictions))
-    found = "\n".join(map(_retrieved, examples.retrieved))
-    searched, training = f"{examples.searched:,}", f"{examples.training:,}"
-    among = f"all {training}" if searched == training else f"{searched} of {training}, drawn at random,"
+    predictions = "\n".join(map(_prediction, examples.predictions))
+    retrievals = "\n".join(map(_retrieval, examples.retrievals))
+    searched, training = f"{examples.num_searched:,}", f"{examples.num_training:,}"
+    sample = f"all {training}" if searched == training else f"{searched} of {training}, drawn at random"
     return (
         "<h2>Predictions</h2>\n"
-        f"<p>{escape(examples.split.capitalize())} images drawn at random, their classes, and the five most probable by the "
-        "network; the right one is <span class=right>marked</span>.</p>\n"
-        f"<div class=predictions>{guessed}</div>\n"
+        f"<p>{escape(examples.split.capitalize())} images drawn at random, with their true classes and the five most probable "
+        "classes predicted by the network; the true class is <span class=right>marked</span>.</p>\n"
+        f"<div class=predictions>{predictions}</div>\n"
         "<h2>Retrieval</h2>\n"
-        f"<p>First an image, then the nearest of the training images ({among} were searched), by the Euclidean distance of what "
-        "the last hidden layer makes of them.</p>\n"
-        f"<div class=scroll><table class=retrieved>{found}</table></div>"
+        "<p>Each row starts with an image, followed by the training images that are nearest to it, by the Euclidean distance of "
+        f"the last hidden layer's outputs (searched: {sample}).</p>\n"
+        f"<div class=scroll><table class=retrieved>{retrievals}</table></div>"
     )
 
 
 def _prediction(prediction: Prediction) -> str:
-    label = prediction.picture.label
+    label = prediction.image.label
     bars = "".join(
-        f"<li{' class=right' if guess == label else ''} style='--p:{100 * probability:.1f}%' title='{probability:.1%}'>"
-        f"{escape(guess)}</li>"
-        for guess, probability in prediction.guesses
+        f"<li{' class=right' if name == label else ''} style='--p:{100 * probability:.1f}%' title='{probability:.1%}'>"
+        f"{escape(name)}</li>"
+        for name, probability in prediction.top_classes
     )
-    return f"<figure>{_image(prediction.picture)}<figcaption>{escape(label)}</figcaption><ol>{bars}</ol></figure>"
+    return f"<figure>{_image(prediction.image)}<figcaption>{escape(label)}</figcaption><ol>{bars}</ol></figure>"
 
 
-def _retrieved(retrieved: Retrieved) -> str:
-    def cell(picture: Picture, note: str) -> str:
-        same = " class=right" if picture.label == retrieved.picture.label else ""
-        return f"<td title='{escape(picture.name)}'>{_image(picture)}<br><span{same}>{escape(picture.label)}</span>{note}"
+def _retrieval(retrieval: Retrieval) -> str:
+    def cell(image: LabeledImage, note: str) -> str:
+        mark = " class=right" if image.label == retrieval.query.label else ""
+        return f"<td title='{escape(image.name)}'>{_image(image)}<br><span{mark}>{escape(image.label)}</span>{note}"
 
-    query = f"<th title='{escape(retrieved.picture.name)}'>{_image(retrieved.picture)}<br>{escape(retrieved.picture.label)}"
-    near = "".join(cell(picture, f"<br><small>{distance:.4g}</small>") for picture, distance in retrieved.nearest)
-    return f"<tr>{query}{near}"
+    query = f"<th title='{escape(retrieval.query.name)}'>{_image(retrieval.query)}<br>{escape(retrieval.query.label)}"
+    neighbors = "".join(cell(image, f"<br><small>{distance:.4g}</small>") for image, distance in retrieval.neighbors)
+    return f"<tr>{query}{neighbors}"
 
 
-def _image(picture: Picture) -> str:
-    image, content = Image.fromarray(np.ascontiguousarray(picture.pixels)), BytesIO()
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    image.save(content, "JPEG", quality=90)
-    return f"<img src='{_data(content.getvalue(), 'jpeg')}' alt='{escape(picture.name)}'>"
+def _image(image: LabeledImage) -> str:
+    thumbnail, content = Image.fromarray(np.ascontiguousarray(image.pixels)), BytesIO()
+    thumbnail.thumbnail((THUMBNAIL, THUMBNAIL))
+    thumbnail.save(content, "JPEG", quality=90)
+    return f"<img src='{_data_uri(content.getvalue(), 'jpeg')}' alt='{escape(image.name)}'>"
 
 
 def _network(network: Mapping[str, Any]) -> str:
-    """Its layers as a table; `summary` says more of the paper's."""
+    """Return a table of the layers and their hyperparameters."""
     rows = []
     for layer in network["layers"]:
-        settings = ", ".join(f"{key} {_text(value)}" for key, value in layer.items() if key not in ("layer", "name"))
-        rows.append(f"<tr><th>{escape(layer.get('name', ''))}<td>{escape(layer['layer'])}<td>{escape(settings)}")
+        hyperparameters = ", ".join(f"{key} {_text(value)}" for key, value in layer.items() if key not in ("layer", "name"))
+        rows.append(f"<tr><th>{escape(layer.get('name', ''))}<td>{escape(layer['layer'])}<td>{escape(hyperparameters)}")
     towers = f"{network['towers']} towers" if network["towers"] > 1 else "one tower"
     side = network["input_size"]
     head = f"<p>{escape(network['name'])}: {towers}, images of {side}×{side} pixels.</p>"
@@ -194,14 +195,14 @@ def _table(values: Mapping[str, Any]) -> str:
     rows = []
     for key, value in values.items():
         if isinstance(value, Mapping):
-            rows += [f"<tr><th>{escape(key)}: {escape(str(inner))}<td>{escape(_text(of))}" for inner, of in value.items()]
+            rows += [f"<tr><th>{escape(key)}: {escape(str(name))}<td>{escape(_text(item))}" for name, item in value.items()]
         else:
             rows.append(f"<tr><th>{escape(key)}<td>{escape(_text(value))}")
     return f"<div class=scroll><table>{''.join(rows)}</table></div>"
 
 
 def _text(value: Any) -> str:
-    """A setting as people write it; of long lists, the beginning."""
+    """Format a setting as text. Long lists are shortened."""
     if value is None or value == []:
         return "none"
     if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
@@ -210,7 +211,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _data(content: bytes, kind: str) -> str:
+def _data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 

@@ -1,10 +1,10 @@
-"""An index on disk: the features of each image of a data set, to be searched. `features` fills it.
+"""On-disk index of the features of a data set's images, for nearest-neighbor search. `indexing` builds it.
 
-    index.json      what made it of what, see `About`
+    index.json      metadata, see `IndexMetadata`
     features.npy    float32 [images, features]
-    images.jsonl    [name, class] of each, a line an image
+    images.jsonl    one line per image: [name, class]
 
-The folder appears under its name only when it is complete.
+The folder is written under a temporary name and renamed once it is complete.
 """
 
 import fcntl
@@ -20,40 +20,41 @@ from typing import IO, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int
 
-from alexnet_jax.analysis.exact_search import Nearest, nearest
+from alexnet_jax.analysis.exact_search import Neighbors, nearest_neighbors
 from alexnet_jax.data.records import Encoding
 from alexnet_jax.errors import UserError, disk_full_as_user_error
 
 FORMAT = 1
-BLOCK_BYTES, BLOCK_ROWS = 1 << 26, 1 << 14  # a block has neither more bytes nor more rows
+BLOCK_BYTES, BLOCK_ROWS = 1 << 26, 1 << 14  # limits of a block
 
 Features = Float32[np.ndarray, "images features"]
-"""What a layer puts out, a row for each image."""
+"""Outputs of a layer, one row per image."""
 
 
-class Indexed(NamedTuple):
-    """An image of an index: its name in its source, and its class."""
+class IndexedImage(NamedTuple):
+    """Name of an image, as in its source, and name of its class."""
 
     name: str
     label: str
 
 
 @dataclass(frozen=True)
-class About:
-    """What made an index, of what.
+class IndexMetadata:
+    """Content of index.json.
 
     Attributes:
-      images: how many there are.
-      features: numbers for each.
-      names_bytes: of images.jsonl.
-      run: folder of the run of the network.
-      step: after which the network was saved.
-      parameters: changes with the network, its parameters and what it subtracts.
-      layer: whose outputs the features are.
+      images: number of images.
+      features: number of features per image.
+      names_bytes: size of images.jsonl, bytes.
+      run: run folder or file of the model.
+      step: training step of the model.
+      parameters: digest of the model's network, parameters and mean image.
+      layer: name of the layer whose outputs are the features.
       data: folder of the data set.
-      split: of it.
-      size: side of its images, pixels.
-      encoding: how it holds them.
+      split: split that was indexed.
+      size: side of the stored images, pixels.
+      encoding: encoding of the stored images.
+      format: version of the index format.
     """
 
     images: int = 0
@@ -71,110 +72,148 @@ class About:
 
 
 class Index:
-    """An index that is there.
+    """Existing index.
+
+    Args:
+      path: folder of the index.
 
     Raises:
-      UserError: if it is not, or not whole, or of another version.
+      UserError: if the folder is not an index, is incomplete or has another format.
+
+    Attributes:
+      path: folder of the index.
+      metadata: content of index.json.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        again = "delete it and make it again"
+        advice = "delete it and build it again"
         try:
             values = json.loads((path / "index.json").read_text())
             if values["format"] != FORMAT:
-                raise UserError(f"{path} was made by another version of alexnet-jax: {again}")
-            self.about = About(**values)
+                raise UserError(f"{path} has the format of another version of alexnet-jax: {advice}")
+            self.metadata = IndexMetadata(**values)
             with (path / "features.npy").open("rb") as file:
                 shape = _read_header(file)
                 self._start = file.tell()
-            if shape != (self.about.images, self.about.features):
-                raise ValueError(f"features.npy has the shape {shape}")
-            for name, size in (("features.npy", self._start + 4 * shape[0] * shape[1]), ("images.jsonl", self.about.names_bytes)):
-                if (there := (path / name).stat().st_size) != size:
-                    raise ValueError(f"{name} has {there:,} bytes, not {size:,}")
+            if shape != (self.metadata.images, self.metadata.features):
+                raise ValueError(f"features.npy has shape {shape}")
+            for name, size in (
+                ("features.npy", self._start + 4 * shape[0] * shape[1]),
+                ("images.jsonl", self.metadata.names_bytes),
+            ):
+                if (actual := (path / name).stat().st_size) != size:
+                    raise ValueError(f"{name} has {actual:,} bytes instead of {size:,}")
         except FileNotFoundError as error:
-            made = "python -m alexnet_jax index RUN --to INDEX makes one"
-            raise UserError(f"{path} is no index, it has no {Path(error.filename).name}: {made}") from error
+            advice = "build an index with alexnet-jax index RUN --to INDEX"
+            raise UserError(f"{path} is not an index, it has no {Path(error.filename).name}: {advice}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({error}): {again}") from error
+            raise UserError(f"{path} is damaged ({error}): {advice}") from error
 
-    def search(self, queries: Features, count: int) -> Nearest:
-        """The images nearest to each query; memory and exactness are those of `search.nearest`."""
-        return nearest(queries, self.blocks(), count)
+    def search(self, queries: Features, count: int) -> Neighbors:
+        """Return the images nearest to each query.
+
+        Args:
+          queries: features to search for.
+          count: number of neighbors per query; all images are returned if there are fewer.
+
+        Returns:
+          Exact neighbors, see `exact_search.nearest_neighbors`, which also states the memory needed.
+        """
+        return nearest_neighbors(queries, self.blocks(), count)
 
     def blocks(self) -> Iterator[Features]:
-        """The features in blocks of 64 MB at most. They are read into the same memory: a block is gone when the next one comes.
+        """Yield the features in blocks of at most 64 MB. All blocks share one buffer, which the next block overwrites.
 
-        Read, not mapped: a file that shrinks or cannot be read raises an OSError, where a mapped one ends the process.
+        The file is not memory-mapped: if it shrinks or cannot be read, reading raises an exception, but a mapping would kill the
+        process.
         """
-        features = self.about.features
-        rows = max(1, min(BLOCK_BYTES // (4 * features), BLOCK_ROWS, self.about.images))
-        memory = np.empty((rows, features), np.float32)
+        features = self.metadata.features
+        rows = max(1, min(BLOCK_BYTES // (4 * features), BLOCK_ROWS, self.metadata.images))
+        buffer = np.empty((rows, features), np.float32)
         with (self.path / "features.npy").open("rb", buffering=0) as file:
             file.seek(self._start)
-            for first in range(0, self.about.images, rows):
-                block = memory[: self.about.images - first]
+            for first in range(0, self.metadata.images, rows):
+                block = buffer[: self.metadata.images - first]
                 unread = block.data.cast("B")
                 while unread:
                     if not (read := file.readinto(unread)):
-                        raise UserError(f"{file.name} has become shorter: make the index again")
+                        raise UserError(f"{file.name} was truncated while it was read: build the index again")
                     unread = unread[read:]
                 yield block
 
-    def images(self, rows: Sequence[int] | Int[np.ndarray, "..."]) -> dict[int, Indexed]:
-        """Names and classes of the images of some rows."""
-        wanted = set(np.ravel(rows).tolist())
+    def images(self, indices: Sequence[int] | Int[np.ndarray, "..."]) -> dict[int, IndexedImage]:
+        """Return names and classes of images, by index."""
+        requested = set(np.ravel(indices).tolist())
         with (self.path / "images.jsonl").open() as lines:
-            return {row: Indexed(*json.loads(line)) for row, line in enumerate(lines) if row in wanted}
+            return {index: IndexedImage(*json.loads(line)) for index, line in enumerate(lines) if index in requested}
 
 
 class IndexWriter:
-    """Receives the images of an index in their order."""
+    """Writer of an index, which images are added to in order.
+
+    Args:
+      features: open features.npy, after its header.
+      images: open images.jsonl.
+
+    Attributes:
+      num_written: number of images added so far.
+    """
 
     def __init__(self, features: IO[bytes], images: IO[bytes]):
         self._features, self._images = features, images
-        self.written = 0
+        self.num_written = 0
 
-    def add(self, features: Features, images: Sequence[Indexed]) -> None:
-        """The next images and their features, a row for each."""
+    def add(self, features: Features, images: Sequence[IndexedImage]) -> None:
+        """Add images.
+
+        Args:
+          features: features, one row per image.
+          images: names and classes.
+        """
         self._features.write(np.ascontiguousarray(features).data)
         for image in images:
             self._images.write((json.dumps(image, ensure_ascii=False) + "\n").encode())
-        self.written += len(images)
+        self.num_written += len(images)
 
 
 @contextmanager
-def new_index(path: Path, about: About) -> Iterator[IndexWriter]:
-    """A writer of an index of `about.images` images, which takes its place at `path` only if the block ends well.
+def create_index(path: Path, metadata: IndexMetadata) -> Iterator[IndexWriter]:
+    """Context manager that yields a writer, and moves the index to `path` on exit, or deletes it if an exception was raised.
+
+    Args:
+      path: folder to create.
+      metadata: metadata; `metadata.images` images must be added.
 
     Raises:
-      UserError: if `path` exists, the disk has no room, or another process is making the same index.
+      UserError: if `path` exists, the disk is full, or another process is building the same index.
     """
     if path.exists():
-        raise UserError(f"{path} exists: choose another folder for --to, or delete it")
+        raise UserError(f"{path} exists: pass another folder as --to, or delete it")
     partial = path.with_name(f".{path.name}.partial")
     with disk_full_as_user_error(f"for {path}"):
         partial.mkdir(parents=True, exist_ok=True)
         with open(partial / "features.npy", "ab") as features:
             try:
-                fcntl.flock(features, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+                fcntl.flock(features, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the OS releases the lock when the process ends
             except BlockingIOError:
-                raise UserError(f"another process is making {path}: wait for it") from None
+                raise UserError(f"another process is building {path}: wait until it is finished") from None
             try:
                 features.truncate(0)
-                size, free = 4 * about.images * about.features, shutil.disk_usage(partial).free
+                size, free = 4 * metadata.images * metadata.features, shutil.disk_usage(partial).free
                 if free < 1.05 * size:
-                    raise UserError(f"no room for an index of {size / 1e6:,.0f} MB in {path}: {free / 1e6:,.0f} MB are free")
-                _write_header(features, (about.images, about.features))
+                    raise UserError(
+                        f"not enough disk space for {path}: it needs {size / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free"
+                    )
+                _write_header(features, (metadata.images, metadata.features))
                 with open(partial / "images.jsonl", "wb") as images:
                     writer = IndexWriter(features, images)
                     yield writer
                     for file in (features, images):
                         file.flush()
                         os.fsync(file.fileno())
-                    assert writer.written == about.images
-                    values = {**asdict(about), "names_bytes": images.tell()}
+                    assert writer.num_written == metadata.images
+                    values = {**asdict(metadata), "names_bytes": images.tell()}
                 (partial / "index.json").write_text(json.dumps(values, indent=1) + "\n")
                 partial.rename(path)
             except BaseException:
@@ -188,7 +227,7 @@ def _write_header(file: IO[bytes], shape: tuple[int, int]) -> None:
 
 def _read_header(file: IO[bytes]) -> tuple[int, ...]:
     np.lib.format.read_magic(file)
-    shape, by_columns, of = np.lib.format.read_array_header_1_0(file)
-    if by_columns or of != np.dtype("<f4"):
-        raise ValueError(f"features.npy holds {of}")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    if fortran_order or dtype != np.dtype("<f4"):
+        raise ValueError(f"features.npy has dtype {dtype}, Fortran order {fortran_order}")
     return shape

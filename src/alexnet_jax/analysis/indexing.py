@@ -1,4 +1,4 @@
-"""What a trained network sees in images, for an index and for its queries (paper, section 6.1)."""
+"""Features of images from the last hidden layer of a trained model, for an index and its queries (paper, section 6.1)."""
 
 import hashlib
 import json
@@ -8,20 +8,22 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from alexnet_jax.analysis.index import About, Index, Indexed, new_index
+from alexnet_jax.analysis.index import Index, IndexedImage, IndexMetadata, create_index
 from alexnet_jax.console import track_progress
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset, open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
-from alexnet_jax.model.layers import Dropout, Weighted
+from alexnet_jax.model.layers import Dropout, WeightedLayer
 from alexnet_jax.model.network import Network
 from alexnet_jax.weights.safetensors_file import SUFFIX
 from alexnet_jax.weights.trained_model import TrainedModel, load
 
 
 def last_hidden_layer(network: Network) -> str:
-    """Name of the layer that the last one with weights reads, dropout apart: at test that only scales.
+    """Return the name of the layer whose outputs the last layer with weights reads.
+
+    Dropout is skipped: at test time it only scales its input.
 
     Examples:
       >>> from alexnet_jax import TWO_TOWER
@@ -29,87 +31,95 @@ def last_hidden_layer(network: Network) -> str:
       'fc7/relu'
     """
     layers = list(network.named_layers.items())
-    last = max(place for place, (_, layer) in enumerate(layers) if isinstance(layer, Weighted))
+    last = max(index for index, (_, layer) in enumerate(layers) if isinstance(layer, WeightedLayer))
     return next(name for name, layer in reversed(layers[:last]) if not isinstance(layer, Dropout))
 
 
-def model_digest(trained: TrainedModel) -> str:
-    """Changes with all that decides what the network makes of an image."""
-    found = hashlib.sha256(json.dumps([trained.network.to_json(), trained.config["augmentation"]["mean"]]).encode())
-    for leaf in (*jax.tree.leaves(trained.params), trained.mean_image):
-        found.update(np.ascontiguousarray(leaf).data)
-    return found.hexdigest()
+def model_digest(model: TrainedModel) -> str:
+    """Return a SHA-256 digest of all that determines a model's outputs: network, parameters, mean image and how it is cropped."""
+    digest = hashlib.sha256(json.dumps([model.network.to_json(), model.config["augmentation"]["mean"]]).encode())
+    for leaf in (*jax.tree.leaves(model.params), model.mean_image):
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()
 
 
-def build_index(trained: TrainedModel, dataset: Dataset, split: str, path: Path, *, batch_size: int = 128) -> Index:
-    """Makes the index of a split: of each image, its center as the last hidden layer sees it.
+def build_index(model: TrainedModel, dataset: Dataset, split: str, path: Path, *, batch_size: int = 128) -> Index:
+    """Build an index of a split, with the last hidden layer's outputs for the center crop of each image.
+
+    Args:
+      model: trained model.
+      dataset: prepared data set.
+      split: split to index.
+      path: folder to create.
+      batch_size: images per batch.
 
     Raises:
-      UserError: for a split or an image size that the data set does not have, a network whose outputs are no numbers, or a disk
-        without room.
+      UserError: if the data set lacks the split or the model's image size, a feature is not finite, or the disk is full.
     """
     if split not in dataset.manifest.splits:
-        raise UserError(f"{dataset.path} has no split {split!r}; it has {', '.join(dataset.manifest.splits)}")
-    layer, manifest = last_hidden_layer(trained.network), dataset.manifest
-    images = DecodedImages(dataset, split, trained.image_size)
-    predictor = Predictor(trained, layer=layer, batch_size=batch_size)
-    nothing = np.zeros((1, trained.image_size, trained.image_size, 3), np.uint8)
-    about = About(
+        raise UserError(f"{dataset.path} has no split {split!r}: choose one of {', '.join(dataset.manifest.splits)}")
+    layer, manifest = last_hidden_layer(model.network), dataset.manifest
+    images = DecodedImages(dataset, split, model.image_size)
+    predictor = Predictor(model, layer=layer, batch_size=batch_size)
+    black = np.zeros((1, model.image_size, model.image_size, 3), np.uint8)
+    metadata = IndexMetadata(
         images=len(images),
-        features=predictor(nothing).shape[1],
-        run=str(trained.path.resolve()),
-        step=trained.step,
-        parameters=model_digest(trained),
+        features=predictor(black).shape[1],
+        run=str(model.path.resolve()),
+        step=model.step,
+        parameters=model_digest(model),
         layer=layer,
         data=str(dataset.path.resolve()),
         split=split,
         size=manifest.size,
         encoding=manifest.encoding,
     )
-    rows = (row for batch in predictor.batches(dataset, split) for row in batch.rows)
-    with new_index(path, about) as writer, closing(track_progress(rows, "Indexing", len(images))) as features:
+    rows = (row for batch in predictor.batches(dataset, split) for row in batch.outputs)
+    with create_index(path, metadata) as writer, closing(track_progress(rows, "Indexing", len(images))) as features:
         for number, row in enumerate(features):
             record = images.record(number)
             if not np.isfinite(row).all():
-                raise UserError(f"{trained} makes {layer} of {record.name} no numbers: it cannot be indexed")
-            writer.add(row[None], [Indexed(record.name, manifest.classes[record.label])])
+                raise UserError(f"{model} has non-finite outputs in {layer} for {record.name}: pass another checkpoint")
+            writer.add(row[None], [IndexedImage(record.name, manifest.classes[record.label])])
     return Index(path)
 
 
 def load_indexed_model(index: Index, run: Path | None = None) -> TrainedModel:
-    """The network that made an index, which queries have to go through.
+    """Load the model that an index was built with, which must also compute the features of queries.
 
     Args:
-      index: that is to be searched.
-      run: where the run of its network, or its file, is now; None is where it was.
+      index: index to search.
+      run: current run folder or file of the model; None uses the one recorded in the index.
 
     Raises:
-      UserError: if it is not there, or has other parameters.
+      UserError: if the model does not exist, or has other parameters.
     """
-    about = index.about
-    folder = run or Path(about.run)
-    checkpoint = folder if folder.suffix == SUFFIX else folder / "checkpoints" / str(about.step)
+    metadata = index.metadata
+    folder = run or Path(metadata.run)
+    checkpoint = folder if folder.suffix == SUFFIX else folder / "checkpoints" / str(metadata.step)
     if not checkpoint.exists():
-        moved = "say where the run is with --run, or make the index again"
-        raise UserError(f"{index.path} was made by step {about.step} of {folder}, which is not there: {moved}")
-    trained = load(checkpoint)
-    if model_digest(trained) != about.parameters:
-        raise UserError(f"{index.path} was made by other parameters than those of {trained}: make it again")
-    return trained
+        advice = "if it was moved, pass its folder or file as --run; otherwise build the index again"
+        raise UserError(f"the model of {index.path}, step {metadata.step} of {folder}, does not exist: {advice}")
+    model = load(checkpoint)
+    if model_digest(model) != metadata.parameters:
+        raise UserError(f"{index.path} was built with other parameters than {model}: build it again")
+    return model
 
 
 def open_indexed_dataset(index: Index, path: Path | None = None) -> Dataset:
-    """The data set that was indexed.
+    """Open the data set that an index was built from.
 
     Args:
-      index: of it.
-      path: where it is now; None is where it was.
+      index: index of the data set.
+      path: current folder of the data set; None uses the one recorded in the index.
 
     Raises:
-      UserError: if it is not there, or is another.
+      UserError: if the data set does not exist, or has another number of images.
     """
-    dataset, about = open_dataset(path or Path(index.about.data)), index.about
-    images = dataset.manifest.splits.get(about.split, 0)
-    if images != about.images:
-        raise UserError(f"{dataset.path} has {images:,} {about.split} images, and {index.path} {about.images:,}")
+    dataset, metadata = open_dataset(path or Path(index.metadata.data)), index.metadata
+    images = dataset.manifest.splits.get(metadata.split, 0)
+    if images != metadata.images:
+        raise UserError(
+            f"{dataset.path} has {images:,} {metadata.split} images, but {index.path} has {metadata.images:,}: build it again"
+        )
     return dataset

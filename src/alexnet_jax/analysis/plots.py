@@ -1,4 +1,4 @@
-"""Curves of a training and the kernels of its first layer, as PNG files."""
+"""PNG figures of learning curves and first-layer kernels."""
 
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,22 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from PIL import Image
 
-SCALE = 4  # screen pixels a side for each weight
-GAP = 1  # weights between kernels
-PER_ROW = 16
+SCALE = 4
+"""Side of a weight, screen pixels."""
+GAP = 1
+"""Distance between kernels, in weights."""
+COLUMNS = 16
+"""Maximum number of kernels per row."""
 
 
 def draw_curves(log: list[dict[str, Any]], file: Path, *, title: str) -> None:
-    """Loss and errors over the steps."""
+    """Draw loss and errors over training steps.
+
+    Args:
+      log: lines of the run's log.jsonl.
+      file: PNG file to write.
+      title: title of the figure.
+    """
     losses = [(line["step"], line["loss"]) for line in log if "epoch" not in line]
     epochs = [line for line in log if "epoch" in line]
     figure = Figure(figsize=(11, 4), layout="constrained")
@@ -27,7 +36,7 @@ def draw_curves(log: list[dict[str, Any]], file: Path, *, title: str) -> None:
         left.plot(steps, [line["loss"] for line in epochs], "o-", color="tab:orange", markersize=3, label="validation")
         for key, label in (("top1_error", "top-1"), ("top5_error", "top-5")):
             right.plot(steps, [100 * line[key] for line in epochs], "o-", markersize=3, label=f"{label}, validation")
-        if "training_error" in epochs[-1]:  # with dropout and augmentation, so it may be the larger one
+        if "training_error" in epochs[-1]:  # measured with dropout and augmentation, so it can exceed the validation error
             errors = [100 * line.get("training_error", np.nan) for line in epochs]
             right.plot(steps, errors, "--", color="tab:gray", linewidth=1, label="top-1, training")
     left.set(xlabel="step", ylabel="loss, nats", ylim=(0, None))
@@ -40,17 +49,22 @@ def draw_curves(log: list[dict[str, Any]], file: Path, *, title: str) -> None:
 
 
 def draw_kernels(kernels: Float[np.ndarray, "towers size size 3 features"], file: Path) -> None:
-    """First-layer kernels as colors, those of each tower in a block of their own, tower 0 on top (paper, Fig. 3)."""
+    """Draw first-layer kernels as color images, grouped by tower, with tower 0 at the top (paper, Fig. 3).
+
+    Args:
+      kernels: kernels of the first layer; each is scaled to the range of pixel values, 0 to 255.
+      file: PNG file to write.
+    """
     blocks = [_grid(tower) for tower in kernels]
     gap = np.full((3 * GAP, blocks[0].shape[1], 3), 255, np.uint8)
-    picture = np.concatenate([part for block in blocks for part in (block, gap)][:-1])
-    image = Image.fromarray(picture)
+    pixels = np.concatenate([part for block in blocks for part in (block, gap)][:-1])
+    image = Image.fromarray(pixels)
     image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.NEAREST).save(file)
 
 
 def _grid(kernels: Float[np.ndarray, "size size 3 features"]) -> np.ndarray:
     size, _, _, features = kernels.shape
-    columns = min(PER_ROW, features)
+    columns = min(COLUMNS, features)
     rows = -(-features // columns)
     cell = size + GAP
     grid = np.full((rows * cell + GAP, columns * cell + GAP, 3), 255, np.uint8)

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from alexnet_jax.analysis.examples import ExampleOptions, Examples, find_examples
-from alexnet_jax.analysis.figure4 import draw_predictions, draw_retrieved
-from alexnet_jax.analysis.html_page import Content, html_page
+from alexnet_jax.analysis.figure4 import draw_predictions, draw_retrievals
+from alexnet_jax.analysis.html_page import ReportContent, html_page
 from alexnet_jax.analysis.index import Index
 from alexnet_jax.analysis.kernel_colors import color_statistics, draw_colors, format_color_statistics
 from alexnet_jax.analysis.plots import draw_curves, draw_kernels
@@ -19,20 +19,21 @@ from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError, disk_full_as_user_error
 from alexnet_jax.files import atomic_write
-from alexnet_jax.model.layers import Weighted
+from alexnet_jax.model.layers import WeightedLayer
 from alexnet_jax.parallel.distributed import is_main_process
 from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.weights.trained_model import TrainedModel, load
 
 PAGE = "report.html"
 TRAINING_EXAMPLES = ExampleOptions(searched=2000)
-"""Examples shown at the end of training: few enough for seconds on any data set."""
+"""Examples shown after training. The number of searched images is limited so that they take seconds on any data set."""
 
 
 def write_training_report(folder: Path) -> None:
-    """Draw the curves and first-layer kernels of a finished run and write its page, if that is older than the result.
+    """Draw the curves and first-layer kernels of a finished run and write its page, unless the page is newer than the result.
 
-    Examples that cannot be shown are left out with the reason. Where several processes have trained, all of them call this.
+    If the examples cannot be computed, the page contains the reason instead. After multi-process training, all processes must
+    call this function.
 
     Args:
       folder: run folder with `result.json`.
@@ -51,7 +52,7 @@ def write_training_report(folder: Path) -> None:
     with disk_full_as_user_error(f"for the figures in {folder}"):
         draw_curves(log, folder / "curves.png", title=title)
         draw_kernels(first_layer_kernels(model), folder / "kernels.png")
-    try:  # the training is finished, whatever fails here
+    try:  # an unexpected error here must not fail a finished training
         with disk_full_as_user_error(f"for {page}; the training is finished"):
             _write_page(folder, model, run, _examples_or_reason(model))
     except UserError:
@@ -68,21 +69,21 @@ def draw_figures(
     options: ExampleOptions,
     index: Index | None = None,
 ) -> Path:
-    """Draw all figures of a trained network and write the page; prints how colorful its first-layer kernels are.
+    """Draw all figures of a trained network, write the page, and print the color statistics of its first-layer kernels.
 
     Args:
       model: trained network, from a run or a file.
       dataset: data set of the examples.
       split: split of the images to classify.
       folder: folder to write to.
-      options: which examples.
-      index: index of the training images, to search all of them.
+      options: selection of the examples.
+      index: index of the training images; all of them are searched instead of a sample.
 
     Returns:
-      The page.
+      Path of the page.
 
     Raises:
-      UserError: if the index is of another network, or the disk is full.
+      UserError: if the index was built with another model, or the disk is full.
     """
     examples = find_examples(model, dataset, split, options, index)
     run = RunDirectory(model.path, fresh=False) if model.output_dir == model.path else None
@@ -96,7 +97,7 @@ def draw_figures(
         draw_colors(colors, folder / "colors.png")
         (folder / "colors.json").write_text(json.dumps(colors) + "\n")
         draw_predictions(examples.predictions, folder / "predictions.png")
-        draw_retrieved(examples.retrieved, folder / "retrieval.png")
+        draw_retrievals(examples.retrievals, folder / "retrieval.png")
         page = _write_page(folder, model, run, examples)
     print(format_color_statistics(colors))
     return page
@@ -104,7 +105,7 @@ def draw_figures(
 
 def first_layer_kernels(model: TrainedModel) -> Float[np.ndarray, "towers size size 3 features"]:
     """Return the kernels of the first layer that has weights."""
-    first = next(name for name, layer in model.network.named_layers.items() if isinstance(layer, Weighted))
+    first = next(name for name, layer in model.network.named_layers.items() if isinstance(layer, WeightedLayer))
     return np.asarray(model.params[first]["kernel"])
 
 
@@ -114,9 +115,9 @@ def _title(model: TrainedModel, run: RunDirectory | None) -> str:
 
 
 def _write_page(folder: Path, model: TrainedModel, run: RunDirectory | None, examples: Examples | str) -> Path:
-    """Write the page, with the kernels and, if the run has a log, the curves already drawn in `folder`."""
+    """Write the page. kernels.png and, if the run has a log, curves.png must exist in `folder`."""
     log: list[dict[str, Any]] = run.log_lines() if run else []
-    content = Content(
+    content = ReportContent(
         title=_title(model, run),
         config=run.config if run else model.config,
         result=run.result if run else None,
@@ -133,7 +134,7 @@ def _write_page(folder: Path, model: TrainedModel, run: RunDirectory | None, exa
 
 def _examples_or_reason(model: TrainedModel) -> Examples | str:
     command = f"alexnet-jax figures {model.path}"
-    if jax.process_count() > 1:  # a predictor here would wait for the devices of the other processes
+    if jax.process_count() > 1:  # a predictor in one process would wait for the devices of the others
         return f"Left out because several processes trained together. To add them, run: {command}"
     try:
         dataset = find_training_dataset(None, model.config["data"]["path"], Path("data"))

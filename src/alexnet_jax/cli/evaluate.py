@@ -1,10 +1,10 @@
-"""`evaluate`: errors of trained networks on a split, of each and of their mean.
+"""`evaluate`: measure the errors of trained networks, and of the mean of their predictions, on a split of a data set.
 
-In the folder it writes to:
+Files that it writes to its output folder:
 
-errors.json             all errors: of each network, of their mean, by views; and of each class
-classes.csv             a row for each class: images, top-1 error by views
-predictions-VIEWS.csv   a row for each image: name, class, the five most probable classes and how probable they are
+errors.json             errors of each network and of their mean, for each kind of views; top-1 errors of each class
+classes.csv             a row for each class: number of images, top-1 error for each kind of views
+predictions-VIEWS.csv   a row for each image: name, class, and the five most probable classes with their probabilities
 """
 
 import csv
@@ -24,36 +24,41 @@ from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError
-from alexnet_jax.evaluation.coefficients import CachedPredictions, search
+from alexnet_jax.evaluation.coefficients import CachedPredictions, search_coefficients
 from alexnet_jax.evaluation.ensemble import Ensemble, ModelPredictions
 from alexnet_jax.evaluation.metrics import ErrorCounter
 from alexnet_jax.evaluation.predictor import Views
-from alexnet_jax.evaluation.tables import PredictionRows, class_rows, class_table, format_errors, of_classes, rounded
+from alexnet_jax.evaluation.tables import PredictionRows, class_csv_rows, class_errors, class_table, format_errors, metrics_json
 from alexnet_jax.files import atomic_text_writer
 from alexnet_jax.parallel.runtime import enable_compilation_cache
 from alexnet_jax.training.checkpoint import versions
 from alexnet_jax.weights.trained_model import load
 
 CIFAR_SIZE = 32
-TOLD_CLASSES = 20
-"""Up to so many classes are shown on the terminal; the files have them all."""
+"""Side of CIFAR images, pixels."""
+MAX_PRINTED_CLASSES = 20
+"""Maximum number of classes for which the table of class errors is printed; it is always written to files."""
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure the errors of a trained network, or of several and of the mean of their predictions.
+    """Measure the errors of a trained network, or of several networks and the mean of their predictions.
 
     Attributes:
-      networks: run folders, for their latest checkpoints, or checkpoints, RUN/checkpoints/STEP. Several are an ensemble.
-      data: a folder of images, a prepared folder, or a name in `data_dir`; None is what the first network was trained on.
+      networks: run folders (latest checkpoint), checkpoint folders RUN/checkpoints/STEP, or .safetensors files; several form an
+        ensemble.
+      data: a folder of images, a prepared data set, or a name in `data_dir`; None uses the training data of the first network.
       data_dir: folder of prepared data sets.
-      split: of the data; None is validation, or test if there is none.
-      views: parts of an image over which probabilities are averaged: its center, the ten of the paper, the nine of the original
-        code for CIFAR. None is center and ten, or, for images of 32 pixels, center and nine.
-      best: of a run, take the checkpoint with the smallest validation error.
-      search: split on which the coefficients of a weighted mean are searched, as the original code did on validation images.
-      to: folder to write to; None is `evaluation/DATA-SPLIT` in the first run, or `ensemble/DATA-SPLIT` for several networks.
-      batch_size: images at a time.
+      split: split to evaluate; None uses validation, or test if there is no validation split.
+      views: views of an image over which probabilities are averaged: its center crop, the ten views of the paper, or the nine
+        views of the original code for CIFAR. Several are evaluated separately; None uses center and ten, or center and nine for
+        images of 32 pixels.
+      best: of a run, use the checkpoint with the smallest validation error instead of the latest.
+      search: split on which to search the coefficients of a weighted mean, as the original code did on validation images; None
+        evaluates no weighted mean.
+      to: folder to write to; None uses `evaluation/DATA-SPLIT`, or `ensemble/DATA-SPLIT` for several networks, in the run folder
+        of the first network.
+      batch_size: images per batch.
     """
 
     networks: tyro.conf.Positional[tuple[Path, ...]]
@@ -68,58 +73,66 @@ class Evaluate:
 
 
 def run(arguments: list[str]) -> None:
-    """Measure the errors and print the file they are written to."""
+    """Measure the errors and print the path of errors.json."""
     enable_compilation_cache()
     print(evaluate(tyro.cli(Evaluate, prog="alexnet-jax evaluate", args=arguments)))
 
 
 def evaluate(settings: Evaluate) -> Path:
-    """Measures errors, tells them, and writes them down.
+    """Measure the errors, print them and write the output files.
+
+    Args:
+      settings: command line arguments.
 
     Returns:
-      The file with all of them, errors.json.
+      Path of errors.json.
 
     Raises:
-      UserError: for networks, data or a split that cannot be used or do not belong together.
+      UserError: if a network, the data set or a split does not exist or cannot be read, the networks or the data set have
+        different classes, or an option is invalid.
     """
     if not settings.networks:
-        raise UserError("name a run or a checkpoint: python -m alexnet_jax evaluate RUN")
+        raise UserError("pass one or more run folders or checkpoints: alexnet-jax evaluate RUN")
     if settings.search and len(settings.networks) == 1:
-        raise UserError("--search is for the mean of several networks: name more, or leave it out")
+        raise UserError("--search needs several networks: pass more of them, or omit --search")
     if settings.batch_size < 1:
-        raise UserError(f"{settings.batch_size} images cannot be a batch: choose a --batch-size of 1 or more")
-    networks = [load(path, best=settings.best) for path in settings.networks]
-    dataset = find_training_dataset(settings.data, networks[0].config["data"]["path"], settings.data_dir)
+        raise UserError(f"--batch-size is {settings.batch_size}: choose 1 or more")
+    models = [load(path, best=settings.best) for path in settings.networks]
+    dataset = find_training_dataset(settings.data, models[0].config["data"]["path"], settings.data_dir)
     split = settings.split or dataset.evaluation_split
-    for asked in (split, settings.search):
-        if asked and asked not in dataset.manifest.splits:
-            raise UserError(f"{dataset.path} has no split {asked!r}; it has: {', '.join(dataset.manifest.splits)}")
+    for name in (split, settings.search):
+        if name and name not in dataset.manifest.splits:
+            raise UserError(f"{dataset.path} has no split {name!r}: choose one of {', '.join(dataset.manifest.splits)}")
     if settings.search == split:
-        console.print(f"coefficients fit the images they are searched on: their errors on {split} are too small", style="yellow")
+        console.print(
+            f"The coefficients are searched and tested on the same split, {split}: the weighted mean's errors are too small.",
+            style="yellow",
+        )
     views: tuple[Views, ...] = settings.views or ("center", "nine" if dataset.manifest.size == CIFAR_SIZE else "ten")
-    kind = "evaluation" if len(networks) == 1 else "ensemble"
-    folder = settings.to or networks[0].output_dir / kind / f"{dataset.path.name}-{split}"
-    console.print(f"{len(networks)} network(s) on {dataset.path}, {split}", markup=False)
+    kind = "evaluation" if len(models) == 1 else "ensemble"
+    folder = settings.to or models[0].output_dir / kind / f"{dataset.path.name}-{split}"
+    console.print(f"Evaluating {len(models)} network(s) on the {split} split of {dataset.path}", markup=False)
 
     errors: list[dict[str, Any]] = []
-    of_all: dict[str, ErrorCounter] = {}
-    for seen in dict.fromkeys(views):
-        ensemble = Ensemble(networks, views=seen, batch_size=settings.batch_size)
+    class_counters: dict[str, ErrorCounter] = {}
+    for view in dict.fromkeys(views):
+        ensemble = Ensemble(models, views=view, batch_size=settings.batch_size)
         ensemble.check(dataset)
-        means = _means(ensemble, settings, dataset)
-        for name, tally in _measured(ensemble, dataset, split, means, folder / f"predictions-{seen}.csv").items():
-            errors.append({"of": name, "views": seen, **rounded(tally), "coefficients": np.round(means[name], 6).tolist()})
-            console.print(format_errors(name, seen, errors[-1]), markup=False)
-            of_all[seen] = tally  # in the end the last, of all networks together
-    classes = of_classes(dataset.manifest.classes, of_all)
-    if len(classes) <= TOLD_CLASSES:
+        means = _mean_coefficients(ensemble, settings, dataset)
+        for name, counter in _count_errors(ensemble, dataset, split, means, folder / f"predictions-{view}.csv").items():
+            coefficients = np.round(means[name], 6).tolist()
+            errors.append({"name": name, "views": view, **metrics_json(counter), "coefficients": coefficients})
+            console.print(format_errors(name, view, errors[-1]), markup=False)
+            class_counters[view] = counter  # the last one, of the mean of all networks, remains
+    classes = class_errors(dataset.manifest.classes, class_counters)
+    if len(classes) <= MAX_PRINTED_CLASSES:
         console.print(class_table(classes), soft_wrap=False)
     with atomic_text_writer(folder / "classes.csv") as file:
-        csv.writer(file, lineterminator="\n").writerows(class_rows(classes))
+        csv.writer(file, lineterminator="\n").writerows(class_csv_rows(classes))
     result = {
         "networks": [
-            {"path": str(path), "network": of.network.name, "step": of.step}
-            for path, of in zip(settings.networks, networks, strict=True)
+            {"path": str(path), "network": model.network.name, "step": model.step}
+            for path, model in zip(settings.networks, models, strict=True)
         ],
         "data": dataset.path.name,
         "split": split,
@@ -134,40 +147,42 @@ def evaluate(settings: Evaluate) -> Path:
     return folder / "errors.json"
 
 
-def _means(ensemble: Ensemble, settings: Evaluate, dataset: Dataset) -> dict[str, Float[np.ndarray, " networks"]]:
-    """Coefficients of what is to be measured, by its name: each network alone, their mean, their weighted mean."""
-    several = len(settings.networks)
-    means = {str(path): alone for path, alone in zip(settings.networks, np.eye(several), strict=True)}
-    if several > 1:
-        means["mean"] = np.full(several, 1 / several)
+def _mean_coefficients(ensemble: Ensemble, settings: Evaluate, dataset: Dataset) -> dict[str, Float[np.ndarray, " models"]]:
+    """Return the coefficients of each mean to evaluate by its name: each network alone, their mean, and their weighted mean."""
+    num_models = len(settings.networks)
+    means = {str(path): one_hot for path, one_hot in zip(settings.networks, np.eye(num_models), strict=True)}
+    if num_models > 1:
+        means["mean"] = np.full(num_models, 1 / num_models)
     if settings.search:
-        found = search(CachedPredictions(_tracked(ensemble, dataset, settings.search, "searching coefficients")))
-        console.print(f"coefficients: {' '.join(f'{value:.3f}' for value in found)}")
-        means[f"weighted by {settings.search}"] = found
+        predictions = CachedPredictions(_predict(ensemble, dataset, settings.search, "searching coefficients"))
+        coefficients = search_coefficients(predictions)
+        console.print(f"coefficients: {' '.join(f'{value:.3f}' for value in coefficients)}")
+        means[f"weighted by {settings.search}"] = coefficients
     return means
 
 
-def _measured(
-    ensemble: Ensemble, dataset: Dataset, split: str, means: dict[str, Float[np.ndarray, " networks"]], file: Path
+def _count_errors(
+    ensemble: Ensemble, dataset: Dataset, split: str, means: dict[str, Float[np.ndarray, " models"]], file: Path
 ) -> dict[str, ErrorCounter]:
-    """The errors of each mean. The predictions of the last go to `file`."""
+    """Count the errors of each mean, by its name, and write the predictions of the last one to a CSV file."""
     classes = dataset.manifest.classes
     images = DecodedImages(dataset, split, dataset.manifest.size)
-    rows = PredictionRows(classes, (images.record(place).name for place in range(len(images))))
-    tallies = {name: ErrorCounter(len(classes)) for name in means}
+    rows = PredictionRows(classes, (images.record(index).name for index in range(len(images))))
+    counters = {name: ErrorCounter(len(classes)) for name in means}
     with atomic_text_writer(file) as text:
-        write = csv.writer(text, lineterminator="\n")
-        write.writerow(rows.header)
-        for labels, probabilities in _tracked(ensemble, dataset, split, "testing"):
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(rows.header)
+        for labels, probabilities in _predict(ensemble, dataset, split, "testing"):
             mean = probabilities[0]
             for name, coefficients in means.items():
                 mean = np.tensordot(coefficients, probabilities, axes=1)
-                tallies[name].add(labels, mean)
-            write.writerows(rows.of(labels, mean))
-    return tallies
+                counters[name].add(labels, mean)
+            writer.writerows(rows.rows(labels, mean))
+    return counters
 
 
-def _tracked(ensemble: Ensemble, dataset: Dataset, split: str, doing: str) -> Iterator[ModelPredictions]:
+def _predict(ensemble: Ensemble, dataset: Dataset, split: str, description: str) -> Iterator[ModelPredictions]:
+    """Yield the predictions of a split and show progress."""
     batches = -(-dataset.manifest.splits[split] // ensemble.batch_size)
-    seen = "center" if ensemble.views == "center" else f"{ensemble.views} views"
-    return track_progress(ensemble.batches(dataset, split), f"{doing}, {seen} of {split}", batches, "batches")
+    views = "center" if ensemble.views == "center" else f"{ensemble.views} views"
+    return track_progress(ensemble.batches(dataset, split), f"{description}, {views} of {split}", batches, "batches")

@@ -1,4 +1,4 @@
-"""`export`: write a trained network to one file, in this program's layout or in PyTorch's."""
+"""`export`: write a trained network to one file, in the alexnet-jax layout or as a PyTorch state dict."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +13,20 @@ from alexnet_jax.weights.state_dict import to_state_dict
 from alexnet_jax.weights.trained_model import check_suffix, file_metadata, load, save
 
 Layout = Literal["alexnet-jax", "pytorch", "torchvision"]
-"""This program's, with the whole config of the run; or a PyTorch state dict, with this program's or torchvision's names."""
+"""Layout of the file: parameters, mean image and config of the run ("alexnet-jax"), or a PyTorch state dict with the layer names
+of this project ("pytorch") or of torchvision ("torchvision")."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """Write a trained network to one file, which every command reads like a run.
+    """Write a trained network to one file. Commands accept a file in the alexnet-jax layout in place of a run folder.
 
     Attributes:
-      network: run folder, checkpoint RUN/checkpoints/STEP, or a file written by this command.
+      network: run folder, checkpoint RUN/checkpoints/STEP, or .safetensors file in the alexnet-jax layout.
       to: .safetensors file to write.
-      layout: "pytorch" is a state dict for `experiments/benchmarks/pytorch_network.py`; "torchvision", one for torchvision's
-        alexnet.
-      best: of a run, use the checkpoint with the smallest validation error.
+      layout: "alexnet-jax" is the layout that other commands read; "pytorch" is a PyTorch state dict for
+        `experiments/benchmarks/pytorch_network.py`; "torchvision" is a PyTorch state dict for torchvision's alexnet.
+      best: of a run, use the checkpoint with the smallest validation error instead of the last.
     """
 
     network: tyro.conf.Positional[Path]
@@ -44,7 +45,7 @@ def export(command: Export) -> Path:
     """Write the file and return its path.
 
     Raises:
-      UserError: if the network cannot be read, cannot be written in this layout, or the disk is full.
+      UserError: if the network cannot be read, the layout cannot represent it, or the disk is full.
     """
     check_suffix(command.to)
     model = load(command.network, best=command.best)
@@ -54,10 +55,10 @@ def export(command: Export) -> Path:
     network, mean = model.network, model.mean_image
     arrays = to_state_dict(network, model.params)
     if command.layout == "torchvision":
-        if not pytorch.is_torchvisions(network):
+        if not pytorch.is_torchvision_alexnet(network):
             raise UserError(f"{network.name} is not torchvision's alexnet: use --layout pytorch")
         if not (mean == mean[0, 0]).all():
-            raise UserError("torchvision subtracts one mean per color, this network a mean image: use --layout pytorch")
+            raise UserError("torchvision subtracts one mean per color, not a mean image: use --layout pytorch")
         arrays = pytorch.to_torchvision(arrays)
     else:
         arrays[safetensors_file.MEAN_IMAGE] = np.ascontiguousarray(mean.transpose(2, 0, 1))

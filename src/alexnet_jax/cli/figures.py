@@ -1,4 +1,4 @@
-"""`figures`: draw what a trained network has learned."""
+"""`figures`: draw the kernels, predictions and learning curves of a trained network."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,17 +16,17 @@ from alexnet_jax.weights.trained_model import load
 
 @dataclass(frozen=True)
 class Figures:
-    """Draw curves, first-layer kernels and their colors, predictions and retrieval, and write report.html.
+    """Draw learning curves, first-layer kernels and their colors, predictions and retrieved images, and write report.html.
 
     Attributes:
       run: run folder, checkpoint RUN/checkpoints/STEP, or .safetensors file.
-      to: folder to write to; None is the run folder, or a folder beside the file, named after it.
+      to: folder to write to; None uses the run folder, or the path of the .safetensors file without its suffix.
       best: of a run, use the checkpoint with the smallest validation error instead of the last.
-      data: a folder of images, a prepared data set, or a name in the data folder; None is the network's training data.
+      data: a folder of images, a prepared data set, or a name in the data folder; None uses the network's training data.
       data_dir: folder of prepared data sets.
-      split: split of the images to classify; None is the split that validation errors are measured on.
-      index: an index of the training images made by `index`, to search all of them instead of a sample.
-      examples: which images to show.
+      split: split of the images to classify; None uses the validation split, or test if there is none.
+      index: index of the training images, built by `index`; all of them are searched instead of a sample.
+      examples: selection of the images to show.
     """
 
     run: tyro.conf.Positional[Path]
@@ -40,7 +40,7 @@ class Figures:
 
 
 def run(arguments: list[str]) -> None:
-    """Draw the figures and print the page's file."""
+    """Draw the figures and print the path of the page."""
     command = tyro.cli(Figures, prog="alexnet-jax figures", args=arguments)
     enable_compilation_cache()
     index = None if command.index is None else Index(command.index)

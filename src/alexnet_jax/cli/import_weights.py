@@ -14,12 +14,13 @@ class Import:
     """Convert weights of PyTorch, torchvision or Caffe into a file that every command reads.
 
     Attributes:
-      file: .safetensors, .pt or .pth with a PyTorch state dict; .caffemodel, .npz, .h5 or a folder of .npy from Caffe.
+      file: .safetensors, .pt or .pth file with a PyTorch state dict, or Caffe weights as .caffemodel, .npz, .h5 or a folder of
+        .npy files.
       to: .safetensors file to write.
-      network: name of the network, as for `summary`; None is the one named in the file.
-      mean: mean image, .binaryproto or .npy; None is the one in the file, or the color means the network's authors subtract.
-      classes: text file with one class name per line, in the order of the labels, or a prepared data set; None is what the file
-        says, or numbers.
+      network: name of the network, as for `summary`; None uses the network recorded in the file.
+      mean: mean image, .binaryproto or .npy; None uses the one in the file, or the color means of Caffe or torchvision.
+      classes: text file with one class name per line, ordered by label, or a prepared data set; None uses the names recorded in
+        the file, or else numbers.
     """
 
     file: tyro.conf.Positional[Path]
@@ -30,7 +31,7 @@ class Import:
 
 
 def run(arguments: list[str]) -> None:
-    """Convert the weights and print the file."""
+    """Convert the weights and print the path of the file."""
     print(import_file(tyro.cli(Import, prog="alexnet-jax import", args=arguments)))
 
 
@@ -38,7 +39,7 @@ def import_file(command: Import) -> Path:
     """Write the converted file and return its path.
 
     Raises:
-      UserError: if a file cannot be read, or its weights are not those of the network, or the network is unknown.
+      UserError: if a file cannot be read, the weights do not match the network, or the network is unknown.
     """
     file = check_suffix(command.to)
     save(import_weights(command.file, command.network, mean=command.mean, classes=command.classes), file)

@@ -1,4 +1,4 @@
-"""`index`: store the features of each image of a data set."""
+"""`index`: store the features of all images of a data set for `retrieve`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,13 @@ from alexnet_jax.weights.trained_model import load
 
 @dataclass(frozen=True)
 class BuildIndex:
-    """Store the output of a trained network's last hidden layer for each image of a data set, to be searched by `retrieve`.
+    """Store the outputs of a trained network's last hidden layer for all images of a split. `retrieve` searches them.
 
     Attributes:
-      run: run folder, checkpoint RUN/checkpoints/STEP, or .safetensors file; it must stay there as long as the index is used.
-      to: folder to create. It takes 4 bytes for each unit of the layer and each image: 20 GB for the paper's network on ImageNet.
+      run: run folder, checkpoint RUN/checkpoints/STEP, or .safetensors file. `retrieve` loads it again, so keep it.
+      to: folder to create. Its size is 4 bytes per image and unit of the layer: 20 GB for the paper's network on ImageNet.
       best: of a run, use the checkpoint with the smallest validation error instead of the last.
-      data: a folder of images, a prepared data set, or a name in the data folder; None is the network's training data.
+      data: a folder of images, a prepared data set, or a name in the data folder; None uses the network's training data.
       data_dir: folder of prepared data sets.
       split: split to index.
       batch_size: images per batch.
@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> None:
     """Build the index and print its folder."""
     command = tyro.cli(BuildIndex, prog="alexnet-jax index", args=arguments)
     enable_compilation_cache()
-    if command.to.exists():  # before the network is read
+    if command.to.exists():  # checked before the network is loaded
         raise UserError(f"{command.to} exists: pass another folder as --to, or delete it")
     model = load(command.run, best=command.best)
     dataset = find_training_dataset(command.data, model.config["data"]["path"], command.data_dir)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from alexnet_jax.analysis.examples import Picture, Retrieved, pictures
-from alexnet_jax.analysis.figure4 import draw_retrieved
+from alexnet_jax.analysis.examples import LabeledImage, Retrieval, read_images
+from alexnet_jax.analysis.figure4 import draw_retrievals
 from alexnet_jax.analysis.index import Index
 from alexnet_jax.analysis.indexing import load_indexed_model, open_indexed_dataset
 from alexnet_jax.data.pipeline.loading import DecodedImages
@@ -19,17 +19,17 @@ from alexnet_jax.parallel.runtime import enable_compilation_cache
 
 @dataclass(frozen=True)
 class Retrieve:
-    """Find the images of an index that are nearest to photos, by the network's last hidden layer.
+    """Find the images of an index that are nearest to photos, by the outputs of the network's last hidden layer.
 
-    Prints one line per image found: photo, rank, distance, class and name, separated by tabs.
+    Prints one line per retrieved image: photo, rank, distance, class and name, separated by tabs.
 
     Attributes:
-      index: folder made by `index`.
+      index: folder created by `index`.
       photos: image files; each is scaled and cropped to a square as the images of the data set were.
-      nearest: number of images to find per photo.
-      picture: PNG file to draw, with the photos in the first column and what was found next to them.
-      run: where the network's run is now, if it was moved.
-      data: where the prepared data set is now, if it was moved; only --picture needs it.
+      nearest: number of images to retrieve per photo.
+      picture: PNG file to write, with one row per photo: the photo and the images retrieved for it.
+      run: current run folder or file of the network, if it was moved after the index was built.
+      data: current folder of the prepared data set, if it was moved after the index was built; only --picture needs it.
     """
 
     index: tyro.conf.Positional[Path]
@@ -41,32 +41,34 @@ class Retrieve:
 
 
 def run(arguments: list[str]) -> None:
-    """Print the images nearest to each photo, and draw them if asked to."""
+    """Print the images nearest to each photo, and draw them if --picture is given."""
     command = tyro.cli(Retrieve, prog="alexnet-jax retrieve", args=arguments)
     enable_compilation_cache()
     if not command.photos or command.nearest < 1:
-        raise UserError("pass one or more photos, and a --nearest of 1 or more: alexnet-jax retrieve INDEX photo.jpg")
+        raise UserError("pass one or more photos, and --nearest of at least 1: alexnet-jax retrieve INDEX photo.jpg")
     index = Index(command.index)
-    about, model = index.about, load_indexed_model(index, command.run)
+    metadata, model = index.metadata, load_indexed_model(index, command.run)
     dataset = None if command.picture is None else open_indexed_dataset(index, command.data)
     pixels = [
-        read_photo(photo, size=about.size, encoding=about.encoding, image_size=model.image_size) for photo in command.photos
+        read_photo(photo, size=metadata.size, encoding=metadata.encoding, image_size=model.image_size) for photo in command.photos
     ]
     photos = np.stack(pixels)
-    predictor = Predictor(model, layer=about.layer, batch_size=min(len(photos), 128))
-    found = index.search(predictor(photos), command.nearest)
-    images = index.images(found.rows)
-    for photo, rows, distances in zip(command.photos, found.rows.tolist(), found.distances.tolist(), strict=True):
-        for rank, (row, distance) in enumerate(zip(rows, distances, strict=True), 1):
-            print(photo, rank, f"{distance:.6g}", images[row].label, images[row].name, sep="\t")
+    predictor = Predictor(model, layer=metadata.layer, batch_size=min(len(photos), 128))
+    neighbors = index.search(predictor(photos), command.nearest)
+    images = index.images(neighbors.indices)
+    for photo, indices, distances in zip(command.photos, neighbors.indices.tolist(), neighbors.distances.tolist(), strict=True):
+        for rank, (image, distance) in enumerate(zip(indices, distances, strict=True), 1):
+            print(photo, rank, f"{distance:.6g}", images[image].label, images[image].name, sep="\t")
     if command.picture is not None and dataset is not None:
-        stored = DecodedImages(dataset, about.split, model.image_size)
-        retrieved = [
-            Retrieved(
-                Picture(pixels, "", photo.name),
-                list(zip(pictures(stored, rows, dataset.manifest.classes), distances.tolist(), strict=True)),
+        stored = DecodedImages(dataset, metadata.split, model.image_size)
+        retrievals = [
+            Retrieval(
+                LabeledImage(pixels, "", photo.name),
+                list(zip(read_images(stored, indices, dataset.manifest.classes), distances.tolist(), strict=True)),
             )
-            for pixels, photo, rows, distances in zip(photos, command.photos, found.rows, found.distances, strict=True)
+            for pixels, photo, indices, distances in zip(
+                photos, command.photos, neighbors.indices, neighbors.distances, strict=True
+            )
         ]
         with disk_full_as_user_error(f"for {command.picture}"):
-            draw_retrieved(retrieved, command.picture)
+            draw_retrievals(retrievals, command.picture)

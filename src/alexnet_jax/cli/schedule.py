@@ -16,67 +16,81 @@ from alexnet_jax.training.schedule import EpochHparams, ReduceOnPlateau
 def run(arguments: list[str]) -> None:
     """Print the table of learning rates."""
     if len(arguments) != 1:
-        raise UserError(f"name a config: alexnet-jax schedule CONFIG, one of {', '.join(config_names())}, or a Python file")
+        names = ", ".join(config_names())
+        raise UserError(f"name a config: alexnet-jax schedule CONFIG, one of {names}, or a Python file that defines CONFIG")
     Console(width=None if sys.stdout.isatty() else 140).print(schedule_table(load_config(arguments[0])))
 
 
 def schedule_table(config: TrainConfig) -> Table:
-    """Rates of weights and biases, of the first layer and of those that get their own, and color noise.
+    """Return a table of the learning rates of weights and biases and of the use of color shifts.
 
-    Layers whose rates are always the same share their columns. Rows are ranges of epochs, or where the validation error decides,
-    the rates in their order.
+    There are columns for the network, its first layer and every layer in `config.layer_rates`; layers with the same rates share
+    columns. A row is a range of epochs. With `ReduceOnPlateau`, the epochs are not known in advance, and rows list the rates in
+    order.
+
+    Args:
+      config: config of a training.
 
     Raises:
-      UserError: if the config changes the rate of a layer that its network does not have.
+      UserError: if the config changes the learning rate of a layer that its network does not have.
     """
     layers = list(dict.fromkeys([next(iter(config.network.named_layers)), *(c.layer for c in config.layer_rates)]))
     rows = _rows(config)
-    alike: dict[tuple[tuple[float, float], ...], list[str]] = {}
+    layers_by_rates: dict[tuple[tuple[float, float], ...], list[str]] = {}
     for layer in layers:
-        alike.setdefault(tuple(_rates(stage, layer) for _, stage in rows), []).append(layer)
-    table = Table(title=f"{config.network.name}: {config.epochs} epochs at most, {config.batch_size} images a step")
+        layers_by_rates.setdefault(tuple(_layer_rates(hparams, layer) for _, hparams in rows), []).append(layer)
+    table = Table(title=f"{config.network.name}: at most {config.epochs} epochs, {config.batch_size} images per step")
     table.add_column("epochs", no_wrap=True)
-    for layer in ("", *(f"{', '.join(layers)}: " for layers in alike.values())):
-        table.add_column(f"{layer}weights", justify="right")
-        table.add_column(f"{layer}biases", justify="right")
-    table.add_column("color noise", no_wrap=True)
-    for epochs, stage in rows:
-        rates = [(stage.weights, stage.biases), *(_rates(stage, layers[0]) for layers in alike.values())]
-        table.add_row(epochs, *(f"{rate:g}" for pair in rates for rate in pair), "on" if stage.color else "off")
+    for prefix in ("", *(f"{', '.join(layers)}: " for layers in layers_by_rates.values())):
+        table.add_column(f"{prefix}weights", justify="right")
+        table.add_column(f"{prefix}biases", justify="right")
+    table.add_column("color shift", no_wrap=True)
+    for epochs, hparams in rows:
+        rates = [
+            (hparams.weights, hparams.biases),
+            *(_layer_rates(hparams, layers[0]) for layers in layers_by_rates.values()),
+        ]
+        table.add_row(epochs, *(f"{rate:g}" for pair in rates for rate in pair), "on" if hparams.color else "off")
     if isinstance(config.schedule, ReduceOnPlateau):
-        table.caption = _plateau_told(config)
+        table.caption = _plateau_caption(config)
     return table
 
 
-def _rates(stage: EpochHparams, layer: str) -> tuple[float, float]:
-    return stage.layers.get(layer, (stage.weights, stage.biases))
+def _layer_rates(hparams: EpochHparams, layer: str) -> tuple[float, float]:
+    return hparams.layers.get(layer, (hparams.weights, hparams.biases))
 
 
 def _rows(config: TrainConfig) -> list[tuple[str, EpochHparams]]:
-    """Stages with the epochs that each holds in."""
-    rule = config.schedule
-    if isinstance(rule, ReduceOnPlateau):
-        # What an error that never improves would lead to: an epoch to be the best one, and `patience` that are no better.
-        lasting = replace(config, layer_rates=(), color_epochs=None)
-        stages = [lasting.epoch_hparams([1.0] * (1 + rule.patience) * cuts) for cuts in range(rule.max_reductions + 1)]
-        return [("until it stops improving", stage) for stage in stages if stage]
-    stages = [(epoch + 1, config.epoch_hparams([1.0] * epoch)) for epoch in range(config.epochs)]
+    """Return the ranges of epochs and their hyper-parameters, in order."""
+    schedule = config.schedule
+    if isinstance(schedule, ReduceOnPlateau):
+        # Simulate an error that never improves: each rate lasts one epoch that is the best so far, and `patience` others.
+        constant = replace(config, layer_rates=(), color_epochs=None)
+        epochs_per_rate = 1 + schedule.patience
+        hparams_by_rate = [
+            constant.epoch_hparams([1.0] * epochs_per_rate * reductions) for reductions in range(schedule.max_reductions + 1)
+        ]
+        return [("until a plateau", hparams) for hparams in hparams_by_rate if hparams]
+    numbered = [(epoch + 1, config.epoch_hparams([1.0] * epoch)) for epoch in range(config.epochs)]
     rows = []
-    for stage, group in groupby(stages, key=lambda numbered: numbered[1]):
+    for hparams, group in groupby(numbered, key=lambda item: item[1]):
         epochs = [epoch for epoch, _ in group]
-        if stage:
-            rows.append((f"{epochs[0]}–{epochs[-1]}", stage))
+        if hparams:
+            rows.append((f"{epochs[0]}–{epochs[-1]}", hparams))
     return rows
 
 
-def _plateau_told(config: TrainConfig) -> str:
-    rule = config.schedule
-    assert isinstance(rule, ReduceOnPlateau)
-    told = f"It, the validation top-1 error, has stopped after {rule.patience} epochs without {rule.min_delta:.2%} less."
+def _plateau_caption(config: TrainConfig) -> str:
+    schedule = config.schedule
+    assert isinstance(schedule, ReduceOnPlateau)
+    plateau = (
+        f"Plateau: {schedule.patience} epochs in which the validation top-1 error does not decrease by more than "
+        f"{schedule.min_delta:.2%}."
+    )
     changes = [
-        f" After epoch {change.after}, {change.layer} has {change.weights:g}"
-        + ("." if change.biases is None else f", its biases {change.biases:g}.")
+        f" After epoch {change.after}, the learning rate of {change.layer} is {change.weights:g}"
+        + ("." if change.biases is None else f", that of its biases {change.biases:g}.")
         for change in config.layer_rates
     ]
-    colors = [] if config.color_epochs is None else [f" After epoch {config.color_epochs}, no color noise."]
-    return told + "".join(changes + colors)
+    colors = [] if config.color_epochs is None else [f" After epoch {config.color_epochs}, no color shift."]
+    return plateau + "".join(changes + colors)

@@ -18,9 +18,9 @@ class ShowData:
 
     Attributes:
       data: a folder of images, a prepared data set, or a name in the data folder.
-      config: training config whose augmentation and input size are shown; None is the paper's augmentation, cropping seven
-        eighths of the stored size.
-      out: PNG file to write; None is NAME.png in the current folder.
+      config: training config whose augmentation and input size are shown; None uses the paper's augmentation with crops
+        of seven eighths of the stored size.
+      out: PNG file to write; None uses NAME.png in the current folder.
       data_dir: folder of prepared data sets.
       seed: seed of the order and the augmentation.
     """
@@ -33,9 +33,9 @@ class ShowData:
 
 
 def run(arguments: list[str]) -> None:
-    """Draw the contact sheet and print its file."""
+    """Draw the contact sheet and print the path of the file."""
     if arguments[:1] != ["show"]:
-        raise UserError("data has one subcommand: alexnet-jax data show DATA")
+        raise UserError("the only subcommand of data is show: run alexnet-jax data show DATA")
     command = tyro.cli(ShowData, prog="alexnet-jax data show", args=arguments[1:])
     dataset = find_dataset(command.data, command.data, command.data_dir)
     if command.config is None:

@@ -1,9 +1,9 @@
-"""Caffe's reference network, which pools before it normalizes, trained as bvlc_alexnet.
+"""Caffe's reference network (models/bvlc_reference_caffenet), which pools before it normalizes; trained like bvlc_alexnet.
 
     make train EXP=caffenet DATA=path/to/prepared/imagenet
 
-Published: 57.4 % top-1 and 80.4 % top-5 accuracy on the ILSVRC-2012 validation set, center view,
-after 310,000 steps of 256 images.
+Published: 57.4 % top-1 and 80.4 % top-5 accuracy on the ILSVRC-2012 validation set, center view, after 310,000 steps of 256
+images.
 """
 
 from dataclasses import replace

@@ -1,12 +1,13 @@
-"""The four-layer network for CIFAR-10 that section 3.3 of the paper mentions: cuda-convnet's layers-conv-local-11pct.cfg.
+"""The four-layer CIFAR-10 network mentioned in section 3.3 of the paper: layers-conv-local-11pct.cfg of cuda-convnet.
 
     python -m alexnet_jax prepare --from cifar-10-binary.tar.gz --to data/cifar10
     make train EXP=cifar_four_layers
 
-Two convolutions and two layers of local connections, response normalization after both convolutions. Random 24 x 24 pixels of
-32 x 32, flipped at random; tested on nine views. Published for it: 11 % test error after some 520 epochs, the rate divided by
-ten before the last 20 and the last 10. The epochs here are what a CPU has time for: experiments/cifar_lrn.py has what they led
-to, with and without normalization.
+Two convolutions, each with response normalization, and two locally connected layers. Training uses random crops of 24 x 24 of
+the 32 x 32 pixels, flipped at random; test averages nine views.
+
+Published: 11 % test error after about 520 epochs, with the learning rate divided by ten before the last 20 and before the last
+10. Training is shorter here, to suit a CPU; experiments/cifar_lrn.py reports the measured errors with and without normalization.
 """
 
 from alexnet_jax.data.pipeline.augment import Augmentation

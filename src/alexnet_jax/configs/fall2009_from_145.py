@@ -1,10 +1,12 @@
-"""The first step of pre-training: the convolutions of net 145, a new sixth one, and the 10,184 classes of Fall 2009.
+"""First step of pre-training (section 6): net 145 with a new sixth convolution, on the 10,184 classes of the Fall 2009 release.
 
     make train EXP=fall2009_from_145 ARGS="--init-from runs/source_145/…"
 
-Original log (net 146-2009, layer-params-146-2009.cfg): conv1 to conv5 from net 145, which had been trained on ILSVRC-2012;
-rate 0.001 for them and 0.01 for the new layers, 0.001 for those, too, after two epochs; ended in the seventh. No error is in
-the log. fall2011.py goes on from here.
+Original log (net 146-2009, layer-params-146-2009.cfg): conv1 to conv5 are copied from net 145, trained on ILSVRC-2012. The
+learning rate is 0.001 for these and 0.01 for the new layers, for which it is reduced to 0.001 after two epochs. The run ends in
+the seventh epoch; it logs no error.
+
+The second step is fall2011.py.
 """
 
 from alexnet_jax.data.pipeline.augment import Augmentation
@@ -12,7 +14,7 @@ from alexnet_jax.model.alexnet import FALL2009
 from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.schedule import LayerRate, StepDecay
 
-CARRIED = ("conv1", "conv2", "conv3", "conv4", "conv5")
+COPIED_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 
 CONFIG = TrainConfig(
     network=FALL2009,
@@ -20,7 +22,7 @@ CONFIG = TrainConfig(
     epochs=6,
     schedule=StepDecay(milestones=(2,), bias_milestones=()),
     bias_rate=2.0,
-    layer_rates=tuple(LayerRate(layer, after=0, weights=0.001) for layer in CARRIED),
+    layer_rates=tuple(LayerRate(layer, after=0, weights=0.001) for layer in COPIED_LAYERS),
     augmentation=Augmentation(last_position=True, images_per_crop=32, mean="center", color="deviation", color_divisor=1.1),
-    init_layers=CARRIED,
+    init_layers=COPIED_LAYERS,
 )

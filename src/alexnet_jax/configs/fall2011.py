@@ -1,11 +1,13 @@
-"""Pre-training on the whole ImageNet, the 21,843 classes of the Fall 2011 release (section 6), through a linear bottleneck.
+"""Second step of pre-training (section 6): the 21,843 classes of the Fall 2011 release, with a linear bottleneck before fc8.
 
     python -m alexnet_jax prepare --from <folder of a .tar for each synset> --to data/fall2011
     make train EXP=fall2011 ARGS="--init-from runs/fall2009_from_145/…"
 
-Original log (net 146-2011, layer-params-146-2011.cfg): the convolutions from net 146-2009, and they alone; rate 0.001 for them
-and 0.01 for the other layers, 0.001 for those, too, after six epochs; ended in the ninth. No error is in the log. What it was
-for is finetune.py.
+Original log (net 146-2011, layer-params-146-2011.cfg): only the convolutions are copied from net 146-2009. The learning rate is
+0.001 for these and 0.01 for the other layers, for which it is reduced to 0.001 after six epochs. The run ends in the ninth epoch;
+it logs no error.
+
+The last step is finetune.py.
 """
 
 from alexnet_jax.data.pipeline.augment import Augmentation
@@ -13,7 +15,7 @@ from alexnet_jax.model.alexnet import FALL2011
 from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.schedule import LayerRate, StepDecay
 
-CARRIED = ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6")
+COPIED_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6")
 
 CONFIG = TrainConfig(
     network=FALL2011,
@@ -21,7 +23,7 @@ CONFIG = TrainConfig(
     epochs=8,
     schedule=StepDecay(milestones=(6,), bias_milestones=()),
     bias_rate=2.0,
-    layer_rates=tuple(LayerRate(layer, after=0, weights=0.001) for layer in CARRIED),
+    layer_rates=tuple(LayerRate(layer, after=0, weights=0.001) for layer in COPIED_LAYERS),
     augmentation=Augmentation(last_position=True, images_per_crop=32, mean="center", color="deviation", color_divisor=1.1),
-    init_layers=CARRIED,
+    init_layers=COPIED_LAYERS,
 )

@@ -1,4 +1,4 @@
-"""Fine-tuning on ILSVRC of what was pre-trained on the whole ImageNet: "1 CNN*" of Table 2.
+"""Fine-tuning on ILSVRC-2012 of the network pre-trained on all of ImageNet: "1 CNN*" of Table 2.
 
     make train EXP=source_145
     make train EXP=fall2009_from_145 ARGS="--init-from runs/source_145/…"
@@ -6,18 +6,18 @@
     make train EXP=finetune ARGS="--init-from runs/fall2011/…"
 
 Paper: 39.0 % top-1 and 16.6 % top-5 error on the ILSVRC-2012 validation set, ten views. Original log (net 146-2012-2011,
-layer-params-146-2012-2011.cfg): 38.99 % and 16.62 %; pre-trained on Fall 2009 alone, 39.10 % and 16.88 %. Its convolutions had
-seen ILSVRC-2012 at the very beginning, so this is not what other images alone are worth.
+layer-params-146-2012-2011.cfg): 38.99 % and 16.62 %; pre-trained on Fall 2009 alone, 39.10 % and 16.88 %. The first network of
+this sequence, net 145, was itself trained on ILSVRC-2012, so the improvement is not that of the other images alone.
 
-conv1 to fc7 are carried over, the bottleneck is left, fc8 is new. The schedule is that of the log: rate 0.001, divided by ten
-after epochs 22 and 42; 0.01 for fc8 until epoch 9; 0.0001 for conv1, less after 5, frozen after 7; no color noise after 38;
-ended after 54. The first 300 batches, when fc8 had 0.001 as well, are left out. Of biases' rates the log says nothing, and the
-file it stands in has 0.02, and 0 for conv1.
+conv1 to fc7 are copied; the bottleneck is dropped; fc8 is new. The schedule is that of the log: the learning rate is 0.001,
+divided by ten after epochs 22 and 42. fc8 has 0.01 until epoch 9. conv1 has 0.0001, less after epoch 5, and is frozen after
+epoch 7. The color noise ends after epoch 38, training after epoch 54. The original run trained fc8 with 0.001 for the first 300
+batches; this is omitted. The log does not mention the rates of biases; the file that contains it has 0.02, and 0 for conv1.
 
     python -m alexnet_jax schedule finetune
 
-The paper's averages are those of networks that were trained alike: "5 CNNs" (38.1 % and 16.4 %) are five of source_145, with
-other seeds here; "7 CNNs*" (36.7 % and 15.4 %) are those and two pre-trained ones.
+The ensembles of the paper average networks that are trained alike: "5 CNNs" (38.1 % and 16.4 %) are five runs of source_145,
+here with different seeds; "7 CNNs*" (36.7 % and 15.4 %) are these and two pre-trained networks.
 
     for seed in 0 1 2 3 4; do make train EXP=source_145 ARGS="--seed $seed"; done
     python -m alexnet_jax evaluate runs/source_145/*-seed[0-4]-* --data data/imagenet --views ten

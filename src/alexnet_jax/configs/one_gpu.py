@@ -1,9 +1,9 @@
-"""The comparison of section 3.2 (footnote 2): one tower whose last convolution and dense layers keep their full width.
+"""The one-GPU network of section 3.2 (footnote 2): one tower whose last convolution and dense layers have their full width.
 
     make train EXP=one_gpu DATA=<ImageNet, prepared>
 
-Paper: two towers reduce the top-1 and top-5 error by 1.7 and 1.2 points against it. Original log, ILSVRC-2010 test set, ten
-views: 39.17 % and 18.23 %, against 37.47 % and 17.00 %.
+Paper: the two-tower network has a top-1 and top-5 error lower by 1.7 and 1.2 points. Original log, ILSVRC-2010 test set, ten
+views: 39.17 % and 18.23 %, against 37.47 % and 17.00 % with two towers.
 """
 
 from alexnet_jax.model.alexnet import ONE_GPU

@@ -1,9 +1,9 @@
-"""The two towers made small, on pictures drawn by code: a whole training in minutes on a CPU.
+"""A small two-tower network on synthetic images: a complete training in minutes on a CPU.
 
     make train
 
-Not in the paper. Everything of it is here: two towers that meet at conv3, fc6, fc7 and fc8, response normalization,
-overlapping pooling, dropout, crops, mirroring, color shifts, the update rule.
+This network is not in the paper, but it has all of the paper's ingredients: two towers that communicate at conv3, fc6, fc7 and
+fc8, response normalization, overlapping pooling, dropout, random crops, horizontal flips, color shifts, and the update rule.
 """
 
 from alexnet_jax.data.pipeline.augment import Augmentation

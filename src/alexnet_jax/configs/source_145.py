@@ -1,14 +1,17 @@
-"""The network whose logs are the paper's tables: net 145 of the original code, with the training its logs describe.
+"""The network whose logs contain the paper's results: net 145 of the original code, trained as its logs describe.
 
     make train EXP=source_145 DATA=<ImageNet, prepared>
 
-Original log: 40.66 % top-1 and 18.21 % top-5 on the ILSVRC-2012 validation set, ten views. It differs from the prose in the
-initial weights of conv3 to conv5, the order of layer 1, a second normalization in layer 2, alpha, the rate of biases, the
-crops, the mean that is subtracted from them and the size of the color shift; each is a field below or in `SOURCE_145`.
+Original log: 40.66 % top-1 and 18.21 % top-5 error on the ILSVRC-2012 validation set, ten views.
 
-The schedule is that of the log (layer-params-145.cfg): weights' rate divided by ten after epochs 25, 51 and 79, conv1 slowed
-and the color noise taken away after 67, conv1 frozen after 72, the end in epoch 91. The log names cuts of the weights' rate
-alone, and the file it stands in still has 0.02 for biases, and 0 for those of conv1, when does not say: here from 72 on.
+The original code differs from the text of the paper in the initial weights of conv3 to conv5, the order of the operations in
+layer 1, a second normalization in layer 2, alpha, the learning rate of biases, the crops, the mean that is subtracted from them,
+and the size of the color shift. Each of these is a field below or in `SOURCE_145`.
+
+The schedule is that of the log (layer-params-145.cfg): the learning rate of weights is divided by ten after epochs 25, 51 and
+79; after epoch 67, conv1 gets a lower rate and the color noise ends; after epoch 72, conv1 is frozen; training ends in epoch 91.
+The log mentions reductions of the weights' rate only. The file that contains it has 0.02 for biases, and 0 for those of conv1
+from an unknown epoch on; here it is epoch 72.
 
     python -m alexnet_jax schedule source_145
 """

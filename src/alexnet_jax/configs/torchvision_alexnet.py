@@ -1,9 +1,11 @@
-"""torchvision's network with the training of its references/classification, on eight GPUs with 32 images each.
+"""torchvision's alexnet, with the training of its references/classification: eight GPUs with 32 images each.
 
     make train EXP=torchvision_alexnet DATA=<ImageNet, prepared>
 
 Published: 56.522 % top-1 and 79.066 % top-5 accuracy on the ILSVRC-2012 validation set, center view, after 90 epochs.
-Its crops vary in size and shape; here they are those of the paper. It decays biases, too; here weights alone.
+
+Two differences: torchvision crops with random size and aspect ratio, and applies weight decay to biases, too. Here crops are
+those of the paper, and weight decay applies to weights only.
 """
 
 from alexnet_jax.data.pipeline.augment import Augmentation

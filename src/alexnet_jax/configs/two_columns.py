@@ -1,13 +1,14 @@
-"""What the towers' talking is worth: net 150 of the original code, two columns that are joined only at the classes.
+"""Two towers without communication before the last layer: net 150 of the original code, to measure the effect of communication.
 
     make train EXP=two_columns DATA=<ImageNet, prepared>
 
 Not in the paper. Original log (layer-params-150.cfg): 41.83 % top-1 and 19.33 % top-5 error on the ILSVRC-2012 validation set,
-ten views, against 40.66 % and 18.21 % of net 145, with nearly as many parameters: the columns
-are wider where a tower would read the other.
+ten views, against 40.66 % and 18.21 % of net 145. The number of parameters is nearly the same, because the columns are wider
+where a tower of net 145 reads the other tower.
 
-The schedule is that of the log: weights' rate divided by ten after epochs 25, 49 and 79, conv1 slowed and the color noise taken
-away after 66, conv1 frozen after 72, the end after 92; rates of biases as in source_145.py.
+The schedule is that of the log: the learning rate of weights is divided by ten after epochs 25, 49 and 79; after epoch 66, conv1
+gets a lower rate and the color noise ends; after epoch 72, conv1 is frozen; training ends after epoch 92. The rates of biases
+are those of source_145.py.
 """
 
 from alexnet_jax.data.pipeline.augment import Augmentation

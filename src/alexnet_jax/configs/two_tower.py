@@ -1,13 +1,14 @@
-"""The paper's network by the paper's prose (sections 3 to 5), Table 1 and Table 2.
+"""The network and training as the paper describes them (sections 3 to 5), for Table 1 and Table 2.
 
     make train EXP=two_tower DATA=<ImageNet, prepared>
 
-Paper: 40.7 % top-1 and 18.2 % top-5 on the ILSVRC-2012 validation set, ten views; 37.5 % and 17.0 % on the ILSVRC-2010 test
-set (39.0 % and 18.3 % with the center view), on two GTX 580 in five to six days. Those figures come from the original code's
-net 145, which is not quite what the prose says: see source_145.py.
+Paper: 40.7 % top-1 and 18.2 % top-5 error on the ILSVRC-2012 validation set, ten views; 37.5 % and 17.0 % on the ILSVRC-2010
+test set (39.0 % and 18.3 % with the center view). Training took five to six days on two GTX 580 GPUs. These results are from net
+145 of the original code, which differs in details from the description; see source_145.py.
 
-The rate is divided by ten when the validation error stops improving with the current rate, three times before the end, after
-90 epochs at most. When an error has stopped, the paper leaves open; patience and smallest improvement are ours.
+The learning rate is divided by ten when the validation error stops improving, three times before the end of training, which
+lasts at most 90 epochs. The paper does not define when an error stops improving: patience and minimum improvement are our
+choice.
 """
 
 from alexnet_jax.model.alexnet import TWO_TOWER

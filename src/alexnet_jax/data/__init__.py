@@ -1,1 +1,4 @@
-"""From images on disk to batches: nothing here knows of the model, and what runs in workers does not import jax."""
+"""Data sets: reading sources, preparing records, and building batches.
+
+No module here depends on the network, and the modules that worker processes load do not import jax.
+"""

@@ -1,4 +1,4 @@
-"""Find the data set that a user names, and prepare it if need be."""
+"""Lookup of a data set by name or path, with preparation on first use."""
 
 import hashlib
 import re
@@ -22,10 +22,10 @@ def find_dataset(name: str | None, default: str, data_dir: Path) -> Dataset:
     Raises:
       UserError: if the named data set does not exist or cannot be used.
     """
-    wanted = name or default
-    if wanted == synthetic.NAME:
+    dataset_name = name or default
+    if dataset_name == synthetic.NAME:
         return _synthetic_dataset(data_dir)
-    for path in (data_dir / wanted, Path(wanted)):
+    for path in (data_dir / dataset_name, Path(dataset_name)):
         if is_prepared(path):
             return open_dataset(path)
     if name is None:
@@ -35,21 +35,26 @@ def find_dataset(name: str | None, default: str, data_dir: Path) -> Dataset:
             style="yellow",
         )
         return _synthetic_dataset(data_dir)
-    source = Path(wanted)
-    if not source.exists() and not wanted.startswith(tfds.PREFIX):
-        raise UserError(f"no data set {wanted!r}: pass a folder of images, a prepared data set, or a name in {data_dir}/")
+    source = Path(dataset_name)
+    if not source.exists() and not dataset_name.startswith(tfds.PREFIX):
+        raise UserError(f"no data set {dataset_name!r}: pass a folder of images, a prepared data set, or a name in {data_dir}/")
     # A folder of images is prepared once, under a name that follows from its path.
-    location = str(source.resolve()) if source.exists() else wanted
+    location = str(source.resolve()) if source.exists() else dataset_name
     digest = hashlib.sha256(location.encode()).hexdigest()[:8]
     prepared = data_dir / f"{re.sub(r'[^a-zA-Z0-9_.-]+', '-', Path(location).name)}-{digest}"
-    return open_dataset(prepared) if is_prepared(prepared) else prepare_path(wanted, prepared)
+    return open_dataset(prepared) if is_prepared(prepared) else prepare_path(dataset_name, prepared)
 
 
 def find_training_dataset(name: str | None, trained_on: str, data_dir: Path) -> Dataset:
-    """Open the data set a user names, as `find_dataset` does, or else the one a network was trained on.
+    """Open the data set a user names, as `find_dataset` does, or the training data of a network if no name is given.
+
+    Args:
+      name: see `find_dataset`; None for `trained_on`.
+      trained_on: path of the data set that the network was trained on.
+      data_dir: folder of prepared data sets.
 
     Raises:
-      UserError: if it does not exist any more, or cannot be used.
+      UserError: if the data set does not exist or cannot be used.
     """
     if name is not None:
         return find_dataset(name, name, data_dir)
@@ -59,6 +64,6 @@ def find_training_dataset(name: str | None, trained_on: str, data_dir: Path) -> 
 
 
 def _synthetic_dataset(data_dir: Path) -> Dataset:
-    """The synthetic data set, drawn on first use, in half a minute on one core."""
+    """Open the synthetic data set; the first use prepares it, which takes half a minute on one core."""
     path = data_dir / synthetic.NAME
     return open_dataset(path) if is_prepared(path) else prepare(synthetic.SyntheticSource(), path)

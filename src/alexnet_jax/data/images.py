@@ -1,4 +1,4 @@
-"""Pictures as people have them to square pixels, and pixels to what a record holds."""
+"""Decoding and encoding of images, and the resize and center crop of the paper."""
 
 import warnings
 from io import BytesIO
@@ -10,66 +10,75 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = UInt8[np.ndarray, "height width 3"]
-"""Red, green and blue, gray levels."""
-Square = UInt8[np.ndarray, "side side 3"]
-"""The same, as wide as high."""
+"""RGB image, 0 to 255."""
+SquarePixels = UInt8[np.ndarray, "side side 3"]
+"""Square RGB image, 0 to 255."""
 
 JPEG_QUALITY = 95
+"""Quality of encoded JPEGs, 1 to 100."""
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
-"""What a file may be, by its content: a name may lie (one JPEG of ILSVRC-2012 is a PNG)."""
+"""Supported file formats, detected from the content: file names can be wrong (one .JPEG of ILSVRC-2012 is a PNG)."""
 
-# Above Image.MAX_IMAGE_PIXELS, 89 million, a file of a few kilobytes could fill the memory. Pillow only warns of it.
+# Pillow only warns about images above Image.MAX_IMAGE_PIXELS (89 million). A file of a few kilobytes could exhaust the memory.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
-class BadImage(Exception):
-    """A file that cannot be read as a picture; the text says why."""
+class InvalidImageError(Exception):
+    """Image that cannot be decoded; the message is the reason."""
 
 
-def read_square(data: bytes, size: int) -> Square:
-    """A picture file as the paper prepares it: shorter side scaled to `size`, then the central square (section 2).
+def decode_and_center_crop(data: bytes, size: int) -> SquarePixels:
+    """Decode an image file, scale its shorter side to `size`, and crop the central square (paper, section 2).
 
-    Gray becomes three equal channels; 16-bit gray keeps its upper 8 bits; CMYK is converted without a color profile; what
-    is transparent becomes white; a picture that its EXIF data say is lying is set upright; of an animation, the first
-    picture counts. Small pictures are enlarged, however small.
+    Gray images get three equal channels, and 16-bit gray keeps its upper 8 bits. CMYK is converted without a color profile.
+    Transparent pixels are blended with white. EXIF orientation is applied. Only the first frame of an animation is used.
+    Images smaller than `size` are enlarged.
+
+    Args:
+      data: content of an image file in one of `FORMATS`.
+      size: side of the result, in pixels.
 
     Raises:
-      BadImage: if the file is truncated, no picture, of more than 89 million pixels, or of 32-bit pixels, whose scale nobody
-        knows.
+      InvalidImageError: if the file is truncated, is not an image, has more than 89 million pixels, or has 32-bit pixels,
+        whose value range is unknown.
     """
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
-            image.draft("RGB", (size, size))  # a large JPEG is decoded at a half or a quarter, never below `size`
+            image.draft("RGB", (size, size))  # decodes a large JPEG at a reduced scale, but not below `size`
             ImageOps.exif_transpose(image, in_place=True)
-            return _square(_rgb(image), size)
+            return _center_crop(_to_rgb(image), size)
     except UnidentifiedImageError as error:
-        raise BadImage(f"it is none of {', '.join(FORMATS)}") from error
-    except Exception as error:  # on damaged files Pillow raises whatever it stumbles over
-        raise BadImage(" ".join(str(error).split()) or type(error).__name__) from error
+        raise InvalidImageError(f"unsupported file format; expected one of {', '.join(FORMATS)}") from error
+    except Exception as error:  # on damaged files, Pillow raises exceptions of many types
+        raise InvalidImageError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def shorter_side(picture: bytes | Pixels) -> int | None:
-    """Of a picture as a file or as pixels; None if it cannot be read."""
-    if not isinstance(picture, bytes):
-        return min(picture.shape[:2])
+def shorter_side(image: bytes | Pixels) -> int | None:
+    """Return the shorter side of an image, in pixels, or None if it cannot be read.
+
+    Args:
+      image: content of an image file, or pixels.
+    """
+    if not isinstance(image, bytes):
+        return min(image.shape[:2])
     try:
-        with Image.open(BytesIO(picture), formats=FORMATS) as image:
-            return min(image.size)
-    except Exception:  # as above; whoever reads the pixels says why
+        with Image.open(BytesIO(image), formats=FORMATS) as opened:
+            return min(opened.size)
+    except Exception:  # the caller that decodes the pixels reports the error
         return None
 
 
-def square(pixels: Pixels, size: int) -> Square:
-    """Pixels scaled and cropped as `read_square` does; those that fit stay as they are."""
-    return pixels if pixels.shape == (size, size, 3) else _square(Image.fromarray(pixels), size)
+def resize_and_center_crop(pixels: Pixels, size: int) -> SquarePixels:
+    """Scale the shorter side to `size` and crop the central square; return `pixels` itself if it has this shape."""
+    return pixels if pixels.shape == (size, size, 3) else _center_crop(Image.fromarray(pixels), size)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise BadImage("its pixels have 32 bits")
+        raise InvalidImageError("32-bit pixels are not supported")
     if image.has_transparency_data:
         opaque = Image.new("RGBA", image.size, "white")
         opaque.alpha_composite(image.convert("RGBA"))
@@ -77,8 +86,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _square(image: Image.Image, size: int) -> Square:
-    # Only the square is resampled: a strip of one pixel by a million would not fit into memory once enlarged.
+def _center_crop(image: Image.Image, size: int) -> SquarePixels:
+    # Only the square is resampled: resizing a whole image of 1 by 1,000,000 pixels first would exhaust the memory.
     side = min(image.size)
     left, top = ((length - side) / 2 for length in image.size)
     box = (left, top, left + side, top + side)
@@ -86,20 +95,27 @@ def _square(image: Image.Image, size: int) -> Square:
 
 
 def encode_jpeg(pixels: Pixels) -> bytes:
-    """JPEG at quality 95, color at half the resolution, as photographs come."""
+    """Encode an image as JPEG at quality 95 with 4:2:0 chroma subsampling, as is usual for photos."""
     return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=JPEG_QUALITY, colorsubsampling="420")
 
 
 def decode_jpeg(jpeg: bytes, size: int, *, colors: Literal["RGB", "BGR"] = "RGB", out: Pixels | None = None) -> Pixels:
-    """A square JPEG, decoded to `size` pixels a side: its own size or a half, a quarter, an eighth of it.
+    """Decode a square JPEG at its full size, a half, a quarter or an eighth of it.
 
-    `out` is memory to decode into. The order of `colors` costs nothing.
+    Args:
+      jpeg: content of a JPEG file.
+      size: side of the result, in pixels.
+      colors: channel order of the result; both orders take the same time.
+      out: buffer to decode into; None allocates one.
+
+    Raises:
+      InvalidImageError: if the JPEG is damaged or cannot be decoded at this size.
     """
     try:
         pixels = simplejpeg.decode_jpeg(jpeg, colors, min_height=size, min_width=size, min_factor=1, buffer=out)
     except ValueError as error:
-        raise BadImage(str(error)) from error
+        raise InvalidImageError(str(error)) from error
     if pixels.shape[:2] != (size, size):
         height, width = pixels.shape[:2]
-        raise BadImage(f"it is {width}x{height}, which does not halve down to {size}x{size}")
+        raise InvalidImageError(f"a JPEG of {width}x{height} pixels cannot be decoded at {size}x{size}")
     return pixels

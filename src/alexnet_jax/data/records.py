@@ -1,10 +1,12 @@
-"""A prepared data set: a folder of square images in ArrayRecord files, with a manifest and the training set's mean image.
+"""Prepared data sets: square images in ArrayRecord files, with a manifest and the mean image of the training split.
 
-    manifest.json                 classes, images of each, color components, checksums, what was skipped
+A data set is a folder:
+
+    manifest.json                 classes, number of images, color components, checksums, skipped images
     mean_image.npy                float32 [size, size, 3], 0 to 255
-    train-00000.array_record …    records of {"image", "label", "name"} in MessagePack
+    train-00000.array_record …    MessagePack records {"image", "label", "name"}
 
-The folder appears under its name only when it is complete. `shards` writes it, `prepare` from what people have.
+`data.prepare.shards` writes the folder under a temporary name and renames it when it is complete.
 """
 
 import json
@@ -20,12 +22,19 @@ from alexnet_jax.data.statistics import ColorComponents
 from alexnet_jax.errors import UserError
 
 FORMAT = 3
+"""Version of the manifest format."""
 Encoding = Literal["jpeg", "raw"]
-"""How a record holds an image: as JPEG, or as the bytes of its pixels [size, size, 3]: ten times the disk, no decoding."""
+"""Encoding of a record's image: a JPEG file, or raw pixels [size, size, 3], which take ten times the space and no decoding."""
 
 
 class Record(NamedTuple):
-    """One square image, as the manifest's `encoding` says, number of its class, and where it came from."""
+    """Prepared image.
+
+    Attributes:
+      image: square image in the manifest's `encoding`.
+      label: class index, from 0.
+      name: name of the image in its source.
+    """
 
     image: bytes
     label: int
@@ -33,32 +42,41 @@ class Record(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """A file of records: its name, images, bytes and SHA-256."""
+    """Manifest entry of one record file.
+
+    Attributes:
+      file: file name.
+      num_images: number of records.
+      num_bytes: file size, in bytes.
+      sha256: SHA-256 of the file, in hexadecimal.
+    """
 
     file: str
-    images: int
-    bytes: int
+    num_images: int
+    num_bytes: int
     sha256: str
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is in a prepared data set.
+    """Description of a prepared data set, stored as `manifest.json`.
 
     Attributes:
-      name: of the folder it was made as.
-      size: side of the images, pixels.
-      classes: their names; a label is a place in this list.
-      splits: images in each split.
-      color_deviations: see `statistics.ColorComponents`, as are the directions.
-      skipped: images that could not be read, and why.
-      encoding: how records hold images.
-      counts: images of each class in each split.
-      shards: the files of each split, in order.
-      source: what the images came from.
-      left_out: what of the source is not in here by rule, and why.
-      plan: changes with the source, the settings, and the versions of the libraries that make the pixels.
-      versions: of these.
+      name: name of the data set's folder when it was prepared.
+      size: side of the images, in pixels.
+      classes: class names; a label is an index into this list.
+      splits: number of images in each split.
+      color_deviations: `statistics.ColorComponents.deviations` of the training images.
+      color_directions: `statistics.ColorComponents.directions` of the training images.
+      skipped: names of images that could not be read, with the reason.
+      encoding: encoding of the images.
+      counts: number of images of each class, by split.
+      shards: record files of each split, in order.
+      source: description of the source.
+      left_out: images excluded from the source by rule and the reason, one line each.
+      plan: SHA-256 that depends on the source, the options, and the versions of the image libraries.
+      versions: versions of the image libraries.
+      format: version of the manifest format.
     """
 
     name: str
@@ -78,66 +96,74 @@ class Manifest:
     format: int = FORMAT
 
     def to_json(self) -> str:
-        """The text of `manifest.json`."""
+        """Return the content of `manifest.json`."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared data set that has been opened."""
+    """Prepared data set.
+
+    Attributes:
+      path: folder of the data set.
+      manifest: content of its `manifest.json`.
+    """
 
     path: Path
     manifest: Manifest
 
     def shards(self, split: str) -> list[str]:
-        """Files of a split, in order."""
+        """Return the paths of a split's record files, in order."""
         return [str(self.path / shard.file) for shard in self.manifest.shards.get(split, [])]
 
     @property
     def mean_image(self) -> Float[np.ndarray, "size size 3"]:
-        """Mean of the training images, gray levels 0 to 255, float32; read anew at each call."""
+        """Mean of the training images, 0 to 255, float32. Each access reads the file."""
         return np.load(self.path / "mean_image.npy", allow_pickle=False)
 
     @property
     def color_components(self) -> ColorComponents:
-        """Principal components of the colors of the training images."""
+        """Principal components of the training images' colors."""
         return ColorComponents(np.array(self.manifest.color_deviations), np.array(self.manifest.color_directions))
 
     @property
     def evaluation_split(self) -> str:
-        """The split that the error is measured on: validation, or test if there is none.
+        """Split used for evaluation: "validation", or "test" if there is no validation split.
 
         Raises:
-          UserError: if there is neither.
+          UserError: if the data set has neither split.
         """
         for split in ("validation", "test"):
             if split in self.manifest.splits:
                 return split
-        raise UserError(f"{self.path} has no validation or test images to measure the error on: add some and prepare it again")
+        raise UserError(f"{self.path} has no validation or test images: add some to its source and prepare it again")
 
 
 def pack(record: Record) -> bytes:
-    """The bytes of a record, as shards hold them."""
+    """Serialize a record."""
     packed = msgpack.packb(record._asdict())
     assert packed is not None
     return packed
 
 
 def unpack(data: bytes) -> Record:
-    """The record that `pack` has made the bytes of."""
+    """Deserialize a record written by `pack`."""
     return Record(**msgpack.unpackb(data))
 
 
 def is_prepared(path: Path) -> bool:
-    """Whether a data set lies there that was finished."""
+    """Return whether `path` is the folder of a prepared data set."""
     return (path / "manifest.json").is_file()
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of a prepared data set.
+    """Read the manifest of a prepared data set.
+
+    Args:
+      path: folder of the data set.
 
     Raises:
-      UserError: if it is missing, damaged, or of another version.
+      UserError: if the manifest is missing, damaged, or of another format version.
     """
     try:
         values = json.loads((path / "manifest.json").read_text())
@@ -146,16 +172,19 @@ def read_manifest(path: Path) -> Manifest:
         shards = {split: [Shard(*shard) for shard in files] for split, files in values.pop("shards").items()}
         return Manifest(**values, shards=shards)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is no prepared data set: it has no manifest.json") from error
+        raise UserError(f"{path} is not a prepared data set: manifest.json does not exist") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}/manifest.json is damaged ({error}): delete {path} and prepare it again") from error
 
 
 def open_dataset(path: Path) -> Dataset:
-    """Opens a prepared data set.
+    """Open a prepared data set after checking its files' existence and sizes; `prepare --verify` also checks their content.
+
+    Args:
+      path: folder of the data set.
 
     Raises:
-      UserError: if it is of another version, or a file of it is missing or damaged.
+      UserError: if the data set is of another format version, or one of its files is missing or damaged.
     """
     dataset = Dataset(path, read_manifest(path))
     manifest = dataset.manifest
@@ -163,10 +192,10 @@ def open_dataset(path: Path) -> Dataset:
         if (shape := dataset.mean_image.shape) != (manifest.size, manifest.size, 3):
             raise ValueError(f"mean_image.npy has the shape {shape}")
         for shard in (shard for shards in manifest.shards.values() for shard in shards):
-            if (size := (path / shard.file).stat().st_size) != shard.bytes:
-                raise ValueError(f"{shard.file} has {size:,} bytes, not {shard.bytes:,}")
+            if (size := (path / shard.file).stat().st_size) != shard.num_bytes:
+                raise ValueError(f"{shard.file} has {size:,} bytes, expected {shard.num_bytes:,}")
     except FileNotFoundError as error:
-        raise UserError(f"{path} lacks its {Path(error.filename).name}: delete it and prepare it again") from error
+        raise UserError(f"{path} is damaged ({Path(error.filename).name} is missing): delete it and prepare it again") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}): delete it and prepare it again") from error
     return dataset

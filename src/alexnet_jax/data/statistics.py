@@ -1,4 +1,4 @@
-"""Mean image and principal components of the colors of a training set, in one pass (paper, sections 2 and 4.1)."""
+"""Mean image and principal components of the colors of a training set, computed in one pass (paper, sections 2 and 4.1)."""
 
 from dataclasses import dataclass, field
 
@@ -11,8 +11,9 @@ class ColorComponents:
     """Principal components of RGB pixel values on the scale 0 to 255.
 
     Attributes:
-      deviations: standard deviation along each component, gray levels, ascending: roots of the covariance's eigenvalues.
-      directions: unit vectors, one a column.
+      deviations: standard deviation along each component, in gray levels, ascending: square roots of the eigenvalues of the
+        covariance matrix.
+      directions: unit eigenvectors, one per column.
     """
 
     deviations: Float[np.ndarray, "3"]
@@ -21,14 +22,20 @@ class ColorComponents:
 
 @dataclass
 class PixelStatistics:
-    """Sums over images of one size, from which means and covariance follow.
+    """Pixel sums of images of one size, from which the mean image and the color covariance are computed.
 
-    Sums of bytes and of their products are whole numbers, kept as such (two billion images fit): no rounding, so the result
-    does not depend on the order in which images came, nor on how they were divided.
+    Sums are exact integers (int64 holds two billion images), so the result does not depend on the order of the images or on
+    how they are divided among shards.
+
+    Attributes:
+      size: side of the images, in pixels.
+      num_images: number of images added.
+      total: sum of each pixel and channel over the images.
+      products: sum of the products of each pair of channels over all pixels of the images.
     """
 
     size: int
-    images: int = 0
+    num_images: int = 0
     total: Int64[np.ndarray, "size size 3"] = field(init=False)
     products: Int64[np.ndarray, "3 3"] = field(init=False)
 
@@ -37,31 +44,36 @@ class PixelStatistics:
         self.products = np.zeros((3, 3), np.int64)
 
     def add(self, image: UInt8[np.ndarray, "height width 3"], products: Int64[np.ndarray, "3 3"] | None = None) -> None:
-        """Adds an image; `products` are its `color_products`, where another thread has made them."""
-        self.images += 1
+        """Add an image.
+
+        Args:
+          image: RGB pixels, `size` on a side.
+          products: `color_products(image)` if already computed; None computes it.
+        """
+        self.num_images += 1
         self.total += image
         self.products += color_products(image) if products is None else products
 
     def merge(self, other: "PixelStatistics") -> None:
-        """Adds the sums of `other`, of images of the same size."""
-        self.images += other.images
+        """Add the sums of other images of the same size."""
+        self.num_images += other.num_images
         self.total += other.total
         self.products += other.products
 
     @property
     def mean_image(self) -> Float[np.ndarray, "size size 3"]:
-        """Mean of each pixel, 0 to 255."""
-        return (self.total / self.images).astype(np.float32)
+        """Mean of each pixel and channel, 0 to 255, float32."""
+        return (self.total / self.num_images).astype(np.float32)
 
     def color_components(self) -> ColorComponents:
-        """Principal components of the RGB values of all pixels (paper, section 4.1), deviations in gray levels."""
-        pixels = self.images * self.size**2
+        """Return the principal components of the RGB values of all pixels (paper, section 4.1)."""
+        pixels = self.num_images * self.size**2
         mean = self.total.sum(axis=(0, 1)) / pixels
         eigenvalues, directions = np.linalg.eigh(self.products / pixels - np.outer(mean, mean))
         return ColorComponents(np.sqrt(np.maximum(eigenvalues, 0)), directions)
 
 
 def color_products(image: UInt8[np.ndarray, "height width 3"]) -> Int64[np.ndarray, "3 3"]:
-    """Sums over the pixels of red times red, red times green and so on."""
-    channels = image.reshape(-1, 3).T.astype(np.float64, order="C")  # whole numbers below 2^53 are exact
-    return np.einsum("ip,jp->ij", channels, channels).astype(np.int64)  # unlike @, it leaves the interpreter to others
+    """Return the sum over pixels of the outer product of each pixel's RGB values."""
+    channels = image.reshape(-1, 3).T.astype(np.float64, order="C")  # exact for integers below 2^53
+    return np.einsum("ip,jp->ij", channels, channels).astype(np.int64)  # unlike @, einsum releases the GIL

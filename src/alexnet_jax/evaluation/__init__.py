@@ -1,1 +1,1 @@
-"""Errors of trained networks: over views, of ensembles, class by class."""
+"""Prediction with trained networks, and classification errors: averaged over views, of ensembles, and per class."""

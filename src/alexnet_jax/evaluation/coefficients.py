@@ -1,4 +1,4 @@
-"""The coefficients of an ensemble's mean, searched on images whose classes are known, as in the original code (avg-valid.py)."""
+"""Search for the coefficients of a weighted mean of predictions on labeled images, as in the original code (avg-valid.py)."""
 
 from collections.abc import Iterable
 
@@ -6,68 +6,81 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from alexnet_jax.evaluation.ensemble import ModelPredictions
-from alexnet_jax.evaluation.metrics import BEST
+from alexnet_jax.evaluation.metrics import TOP_K
 
 GRID = np.arange(21) / 20
-"""What a coefficient may be, before all are divided by their sum."""
+"""Values tried for each coefficient, before normalization."""
 
-PASSES = 5
-"""Times that all coefficients are gone through, at most."""
+MAX_PASSES = 5
+"""Maximum number of passes over all coefficients."""
 
 
 class CachedPredictions:
-    """All it takes to count the errors of any weighted mean: classes that a network does not hold for less probable than the true
-    one. They are few, so that no probabilities of whole splits are kept.
+    """Compact cache of predictions, from which the errors of any weighted mean can be counted.
+
+    For each image it keeps only the classes to which some model assigns at least the probability of the true class: no other
+    class can precede the true one in a weighted mean. This needs much less memory than the probabilities of a whole split.
 
     Args:
-      opinions: of all images.
+      predictions: batches of predictions, which together cover all images.
     """
 
-    def __init__(self, opinions: Iterable[ModelPredictions]):
+    def __init__(self, predictions: Iterable[ModelPredictions]):
         parts = []
-        self.images = 0
-        for labels, probabilities in opinions:
-            parts.append(_rivals(labels, probabilities, self.images))
-            self.images += len(labels)
-            self._classes = probabilities.shape[2]
-        # Of each rival: the image it is a rival in, by how much each network prefers it, and whether it wins a draw.
-        self._image, self._margins, self._first = (np.concatenate(part) for part in zip(*parts, strict=True))
+        self.num_images = 0
+        for labels, probabilities in predictions:
+            parts.append(_competing_classes(labels, probabilities, self.num_images))
+            self.num_images += len(labels)
+            self._num_classes = probabilities.shape[2]
+        # For each competing class: its image, its margin over the true class by model, and whether it precedes in case of a tie.
+        self._image, self._margins, self._wins_tie = (np.concatenate(part) for part in zip(*parts, strict=True))
 
     @property
-    def networks(self) -> int:
-        """How many networks there are to weigh."""
+    def num_models(self) -> int:
+        """Number of models whose predictions are averaged."""
         return self._margins.shape[1]
 
-    def errors(self, coefficients: Float[np.ndarray, " networks"]) -> int:
-        """Images with a top-5 error under these coefficients, which need no particular sum; top-1, if five classes are all."""
+    def count_errors(self, coefficients: Float[np.ndarray, " models"]) -> int:
+        """Count the top-5 errors of a weighted mean, or its top-1 errors if there are at most five classes.
+
+        Args:
+          coefficients: weight of each model; they need not sum to 1.
+        """
         margins = self._margins @ coefficients.astype(np.float32)
-        before = np.bincount(self._image[(margins > 0) | ((margins == 0) & self._first)], minlength=self.images)
-        return int((before >= (BEST if self._classes > BEST else 1)).sum())
+        rank = np.bincount(self._image[(margins > 0) | ((margins == 0) & self._wins_tie)], minlength=self.num_images)
+        return int((rank >= (TOP_K if self._num_classes > TOP_K else 1)).sum())
 
 
-def _rivals(
-    labels: Int[np.ndarray, " images"], probabilities: Float[np.ndarray, "networks images classes"], start: int
-) -> tuple[Int[np.ndarray, " rivals"], Float[np.ndarray, "rivals networks"], Bool[np.ndarray, " rivals"]]:
+def _competing_classes(
+    labels: Int[np.ndarray, " images"], probabilities: Float[np.ndarray, "models images classes"], first_image: int
+) -> tuple[Int[np.ndarray, " competing"], Float[np.ndarray, "competing models"], Bool[np.ndarray, " competing"]]:
     margins = probabilities - np.take_along_axis(probabilities, labels[None, :, None], axis=2)
     others = np.arange(probabilities.shape[2]) != labels[:, None]
-    image, rival = np.nonzero((margins >= 0).any(axis=0) & others)
-    return image + start, margins[:, image, rival].T, rival < labels[image]
+    image, label = np.nonzero((margins >= 0).any(axis=0) & others)
+    return image + first_image, margins[:, image, label].T, label < labels[image]
 
 
-def search(rivals: CachedPredictions) -> Float[np.ndarray, " networks"]:
-    """Coefficients with no more errors than the plain mean has on these images, and a sum of 1.
+def search_coefficients(predictions: CachedPredictions) -> Float[np.ndarray, " models"]:
+    """Search for the coefficients with the fewest errors by coordinate descent over a grid.
 
-    One after the other takes each value of the grid and keeps what has the fewest errors, until a pass changes nothing.
+    Starts from equal coefficients. Each coefficient in turn is set to the value of `GRID` with the fewest errors, until a pass
+    over all of them changes nothing, or after `MAX_PASSES` passes.
+
+    Args:
+      predictions: predictions on labeled images.
+
+    Returns:
+      Coefficients that sum to 1. On these images they have at most as many errors as the plain mean.
     """
-    coefficients = np.full(rivals.networks, 0.5)
-    fewest = rivals.errors(coefficients)
-    for _ in range(PASSES):
+    coefficients = np.full(predictions.num_models, 0.5)
+    fewest = predictions.count_errors(coefficients)
+    for _ in range(MAX_PASSES):
         before = coefficients
-        for network in range(rivals.networks):
+        for model in range(predictions.num_models):
             for value in GRID:
-                tried = np.where(np.arange(rivals.networks) == network, value, coefficients)
-                if tried.any() and (errors := rivals.errors(tried)) < fewest:
-                    coefficients, fewest = tried, errors
+                candidate = np.where(np.arange(predictions.num_models) == model, value, coefficients)
+                if candidate.any() and (errors := predictions.count_errors(candidate)) < fewest:
+                    coefficients, fewest = candidate, errors
         if coefficients is before:
             break
     return coefficients / coefficients.sum()

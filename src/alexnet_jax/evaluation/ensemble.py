@@ -1,4 +1,4 @@
-"""Several trained networks that look at the same images; what they make of them is averaged."""
+"""Predictions of several trained networks for the same images."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -15,74 +15,77 @@ from alexnet_jax.weights.trained_model import TrainedModel
 
 
 class ModelPredictions(NamedTuple):
-    """Of a batch of images in the order of their split: labels, and what each network holds for how probable, float32."""
+    """Labels of a batch of images, in the order of their split, and the probabilities predicted by each model, float32."""
 
     labels: Int[np.ndarray, " images"]
-    probabilities: Float[np.ndarray, "networks images classes"]
+    probabilities: Float[np.ndarray, "models images classes"]
 
 
 class Ensemble:
-    """Networks of the same classes, or a single one. Their layers and the size of their images may differ.
+    """One or more trained models with the same classes. Their architectures and image sizes may differ.
 
     Args:
-      networks: one or more.
-      views: over which the probabilities of each are averaged.
-      batch_size: images at a time.
+      models: models of the ensemble.
+      views: views of an image over which each model's probabilities are averaged.
+      batch_size: images per batch.
 
     Raises:
-      UserError: if their classes differ.
+      UserError: if the models have different classes.
     """
 
-    def __init__(self, networks: Sequence[TrainedModel], *, views: Views, batch_size: int = 128):
-        first = networks[0]
-        for other in networks[1:]:
+    def __init__(self, models: Sequence[TrainedModel], *, views: Views, batch_size: int = 128):
+        first = models[0]
+        for other in models[1:]:
             if other.classes != first.classes:
-                raise UserError(f"{_differ(other.classes, first.classes)}: {other} and {first} make no ensemble")
-        self.networks, self.views, self.batch_size = networks, views, batch_size
-        self._predictors = [Predictor(network, views=views, batch_size=batch_size) for network in networks]
+                difference = _class_difference(other.classes, first.classes)
+                raise UserError(f"cannot average {other} and {first} ({difference}): pass networks with the same classes")
+        self.models, self.views, self.batch_size = models, views, batch_size
+        self._predictors = [Predictor(model, views=views, batch_size=batch_size) for model in models]
 
     def check(self, dataset: Dataset) -> None:
-        """Refuses a data set that the networks were not made for.
+        """Check that the models can be evaluated on a data set.
 
         Raises:
-          UserError: if it has other classes, or images that a network cannot have in the size of its training.
+          UserError: if its classes are not those of the models, or its images are smaller than those a model was trained on.
         """
-        first = self.networks[0]
+        first = self.models[0]
         if first.classes != dataset.manifest.classes:
-            told = _differ(dataset.manifest.classes, first.classes)
-            raise UserError(f"{told}: {dataset.path} is not for {first}; choose another --data")
-        for network in self.networks:
+            difference = _class_difference(dataset.manifest.classes, first.classes)
+            raise UserError(f"{dataset.path} does not match {first} ({difference}): pass another --data")
+        for model in self.models:
             try:
-                check_size(dataset, network.image_size)
+                check_size(dataset, model.image_size)
             except UserError as error:
-                there = f"{dataset.path} holds images of {dataset.manifest.size} pixels"
-                needed = f"{network} needs {network.image_size}"
-                raise UserError(f"{there}, and {needed}: prepare them again with --size {network.image_size}") from error
+                stored = f"{dataset.path} holds images of {dataset.manifest.size} pixels"
+                needed = f"{model} needs {model.image_size}"
+                raise UserError(f"{stored}, but {needed}: prepare them again with --size {model.image_size}") from error
 
     def batches(self, dataset: Dataset, split: str) -> Iterator[ModelPredictions]:
-        """A split of a data set, batch after batch, in its order; each image is decoded once for each size that is needed.
+        """Predict a split of a data set, in its order. An image is decoded once per image size that the models need.
+
+        Yields:
+          Predictions of all models for a batch.
 
         Raises:
-          UserError: if a network has no numbers for an image.
+          UserError: if a model's probabilities are not finite.
         """
-        sizes = sorted({network.image_size for network in self.networks})
+        sizes = sorted({model.image_size for model in self.models})
         streams = [
             evaluation_batches(dataset, split, image_size=size, input_size=size, batch_size=self.batch_size) for size in sizes
         ]
         for batches in zip(*streams, strict=True):
             images = {size: batch.image for size, batch in zip(sizes, batches, strict=True)}
-            of_each = [predict(images[predict.trained.image_size]) for predict in self._predictors]
-            for network, rows in zip(self.networks, of_each, strict=True):
+            probabilities = [predict(images[predict.model.image_size]) for predict in self._predictors]
+            for model, rows in zip(self.models, probabilities, strict=True):
                 if not np.isfinite(rows).all():
                     raise UserError(
-                        f"{network} gives no numbers, so its training has diverged: take an earlier checkpoint, or --best"
+                        f"{model} predicts non-finite probabilities, its training diverged: pass an earlier checkpoint or --best"
                     )
-            yield ModelPredictions(np.asarray(batches[0].label), np.stack(of_each))
+            yield ModelPredictions(np.asarray(batches[0].label), np.stack(probabilities))
 
 
-def _differ(these: list[str], those: list[str]) -> str:
-    """What differs in two lists of classes."""
-    if len(these) != len(those):
-        return f"{len(these)} classes, not {len(those)}"
-    place = next(place for place, pair in enumerate(zip(these, those, strict=True)) if pair[0] != pair[1])
-    return f"class {place} is {these[place]!r}, not {those[place]!r}"
+def _class_difference(classes: list[str], expected: list[str]) -> str:
+    if len(classes) != len(expected):
+        return f"{len(classes)} classes instead of {len(expected)}"
+    label = next(label for label, pair in enumerate(zip(classes, expected, strict=True)) if pair[0] != pair[1])
+    return f"class {label} is {classes[label]!r} instead of {expected[label]!r}"

@@ -1,4 +1,4 @@
-"""How errors of a test are told and written down: lines, the table of classes, predictions."""
+"""Format errors as JSON, CSV rows, terminal lines and tables."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -8,70 +8,81 @@ import numpy as np
 from jaxtyping import Float, Int
 from rich.table import Table
 
-from alexnet_jax.evaluation.metrics import BEST, ErrorCounter, top_classes
+from alexnet_jax.evaluation.metrics import TOP_K, ErrorCounter, top_classes
 
 
-def rounded(tally: ErrorCounter) -> dict[str, Any]:
-    """Errors as JSON."""
-    errors = {**asdict(tally.errors), "mean_class_error": tally.mean_of_classes}
-    return {name: round(value, 6) for name, value in errors.items()}
+def metrics_json(counter: ErrorCounter) -> dict[str, Any]:
+    """Return the errors and loss over all images as JSON, rounded to six decimals."""
+    metrics = {**asdict(counter.metrics), "mean_class_error": counter.mean_class_error}
+    return {name: round(value, 6) for name, value in metrics.items()}
 
 
-def format_errors(of: str, views: str, errors: dict[str, Any]) -> str:
-    """The errors of a network or a mean, in a line."""
-    parts = [f"top-1 error {errors['top1_error']:.2%}", f"top-5 error {errors['top5_error']:.2%}"]
-    parts += [f"mean of the classes {errors['mean_class_error']:.2%}", f"loss {errors['loss']:.4f}"]
-    return f"{views:6}  {'  '.join(parts)}  {of}"
+def format_errors(name: str, views: str, metrics: dict[str, Any]) -> str:
+    """Return one line with the errors of a network or of an average.
+
+    Args:
+      name: name of the network or the average.
+      views: views that were averaged over.
+      metrics: errors and loss, from `metrics_json`.
+    """
+    parts = [f"top-1 error {metrics['top1_error']:.2%}", f"top-5 error {metrics['top5_error']:.2%}"]
+    parts += [f"mean class error {metrics['mean_class_error']:.2%}", f"loss {metrics['loss']:.4f}"]
+    return f"{views:6}  {'  '.join(parts)}  {name}"
 
 
 class PredictionRows:
-    """Rows of a CSV file: name of the image, its class, the five most probable classes with their probabilities.
+    """Rows of the predictions CSV file: image name, true class, and the five most probable classes with their probabilities.
 
     Args:
-      classes: their names.
-      names: of the images, in order.
+      classes: class names.
+      image_names: image names, in the order in which predictions are passed.
     """
 
-    def __init__(self, classes: Sequence[str], names: Iterator[str]):
-        self._classes, self._names = classes, names
+    def __init__(self, classes: Sequence[str], image_names: Iterator[str]):
+        self._classes, self._image_names = classes, image_names
 
     @property
     def header(self) -> list[str]:
-        """Names of the columns."""
-        places = range(1, min(BEST, len(self._classes)) + 1)
-        return ["image", "class", *(f"{what}_{place}" for place in places for what in ("class", "probability"))]
+        """Column names."""
+        ranks = range(1, min(TOP_K, len(self._classes)) + 1)
+        return ["image", "class", *(f"{column}_{rank}" for rank in ranks for column in ("class", "probability"))]
 
-    def of(self, labels: Int[np.ndarray, " images"], probabilities: Float[np.ndarray, "images classes"]) -> Iterator[list[str]]:
-        """The rows of the next images."""
-        for label, row, best in zip(labels, probabilities, top_classes(probabilities), strict=True):
-            line = [next(self._names), self._classes[int(label)]]
-            for place in best.tolist():
-                line += [self._classes[place], f"{row[place]:.6g}"]
+    def rows(self, labels: Int[np.ndarray, " images"], probabilities: Float[np.ndarray, "images classes"]) -> Iterator[list[str]]:
+        """Yield one row per image of the next batch."""
+        for label, row, top in zip(labels, probabilities, top_classes(probabilities), strict=True):
+            line = [next(self._image_names), self._classes[int(label)]]
+            for predicted in top.tolist():
+                line += [self._classes[predicted], f"{row[predicted]:.6g}"]
             yield line
 
 
-def of_classes(classes: Sequence[str], tallies: dict[str, ErrorCounter]) -> list[dict[str, Any]]:
-    """Images and errors of each class, by views, as JSON."""
-    errors = {views: tally.of_classes for views, tally in tallies.items()}
-    images = next(iter(tallies.values())).images.tolist()
+def class_errors(classes: Sequence[str], counters: dict[str, ErrorCounter]) -> list[dict[str, Any]]:
+    """Return the number of images and the top-1 errors of each class as JSON.
+
+    Args:
+      classes: class names.
+      counters: errors by views; all must have counted the same images.
+    """
+    errors = {views: counter.class_errors for views, counter in counters.items()}
+    images = next(iter(counters.values())).images.tolist()
     return [
-        {"class": name, "images": images[place], "top1_error": {views: _round(of[place]) for views, of in errors.items()}}
-        for place, name in enumerate(classes)
+        {"class": name, "images": images[label], "top1_error": {views: _round(values[label]) for views, values in errors.items()}}
+        for label, name in enumerate(classes)
     ]
 
 
-def class_rows(classes: list[dict[str, Any]]) -> list[list[str]]:
-    """The same as rows of a CSV file, with their header."""
+def class_csv_rows(classes: list[dict[str, Any]]) -> list[list[str]]:
+    """Return the result of `class_errors` as CSV rows, with a header row."""
     header = ["class", "images", *(f"top1_error_{views}" for views in classes[0]["top1_error"])]
-    return [header, *([of["class"], str(of["images"]), *map(_or_nothing, of["top1_error"].values())] for of in classes)]
+    return [header, *([row["class"], str(row["images"]), *map(_csv_value, row["top1_error"].values())] for row in classes)]
 
 
 def class_table(classes: list[dict[str, Any]]) -> Table:
-    """The same for a person."""
+    """Return the result of `class_errors` as a table for the terminal."""
     table = Table("class", "images", *(f"top-1 error, {views}" for views in classes[0]["top1_error"]))
-    for of in classes:
-        errors = ("—" if error is None else f"{error:.1%}" for error in of["top1_error"].values())
-        table.add_row(of["class"], str(of["images"]), *errors)
+    for row in classes:
+        errors = ("—" if error is None else f"{error:.1%}" for error in row["top1_error"].values())
+        table.add_row(row["class"], str(row["images"]), *errors)
     return table
 
 
@@ -79,5 +90,5 @@ def _round(error: float | None) -> float | None:
     return None if error is None else round(error, 6)
 
 
-def _or_nothing(error: float | None) -> str:
+def _csv_value(error: float | None) -> str:
     return "" if error is None else str(error)

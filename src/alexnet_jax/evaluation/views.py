@@ -1,4 +1,4 @@
-"""The views of an image whose predictions are averaged at test (paper, section 4.1)."""
+"""Crops and flips of an image over which predictions are averaged at test time (paper, section 4.1)."""
 
 from typing import Any
 
@@ -6,9 +6,16 @@ from alexnet_jax.data.pipeline.augment import center_crop
 
 
 def ten_views(images: Any, size: int) -> tuple[Any, ...]:
-    """Four corners and the center, then the same flipped (paper, section 4.1); each [..., size, size, channels].
+    """Return the four corner crops, the center crop, and the horizontal flips of these five (paper, section 4.1).
 
-    `images` are of NumPy or, inside a jitted function, of JAX: a whole image crosses to the device once, not ten times.
+    Called inside a jitted function, it crops on the device, so that an image is transferred once and not ten times.
+
+    Args:
+      images: NumPy or JAX array, [..., height, width, channels].
+      size: side of a crop, pixels.
+
+    Returns:
+      Ten arrays, [..., size, size, channels].
     """
     bottom, right = (side - size for side in images.shape[-3:-1])
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
@@ -18,6 +25,14 @@ def ten_views(images: Any, size: int) -> tuple[Any, ...]:
 
 
 def nine_views(images: Any, size: int) -> tuple[Any, ...]:
-    """Three by three squares from corner to corner, not flipped: the test of the original code for CIFAR (convdata_cifar.py)."""
-    places = [[side * step // 2 for step in range(3)] for side in (images.shape[-3] - size, images.shape[-2] - size)]
-    return tuple(images[..., top : top + size, left : left + size, :] for top in places[0] for left in places[1])
+    """Return a 3x3 grid of evenly spaced crops without flips, the test of the original code for CIFAR (convdata_cifar.py).
+
+    Args:
+      images: NumPy or JAX array, [..., height, width, channels].
+      size: side of a crop, pixels.
+
+    Returns:
+      Nine arrays, [..., size, size, channels].
+    """
+    offsets = [[side * step // 2 for step in range(3)] for side in (images.shape[-3] - size, images.shape[-2] - size)]
+    return tuple(images[..., top : top + size, left : left + size, :] for top in offsets[0] for left in offsets[1])

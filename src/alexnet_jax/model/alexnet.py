@@ -1,7 +1,7 @@
-"""The networks, as lists that read like Fig. 2 of the paper.
+"""The networks of the paper and of the original code, as lists of layers.
 
-`features` counts kernels over both towers. `reads="all"` marks the layers whose kernels see every map of the layer before,
-from both towers; everything else stays inside its tower.
+The lists follow Fig. 2 of the paper. `features` counts kernels over both towers, as section 3.5 does. `reads="all"` marks layers
+whose kernels read the maps of both towers; the other layers read those of their own tower.
 """
 
 from dataclasses import replace
@@ -22,8 +22,8 @@ TWO_TOWER = Network(
         Dense(1000, name="fc8", reads="all"),
     ),
 )  # fmt: skip
-"""The paper's network, by its prose: section 3.5 and Fig. 2 for the shapes, section 5 for the initial weights and biases.
-padding=(0, 3): 224 pixels give 55 outputs only if the last window of conv1 reads 3 pixels of zeros beyond the edge."""
+"""The network as the paper describes it: shapes from section 3.5 and Fig. 2, initial weights and biases from section 5.
+padding=(0, 3): 224 pixels give 55 outputs only if the last window of conv1 reads 3 pixels of zeros past the edge."""
 
 SOURCE_145 = Network(
     name="source_145",
@@ -40,7 +40,7 @@ SOURCE_145 = Network(
         Dense(1000, name="fc8", reads="all"),
     ),
 )  # fmt: skip
-"""The network whose logs are the paper's tables: layers-145.cfg of the original code. It divides alpha by the window's size."""
+"""The network whose logs contain the paper's results: layers-145.cfg of the original code, which divides alpha by `size`."""
 
 ONE_GPU = Network(
     name="one_gpu",
@@ -56,7 +56,7 @@ ONE_GPU = Network(
         Dense(1000, name="fc8"),
     ),
 )  # fmt: skip
-"""The comparison of section 3.2 (footnote 2): one tower, whose last convolution and dense layers keep their full width."""
+"""The one-GPU network of section 3.2 (footnote 2): one tower whose last convolution and dense layers have their full width."""
 
 SIXTH_CONV = Network(
     name="sixth_conv",
@@ -68,7 +68,8 @@ SIXTH_CONV = Network(
         Dense(1000, name="fc8", reads="all"),
     ),
 )  # fmt: skip
-"""With "an extra sixth convolutional layer over the last pooling layer" (section 6); its shape is in layers-141.cfg."""
+"""`TWO_TOWER` with "an extra sixth convolutional layer over the last pooling layer" (section 6); its shape is from
+layers-141.cfg."""
 
 SOURCE_146 = Network(
     name="source_146",
@@ -78,10 +79,10 @@ SOURCE_146 = Network(
         *SOURCE_145.layers[16:],
     ),
 )  # fmt: skip
-"""Net 146 of the original code, whose log is "1 CNN*" of Table 2: net 145 with the sixth convolution."""
+"""Net 146 of the original code: net 145 with a sixth convolution. Its log contains the results of "1 CNN*" in Table 2."""
 
 FALL2009 = replace(SOURCE_146.with_num_classes(10_184), name="fall2009")
-"""The same for the 10,184 classes of ImageNet's Fall 2009 release (section 6; layers-146-2009.cfg)."""
+"""`SOURCE_146` for the 10,184 classes of ImageNet's Fall 2009 release (section 6; layers-146-2009.cfg)."""
 
 FALL2011 = Network(
     name="fall2011",
@@ -91,8 +92,8 @@ FALL2011 = Network(
         Dense(21_843, name="fc8", reads="all"),
     ),
 )  # fmt: skip
-"""The same for the Fall 2011 release (layers-146-2011.cfg). Each tower's 4,096 × 10,922 weights would be as many as all others:
-1,024 units a tower lie between, without a nonlinearity."""
+"""`SOURCE_146` for the classes of the Fall 2011 release (layers-146-2011.cfg). Without the linear bottleneck of 1,024 units
+per tower, fc8 would have 4,096 × 10,922 weights in each tower, more than all other layers of the tower together."""
 
 TWO_COLUMNS = Network(
     name="two_columns",
@@ -105,9 +106,9 @@ TWO_COLUMNS = Network(
         Dense(1000, name="fc8", reads="all"),
     ),
 )  # fmt: skip
-"""Two columns that meet at the classes alone: layers-150.cfg. To have nearly as many parameters, each has 160 kernels in conv2,
-where a tower of net 145 has 128, and 4,096 units in fc6, where it has 2,048; fc7 has 2,048, as ever. Here they count over
-both."""
+"""Two columns that are connected only in the last layer: layers-150.cfg. To have nearly as many parameters as net 145, a column
+has 160 kernels in conv2 instead of 128, and 4,096 units in fc6 instead of 2,048; fc7 has 2,048 units in both nets. The numbers
+above count both columns."""
 
 QUICKSTART = Network(
     name="quickstart",
@@ -123,6 +124,6 @@ QUICKSTART = Network(
         Dense(10, name="fc8", reads="all"),
     ),
 )  # fmt: skip
-"""The two towers made small, for a CPU and minutes: a quarter of the pixels, a fraction of the kernels. The weights of a
-layer with fewer inputs start larger, or the signal would fade on its way up. So few units can spare a fifth of themselves,
-not half."""
+"""A small two-tower network that a CPU trains in minutes: a quarter of the pixels, a fraction of the kernels. Initial weights are
+larger because the layers have fewer inputs, and activations would otherwise shrink from layer to layer. Dropout removes a fifth
+of the units instead of half, because there are few."""

@@ -1,4 +1,4 @@
-"""The networks by name, for commands and files that refer to a network by its name."""
+"""Registry of networks, for commands and files that refer to a network by its name."""
 
 from alexnet_jax.model.alexnet import (
     FALL2009,
@@ -20,3 +20,4 @@ NETWORKS = {
         BVLC_ALEXNET, CAFFENET, TORCHVISION_ALEXNET,
     )
 }  # fmt: skip
+"""Networks by name, without those for CIFAR-10, which are in `cifar.CIFAR_NETWORKS`."""

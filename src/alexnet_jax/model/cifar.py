@@ -1,6 +1,6 @@
-"""The networks for CIFAR-10 of cuda-convnet (example-layers/), as lists; one tower each.
+"""The CIFAR-10 networks of cuda-convnet (example-layers/), with one tower each.
 
-Their cross-map normalization goes over nine maps, by which the original divides alpha, with k = 1.
+Their normalization across maps has k = 1 and a window of nine maps; alpha is divided by nine, as in the original code.
 """
 
 from alexnet_jax.model.comparison_layers import AvgPool, LocallyConnected
@@ -21,8 +21,8 @@ FOUR_LAYERS_NORM = Network(
         Dense(10, name="fc10"),
     ),
 )  # fmt: skip
-"""layers-conv-local-11pct.cfg: two convolutions, two layers of local connections, and the classes. The paper quotes "a four-layer
-CNN" with 13 % without and 11 % with normalization."""
+"""layers-conv-local-11pct.cfg: two convolutions, two locally connected layers and the classifier. The paper quotes "a four-layer
+CNN" with a test error of 13 % without and 11 % with normalization."""
 
 FOUR_LAYERS = Network(
     name="cifar_plain",
@@ -30,8 +30,8 @@ FOUR_LAYERS = Network(
     input_size=24,
     layers=tuple(layer for layer in FOUR_LAYERS_NORM.layers if not isinstance(layer, LocalResponseNorm)),
 )
-"""The same without the normalization, everything else equal; not layers-conv-local-13pct.cfg, whose local3 is half as wide and
-whose last layer decays less."""
+"""`FOUR_LAYERS_NORM` without normalization and otherwise equal. This is not layers-conv-local-13pct.cfg, which has half as many
+kernels in local3 and a smaller weight decay in the last layer."""
 
 THREE_CONVOLUTIONS = Network(
     name="cifar_19pct",
@@ -44,7 +44,7 @@ THREE_CONVOLUTIONS = Network(
         Dense(10, name="fc10"),
     ),
 )  # fmt: skip
-"""layers-19pct.cfg: three convolutions and the classes."""
+"""layers-19pct.cfg: three convolutions and the classifier."""
 
 HIDDEN_LAYER = Network(
     name="cifar_80sec",
@@ -52,7 +52,7 @@ HIDDEN_LAYER = Network(
     input_size=32,
     layers=(*THREE_CONVOLUTIONS.layers[:-1], Dense(64, name="fc64", std=0.1), ReLU(), Dense(10, name="fc10", std=0.1)),
 )
-"""layers-80sec.cfg: the same with a hidden layer of 64."""
+"""layers-80sec.cfg: `THREE_CONVOLUTIONS` with a hidden layer of 64 units."""
 
 SAME_MAP_NORM = Network(
     name="cifar_18pct",
@@ -64,8 +64,9 @@ SAME_MAP_NORM = Network(
         *THREE_CONVOLUTIONS.layers[6:],
     ),
 )  # fmt: skip
-"""layers-18pct.cfg: with normalization within maps after the first two poolings."""
+"""layers-18pct.cfg: `THREE_CONVOLUTIONS` with normalization within maps after the first two pooling layers."""
 
 CIFAR_NETWORKS = {
     network.name: network for network in (FOUR_LAYERS, FOUR_LAYERS_NORM, THREE_CONVOLUTIONS, HIDDEN_LAYER, SAME_MAP_NORM)
 }
+"""The CIFAR-10 networks by name."""

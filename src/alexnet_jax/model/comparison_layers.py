@@ -7,23 +7,23 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array
 
-from alexnet_jax.model.layers import Conv, Dropout, Layer, Weighted
+from alexnet_jax.model.layers import Conv, Dropout, Layer, WeightedLayer
 from alexnet_kernels import response_norm
 from alexnet_kernels.reference import pooled_size
 
 
 class GroupedConv(Conv):
-    """Convolution in groups, of which each reads its share of the maps: what became of the towers on one device.
+    """Grouped convolution: each group of kernels reads one group of maps. It replaces the towers in networks for one device.
 
     Attributes:
-      groups: of maps, in order; the first kernels read the first group.
+      groups: number of groups. They are in order: the first kernels read the first maps.
     """
 
     groups: int = 2
 
 
-class LocallyConnected(Weighted):
-    """Like a convolution of stride 1, but every place has kernels and biases of its own: `local` of cuda-convnet.
+class LocallyConnected(WeightedLayer):
+    """Locally connected layer, `local` of cuda-convnet: a convolution of stride 1 with separate parameters at every position.
 
     Attributes:
       kernel: side of a kernel, pixels; odd. The image is padded with zeros to keep its size.
@@ -39,18 +39,18 @@ class LocallyConnected(Weighted):
         shifts = [(row, column) for row in range(self.kernel) for column in range(self.kernel)]
         windows = jnp.stack([padded[:, row : row + height, column : column + width] for row, column in shifts], axis=3)
         windows = windows.reshape(batch, height * width, -1).swapaxes(0, 1)
-        kernel, bias = self.kernel_and_bias(x, height * width, self.kernel**2 * channels, places=height * width)
+        kernel, bias = self.kernel_and_bias(x, height * width, self.kernel**2 * channels, bias_positions=height * width)
         return (windows @ kernel + bias[:, None]).swapaxes(0, 1).reshape(batch, height, width, -1)
 
 
 class Standardize(Layer):
-    """Divides the colors of an image, less their mean, by their deviation.
+    """Division of the colors of an image by their standard deviation. Their mean has been subtracted before.
 
     Attributes:
-      deviation: of red, green and blue, gray levels.
+      deviation: standard deviations of red, green and blue, on the scale 0 to 255.
     """
 
-    short = "standardize"
+    short_name = "standardize"
 
     deviation: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
@@ -59,40 +59,40 @@ class Standardize(Layer):
 
 
 class Tanh(Layer):
-    """tanh(x), the standard way to model a neuron's output at the time (paper, section 3.1)."""
+    """Hyperbolic tangent, the standard nonlinearity at the time of the paper (section 3.1)."""
 
-    short = "tanh"
+    short_name = "tanh"
 
     def __call__(self, x, keys=None):
         return jnp.tanh(x)
 
 
 class AbsTanh(Layer):
-    """|tanh(x)|, which section 3.1 contrasts: Jarrett et al. on Caltech-101."""
+    """|tanh(x)|, which Jarrett et al. used on Caltech-101 (paper, section 3.1)."""
 
-    short = "abs_tanh"
+    short_name = "abs_tanh"
 
     def __call__(self, x, keys=None):
         return jnp.abs(jnp.tanh(x))
 
 
 class Sigmoid(Layer):
-    """1 / (1 + e^-x) (paper, section 3.1)."""
+    """Logistic function, 1 / (1 + e^-x) (paper, section 3.1)."""
 
-    short = "sigmoid"
+    short_name = "sigmoid"
 
     def __call__(self, x, keys=None):
         return jax.nn.sigmoid(x)
 
 
 class ContrastNorm(Layer):
-    """`LocalResponseNorm` of what is left when the mean over the window is subtracted, which the paper's does not do.
+    """`LocalResponseNorm` after subtraction of the mean over the same window; the paper's normalization subtracts no mean.
 
     Attributes:
       size, k, alpha, beta: as in `LocalResponseNorm`.
     """
 
-    short = "contrast_norm"
+    short_name = "contrast_norm"
 
     size: int = 5
     k: float = 2.0
@@ -101,61 +101,62 @@ class ContrastNorm(Layer):
 
     def __call__(self, x, keys=None):
         before = self.size // 2
-        edges = ((0, 0),) * (x.ndim - 1) + ((before, self.size - 1 - before),)
+        padding = ((0, 0),) * (x.ndim - 1) + ((before, self.size - 1 - before),)
 
-        def total(x: Array) -> Array:
+        def window_sum(x: Array) -> Array:
             window = (1,) * (x.ndim - 1) + (self.size,)
-            return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, window, (1,) * x.ndim, edges)
+            return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, window, (1,) * x.ndim, padding)
 
-        mean = total(x) / total(jnp.ones((1,) * (x.ndim - 1) + x.shape[-1:], x.dtype))
+        mean = window_sum(x) / window_sum(jnp.ones((1,) * (x.ndim - 1) + x.shape[-1:], x.dtype))
         return response_norm(x - mean, size=self.size, k=self.k, alpha=self.alpha, beta=self.beta)
 
 
 class Trim(Layer):
-    """Leaves out the last rows and columns where the image's side is no multiple of `of`: no square overruns its edge then.
+    """Crop to the largest height and width that are multiples of `multiple`, so that no pooling window extends past the edge.
 
     Attributes:
-      of: pixels.
+      multiple: pixels.
     """
 
-    short = "trim"
+    short_name = "trim"
 
-    of: int = 2
+    multiple: int = 2
 
     def __call__(self, x, keys=None):
-        height, width = (side - side % self.of for side in x.shape[1:3])
+        height, width = (side - side % self.multiple for side in x.shape[1:3])
         return x[:, :height, :width]
 
 
 class AvgPool(Layer):
-    """Average-pooling, of cuda-convnet's first networks for CIFAR-10. As in `MaxPool`, the last square may overrun the edge;
-    the average is of what lies within.
+    """Average pooling, from cuda-convnet's first networks for CIFAR-10.
+
+    As in `MaxPool`, the last window may extend past the edge; its average is over the pixels inside the image.
 
     Attributes:
       size, stride: as in `MaxPool`.
     """
 
-    short = "pool"
+    short_name = "pool"
 
     size: int = 3
     stride: int = 2
 
     def __call__(self, x, keys=None):
-        overrun = [(pooled_size(side, self.size, self.stride) - 1) * self.stride + self.size - side for side in x.shape[1:3]]
-        edges = ((0, 0), *((0, beyond) for beyond in overrun), (0, 0))
+        past_edge = [(pooled_size(side, self.size, self.stride) - 1) * self.stride + self.size - side for side in x.shape[1:3]]
+        padding = ((0, 0), *((0, pixels) for pixels in past_edge), (0, 0))
 
-        def total(x: Array) -> Array:
+        def window_sum(x: Array) -> Array:
             window, strides = (1, self.size, self.size, 1), (1, self.stride, self.stride, 1)
-            return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, window, strides, edges)
+            return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, window, strides, padding)
 
-        return total(x) / total(jnp.ones((1, *x.shape[1:-1], 1), x.dtype))
+        return window_sum(x) / window_sum(jnp.ones((1, *x.shape[1:-1], 1), x.dtype))
 
 
 class InvertedDropout(Dropout):
-    """`Dropout` that divides what it keeps by `keep` in training, and does nothing at test: that of Caffe and PyTorch.
+    """Dropout of Caffe and PyTorch: kept units are divided by `keep` in training, and all units are unchanged at test.
 
-    Either way the mean of a unit is the same in training and at test, but not from one way to the other: a network's weights
-    belong to its own.
+    Weights trained with `Dropout` cannot be used with `InvertedDropout`, or the reverse: the mean activations differ by the
+    factor `keep`.
     """
 
     def __call__(self, x, keys=None):

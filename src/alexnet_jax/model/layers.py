@@ -1,7 +1,8 @@
-"""The layers of AlexNet as Flax modules: a field for each hyper-parameter, and nothing about devices.
+"""The layers of AlexNet as Flax modules, with one field for each hyper-parameter.
 
-A layer is applied to one tower. `features` counts kernels over all towers, as the paper does, and the mapped axis `TOWER`
-tells a layer how many towers share them. Parameters are float32; a layer computes in the type of its input.
+A layer is applied to one tower. `features` counts kernels over all towers, as the paper does; the size of the mapped axis `TOWER`
+is the number of towers. Parameters are float32; a layer computes in the dtype of its input. Layers do not depend on the placement
+of the towers on devices.
 """
 
 from functools import partial
@@ -17,34 +18,38 @@ from alexnet_jax.model.lowering import conv_per_tower, matmul_per_tower
 from alexnet_kernels import max_pool, norm_pool, response_norm
 
 TOWER = "tower"
-"""Name of the axis along which the towers lie, whether a mesh of devices or `vmap` provides it."""
+"""Name of the axis of the towers: a mesh axis if each tower has devices of its own, an axis of `vmap` otherwise."""
 
 Activations = Float[Array, "batch ..."]
-"""[batch, height, width, channels] between convolutions, [batch, features] after them."""
+"""Activations [batch, height, width, channels] before the first dense layer, and [batch, features] after it."""
 Keys = Key[Array, " batch"]
-"""A random key for each image, for dropout."""
+"""One random key for each image, for dropout."""
 
 
 class Layer(nn.Module):
-    """A step of one tower: `layer(x, keys)`, with a random key for each image in training and None at test.
+    """Base class of the layers: `layer(x, keys)` computes the output of one tower.
 
-    A layer without weights has no name of its own; `short` is what it is called after the name of the weighted one before it.
+    `keys` has one random key for each image in training, and is None at test.
+
+    Attributes:
+      reads: "own" if the input is the activations of this tower, "all" if it is those of all towers.
+      short_name: default name of a layer without weights, appended to that of the last weighted layer: "relu" in conv1/relu.
     """
 
     reads = "own"
-    short = ""
+    short_name = ""
 
     def __call__(self, x: Activations, keys: Keys | None = None) -> Activations:
         raise NotImplementedError
 
 
-class Weighted(Layer):
-    """What convolutional and fully-connected layers share: kernels divided among the towers.
+class WeightedLayer(Layer):
+    """Base class of convolutional and fully connected layers, whose kernels are divided among the towers.
 
     Attributes:
-      features: kernels or units over all towers.
-      reads: "own" for this tower's part of the layer before, "all" for every tower's (paper, section 3.2).
-      std: standard deviation of the initial weights, drawn from a Gaussian around zero.
+      features: number of kernels or units over all towers.
+      reads: "own" to read this tower's part of the previous layer, "all" to read that of every tower (paper, section 3.2).
+      std: standard deviation of the initial weights, drawn from a Gaussian with mean zero.
       bias: initial bias.
     """
 
@@ -53,25 +58,31 @@ class Weighted(Layer):
     std: float = 0.01
     bias: float = 0.0
 
-    def kernel_and_bias(self, x: Activations, *shape: int, places: int | None = None) -> tuple[Array, Array]:
-        """Parameters of one tower, in the type of `x`; `shape` is a kernel's without its features.
+    def kernel_and_bias(self, x: Activations, *shape: int, bias_positions: int | None = None) -> tuple[Array, Array]:
+        """Create the parameters of one tower.
 
-        Where `places` have biases of their own, these are [places, features].
+        Args:
+          x: input of the layer; the returned arrays have its dtype.
+          *shape: shape of the kernel without its last axis, the features of the tower.
+          bias_positions: number of positions with separate biases; None for one bias per feature.
+
+        Returns:
+          Kernel [*shape, features], and bias [features] or [bias_positions, features].
         """
         width = -(-self.features // lax.axis_size(TOWER))
         kernel = self.param("kernel", nn.initializers.normal(self.std), (*shape, width), jnp.float32)
-        of_bias = (width,) if places is None else (places, width)
-        bias = self.param("bias", nn.initializers.constant(self.bias), of_bias, jnp.float32)
+        bias_shape = (width,) if bias_positions is None else (bias_positions, width)
+        bias = self.param("bias", nn.initializers.constant(self.bias), bias_shape, jnp.float32)
         return kernel.astype(x.dtype), bias.astype(x.dtype)
 
 
-class Conv(Weighted):
+class Conv(WeightedLayer):
     """Convolution with square kernels (paper, section 3.5).
 
     Attributes:
       kernel: side of a kernel, pixels.
       stride: pixels between neighboring outputs.
-      padding: zeros (before, after) the image on both axes.
+      padding: numbers of zeros (before, after) the image, on both axes.
     """
 
     groups = 1
@@ -93,8 +104,8 @@ class Conv(Weighted):
         return conv_per_tower(convolve)(x, kernel) + bias
 
 
-class Dense(Weighted):
-    """Fully-connected layer; the maps of a convolution are flattened as (row, column, channel)."""
+class Dense(WeightedLayer):
+    """Fully connected layer; it flattens the maps of a convolution in the order (row, column, channel)."""
 
     @nn.compact
     def __call__(self, x, keys=None):
@@ -104,23 +115,23 @@ class Dense(Weighted):
 
 
 class ReLU(Layer):
-    """max(0, x) (paper, section 3.1)."""
+    """Rectified linear unit, max(0, x) (paper, section 3.1)."""
 
-    short = "relu"
+    short_name = "relu"
 
     def __call__(self, x, keys=None):
         return jax.nn.relu(x)
 
 
 class LocalResponseNorm(Layer):
-    """Response normalization across the maps of one tower, at one place (paper, section 3.3).
+    """Response normalization across the maps of one tower, pixel by pixel (paper, section 3.3).
 
     Attributes:
       size: maps in the window (the paper's n).
-      k, alpha, beta: constants of the paper's formula; `alpha` multiplies the plain sum of squares.
+      k, alpha, beta: constants of the paper's formula; `alpha` multiplies the sum of squares, not its mean.
     """
 
-    short = "norm"
+    short_name = "norm"
 
     size: int = 5
     k: float = 2.0
@@ -132,14 +143,14 @@ class LocalResponseNorm(Layer):
 
 
 class SameMapNorm(Layer):
-    """Response normalization over a square within each map: `rnorm` of the original code, not in the paper.
+    """Response normalization over a square within each map, `rnorm` of the original code; it is not in the paper.
 
     Attributes:
       size: side of the square, pixels.
       k, alpha, beta: as in `LocalResponseNorm`.
     """
 
-    short = "same_map_norm"
+    short_name = "same_map_norm"
 
     size: int = 5
     k: float = 1.0
@@ -151,14 +162,14 @@ class SameMapNorm(Layer):
 
 
 class MaxPool(Layer):
-    """Max-pooling; overlapping when `size` exceeds `stride` (paper, section 3.4).
+    """Max-pooling; it is overlapping if `size` exceeds `stride` (paper, section 3.4).
 
     Attributes:
-      size: side of the pooled square, pixels (the paper's z).
-      stride: pixels between squares (the paper's s).
+      size: side of a window, pixels (the paper's z).
+      stride: pixels between the starts of neighboring windows (the paper's s).
     """
 
-    short = "pool"
+    short_name = "pool"
 
     size: int = 3
     stride: int = 2
@@ -168,7 +179,12 @@ class MaxPool(Layer):
 
 
 class NormPool(Layer):
-    """ReLU, then `norm`, then `pool`, in one kernel: how a tower computes the three where they follow each other."""
+    """ReLU, response normalization and max-pooling as one operation; `tower.fuse_norm_pool` creates it from the three layers.
+
+    Attributes:
+      norm: the normalization.
+      pool: the pooling.
+    """
 
     norm: LocalResponseNorm
     pool: MaxPool
@@ -179,15 +195,15 @@ class NormPool(Layer):
 
 
 class Dropout(Layer):
-    """Units set to zero in training; all of them, times `keep`, at test (paper, section 4.2).
+    """Dropout: random units are set to zero in training, and all are multiplied by `keep` at test (paper, section 4.2).
 
-    The mask belongs to the image and the tower, not to the device that draws it.
+    The mask depends on the image's key and the tower, but not on the device.
 
     Attributes:
-      keep: probability that a unit takes part.
+      keep: probability that a unit is kept.
     """
 
-    short = "drop"
+    short_name = "drop"
 
     keep: float = 0.5
 

@@ -1,6 +1,7 @@
-"""How towers that share a device compute a layer, where `vmap` of its own accord would be slow.
+"""Lowering of convolutions and matrix products for towers that share a device, where the default batching by `vmap` is slow.
 
-On one device the towers are an axis that `vmap` adds. Without it, as when each tower has a device, what is here does nothing.
+On one device the towers are an axis added by `vmap`, and the functions below define their own batching rules for it. If each
+tower has a device of its own, there is no such axis, and they compute the plain operation.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,61 +16,64 @@ from alexnet_kernels.unrolled_vmap import unrolled_vmap
 
 
 def conv_per_tower(operation: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
-    """`operation(x, kernel)`, which `vmap` runs as often as there are towers if each has an `x` of its own.
+    """Return `operation(x, kernel)` with a batching rule that calls it once per tower if each tower has its own `x`.
 
-    Of two convolutions `vmap` would make a grouped one, which XLA runs 5 to 7 times slower on a CPU than the two apart. Where
-    the towers read the same `x`, it makes one with the kernels of both, which is faster than two.
+    By default, `vmap` turns two convolutions into a grouped one, which XLA runs 5 to 7 times slower on a CPU than two separate
+    ones. If the towers read the same `x`, the default is kept: one convolution with the kernels of both towers, which is faster
+    than two.
 
     Args:
-      operation: linear in each of its arguments (its value is not needed for its gradient).
+      operation: function that is linear in each argument, so that its gradient does not need its value.
     """
 
     @jax.custom_vjp
     def call(x: Array, kernel: Array) -> Array:
         return unrolled_vmap(operation)(x, kernel)
 
-    def gradients(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-        x, kernel = saved
+    def backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+        x, kernel = residuals
 
-        def of_x(kernel: Array, g: Array) -> Array:
+        def x_gradient(kernel: Array, g: Array) -> Array:
             return jax.linear_transpose(lambda x: operation(x, kernel), x)(g)[0]
 
-        def of_kernel(x: Array, g: Array) -> Array:
+        def kernel_gradient(x: Array, g: Array) -> Array:
             return jax.linear_transpose(lambda kernel: operation(x, kernel), kernel)(g)[0]
 
-        return unrolled_vmap(of_x)(kernel, g), unrolled_vmap(of_kernel)(x, g)
+        return unrolled_vmap(x_gradient)(kernel, g), unrolled_vmap(kernel_gradient)(x, g)
 
-    call.defvjp(lambda x, kernel: (call(x, kernel), (x, kernel)), gradients)
+    call.defvjp(lambda x, kernel: (call(x, kernel), (x, kernel)), backward)
     return call
 
 
 @jax.custom_vjp
 def matmul_per_tower(x: Array, kernel: Array) -> Array:
-    """`x @ kernel`; under `vmap` a product of stacks of matrices, forward and backward.
+    """Compute `x @ kernel`; under `vmap` as a batched matrix product over the towers, forward and backward.
 
-    Left to itself, `vmap` puts the towers between the rows and columns of the result where they read the same `x`, and for
-    that, or to cut a tower's share out of a stack, XLA copies kernels of 150 MB.
+    If the towers read the same `x`, the default batching makes the towers the middle axis of the result. For this layout, or to
+    slice one tower out of a stack, XLA copies kernels of 150 MB.
     """
-    return _stacked(jnp.dot)(x, kernel)
+    return _with_batched_arguments(jnp.dot)(x, kernel)
 
 
-def _product_gradients(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    x, kernel = saved
-    of_x = _stacked(partial(lax.dot_general, dimension_numbers=(((1,), (1,)), ((), ()))))(g, kernel)
-    of_kernel = _stacked(partial(lax.dot_general, dimension_numbers=(((0,), (0,)), ((), ()))))(x, g)
-    return of_x, of_kernel
+def _matmul_bwd(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    dx = _with_batched_arguments(partial(lax.dot_general, dimension_numbers=(((1,), (1,)), ((), ()))))(g, kernel)
+    dkernel = _with_batched_arguments(partial(lax.dot_general, dimension_numbers=(((0,), (0,)), ((), ()))))(x, g)
+    return dx, dkernel
 
 
-matmul_per_tower.defvjp(lambda x, kernel: (matmul_per_tower(x, kernel), (x, kernel)), _product_gradients)
+matmul_per_tower.defvjp(lambda x, kernel: (matmul_per_tower(x, kernel), (x, kernel)), _matmul_bwd)
 
 
-def _stacked(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
-    """`function`, of which `vmap` gets a stack of every argument, of equal ones if need be."""
-    called = custom_vmap(function)
+def _with_batched_arguments(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    """Return `function` with a batching rule that broadcasts arguments without a tower axis along it, then uses `vmap`."""
+    wrapped = custom_vmap(function)
 
-    @called.def_vmap
-    def rule(towers: int, per_tower: Sequence[bool], *args: Array) -> tuple[Array, bool]:
-        stacks = [arg if own else jnp.broadcast_to(arg, (towers, *arg.shape)) for arg, own in zip(args, per_tower, strict=True)]
-        return jax.vmap(function)(*stacks), True
+    @wrapped.def_vmap
+    def rule(towers: int, in_batched: Sequence[bool], *args: Array) -> tuple[Array, bool]:
+        stacked = [
+            arg if batched else jnp.broadcast_to(arg, (towers, *arg.shape)) for arg, batched in zip(args, in_batched, strict=True)
+        ]
+        return jax.vmap(function)(*stacked), True
 
-    return called
+    return wrapped

@@ -1,16 +1,23 @@
-"""What a network is: a list of layers that towers share."""
+"""Networks as lists of layers."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.model import comparison_layers, layers
-from alexnet_jax.model.layers import Layer, Weighted
+from alexnet_jax.model.layers import Layer, WeightedLayer
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network: its layers in order, how many towers share them, and the side of the square image it takes, pixels."""
+    """A network: layers in order, divided among towers.
+
+    Attributes:
+      name: name of the network, for commands and messages.
+      layers: layers from input to output. The last one is weighted, with one unit per class.
+      towers: number of towers.
+      input_size: side of the square input image, pixels.
+    """
 
     name: str
     layers: tuple[Layer, ...]
@@ -19,30 +26,34 @@ class Network:
 
     @property
     def named_layers(self) -> dict[str, Layer]:
-        """Layers by name; those without weights are called after the one before that has some: conv1/relu, conv1/norm."""
-        named: dict[str, Layer] = {}
-        weighted = ""
+        """Layers by name. Layers without weights are named after the weighted layer before them: conv1/relu, conv1/norm.
+
+        Raises:
+          ValueError: if two layers have the same name.
+        """
+        layers: dict[str, Layer] = {}
+        prefix = ""
         for layer in self.layers:
-            weighted = layer.name or weighted
-            name = layer.name or f"{weighted}/{layer.short}"
-            if name in named:
-                raise ValueError(f"network {self.name} has two layers called {name}: name one of them")
-            named[name] = layer
-        return named
+            prefix = layer.name or prefix
+            name = layer.name or f"{prefix}/{layer.short_name}"
+            if name in layers:
+                raise ValueError(f"network {self.name} has two layers named {name}; pass a different name to one of them")
+            layers[name] = layer
+        return layers
 
     @property
     def num_classes(self) -> int:
-        """Units of the last layer."""
+        """Number of units of the last layer."""
         last = self.layers[-1]
-        assert isinstance(last, Weighted)
+        assert isinstance(last, WeightedLayer)
         return last.features
 
     def with_num_classes(self, num_classes: int) -> "Network":
-        """The same network with another number of outputs."""
+        """Return a copy of the network with `num_classes` units in the last layer."""
         return replace(self, layers=(*self.layers[:-1], self.layers[-1].clone(features=num_classes)))
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, for `from_json`: what makes two networks the same or not.
+        """Return all fields as JSON, for `from_json`. Two networks are equal if and only if their JSON is.
 
         Examples:
           >>> from alexnet_jax import TWO_TOWER
@@ -51,21 +62,21 @@ class Network:
           >>> Network.from_json(TWO_TOWER.to_json()) == TWO_TOWER
           True
         """
-        described = [{"layer": type(layer).__name__, **_hyperparameters(layer)} for layer in self.layers]
-        return {"name": self.name, "towers": self.towers, "input_size": self.input_size, "layers": described}
+        layers = [{"layer": type(layer).__name__, **_hyperparameters(layer)} for layer in self.layers]
+        return {"name": self.name, "towers": self.towers, "input_size": self.input_size, "layers": layers}
 
     @classmethod
-    def from_json(cls, described: dict[str, Any]) -> "Network":
-        """The network that `to_json` has described.
+    def from_json(cls, record: dict[str, Any]) -> "Network":
+        """Create a network from the return value of `to_json`.
 
         Raises:
-          UserError: if it has layers that this version does not know.
+          UserError: if this version does not know one of the layers or their fields.
         """
         try:
-            made = [_layer(**values) for values in described["layers"]]
-            return cls(described["name"], tuple(made), described["towers"], described["input_size"])
+            layers = [_layer_from_json(**values) for values in record["layers"]]
+            return cls(record["name"], tuple(layers), record["towers"], record["input_size"])
         except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"a network of another version of alexnet-jax cannot be read: {error}") from error
+            raise UserError(f"this version of alexnet-jax does not support the network: {error}") from error
 
 
 def _hyperparameters(layer: Layer) -> dict[str, Any]:
@@ -75,9 +86,9 @@ def _hyperparameters(layer: Layer) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
-def _layer(layer: str, **values: Any) -> Layer:
-    kind: Any = getattr(layers, layer, None) or getattr(comparison_layers, layer)
-    if not issubclass(kind, Layer):
-        raise TypeError(f"{layer} is no layer")
-    settings: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return kind(**settings)
+def _layer_from_json(layer: str, **values: Any) -> Layer:
+    layer_class: Any = getattr(layers, layer, None) or getattr(comparison_layers, layer)
+    if not issubclass(layer_class, Layer):
+        raise TypeError(f"{layer} is not a layer")
+    hyperparameters: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return layer_class(**hyperparameters)

@@ -1,6 +1,7 @@
-"""The networks of others that are called AlexNet, as lists: what their weights belong to. One tower each.
+"""AlexNet as defined by Caffe and torchvision, for their published weights. One tower each.
 
-Their dropout divides in training and does nothing at test. Pixels are red, green and blue here, whatever the original reads.
+Their dropout divides by the keep probability in training and does nothing at test. Pixels are red, green and blue here, even if
+the original reads blue, green and red.
 """
 
 from alexnet_jax.model.comparison_layers import GroupedConv, InvertedDropout, Standardize
@@ -24,8 +25,8 @@ BVLC_ALEXNET = Network(
         Dense(1000, name="fc8"),
     ),
 )  # fmt: skip
-"""models/bvlc_alexnet of Caffe: the towers are groups of one tower, response normalization goes over the maps of both, with
-k = 1, and divides alpha by the window's size. The crop is of 227 pixels. Biases that are 1 in the paper are 0.1."""
+"""models/bvlc_alexnet of Caffe. Grouped convolutions replace the two towers. Response normalization is across the maps of both
+groups, with k = 1 and alpha divided by the window size. The crop has 227 pixels. Biases that are 1 in the paper are 0.1."""
 
 CAFFENET = Network(
     name="caffenet",
@@ -44,7 +45,7 @@ CAFFENET = Network(
         Dense(1000, name="fc8"),
     ),
 )  # fmt: skip
-"""models/bvlc_reference_caffenet of Caffe: pooling comes before normalization. Biases are the paper's."""
+"""models/bvlc_reference_caffenet of Caffe: `BVLC_ALEXNET` with pooling before normalization, and the paper's biases."""
 
 TORCHVISION_ALEXNET = Network(
     name="torchvision_alexnet",
@@ -61,6 +62,7 @@ TORCHVISION_ALEXNET = Network(
         Dense(1000, name="fc8", std=0.0090),
     ),
 )  # fmt: skip
-"""torchvision's alexnet, after "One weird trick for parallelizing convolutional neural networks": no groups, no normalization,
-dropout before fc6 and fc7 rather than after. PyTorch draws initial weights evenly between the roots of 1 / inputs; std is that
-of such a draw. Its average pooling to 6 x 6 changes nothing at 224 pixels, where there are 6 x 6."""
+"""torchvision's alexnet, from "One weird trick for parallelizing convolutional neural networks": no groups, no normalization, and
+dropout before fc6 and fc7 instead of after. PyTorch draws initial weights uniformly between ±1 / sqrt(inputs); std is the
+standard deviation of that distribution. The adaptive average pooling to 6 x 6 is omitted: at 224 pixels its input already has
+that size."""

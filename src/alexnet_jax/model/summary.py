@@ -1,32 +1,29 @@
-"""A network layer by layer, in numbers."""
+"""Layer-by-layer summary of a network: shapes, parameters, multiply-accumulates and communication."""
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
 
 import jax
+from rich.table import Table
 
 from alexnet_jax.model import tower
-from alexnet_jax.model.layers import TOWER, Conv, Weighted
+from alexnet_jax.model.layers import TOWER, Conv, WeightedLayer
 from alexnet_jax.model.network import Network
-
-if TYPE_CHECKING:  # numbers need no terminal
-    from rich.table import Table
 
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """Numbers of a layer over all towers, for one image.
+    """Summary of one layer over all towers, for one image.
 
     Attributes:
-      name: of the layer.
-      shape: of its output, without the batch: (height, width, channels) or (features,).
-      per_tower: kernels or units in a tower; 0 for layers without weights.
-      reads: "own" or "all" towers' activations.
-      parameters: weights and biases.
-      macs: multiply-accumulates of the forward pass.
-      neurons: outputs of a weighted layer.
-      gathered_bytes: float32 activations that reach the towers from one another, forward.
+      name: name of the layer.
+      shape: shape of its output without the batch: (height, width, channels) or (features,).
+      per_tower: number of kernels or units in a tower; 0 for layers without weights.
+      reads: "own" if the towers read their own activations, "all" if they read those of all towers.
+      parameters: number of weights and biases.
+      macs: number of multiply-accumulates of the forward pass.
+      neurons: number of outputs; 0 for layers without weights.
+      gathered_bytes: bytes of float32 activations that the towers receive from each other in the forward pass.
     """
 
     name: str
@@ -40,15 +37,15 @@ class LayerSummary:
 
 
 def summarize(network: Network) -> list[LayerSummary]:
-    """Numbers of every layer, worked out from shapes alone."""
+    """Return the summary of every layer, computed from shapes without running the network."""
     side, towers = network.input_size, network.towers
 
-    def one_image(key: jax.Array, images: jax.Array) -> tuple[tower.Params, dict[str, jax.Array]]:
+    def init_and_apply(key: jax.Array, images: jax.Array) -> tuple[tower.Params, dict[str, jax.Array]]:
         params = tower.init(network, key)
         return params, dict(tower.activations(network, params, images))
 
     params, outputs = jax.eval_shape(
-        jax.vmap(one_image, in_axes=None, axis_name=TOWER, axis_size=towers),
+        jax.vmap(init_and_apply, in_axes=None, axis_name=TOWER, axis_size=towers),
         jax.eval_shape(jax.random.key, 0),
         jax.ShapeDtypeStruct((1, side, side, 3), "float32"),
     )
@@ -58,16 +55,16 @@ def summarize(network: Network) -> list[LayerSummary]:
         _, _, *spatial, channels = outputs[name].shape
         shape = (*spatial, channels * towers)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(params.get(name, {})))
-        neurons = prod(shape) if isinstance(layer, Weighted) else 0
+        neurons = prod(shape) if isinstance(layer, WeightedLayer) else 0
         macs = 0
-        if isinstance(layer, Weighted):
+        if isinstance(layer, WeightedLayer):
             kernel = params[name]["kernel"]
             macs = kernel.size * (prod(spatial) if isinstance(layer, Conv) else 1)
         rows.append(
             LayerSummary(
                 name=name,
                 shape=shape,
-                per_tower=channels if isinstance(layer, Weighted) else 0,
+                per_tower=channels if isinstance(layer, WeightedLayer) else 0,
                 reads=layer.reads,
                 parameters=parameters,
                 macs=macs,
@@ -79,10 +76,8 @@ def summarize(network: Network) -> list[LayerSummary]:
     return rows
 
 
-def summary_table(network: Network) -> "Table":
-    """`summarize` for a terminal, with totals."""
-    from rich.table import Table
-
+def summary_table(network: Network) -> Table:
+    """Return the result of `summarize` as a table for the terminal, with totals."""
     rows = summarize(network)
     table = Table(title=f"{network.name}: {network.towers} tower(s)", show_footer=True)
     totals = [sum(getattr(row, name) for row in rows) for name in ("parameters", "macs", "neurons", "gathered_bytes")]

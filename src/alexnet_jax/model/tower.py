@@ -1,4 +1,7 @@
-"""One tower as two pure functions. They are written for an axis named `TOWER` and cannot tell who provides it."""
+"""Pure functions that initialize and apply one tower of a network.
+
+They run inside a mapped axis named `TOWER`, provided either by `shard_map` (one device per tower) or by `vmap` (one device).
+"""
 
 import zlib
 from collections.abc import Mapping
@@ -14,46 +17,49 @@ from alexnet_jax.model.layers import TOWER, Activations, Keys, Layer, LocalRespo
 from alexnet_jax.model.network import Network
 
 Params = dict[str, dict[str, Array]]
-"""Layer name to {"kernel", "bias"}. In one tower as a layer uses them; outside, stacked along a first axis of towers."""
+"""Parameters {layer: {"kernel": ..., "bias": ...}}: of one tower inside the mapped axis, and stacked along a first axis of towers
+outside."""
 
 HostParams = dict[str, dict[str, np.ndarray]]
-"""The same as NumPy arrays, stacked: parameters at rest."""
-
+"""Parameters as NumPy arrays, stacked along a first axis of towers."""
 
 Images = Float[Array, "batch height width 3"]
-"""Pixels minus their mean, on the scale 0 to 255."""
+"""Pixels on the scale 0 to 255, minus their mean."""
 
 
 def gather_towers(x: Activations) -> Activations:
-    """Every tower's activations along the channels, tower 0 first. The only communication in the model."""
+    """Concatenate the activations of all towers along the channels, tower 0 first: the only communication in the model."""
     return lax.all_gather(x, TOWER, axis=x.ndim - 1, tiled=True)
 
 
 def activations(network: Network, params: Params, images: Images, keys: Keys | None = None) -> dict[str, Activations]:
-    """What each layer of this tower puts out, by layer name; the last are the tower's share of the logits.
+    """Compute the output of every layer of this tower.
 
     Args:
-      network: the layers.
-      params: this tower's parameters.
-      images: pixels minus their mean, on the scale 0 to 255.
+      network: network to apply.
+      params: parameters of this tower.
+      images: pixels on the scale 0 to 255, minus their mean.
       keys: one random key for each image, for dropout; None at test.
+
+    Returns:
+      Outputs by layer name. The last one is this tower's part of the logits.
     """
     return _apply(network.named_layers, params, images, keys)
 
 
 def logits(network: Network, params: Params, images: Images, keys: Keys | None = None) -> Activations:
-    """This tower's share of the logits, [batch, classes of the tower]; arguments as for `activations`."""
+    """Compute this tower's part of the logits, [batch, classes of the tower]. See `activations` for the arguments."""
     layers = fuse_norm_pool(network.named_layers)
     return _apply(layers, params, images, keys)[list(layers)[-1]]
 
 
 def features(network: Network, layer: str, params: Params, images: Images, keys: Keys | None = None) -> Activations:
-    """What `layer` of this tower puts out, [batch, features]; arguments as for `activations`."""
+    """Compute the output of one layer of this tower, [batch, features]. See `activations` for the other arguments."""
     return activations(network, params, images, keys)[layer].reshape(len(images), -1)
 
 
 def fuse_norm_pool(layers: Mapping[str, Layer]) -> dict[str, Layer]:
-    """The same layers, with ReLU, response normalization and pooling in a row as one, called after the last of them."""
+    """Replace each sequence of ReLU, response normalization and max-pooling by one `NormPool` with the name of the pooling."""
     remaining, result = list(layers.items()), {}
     while remaining:
         match [layer for _, layer in remaining[:3]]:
@@ -67,19 +73,19 @@ def fuse_norm_pool(layers: Mapping[str, Layer]) -> dict[str, Layer]:
 
 
 def init(network: Network, key: Key[Array, ""]) -> Params:
-    """Initial parameters of this tower."""
+    """Initialize the parameters of this tower."""
     key = jax.random.fold_in(key, lax.axis_index(TOWER))
     x = jax.numpy.zeros((1, network.input_size, network.input_size, 3))
     params: Params = {}
     for name, layer in network.named_layers.items():
-        x, variables = layer.init_with_output(jax.random.fold_in(key, _number(name)), _input(layer, x))
+        x, variables = layer.init_with_output(jax.random.fold_in(key, _name_hash(name)), _input(layer, x))
         if "params" in variables:
             params[name] = cast(dict[str, Array], variables["params"])
     return params
 
 
 def parameter_shapes(network: Network) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Of the parameters, stacked along a first axis of towers."""
+    """Return the shapes of the parameters, stacked along a first axis of towers."""
     stacked = jax.vmap(partial(init, network), in_axes=None, axis_name=TOWER, axis_size=network.towers)
     return jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(stacked, jax.eval_shape(jax.random.key, 0)))
 
@@ -88,9 +94,9 @@ def _apply(layers: Mapping[str, Layer], params: Params, images: Images, keys: Ke
     outputs: dict[str, Activations] = {}
     x = images
     for name, layer in layers.items():
-        own_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, _number(name))
+        layer_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, _name_hash(name))
         with jax.named_scope(name):
-            x = cast(Array, layer.apply({"params": params.get(name, {})}, _input(layer, x), own_keys))
+            x = cast(Array, layer.apply({"params": params.get(name, {})}, _input(layer, x), layer_keys))
         outputs[name] = x
     return outputs
 
@@ -99,6 +105,6 @@ def _input(layer: Layer, x: Activations) -> Activations:
     return gather_towers(x) if layer.reads == "all" else x
 
 
-def _number(name: str) -> int:
-    """Tells the layers' random numbers apart. By name, so that a layer keeps its own when others come or go."""
+def _name_hash(name: str) -> int:
+    """Return a number to fold into random keys. It depends on the name only, so a layer's keys do not depend on other layers."""
     return zlib.crc32(name.encode()) & 0x7FFFFFFF

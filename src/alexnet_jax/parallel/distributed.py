@@ -1,7 +1,7 @@
-"""Several processes that train as one: how they meet, and what they have to agree on.
+"""Multi-process training: initialization, barriers, and consistency checks between processes.
 
-JAX makes one set of devices of those that the processes have, and all of them run the same program. A process alone needs
-nothing of this: what follows then returns at once.
+JAX combines the devices of all processes into one global set, and every process runs the same program. With a single process, the
+functions of this module return immediately.
 """
 
 import hashlib
@@ -31,18 +31,19 @@ INITIALIZATION_TIMEOUT_S = 300
 """Seconds that processes wait for one another at the start."""
 
 SHUTDOWN_TIMEOUT_S = 30
-"""And at the end, before those that wait for one that has failed are ended too."""
+"""Seconds that processes wait for one another at the end; if one has failed, the others are then terminated, too."""
 
 
 @dataclass(frozen=True)
 class DistributedOptions:
-    """Which of several processes this is; one for each host, or one for each GPU. The names are `jax.distributed.initialize`'s.
+    """Arguments of `jax.distributed.initialize`. Run one process per host, or one per GPU.
 
     Attributes:
-      distributed: this is one of several, started by SLURM or Open MPI, which tell the rest.
-      coordinator_address: HOST:PORT of process 0, the same for all; with the next two, where nobody tells.
-      num_processes: how many there are.
-      process_id: which of them this is, from 0 on.
+      distributed: detect the other processes from the environment of SLURM or Open MPI.
+      coordinator_address: HOST:PORT of process 0, the same for all processes. Without SLURM or Open MPI, pass it together with
+        `num_processes` and `process_id`.
+      num_processes: number of processes.
+      process_id: index of this process, from 0.
     """
 
     distributed: bool = False
@@ -51,139 +52,164 @@ class DistributedOptions:
     process_id: int | None = None
 
 
-def initialize_distributed(processes: DistributedOptions) -> None:
-    """Connects this process with the others, if there are to be any; call it before JAX looks at its devices.
+def initialize_distributed(options: DistributedOptions) -> None:
+    """Initialize JAX's distributed runtime if the options ask for it; call before JAX initializes its backends.
 
     Raises:
-      UserError: for settings that say too little, or a coordinator that does not answer.
+      UserError: if the options are incomplete or the coordinator cannot be reached.
     """
-    address, count, index = processes.coordinator_address, processes.num_processes, processes.process_id
-    told = [setting is not None for setting in (address, count, index)]
-    if any(told) and not all(told):
-        raise UserError("--coordinator-address, --num-processes and --process-id go together")
-    if not (any(told) or processes.distributed) or jax.distributed.is_initialized():
+    address, count, index = options.coordinator_address, options.num_processes, options.process_id
+    given = [setting is not None for setting in (address, count, index)]
+    if any(given) and not all(given):
+        raise UserError("pass --coordinator-address, --num-processes and --process-id together")
+    if not (any(given) or options.distributed) or jax.distributed.is_initialized():
         return
     if address is not None and count is not None and index is not None:
         if not 0 <= index < count:
-            raise UserError(f"there is no process {index} of {count}: --process-id counts from 0")
-        _find(address, listening=index > 0)
-        console.print(f"process {index} of {count}, which meet at {address}", markup=False)
+            raise UserError(f"--process-id {index} is out of range for --num-processes {count}: number the processes from 0")
+        _check_coordinator(address, wait=index > 0)
+        console.print(f"process {index} of {count}, coordinator {address}", markup=False)
     try:
         jax.distributed.initialize(
             address,
             count,
             index,
-            # A process that was told who it is has all GPUs of its host; on SLURM, JAX would leave it one.
-            cluster_detection_method="deactivate" if any(told) else None,
+            # A process with an explicit index uses all GPUs of its host. JAX's detection of SLURM would assign it only one.
+            cluster_detection_method="deactivate" if any(given) else None,
             initialization_timeout=INITIALIZATION_TIMEOUT_S,
             shutdown_timeout_seconds=SHUTDOWN_TIMEOUT_S,
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            "neither SLURM nor Open MPI has started this process: in place of --distributed, give --coordinator-address, "
-            "--num-processes and --process-id"
-            if processes.distributed
-            else f"the processes cannot meet at {address}: {error}"
+            "--distributed needs SLURM or Open MPI, which did not start this process: pass --coordinator-address, "
+            "--num-processes and --process-id instead"
+            if options.distributed
+            else f"cannot initialize distributed training; check that every process uses --coordinator-address {address}: {error}"
         ) from error
 
 
-def _find(address: str, *, listening: bool) -> None:
-    """Looks for the coordinator first, because JAX ends a process that does not find it."""
+def _check_coordinator(address: str, *, wait: bool) -> None:
+    """Check the format of the address and, with `wait`, connect to it, because JAX aborts a process that cannot connect."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise UserError(f"{address!r} is no address: give --coordinator-address HOST:PORT")
-    last = time.monotonic() + INITIALIZATION_TIMEOUT_S
-    while listening:
+        raise UserError(f"--coordinator-address {address!r} is invalid: use HOST:PORT")
+    deadline = time.monotonic() + INITIALIZATION_TIMEOUT_S
+    while wait:
         try:
             socket.create_connection((host, int(port)), timeout=5).close()
             return
         except OSError as error:
-            if time.monotonic() > last:
-                why = error.strerror or error
-                raise UserError(f"nobody answers at {address} ({why}): is process 0 running there?") from error
+            if time.monotonic() > deadline:
+                reason = error.strerror or error
+                raise UserError(f"cannot connect to the coordinator at {address} ({reason}): start process 0 there") from error
             time.sleep(0.2)
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that prints, and writes what only one can."""
+    """Return whether this is process 0, which prints and writes the files of the run."""
     return jax.process_index() == 0
 
 
-def sync_processes(doing: str) -> None:
-    """Returns when every process has come as far as this."""
+def sync_processes(name: str) -> None:
+    """Block until all processes have reached this barrier.
+
+    Args:
+      name: name of the barrier, the same in all processes.
+    """
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(doing)
+        multihost_utils.sync_global_devices(name)
 
 
 @contextmanager
-def main_process_first(doing: str) -> Iterator[None]:
-    """Process 0 runs the block alone, then the others: what it has made, they find."""
+def main_process_first(name: str) -> Iterator[None]:
+    """Run the block in process 0 first, then in the other processes, which can use the files that process 0 wrote.
+
+    Args:
+      name: name of the barrier between them.
+    """
     if not is_main_process():
-        sync_processes(doing)
+        sync_processes(name)
     yield
     if is_main_process():
-        sync_processes(doing)
+        sync_processes(name)
 
 
 def check_same_settings(settings: Any) -> None:
-    """Compares what the processes are to compute, as JSON.
+    """Check that all processes have the same settings.
+
+    Args:
+      settings: JSON-serializable settings of the run.
 
     Raises:
-      UserError: in all processes, if it is not the same.
+      UserError: in all processes, if the settings differ.
     """
     digest = np.frombuffer(hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).digest()[:4], np.uint32)
     if jax.process_count() > 1 and len(set(multihost_utils.process_allgather(digest).flat)) > 1:
-        raise UserError("the processes differ in their settings or data: only --process-id may")
+        raise UserError("the processes have different settings or data: use the same for all of them, except --process-id")
 
 
 def check_shared_filesystem(folder: Path) -> None:
-    """Makes sure that a folder is on a file system that all hosts share.
+    """Check that a folder is on a file system that all hosts share.
+
+    Args:
+      folder: existing folder in which process 0 writes a temporary file for the other processes to find.
 
     Raises:
-      UserError: in all processes, if one does not see what process 0 has written.
+      UserError: in all processes, if one of them does not find the file.
     """
     if jax.process_count() == 1:
         return
     number = np.uint32(secrets.randbits(32))
     if is_main_process():
         (folder / f".{number}").touch()
-    mark = folder / f".{multihost_utils.broadcast_one_to_all(number)}"
-    seen = multihost_utils.process_allgather(np.bool_(mark.exists()))
+    file = folder / f".{multihost_utils.broadcast_one_to_all(number)}"
+    found = multihost_utils.process_allgather(np.bool_(file.exists()))
     if is_main_process():
-        mark.unlink()
-    if not seen.all():
-        there = f"{folder}, as process {seen.argmin()} sees it, is not that of process 0"
-        raise UserError(f"{there}: choose a --runs-dir on a file system that all hosts share")
+        file.unlink()
+    if not found.all():
+        problem = f"{folder} is not the same folder in processes 0 and {found.argmin()}"
+        raise UserError(f"{problem}: choose a --runs-dir on a file system that all hosts share")
 
 
 class Request(IntEnum):
-    """What a process may want after a step; the greatest wish is granted."""
+    """Action requested by a process after a step; the highest value across processes is taken."""
 
-    NOTHING = 0
+    NONE = 0
     SAVE = 1
     STOP = 2
 
 
 class RequestConsensus:
-    """Makes one decision of what each process wishes for: a signal or a clock comes to each at another step.
+    """All-reduce (max) of the requests of all processes, so that they save or stop after the same step.
 
-    Wishes are exchanged by the devices, behind the step under way, and heard after the next one, so that nobody waits.
+    Signals and timers reach the processes at different steps. The maximum is computed on the devices after the current step and
+    read after the next one, so that no process blocks.
+
+    Args:
+      mesh: device mesh of the training.
     """
 
     def __init__(self, mesh: Mesh):
-        self._devices = len(mesh.local_devices)
+        self._local_devices = len(mesh.local_devices)
         self._sharding = NamedSharding(mesh, P(mesh.axis_names))
-        self._greatest = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, P()))
-        self._under_way: jax.Array | None = None
+        self._max = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, P()))
+        self._pending: jax.Array | None = None
 
-    def __call__(self, wish: Request) -> Request:
-        """What is to be done, by all of them: the greatest wish of the step before, or in a process alone, `wish`."""
+    def __call__(self, request: Request) -> Request:
+        """Return the action that all processes take after this step.
+
+        Args:
+          request: action requested by this process.
+
+        Returns:
+          The highest request of all processes after the previous step; with a single process, `request`.
+        """
         if jax.process_count() == 1:
-            return wish
-        heard = Request.NOTHING if self._under_way is None else Request(int(jax.device_get(self._under_way)))
-        if heard is Request.NOTHING:
-            wishes = np.full(self._devices, wish, np.int32)
-            self._under_way = self._greatest(to_global_array(wishes, self._sharding))
+            return request
+        action = Request.NONE if self._pending is None else Request(int(jax.device_get(self._pending)))
+        if action is Request.NONE:
+            requests = np.full(self._local_devices, request, np.int32)
+            self._pending = self._max(to_global_array(requests, self._sharding))
         else:
-            self._under_way = None  # a wish that is being granted was not meant twice
-        return heard
+            self._pending = None  # drop requests that were made before this action, so that it is not taken twice
+        return action

@@ -1,7 +1,7 @@
-"""The device mesh and the shardings of what lies on it.
+"""Device mesh and shardings.
 
-A mesh has an axis `DATA`, along which the images of a batch are divided, and, where each tower has devices of its own, an axis
-`TOWER`.
+A mesh has an axis `DATA`, over which the images of a batch are sharded. If every tower has its own devices, the mesh also has an
+axis `TOWER`.
 """
 
 from collections.abc import Sequence
@@ -17,67 +17,85 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.runtime import retain_freed_memory, set_cpu_device_count
 
 DATA = "data"
-"""Name of the axis of devices along which the images of a batch are divided."""
+"""Name of the mesh axis over which the images of a batch are sharded."""
 
 
 def make_mesh(network: Network, devices: Sequence[Any], *, split_towers: bool) -> Mesh:
-    """Devices as a (data, tower) mesh, or as a (data,) mesh on which every device runs all towers.
+    """Return a (data, tower) mesh of the devices, or a (data,) mesh on which every device runs all towers.
+
+    Args:
+      network: network to place.
+      devices: JAX devices of all processes.
+      split_towers: whether every tower has its own devices.
 
     Raises:
-      ValueError: if the towers are to be split and the devices are not a multiple of them.
+      ValueError: if the towers are to be split and the number of devices is not a multiple of the number of towers.
     """
     if not split_towers:
         return jax.make_mesh((len(devices),), (DATA,), (AxisType.Auto,), devices=devices)
     if len(devices) % network.towers:
-        raise ValueError(f"{network.name} has {network.towers} towers, which {len(devices)} device(s) cannot share evenly")
+        raise ValueError(f"the {network.towers} towers of {network.name} cannot be divided evenly among {len(devices)} device(s)")
     shape = (len(devices) // network.towers, network.towers)
     return jax.make_mesh(shape, (DATA, TOWER), (AxisType.Auto,) * 2, devices=devices)
 
 
 def to_global_array(values: Any, sharding: NamedSharding) -> Any:
-    """NumPy arrays on the devices, as this process has them: its part along axes that the processes divide, else whole."""
-    with jax.transfer_guard("allow"):  # asked for by name, which JAX overlooks where there are several processes
+    """Convert this process's NumPy arrays to global JAX arrays.
+
+    Args:
+      values: pytree of NumPy arrays, with the local slice of axes that are sharded over processes and all elements of other axes.
+      sharding: sharding of the global arrays.
+    """
+    with jax.transfer_guard("allow"):  # with several processes, JAX counts this explicit transfer as an implicit one
         return jax.make_array_from_process_local_data(sharding, values)
 
 
 def parameter_sharding(mesh: Mesh) -> NamedSharding:
-    """Sharding of arrays whose first axis is the towers'."""
+    """Return the sharding of arrays with a first axis of towers."""
     return NamedSharding(mesh, P(TOWER) if TOWER in mesh.axis_names else P())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Sharding of arrays whose first axis is the images'."""
+    """Return the sharding of arrays with a first axis of images."""
     return NamedSharding(mesh, P(DATA))
 
 
 def local_batch_slice(mesh: Mesh, batch_size: int) -> slice:
-    """The part of a batch that this process has to have: what its devices need, all of it if its towers share the batch."""
-    of_devices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
-    needed = [index[0].indices(batch_size) for index in of_devices if index]
-    return slice(min(start for start, _, _ in needed), max(stop for _, stop, _ in needed))
+    """Return the slice of a global batch that the devices of this process read.
+
+    It is the whole batch if the process only holds some of the towers.
+
+    Args:
+      mesh: device mesh.
+      batch_size: number of images of the global batch.
+    """
+    device_indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    ranges = [index[0].indices(batch_size) for index in device_indices if index]
+    return slice(min(start for start, _, _ in ranges), max(stop for _, stop, _ in ranges))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Sharding of what every device has whole."""
+    """Return the sharding of arrays that are replicated on every device."""
     return NamedSharding(mesh, P())
 
 
 Placement = Literal["auto", "split", "single"]
-"""Each tower on devices of its own ("split"), or all towers on every device ("single"); "auto" splits where it can."""
+"""Placement of the towers: "split" runs every tower on its own devices, "single" runs all towers on every device, and "auto"
+splits them if the number of devices is a multiple of the number of towers."""
 
 
 def choose_mesh(network: Network, placement: Placement = "auto", devices: int | None = None) -> Mesh:
-    """The mesh to train on.
+    """Return the mesh to train on, and set up the CPU runtime for it.
 
     Args:
-      network: whose towers are to be placed.
-      placement: "split" gives each tower devices of its own, "single" runs all towers on every device; "auto" splits where
-        the devices can be divided evenly among the towers.
-      devices: how many of each process to use; None takes every GPU, or as many CPU devices as there are towers. The CPU's
-        cores can pose as any number of devices; how one and two compare is in experiments/results/bench.json.
+      network: network to place.
+      placement: "split" runs every tower on its own devices, "single" runs all towers on every device, and "auto" splits the
+        towers if the number of devices is a multiple of the number of towers.
+      devices: number of devices to use in every process. None uses all GPUs, or one CPU device per tower. A CPU can be divided
+        into any number of virtual devices; experiments/results/bench.json compares one and two.
 
     Raises:
-      UserError: if there are too few devices, or "split" cannot divide them.
+      UserError: if there are fewer devices than requested, or "split" cannot divide them evenly.
     """
     if devices is not None or placement != "single":
         set_cpu_device_count(
@@ -85,17 +103,18 @@ def choose_mesh(network: Network, placement: Placement = "auto", devices: int | 
         )
     retain_freed_memory()
     if devices is None and jax.default_backend() == "cpu":
-        # Who has used JAX before, in a program or a notebook, may have only one: both towers run there unless told otherwise.
-        few = placement == "auto" and jax.local_device_count() < network.towers
-        devices = 1 if placement == "single" or few else network.towers
-    used = []
+        # A program or notebook may have initialized JAX with a single CPU device. By default, all towers then run on it.
+        too_few = placement == "auto" and jax.local_device_count() < network.towers
+        devices = 1 if placement == "single" or too_few else network.towers
+    selected = []
     for process in range(jax.process_count()):
-        found = jax.local_devices(process_index=process)
-        if devices is not None and devices > len(found):
-            raise UserError(f"{devices} devices are asked for, and there are {len(found)}: {', '.join(map(str, found))}")
-        used += found[:devices]
-    split = placement == "split" or (placement == "auto" and network.towers > 1 and len(used) % network.towers == 0)
+        available = jax.local_devices(process_index=process)
+        if devices is not None and devices > len(available):
+            names = ", ".join(map(str, available))
+            raise UserError(f"{devices} devices requested, {len(available)} available ({names}): choose a smaller --devices")
+        selected += available[:devices]
+    split = placement == "split" or (placement == "auto" and network.towers > 1 and len(selected) % network.towers == 0)
     try:
-        return make_mesh(network, used, split_towers=split)
+        return make_mesh(network, selected, split_towers=split)
     except ValueError as error:
-        raise UserError(f"{error}: choose another number with --devices, or --placement single") from error
+        raise UserError(f"{error}: choose another number of --devices, or --placement single") from error

@@ -1,8 +1,7 @@
-"""Where the towers run: each on a device of its own (`shard_map`), or all on one (`vmap`), with the same numbers.
+"""Forward pass and initialization of both towers, on separate devices (`shard_map`) or on the same one (`vmap`).
 
-A mesh has an axis `DATA`, which divides the images, and, where towers have devices of their own, an axis `TOWER`. On
-everything outside the model, parameters are stacked along a first axis of towers and images are whole batches; the
-shardings below say which part of them lies where.
+Both placements compute the same numbers. Outside the model, parameters are stacked along a first axis of towers, and images are
+global batches; the shardings are in `parallel.mesh`.
 """
 
 from collections.abc import Callable
@@ -21,43 +20,51 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.mesh import DATA, parameter_sharding
 
 Forward = Callable[[tower.Params, Float[Array, "batch height width 3"], Keys | None], Float[Array, "batch classes"]]
-"""`(params, images, keys)` of whole batches to logits, or to what a layer puts out."""
+"""Function `(params, images, keys)` that returns the logits of a global batch, or the outputs of a layer."""
 
 
 def forward(network: Network, mesh: Mesh, layer: str | None = None) -> Forward:
-    """The network as a function `(params, images, keys) -> logits` of whole batches, placed on `mesh`.
+    """Return the network as a function `(params, images, keys) -> logits` of global batches on `mesh`.
 
-    Pass `keys`, one for each image, for dropout in training, and None at test. With the name of a `layer`, the function
-    returns what that one puts out instead, [batch, features]: everything of tower 0, then of tower 1.
+    The function takes one random key per image for dropout in training, and None for evaluation.
+
+    Args:
+      network: layers of the network.
+      mesh: device mesh; with a tower axis, every tower runs on its own devices.
+      layer: name of a layer whose outputs to return instead of the logits, [batch, features]: the features of tower 0, then
+        those of tower 1.
     """
     split = TOWER in mesh.axis_names
     outputs = network.num_classes if layer is None else None
 
-    def on_a_device(params: tower.Params, images: Array, keys: Keys | None) -> Array:
-        one_tower = partial(tower.logits, network) if layer is None else partial(tower.features, network, layer)
+    def device_forward(params: tower.Params, images: Array, keys: Keys | None) -> Array:
+        tower_forward = partial(tower.logits, network) if layer is None else partial(tower.features, network, layer)
         if split:
-            return one_tower(jax.tree.map(lambda stacked: stacked[0], params), images, keys)
-        share = jax.vmap(one_tower, in_axes=(0, None, None), axis_name=TOWER)(params, images, keys)
-        return jnp.concatenate(list(share), axis=-1)
+            return tower_forward(jax.tree.map(lambda stacked: stacked[0], params), images, keys)
+        tower_outputs = jax.vmap(tower_forward, in_axes=(0, None, None), axis_name=TOWER)(params, images, keys)
+        return jnp.concatenate(list(tower_outputs), axis=-1)
 
-    # Gradients are summed over the axes that the parameters' spec leaves out. Dividing by a data axis of one device changes
-    # nothing, and spares copying every gradient for a sum of one.
-    divided_by = ((TOWER,) if split else ()) + ((DATA,) if mesh.shape[DATA] == 1 else ())
-    placed = jax.shard_map(
-        on_a_device,
+    # Gradients are summed over the mesh axes that are missing in the spec of the parameters. A data axis of size one is included
+    # in the spec: it leaves the shards unchanged and avoids copying every gradient for a sum over one device.
+    param_axes = ((TOWER,) if split else ()) + ((DATA,) if mesh.shape[DATA] == 1 else ())
+    sharded_forward = jax.shard_map(
+        device_forward,
         mesh=mesh,
-        in_specs=(P(divided_by), P(DATA), P(DATA)),
+        in_specs=(P(param_axes), P(DATA), P(DATA)),
         out_specs=P(DATA, TOWER) if split else P(DATA),
-        check_vma=False,  # the check does not know axes that vmap makes; tests hold both placements to the same numbers
+        check_vma=False,  # the check does not support axes of vmap; tests compare the results of both placements
     )
-    # Where the classes are not a multiple of the towers, the last tower has units that stand for none.
-    return lambda params, images, keys: placed(params, images, keys)[..., :outputs]
+    # If the towers do not divide the number of classes, the last tower has padding units.
+    return lambda params, images, keys: sharded_forward(params, images, keys)[..., :outputs]
 
 
 def init(network: Network, mesh: Mesh, key: Key[Array, ""]) -> tower.Params:
-    """Initial parameters, each tower's on its devices; the numbers do not depend on the mesh."""
+    """Return initial parameters, stacked along a first axis of towers and sharded over `mesh`.
 
-    def stacked(key: Key[Array, ""]) -> tower.Params:
+    The values do not depend on the mesh.
+    """
+
+    def init_towers(key: Key[Array, ""]) -> tower.Params:
         return jax.vmap(partial(tower.init, network), in_axes=None, axis_name=TOWER, axis_size=network.towers)(key)
 
-    return jax.jit(stacked, out_shardings=parameter_sharding(mesh))(key)
+    return jax.jit(init_towers, out_shardings=parameter_sharding(mesh))(key)

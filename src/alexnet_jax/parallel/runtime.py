@@ -1,4 +1,4 @@
-"""Which devices a command runs on, how the towers share them, and what makes a CPU a good one."""
+"""CPU runtime settings, compilation cache and compiler options."""
 
 import contextlib
 import ctypes
@@ -10,72 +10,85 @@ import jax
 
 
 def set_cpu_device_count(devices: int, *, data_parallel: bool = True) -> None:
-    """Makes the CPU's cores pose as `devices` devices; call it before JAX looks at its devices.
+    """Set the number of virtual CPU devices; call before JAX initializes its backends.
 
-    A device that waits for the others in a sum or a gather holds one of XLA's threads. With as few threads as cores, every one
-    of them can come to wait for work that none is left to do, so there are more, but no more than needed: they get into each
-    other's way. Where there are no more cores than devices, each device keeps to one thread, which is also faster than sharing.
+    A device that waits in a collective blocks one of XLA's threads. With one thread per core, every thread can be blocked while
+    the work they wait for has no thread to run on: a deadlock. PJRT_NPROC therefore raises the number of threads, to no more than
+    needed, because surplus threads compete for the cores. With no more cores than devices, Eigen uses a single thread per device,
+    which is also faster than sharing the threads.
+
+    PJRT_NPROC is kept if it is set, and so is the number of devices if JAX is initialized already.
 
     Args:
-      devices: how many.
-      data_parallel: whether devices sum gradients, for many of which they wait at once; towers alone wait for a few.
+      devices: number of devices of this process.
+      data_parallel: whether devices sum gradients, which takes many concurrent collectives; towers alone take a few.
     """
-    cores, several = os.cpu_count() or 1, jax.distributed.is_initialized()
-    if devices > 1 or several:
-        waiting = 8 if data_parallel or several else 1
-        os.environ.setdefault("PJRT_NPROC", str(max(cores, (1 + waiting) * devices)))
+    cores, multi_process = os.cpu_count() or 1, jax.distributed.is_initialized()
+    if devices > 1 or multi_process:
+        blocked_threads = 8 if data_parallel or multi_process else 1
+        os.environ.setdefault("PJRT_NPROC", str(max(cores, (1 + blocked_threads) * devices)))
     flags = os.environ.get("XLA_FLAGS", "")
-    if devices > 1 and cores <= devices and _ONE_THREAD not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --{_ONE_THREAD}=false".strip()
-    with contextlib.suppress(RuntimeError):  # if JAX has started, whoever started it has chosen the number
+    if devices > 1 and cores <= devices and _MULTI_THREAD_FLAG not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{_MULTI_THREAD_FLAG}=false".strip()
+    with contextlib.suppress(RuntimeError):  # raised if the backends are initialized
         jax.config.update("jax_num_cpu_devices", devices)
 
 
-_ONE_THREAD = "xla_cpu_multi_thread_eigen"
+_MULTI_THREAD_FLAG = "xla_cpu_multi_thread_eigen"
 
 
 def enable_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, so that the same training starts sooner the next time.
+    """Enable JAX's persistent compilation cache in the user's cache folder, so that later runs start faster.
 
-    JAX knows them by all that they depend on: the program, versions, flags, the kind of device and, of a CPU, its instructions.
-    A folder given to JAX stays what it is, and where none can be written everything works, only later.
+    The folder is $XDG_CACHE_HOME/alexnet-jax or ~/.cache/alexnet-jax. JAX's cache key includes the program, versions, flags, the
+    kind of device and, on a CPU, its instruction set. Does nothing if JAX already has a cache folder or if the folder is not
+    writable.
     """
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[reportAttributeAccessIssue]
-        with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: who has no home
+        with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: the user has no home folder
             folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet-jax"
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK):
                 jax.config.update("jax_compilation_cache_dir", str(folder))
-                jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a training has few programs, none large
+                # Cache every program: a training has few, and all are small.
+                jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def retain_freed_memory() -> None:
-    """Has glibc keep the memory that arrays leave for those that come after them; call it before threads have their own.
+    """Configure malloc to retain freed buffers instead of returning them to the OS; call before other threads allocate memory.
 
-    Otherwise each step asks the system for its memory anew, page by page: a fifth of the time of the paper's network on two
-    cores.
+    Otherwise every training step requests its memory from the OS again, page by page, which takes a fifth of the step time of the
+    paper's network on two cores. Does nothing without glibc.
     """
-    with contextlib.suppress(AttributeError):  # other systems have no mallopt
+    with contextlib.suppress(AttributeError):  # mallopt exists in glibc only
         mallopt = ctypes.CDLL(None).mallopt
-        for option, value in _KEEP:
+        for option, value in _MALLOC_OPTIONS:
             mallopt(option, value)
 
 
-_KEEP = ((-8, 1), (-4, 0), (-1, -1))
-"""M_ARENA_MAX, one arena for all threads; M_MMAP_MAX, nothing mapped apart; M_TRIM_THRESHOLD, nothing given back (malloc.h)."""
+_MALLOC_OPTIONS = ((-8, 1), (-4, 0), (-1, -1))
+"""Options of malloc.h: M_ARENA_MAX, one arena for all threads; M_MMAP_MAX, no buffer in a mapping of its own; M_TRIM_THRESHOLD,
+never shrink the heap."""
 
 
 @cache
 def compiler_options(platform: str) -> dict[str, str]:
-    """What to pass to `jax.jit` of a training or evaluation step.
+    """Return the `compiler_options` of `jax.jit` for training and evaluation steps.
 
-    On a CPU, convolutions that Eigen computes rather than YNNPACK: on two cores the paper's step is faster by a sixth.
+    On a CPU, they select Eigen instead of YNNPACK for convolutions, which makes the paper's training step one sixth faster on two
+    cores.
+
+    Args:
+      platform: platform of the devices, such as "cpu" or "gpu".
+
+    Returns:
+      XLA option names and values; empty on other platforms and if XLA does not accept the option.
     """
     options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
     if platform != "cpu":
         return {}
     try:
         jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:  # an experimental option: a later XLA may not have it
+    except jax.errors.JaxRuntimeError:  # the option is experimental and may be missing in other XLA versions
         return {}
     return options

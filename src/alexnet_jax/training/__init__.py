@@ -1,1 +1,1 @@
-""""""
+"""Training: config, optimizer, schedule, steps, loop, checkpoints and run folder."""

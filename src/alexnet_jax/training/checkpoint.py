@@ -1,4 +1,4 @@
-"""Checkpoints with Orbax: the whole training state, under the number of its step, with all it takes to know what it is."""
+"""Orbax checkpoints of the training state, with checksums and metadata."""
 
 import gc
 import logging
@@ -28,213 +28,230 @@ from alexnet_jax.model.tower import HostParams
 from alexnet_jax.parallel.distributed import is_main_process, main_process_first
 from alexnet_jax.training.step import TrainState
 
-KEEP = 2
-"""Latest checkpoints that stay; the one with the smallest validation error stays besides."""
+MAX_TO_KEEP = 2
+"""Number of latest checkpoints to keep, in addition to the one with the smallest validation error."""
 
 
-def _tell_unless_abandoned(what: Any, tell: Callable[[Any], Any] = sys.unraisablehook) -> None:
-    """Where one array cannot be written, Orbax does not wait for the others, and Python complains of each where nobody acts."""
-    if str(what.exc_value) != "Event loop is closed":
-        tell(what)
+def _ignore_closed_event_loop(unraisable: Any, hook: Callable[[Any], Any] = sys.unraisablehook) -> None:
+    """Suppress the errors of array writes that Orbax abandons after another array has failed to be written."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        hook(unraisable)
 
 
-sys.unraisablehook = _tell_unless_abandoned
-for _noisy in ("absl", "asyncio"):  # Orbax tells of every file, asyncio of every array; what goes wrong is raised besides
-    logging.getLogger(_noisy).setLevel(logging.CRITICAL)
+sys.unraisablehook = _ignore_closed_event_loop
+for _logger_name in ("absl", "asyncio"):  # Orbax logs every file and asyncio every array; errors are raised as well
+    logging.getLogger(_logger_name).setLevel(logging.CRITICAL)
 
 
 class Checkpoints:
-    """The checkpoints of a run, in a folder.
+    """Checkpoint manager of a run.
 
-    A checkpoint holds the state and its checksums, the configuration of the run, the versions of what computed it, and
-    whatever else the run wants back (`extra`). Towers lie along the first axis of every parameter, so it does not matter on
-    how many devices it is written or read.
+    A checkpoint holds the training state, a checksum of every array, the run's config, the versions of the packages that
+    computed it, and metadata of the caller. Towers are stacked along the first axis of every parameter, so a checkpoint can be
+    restored on any number of devices.
 
     Args:
-      folder: of all checkpoints.
-      config: see `run.configuration`; a state of another network is refused.
+      folder: folder of all checkpoints of the run, one subfolder per step.
+      config: config of the run (see `run_directory.run_config`); a checkpoint of another network is rejected.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any]):
         self._folder, self._config = folder.resolve(), config
-        self._for_a_checkpoint = f"for a checkpoint in {folder}; earlier ones are whole"
-        self._kept = _LatestAndBest()
-        options = ocp.CheckpointManagerOptions(preservation_policy=self._kept, cleanup_tmp_directories=True)
+        self._disk_full_message = f"for a checkpoint in {folder}; earlier checkpoints are intact"
+        self._policy = _LatestAndBest()
+        options = ocp.CheckpointManagerOptions(preservation_policy=self._policy, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
-    def save(self, state: TrainState, extra: dict[str, Any], *, best: int | None = None) -> None:
-        """Starts to write a checkpoint and returns; an earlier one is deleted only when this one is whole.
+    def save(self, state: TrainState, metadata: dict[str, Any], *, best_step: int | None = None) -> None:
+        """Start writing a checkpoint in the background; an older one is deleted only after this one is complete.
 
         Args:
-          state: to be saved.
-          extra: whatever else, as JSON.
-          best: step of the smallest validation error so far: its checkpoint stays.
+          state: training state to save.
+          metadata: further entries of the checkpoint's metadata, as JSON.
+          best_step: step with the smallest validation error so far, whose checkpoint is kept; None if there is none.
 
         Raises:
-          UserError: if the disk has no room for it.
+          UserError: if the disk is full.
         """
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self._folder).free
         if free < 1.1 * size:
-            raise UserError(f"no room for a checkpoint of {size / 1e6:,.0f} MB in {self._folder}: {free / 1e6:,.0f} MB are free")
+            raise UserError(
+                f"a checkpoint of {size / 1e6:,.0f} MB does not fit in {self._folder}, where {free / 1e6:,.0f} MB is free: "
+                "free some disk space, or choose another --run"
+            )
         with (
-            disk_full_as_user_error(self._for_a_checkpoint),
-            jax.transfer_guard("allow"),
-        ):  # how it fetches arrays is Orbax's business
-            about = {"config": self._config, "versions": versions(), "checksums": _checksums(state), "best": best, **extra}
-            self._kept.best = best
-            items = ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about))
+            disk_full_as_user_error(self._disk_full_message),
+            jax.transfer_guard("allow"),  # Orbax copies the arrays to the host implicitly
+        ):
+            metadata = {
+                "config": self._config,
+                "versions": versions(),
+                "checksums": _checksums(state),
+                "best_step": best_step,
+                **metadata,
+            }
+            self._policy.best_step = best_step
+            items = ocp.args.Composite(state=ocp.args.StandardSave(state), metadata=ocp.args.JsonSave(metadata))
             self._manager.save(int(jax.device_get(state.step)), args=items)
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The latest checkpoint that is whole, and its `extra`; None if there are none.
-
-        Later ones, which are damaged, are deleted when one that is whole has been read: their steps are taken again.
+        """Restore the latest readable checkpoint, then delete later ones that are damaged.
 
         Args:
-          like: shapes, types and shardings of the state.
+          like: shapes, dtypes and shardings of the state.
+
+        Returns:
+          The state and the checkpoint's metadata; None if there is no checkpoint.
 
         Raises:
-          UserError: if the checkpoints are of another network, or none can be read, or, where there are several processes,
-            if one of them cannot read its part of the latest.
+          UserError: if the checkpoints are of another network, if none of them can be read, or, in training with several
+            processes, if one process cannot read its part of the latest checkpoint.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
-            with _abandoned_reads_ignored():
-                found = self._read(step, like)
-                if isinstance(found, str):
-                    time.sleep(0.2)  # reads under way end now, rather than after this
+            with _ignore_abandoned_reads():
+                restored = self._restore_step(step, like)
+                if isinstance(restored, str):
+                    time.sleep(0.2)  # let pending reads end while their errors are ignored
                     gc.collect()
-            if not isinstance(found, str):
-                with main_process_first("damaged checkpoints"):
+            if not isinstance(restored, str):
+                with main_process_first("delete damaged checkpoints"):
                     for damaged in steps[: steps.index(step)] if is_main_process() else ():
                         shutil.rmtree(self._folder / str(damaged))
                 self._manager.reload()
-                return found
-            console.print(f"the checkpoint of step {step} cannot be read: {found}", style="yellow", markup=False)
+                return restored
+            console.print(f"cannot read the checkpoint of step {step}: {restored}", style="yellow", markup=False)
         if steps:
-            raise UserError(f"no checkpoint in {self._folder} can be read: --fresh starts over")
+            raise UserError(f"cannot read any checkpoint in {self._folder}: pass --fresh to start over")
         return None
 
-    def _read(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]] | str:
-        """A checkpoint, or why it cannot be read."""
+    def _restore_step(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]] | str:
+        """Return the state and metadata of a checkpoint, or the reason why it cannot be read."""
         try:
-            about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
-            if about["config"]["network"] != self._config["network"]:
+            metadata = self._manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))["metadata"]
+            if metadata["config"]["network"] != self._config["network"]:
                 raise UserError(
-                    f"{self._folder} holds a checkpoint of another network: give another --run, or --fresh to start over"
+                    f"{self._folder} holds a checkpoint of another network: choose another --run, or pass --fresh to start over"
                 )
             state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
         except UserError:
             raise
-        except Exception as error:  # whatever Orbax meets in a damaged folder
-            why = " ".join(str(error).split()).split(". ")[0][:100]
-            if jax.process_count() > 1:  # the others may have read their parts, and would not come to the one before
-                unread = f"{self._folder / str(step)} cannot be read: {why}"
-                raise UserError(f"{unread}; delete it to go on from the one before") from error
-            return why
-        return (state, about) if _checksums(state) == about["checksums"] else "its numbers are not those that were saved"
+        except Exception as error:  # Orbax raises many types of errors for damaged files
+            reason = " ".join(str(error).split()).split(". ")[0][:100]
+            if jax.process_count() > 1:  # the other processes may have read their parts, so all have to stop
+                message = f"cannot read {self._folder / str(step)}: {reason}"
+                raise UserError(f"{message}; delete it to resume from the checkpoint before it") from error
+            return reason
+        return (state, metadata) if _checksums(state) == metadata["checksums"] else "the checksums do not match"
 
-    def drop_from(self, step: int) -> int | None:
-        """Deletes the checkpoints of `step` and later ones; the step of the last that is left, if any is."""
+    def delete_from(self, step: int) -> int | None:
+        """Delete the checkpoints of `step` and later steps; return the latest remaining step, or None."""
         self._manager.wait_until_finished()
         for later in [saved for saved in self._manager.all_steps() if saved >= step]:
             self._manager.delete(later)
         return self._manager.latest_step()
 
     def close(self) -> None:
-        """Waits until the last checkpoint is on the disk.
+        """Wait until the last checkpoint is written.
 
         Raises:
-          UserError: if the disk had no room for it.
+          UserError: if the disk is full.
         """
-        with disk_full_as_user_error(self._for_a_checkpoint):
+        with disk_full_as_user_error(self._disk_full_message):
             self._manager.close()
 
 
 def read_metadata(checkpoint: Path) -> dict[str, Any]:
-    """What is known of a checkpoint, without its arrays: the configuration of its run, versions, checksums, the best step.
+    """Read the metadata of a checkpoint: config, package versions, checksums, and step of the smallest validation error.
+
+    Args:
+      checkpoint: folder of the checkpoint.
 
     Raises:
       UserError: if it cannot be read.
     """
     try:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            return reader.restore(checkpoint / "about")
-    except Exception as error:  # in a damaged folder, anything
-        raise _told(checkpoint, error) from error
+            return reader.restore(checkpoint / "metadata")
+    except Exception as error:  # Orbax raises many types of errors for damaged files
+        raise _read_error(checkpoint, error) from error
 
 
 def read_params(checkpoint: Path) -> tuple[dict[str, Any], HostParams]:
-    """What is known of a checkpoint, and its parameters as NumPy arrays.
+    """Read the metadata and the parameters of a checkpoint, as NumPy arrays.
+
+    Args:
+      checkpoint: folder of the checkpoint.
 
     Raises:
       UserError: if it cannot be read.
     """
-    about = read_metadata(checkpoint)
-    with _abandoned_reads_ignored():
+    metadata = read_metadata(checkpoint)
+    with _ignore_abandoned_reads():
         try:
-            params = _read_parameters(checkpoint)
-            sums = about["checksums"][1 : 1 + len(jax.tree.leaves(params))]  # of the step comes before, of the velocity after
-            if [int(leaf.view(np.uint32).sum(dtype=np.uint32)) for leaf in jax.tree.leaves(params)] != sums:
-                raise ValueError("its numbers are not those that were saved")
-            return about, params
-        except Exception as error:  # in a damaged folder, anything
-            told = _told(checkpoint, error)
-        time.sleep(0.2)  # reads under way end now, rather than after this
+            params = _restore_params(checkpoint)
+            # The checksums follow the leaves of `TrainState`: step, params, opt_state.
+            checksums = metadata["checksums"][1 : 1 + len(jax.tree.leaves(params))]
+            if [int(leaf.view(np.uint32).sum(dtype=np.uint32)) for leaf in jax.tree.leaves(params)] != checksums:
+                raise ValueError("the checksums do not match")
+            return metadata, params
+        except Exception as error:  # Orbax raises many types of errors for damaged files
+            read_error = _read_error(checkpoint, error)
+        time.sleep(0.2)  # let pending reads end while their errors are ignored
         gc.collect()
-    raise told
+    raise read_error
 
 
-def _read_parameters(checkpoint: Path) -> HostParams:
+def _restore_params(checkpoint: Path) -> HostParams:
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        there = reader.metadata(checkpoint / "state").item_metadata.tree["params"]
-        like = jax.tree.map(lambda _: 0, there)
-        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
-        wanted = ocp.args.PyTreeRestore({"params": like}, {"params": how}, partial_restore=True)
-        return reader.restore(checkpoint / "state", args=wanted)["params"]
+        tree = reader.metadata(checkpoint / "state").item_metadata.tree["params"]
+        item = jax.tree.map(lambda _: 0, tree)
+        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+        args = ocp.args.PyTreeRestore({"params": item}, {"params": restore_args}, partial_restore=True)
+        return reader.restore(checkpoint / "state", args=args)["params"]
 
 
-def _told(checkpoint: Path, error: Exception) -> UserError:
-    why = " ".join(str(error).split()).split(". ")[0][:100]
-    return UserError(f"the checkpoint {checkpoint} cannot be read: {why}")
+def _read_error(checkpoint: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()).split(". ")[0][:100]
+    return UserError(f"cannot read the checkpoint {checkpoint} ({reason}): pass another checkpoint")
 
 
 def versions() -> dict[str, str]:
-    """Of this package, of Python and of what the numbers depend on."""
-    others = {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")}
-    return {"alexnet-jax": alexnet_jax.__version__, "python": platform.python_version(), **others}
+    """Return the versions of this package, of Python, and of the packages that results depend on."""
+    packages = {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")}
+    return {"alexnet-jax": alexnet_jax.__version__, "python": platform.python_version(), **packages}
 
 
 class _LatestAndBest(PreservationPolicy):
-    """Which checkpoints stay."""
+    """Keep the latest checkpoints and the one with the smallest validation error."""
 
-    best: int | None = None
+    best_step: int | None = None
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        latest = sorted(info.step for info in checkpoints)[-KEEP:]
-        return [info.step in latest or info.step == self.best for info in checkpoints]
+        latest = sorted(info.step for info in checkpoints)[-MAX_TO_KEEP:]
+        return [info.step in latest or info.step == self.best_step for info in checkpoints]
 
 
 def _checksums(state: TrainState) -> list[int]:
-    """A number for each array that changes with any of its bits; the files have none."""
-    return [int(number) for number in jax.device_get(_sums_of_bits(state))]
+    """Return a checksum of each array; the files that Orbax writes have none."""
+    return [int(checksum) for checksum in jax.device_get(_sum_bits(state))]
 
 
 @jax.jit
-def _sums_of_bits(state: TrainState) -> list[UInt32[Array, ""]]:
-    # Integers, so that the sum does not depend on the order in which devices add.
+def _sum_bits(state: TrainState) -> list[UInt32[Array, ""]]:
+    # A sum of integers does not depend on the order in which devices add.
     return [lax.bitcast_convert_type(leaf, jnp.uint32).sum(dtype=jnp.uint32) for leaf in jax.tree.leaves(state)]
 
 
 @contextmanager
-def _abandoned_reads_ignored() -> Iterator[None]:
-    """When one array cannot be read, Orbax never waits for the others, and Python complains of them where nobody can act."""
-    complain = sys.unraisablehook
+def _ignore_abandoned_reads() -> Iterator[None]:
+    """Suppress the warnings and errors of array reads that Orbax abandons after another array has failed to be read."""
+    hook = sys.unraisablehook
     sys.unraisablehook = lambda _: None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             yield
     finally:
-        sys.unraisablehook = complain
+        sys.unraisablehook = hook

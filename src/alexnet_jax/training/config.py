@@ -1,4 +1,4 @@
-"""What an experiment is: a network and how to train it, in a file of `experiments/` that is also its record."""
+"""Training configuration: the network and the hyper-parameters of its training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,28 +16,30 @@ from alexnet_jax.training.step import Precision
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A network and its training; the defaults are those of the paper (section 5).
+    """Network and hyper-parameters of a training. The defaults are those of the paper (section 5).
 
     Attributes:
-      network: which network; its last layer takes the number of classes of the data.
-      default_data: data set when none is asked for: a name under the data folder.
-      epochs: cycles through the training set, at most: the schedule may end training before.
-      batch_size: images in a step, all devices together.
-      learning_rate: of the update rule, at the start.
-      schedule: when the rate falls: by a plateau of the validation error, by cuts at fixed epochs, or by the code's dexp.
-      momentum: of the update rule.
-      weight_decay: of the update rule, on weights.
-      layer_decays: weight decay of single layers, (name, decay), as in cuda-convnet's networks for CIFAR-10.
-      bias_rate: learning rate of biases, as a multiple of that of weights.
-      layer_rates: changes of the rates of single layers, in the order of their epochs.
-      augmentation: how training images vary.
-      color_epochs: epochs with shifts of color; later images have none, and are not divided to make up for them. None is all.
-      precision: what activities and gradients are computed in; parameters and their update are float32. The paper's GPUs
-        computed in float32.
-      init_from: a run, or one of its checkpoints, whose layers take the place of initial weights where name and shape are the
-        same; the last one only where the classes are, too.
-      init_layers: names of the layers to take; None is all that can be.
-      seed: of initial weights, dropout, order and augmentation.
+      network: network to train; its last layer is resized to the number of classes of the data set.
+      default_data: data set to use without --data: a name in the data folder.
+      epochs: maximum number of epochs; the schedule may end training earlier.
+      batch_size: images per step, on all devices together.
+      learning_rate: initial learning rate of weights.
+      schedule: learning rate schedule: `ReduceOnPlateau` of the validation error, `StepDecay` at given epochs, or
+        `StaircaseExponential`, the `dexp` schedule of the original code.
+      momentum: momentum coefficient of the optimizer.
+      weight_decay: weight decay coefficient of weights; biases are not decayed.
+      layer_decays: weight decay of individual layers, as (layer name, decay) pairs, used by cuda-convnet's networks for CIFAR-10.
+      bias_rate: initial learning rate of biases, as a multiple of that of weights.
+      layer_rates: changes to the learning rates of individual layers, in order of their epochs.
+      augmentation: data augmentation of training images.
+      color_epochs: number of epochs with random color shifts; images of later epochs have no shift and are not divided by
+        `color_divisor`. None uses color shifts in all epochs.
+      precision: dtype of activations and gradients; parameters and their updates are float32. The paper's GPUs computed in
+        float32.
+      init_from: run folder or checkpoint of a trained network from which to copy the initial parameters of layers with the same
+        name and shape; the last layer is copied only if the classes are the same, too.
+      init_layers: names of the layers to copy; None copies all that match.
+      seed: seed of initial parameters, dropout, data order and augmentation.
     """
 
     network: tyro.conf.Fixed[Network]
@@ -58,42 +60,59 @@ class TrainConfig:
     init_layers: tuple[str, ...] | None = None
     seed: int = 0
 
-    def in_epochs(self, epochs: int) -> "TrainConfig":
-        """The same in so many epochs, with every change that its schedule makes at the same share of them."""
+    def with_epochs(self, epochs: int) -> "TrainConfig":
+        """Return the config with another number of epochs and a schedule rescaled to it.
 
-        def scaled(after: int) -> int:
-            return max(1, round(after * epochs / self.epochs)) if after else 0
+        The epochs in `StepDecay`, `StaircaseExponential`, `layer_rates` and `color_epochs` are multiplied by the ratio of the new
+        to the old number of epochs and rounded to at least 1; 0 stays 0.
+
+        Args:
+          epochs: maximum number of epochs of the returned config.
+        """
+
+        def rescale(epoch: int) -> int:
+            return max(1, round(epoch * epochs / self.epochs)) if epoch else 0
 
         schedule = self.schedule
         if isinstance(schedule, StepDecay):
             biases = schedule.bias_milestones
-            schedule = StepDecay(tuple(map(scaled, schedule.milestones)), None if biases is None else tuple(map(scaled, biases)))
+            schedule = StepDecay(
+                tuple(map(rescale, schedule.milestones)), None if biases is None else tuple(map(rescale, biases))
+            )
         elif isinstance(schedule, StaircaseExponential):
-            schedule = replace(schedule, over=scaled(schedule.over))
-        rates = tuple(replace(rate, after=scaled(rate.after)) for rate in self.layer_rates)
-        color = None if self.color_epochs is None else scaled(self.color_epochs)
+            schedule = replace(schedule, decay_epochs=rescale(schedule.decay_epochs))
+        rates = tuple(replace(rate, after=rescale(rate.after)) for rate in self.layer_rates)
+        color = None if self.color_epochs is None else rescale(self.color_epochs)
         return replace(self, epochs=epochs, schedule=schedule, layer_rates=rates, color_epochs=color)
 
     def epoch_hparams(self, errors: Sequence[float]) -> EpochHparams | None:
-        """What holds in the epoch after those whose validation top-1 errors are `errors`; None if the schedule ends before.
+        """Return the hyper-parameters of an epoch.
+
+        Args:
+          errors: validation top-1 errors, as fractions, after each of the preceding epochs.
+
+        Returns:
+          None if the schedule has ended training.
 
         Raises:
           UserError: if `layer_rates` or `layer_decays` name a layer that the network does not have.
         """
-        there = self.network.named_layers
+        layers = self.network.named_layers
         named = [change.layer for change in self.layer_rates] + [layer for layer, _ in self.layer_decays]
-        if missing := [layer for layer in named if layer not in there]:
-            raise UserError(f"{self.network.name} has no layer {missing[0]} to change the rate of; it has {', '.join(there)}")
+        if missing := [layer for layer in named if layer not in layers]:
+            raise UserError(
+                f"{self.network.name} has no layer {missing[0]}: layer_rates and layer_decays can name {', '.join(layers)}"
+            )
         factors, epoch = self.schedule.factors(errors), len(errors)
         if factors is None:
             return None
-        # Multiplied in float32, which the step has them in: what 0.1 of 0.004 is does not depend on who reckons it.
+        # Multiplied in float32, like in the training step, so that a rate is the same number wherever it is computed.
         weights = float(np.float32(self.learning_rate) * np.float32(factors.weights))
         biases = float(np.float32(self.bias_rate * self.learning_rate) * np.float32(factors.biases))
-        layers: dict[str, tuple[float, float]] = {}
+        layer_rates: dict[str, tuple[float, float]] = {}
         for change in self.layer_rates:
             if epoch >= change.after:
-                before = layers.get(change.layer, (weights, biases))
-                layers[change.layer] = (change.weights, before[1] if change.biases is None else change.biases)
+                previous = layer_rates.get(change.layer, (weights, biases))
+                layer_rates[change.layer] = (change.weights, previous[1] if change.biases is None else change.biases)
         color = self.augmentation.color is not None and (self.color_epochs is None or epoch < self.color_epochs)
-        return EpochHparams(weights, biases, layers, color)
+        return EpochHparams(weights, biases, layer_rates, color)

@@ -1,4 +1,4 @@
-"""What the devices can do at most, to tell the speed of a training by."""
+"""FLOPs of a training step and peak FLOP/s of the devices, from which logs compute the utilization."""
 
 import time
 from functools import cache
@@ -12,39 +12,51 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.model.summary import summarize
 from alexnet_jax.training.step import Precision
 
-TRIES = 5
+REPEATS = 5
+"""Number of timed matrix products; the fastest one is used."""
 
 
 @cache
 def measure_matmul_flops(mesh: Mesh, precision: Precision) -> float:
-    """FLOP/s of square matrix products, one on every device of the mesh, in a fraction of a second.
+    """Measure the FLOP/s of square matrix products on all devices of the mesh; takes a fraction of a second.
 
-    All devices multiply at once, because a CPU's cores that pose as devices have to share the CPU. The best of a few tries.
+    The matrices have 1024 rows on a CPU and 8192 on other devices. All devices multiply at the same time, because virtual CPU
+    devices share the cores.
+
+    Args:
+      mesh: device mesh.
+      precision: dtype of the matrices.
+
+    Returns:
+      FLOP/s of the fastest of `REPEATS` runs, summed over the devices.
     """
     size = 1024 if mesh.devices.flat[0].platform == "cpu" else 8192
-    each = P(mesh.axis_names)
+    spec = P(mesh.axis_names)
 
-    def random() -> Array:
+    def random_matrices() -> Array:
         return jax.random.normal(jax.random.key(0), (mesh.size, size, size), precision)
 
-    def product(a: Array) -> Array:
+    def square(a: Array) -> Array:
         return (a[0] @ a[0])[None]
 
-    matrices = jax.jit(random, out_shardings=NamedSharding(mesh, each))()
-    multiply = jax.jit(jax.shard_map(product, mesh=mesh, in_specs=each, out_specs=each))
+    matrices = jax.jit(random_matrices, out_shardings=NamedSharding(mesh, spec))()
+    multiply = jax.jit(jax.shard_map(square, mesh=mesh, in_specs=spec, out_specs=spec))
     jax.block_until_ready(multiply(matrices))
     seconds: list[float] = []
-    for _ in range(TRIES):
-        began = time.perf_counter()
+    for _ in range(REPEATS):
+        start = time.perf_counter()
         jax.block_until_ready(multiply(matrices))
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start)
     return mesh.size * 2 * size**3 / min(seconds)
 
 
 @cache
 def training_flops_per_image(network: Network) -> int:
-    """Of a training step, for one image: two a multiply-accumulate, forward once and backward twice, to the inputs and to the
-    weights; no gradient goes to the image."""
+    """Return the FLOPs of a training step per image.
+
+    A multiply-accumulate counts as two FLOPs. The backward pass takes twice as many as the forward pass, for the gradients of
+    inputs and weights, except in the first layer, which needs no gradient of its inputs.
+    """
     macs = [layer.macs for layer in summarize(network)]
     first = next(filter(None, macs))
     return 2 * (3 * sum(macs) - first)

@@ -24,26 +24,40 @@ class InitialModel(Protocol):
     """A trained network to copy layers from; `weights.trained_model.TrainedModel` is one."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """Run folder, or file that the network was loaded from."""
+        ...
+
     @property
-    def step(self) -> int: ...
+    def step(self) -> int:
+        """Training step at which the network was saved."""
+        ...
+
     @property
-    def network(self) -> Network: ...
+    def network(self) -> Network:
+        """Architecture."""
+        ...
+
     @property
-    def params(self) -> HostParams: ...
+    def params(self) -> HostParams:
+        """Parameters, stacked along a first axis of towers."""
+        ...
+
     @property
-    def classes(self) -> list[str]: ...
+    def classes(self) -> list[str]:
+        """Class names, ordered by label."""
+        ...
 
 
 @dataclass(frozen=True)
 class InitialLayers:
-    """Layers that a training starts from.
+    """Layers copied from a trained network into the initial parameters of a run.
 
     Attributes:
-      record: where they come from, as JSON, for the run's config: path and step of the trained network, a checksum of its
-        parameters, and the layers that were requested, or None.
+      record: origin of the layers as JSON, for the run's config: path and step of the trained network, a checksum of its
+        parameters, and the requested layers, or None.
       params: parameters of the copied layers, stacked along a first axis of towers; None if the trained network is no longer
-        available and only the run that started from it says what it was.
+        available and `record` was read from the run that started from it.
       summary: one line naming the layers that are copied, newly initialized, and not used.
     """
 
@@ -52,13 +66,16 @@ class InitialLayers:
     summary: str = ""
 
     def copy_into(self, state: TrainState) -> TrainState:
-        """Return the initial state with these layers in place, and print the summary.
+        """Return `state` with the copied layers, and print the summary.
 
         Raises:
           UserError: if the trained network is no longer available.
         """
         if self.params is None:
-            raise UserError(f"{self.record['path']} is no longer available, and the run that started from it has no checkpoint")
+            raise UserError(
+                f"{self.record['path']} is no longer available, and the run that started from it has no checkpoint: "
+                "pass another --init-from"
+            )
         console.print(self.summary, markup=False)
         copied = {name: jax.tree.map(_place, state.params[name], layer) for name, layer in self.params.items()}
         return replace(state, params={**state.params, **copied})
@@ -72,11 +89,11 @@ def select_initial_layers(
     The last layer is copied only if the class names are the same.
 
     Args:
-      config: its `init_from` and `init_layers` say what to copy.
+      config: training config, with `init_from` and `init_layers`.
       network: the network to train.
       classes: class names of the training data.
       model: the trained network at `config.init_from`; None if it is no longer available.
-      started: run folder, or folder of run folders, of a run that may already have started from it; None for a new run.
+      started: run folder, or folder of run folders, to search for a run that already started from it; None for a new run.
 
     Returns:
       None if training starts from random weights.
@@ -91,7 +108,7 @@ def select_initial_layers(
     if model is None:
         record = recorded_initial_layers(config, started)
         if record is None:
-            raise UserError(f"initial_model is needed: pass load({str(config.init_from)!r})")
+            raise UserError(f"the config has init_from: pass initial_model=load({str(config.init_from)!r})")
         return InitialLayers(record)
     shapes = tower.parameter_shapes(network)
     matching = {name: layer for name, layer in model.params.items() if shapes.get(name) == jax.tree.map(np.shape, layer)}
@@ -101,7 +118,7 @@ def select_initial_layers(
     if missing := [name for name in requested or [] if name not in copied]:
         raise UserError(f"{network.name} cannot copy {missing[0]} from {model}; layers that match: {_join(matching)}")
     if not copied:
-        raise UserError(f"{model}, a {model.network.name}, has no layer that matches one of {network.name}")
+        raise UserError(f"no layer of {model} ({model.network.name}) matches one of {network.name}: pass another --init-from")
     new, unused = [name for name in shapes if name not in copied], [name for name in model.params if name not in shapes]
     summary = f"copied {_join(copied)} from {model}; newly initialized: {_join(new)}; not used: {_join(unused)}"
     record = {"path": str(model.path), "step": model.step, "checksum": _checksum(model.params), "layers": requested}
@@ -112,8 +129,8 @@ def recorded_initial_layers(config: TrainConfig, started: Path | None) -> dict[s
     """Return the record of a run that started from `config.init_from`, or None.
 
     Args:
-      config: names the trained network and the layers.
-      started: a run folder or a folder of run folders.
+      config: training config, with `init_from` and `init_layers`.
+      started: a run folder or a folder of run folders; None finds no run.
     """
     assert config.init_from is not None
     for folder in () if started is None else (started, *started.glob("*")):

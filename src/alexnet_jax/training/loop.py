@@ -1,4 +1,4 @@
-"""Training, from an config and a data set to a run folder."""
+"""Training loop with checkpoints, validation after every epoch, and resumption."""
 
 import math
 import time
@@ -13,7 +13,7 @@ import numpy as np
 
 from alexnet_jax.console import console
 from alexnet_jax.data.find import find_dataset
-from alexnet_jax.data.pipeline.augment import Example, mean_to_subtract
+from alexnet_jax.data.pipeline.augment import Example, resize_mean_image
 from alexnet_jax.data.pipeline.batches import LoaderOptions, training_batches
 from alexnet_jax.data.pipeline.loading import check_size
 from alexnet_jax.errors import DivergedError, UserError
@@ -53,21 +53,22 @@ from alexnet_jax.training.validation import EvalMetrics, validate
 
 @dataclass(frozen=True)
 class Options:
-    """Where and how to run, none of which changes what is learned.
+    """Options of a training run that do not change its results.
 
     Attributes:
-      data: a folder of images, a prepared folder, or a name in `data_dir`; None is the config's own.
+      data: a folder of images, a prepared data set, or a name in `data_dir`; None uses the config's default data set.
       data_dir: folder of prepared data sets.
       runs_dir: folder of run folders.
-      run: run folder; None is one that follows from the settings.
-      fresh: start over, deleting what the run folder holds.
-      placement: "split" gives each tower devices of its own, "single" runs all towers on every device.
-      devices: how many devices to use, of each process; None is all GPUs, or a CPU device for each tower.
-      threads: threads that decode images; None is one a core, or one in each of the `workers`.
-      workers: processes that decode images instead of this one; the batches are the same.
-      checkpoint_seconds: time between checkpoints.
-      tensorboard: whether the log is written for TensorBoard, too, in the run folder.
-      processes: of several that train as one, which this is.
+      run: run folder; None uses a folder in `runs_dir` named after the config, the data and a hash of the settings.
+      fresh: start over, deleting the contents of the run folder.
+      placement: "split" runs every tower on its own devices, "single" runs all towers on every device, and "auto" splits the
+        towers if the number of devices is a multiple of the number of towers.
+      devices: number of devices to use in each process; None uses all GPUs, or one CPU device per tower.
+      threads: number of threads that decode images; None uses one per core, or one in each of the `workers`.
+      workers: number of processes that decode images; 0 decodes in this process. The batches are the same.
+      checkpoint_seconds: seconds between checkpoints.
+      tensorboard: write the log as TensorBoard events to the run folder as well.
+      processes: for training with several processes, the number of processes and the id of this one.
     """
 
     data: str | None = None
@@ -88,24 +89,24 @@ def train(name: str, config: TrainConfig, options: Options, initial_model: Initi
     """Train until the last epoch, the end of the schedule or a stop signal, resuming an earlier run with the same settings.
 
     Args:
-      name: name of the config, which names the run folder.
-      config: what is trained, and how.
-      options: where and how to run it.
-      initial_model: the trained network at `config.init_from`, as `load` returns it. A run that has a checkpoint does not need
-        it any more.
+      name: name of the config; run folders are created in a folder of this name.
+      config: training config.
+      options: data, devices, folders and other options that do not change the results.
+      initial_model: the trained network at `config.init_from`, as returned by `load`; None if `config.init_from` is None, or if
+        the network is no longer available and the run already has a checkpoint.
 
     Returns:
-      The run folder, with `result.json` if training is finished.
+      The run folder; it contains `result.json` if training is finished.
 
     Raises:
-      UserError: for settings, data or a disk that training cannot work with.
-      DivergedError: for a non-finite loss.
+      UserError: if the settings or the data are invalid, or the disk is full.
+      DivergedError: if the loss is not finite.
     """
     initialize_distributed(options.processes)
     training = Training(name, config, options, initial_model)
     result = training.run.result
     if result is not None and (result["ended_by_schedule"] or result["steps"] >= training.steps):
-        more_epochs = "" if result["ended_by_schedule"] else ", a larger --epochs to continue it"
+        more_epochs = "" if result["ended_by_schedule"] else ", or a larger --epochs to continue"
         console.print(f"{training.run.folder} is finished: {format_result(result)}. Pass --fresh to train it again{more_epochs}.")
     else:
         training.start()
@@ -116,17 +117,24 @@ def train(name: str, config: TrainConfig, options: Options, initial_model: Initi
 
 
 def existing_runs(name: str, options: Options) -> Path | None:
-    """Return the run folder, or the folder of run folders, in which this training may have started; None with `fresh`."""
+    """Return the folder to search for an earlier run: the run folder, or that of all runs of the config; None with `fresh`."""
     return None if options.fresh else options.run or options.runs_dir / name
 
 
 class Training:
-    """A training in progress. The constructor checks the settings; `start` creates or restores the state; `loop` updates it."""
+    """Training state and loop. The constructor checks the settings; `start` creates or restores the state; `loop` updates it.
+
+    Args and errors are those of `train`.
+
+    Attributes:
+      run: run folder.
+      steps: total number of training steps.
+    """
 
     def __init__(self, name: str, config: TrainConfig, options: Options, initial_model: InitialModel | None = None):
         if config.init_layers and config.init_from is None:
             layers = ", ".join(config.init_layers)
-            raise UserError(f"{name} copies {layers} from a trained network: name it with --init-from RUN")
+            raise UserError(f"{name} needs a trained network to copy {layers} from: pass --init-from RUN")
         self._name, self._config, self._options = name, config, options
         self._mesh = choose_mesh(config.network, options.placement, options.devices)
         console.quiet = not is_main_process()
@@ -135,7 +143,10 @@ class Training:
         self._network = config.network.with_num_classes(len(self._dataset.manifest.classes))
         image_size, data_parallelism = config.augmentation.image_size, self._mesh.shape[DATA]
         if image_size < self._network.input_size:
-            raise UserError(f"images of {image_size} pixels are too small for {name}, which takes {self._network.input_size}")
+            raise UserError(
+                f"images of {image_size} pixels are too small for {name}, whose input size is {self._network.input_size}: "
+                "choose a larger --image-size"
+            )
         check_size(self._dataset, config.augmentation.image_size)
         if config.batch_size % data_parallelism:
             raise UserError(
@@ -156,7 +167,7 @@ class Training:
         check_shared_filesystem(folder)
 
     def start(self) -> None:
-        """Reads the last checkpoint, or starts anew; makes the steps."""
+        """Build the jitted steps, and restore the latest checkpoint or initialize the state."""
         config, network, mesh = self._config, self._network, self._mesh
         decays = dict(config.layer_decays)
         optimizer = paper_update(momentum=config.momentum, weight_decay=config.weight_decay, layer_decays=decays)
@@ -169,7 +180,7 @@ class Training:
             precision=config.precision,
         )
         self._evaluation_step = make_evaluation_step(network, mesh, precision=config.precision)
-        mean = mean_to_subtract(self._dataset.mean_image, config.augmentation)
+        mean = resize_mean_image(self._dataset.mean_image, config.augmentation)
         self.run.write_mean_image(mean)
         self._mean = to_global_array(mean, replicated(mesh))
 
@@ -178,18 +189,18 @@ class Training:
         shardings = state_shardings(mesh, self._state)
         like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), self._state, shardings)
         restored = self._checkpoints.restore(like)
-        seconds_before = 0.0
-        self._errors: list[float] = []  # top-1, after each epoch: all that the schedule goes by
-        self._training_error = 0.0  # top-1 of the epoch's batches so far, each before the step it led to
+        elapsed = 0.0
+        self._errors: list[float] = []  # validation top-1 error after each epoch
+        self._training_error = 0.0  # sum of the epoch's training top-1 errors so far / steps per epoch
         if restored is not None:
-            self._state, about = restored
-            seconds_before, self._errors, self._training_error = about["seconds"], about["errors"], about["training_error"]
+            self._state, metadata = restored
+            elapsed, self._errors, self._training_error = metadata["seconds"], metadata["errors"], metadata["training_error"]
         elif self._initial_layers is not None:
             self._state = self._initial_layers.copy_into(self._state)
         self._initial_layers = None  # free its memory
-        self._began = time.monotonic() - seconds_before
+        self._start_time = time.monotonic() - elapsed
         self._first_step = int(self._state.step)
-        self._measured: EvalMetrics | None = None
+        self._eval_metrics: EvalMetrics | None = None
         self._hparams: EpochHparams | None = None
 
         self._logger = RunLogger(
@@ -205,66 +216,70 @@ class Training:
             tensorboard=self._options.tensorboard,
         )
         self._logger.start(self._record, epochs=len(self._errors))
-        self._enter_epoch()
-        if self._errors_due(self._first_step):  # what was asked to stop was the evaluation
-            self._read_errors(self._first_step)
-            self._enter_epoch()
+        self._update_hparams()
+        if self._validation_due(self._first_step):  # the run was stopped during validation
+            self._validate_epoch(self._first_step)
+            self._update_hparams()
 
     def loop(self) -> bool:
-        """Takes the steps that are left; False if it was interrupted, with the state saved.
+        """Run the remaining training steps.
+
+        Returns:
+          True if training is finished; False if it was interrupted, with its state saved.
 
         Raises:
-          UserError: DivergedError, for a loss that is no number any more, or for a disk without room for a checkpoint.
+          DivergedError: if the loss is not finite.
+          UserError: if the disk is full.
         """
-        batches, saved, agreed = TimedIterator(self._batches()), time.monotonic(), RequestConsensus(self._mesh)
-        late = None  # what a step measured is read when the step after it is under way, so that the device never waits
-        # What crosses to the devices and back is asked for by name: a transfer that slipped in would be made at every step.
-        with StopOnSignal() as interrupt, closing(self._checkpoints), self._logger, jax.transfer_guard("disallow"):
+        batches, save_time, consensus = TimedIterator(self._batches()), time.monotonic(), RequestConsensus(self._mesh)
+        pending = None  # metrics of a step are fetched after the next step is dispatched, so that the device never waits
+        # The transfer guard rejects implicit transfers, which would be repeated in every step.
+        with StopOnSignal() as stop_signal, closing(self._checkpoints), self._logger, jax.transfer_guard("disallow"):
             for step in range(self._first_step + 1, self.steps + 1 if self._hparams else 0):
                 batch = put_batch(next(batches), self._mesh)
-                self._state, measured = self._train_step(self._state, batch, self._mean, self._step_hparams)
-                if late is not None:
-                    self._read_measured(*late)
-                late = (step, measured)
-                due = time.monotonic() - saved > self._options.checkpoint_seconds
-                granted = agreed(Request.STOP if interrupt.asked else Request.SAVE if due else Request.NOTHING)
-                stop = granted is Request.STOP or step == self.steps
-                save = stop or granted is Request.SAVE
+                self._state, metrics = self._train_step(self._state, batch, self._mean, self._step_hparams)
+                if pending is not None:
+                    self._log_train_metrics(*pending)
+                pending = (step, metrics)
+                save_due = time.monotonic() - save_time > self._options.checkpoint_seconds
+                request = consensus(Request.STOP if stop_signal.requested else Request.SAVE if save_due else Request.NONE)
+                stop = request is Request.STOP or step == self.steps
+                save = stop or request is Request.SAVE
                 epoch_ends = step % self._steps_per_epoch == 0
                 if epoch_ends or save:
-                    self._read_measured(*late)
-                    late = None
+                    self._log_train_metrics(*pending)
+                    pending = None
                     self._logger.pause()
                 if epoch_ends:
-                    self._read_errors(step, lambda: interrupt.asked and jax.process_count() == 1)
-                    self._enter_epoch()
-                    stop = stop or self._hparams is None or self._errors_due(step)
+                    self._validate_epoch(step, lambda: stop_signal.requested and jax.process_count() == 1)
+                    self._update_hparams()
+                    stop = stop or self._hparams is None or self._validation_due(step)
                     save = save or stop or min(self._errors) == self._errors[-1]
                 if save:
-                    self._checkpoints.save(self._state, self._about(), best=self._best_step())
-                    saved = time.monotonic()
+                    self._checkpoints.save(self._state, self._checkpoint_metadata(), best_step=self._best_step())
+                    save_time = time.monotonic()
                 if stop:
                     break
-            self._waiting = batches.share
+            self._data_wait_fraction = batches.wait_fraction
         step = int(self._state.step)
-        over = self._hparams is None or (step == self.steps and not self._errors_due(step))
-        if not over:
+        finished = self._hparams is None or (step == self.steps and not self._validation_due(step))
+        if not finished:
             self._logger.interrupted(step, fresh=self._options.fresh)
-        return over
+        return finished
 
     def finish(self) -> None:
-        """Write the result."""
-        measured = self._measured or self._measure()
-        assert measured is not None
-        training = {
+        """Write result.json."""
+        metrics = self._eval_metrics or self._validate()
+        assert metrics is not None
+        summary = {
             "epochs": len(self._errors),
             "steps": int(self._state.step),
             "best": {"step": self._best_step(), "top1_error": min(self._errors, default=None)},
             "ended_by_schedule": self._hparams is None,
-            "seconds": time.monotonic() - self._began,
-            "waiting_for_data": round(self._waiting, 4),
+            "seconds": time.monotonic() - self._start_time,
+            "data_wait_fraction": round(self._data_wait_fraction, 4),
         }
-        self._logger.finish(measured, training)
+        self._logger.finish(metrics, summary)
 
     def _batches(self) -> Iterator[Example]:
         return training_batches(
@@ -274,12 +289,12 @@ class Training:
             batch_size=self._config.batch_size,
             seed=self._config.seed,
             start=self._first_step,
-            part=local_batch_slice(self._mesh, self._config.batch_size),
-            readers=LoaderOptions(self._options.threads, self._options.workers),
+            batch_slice=local_batch_slice(self._mesh, self._config.batch_size),
+            loader_options=LoaderOptions(self._options.threads, self._options.workers),
         )
 
-    def _enter_epoch(self) -> None:
-        """Puts on the devices what holds in the epoch that begins, unless it held before."""
+    def _update_hparams(self) -> None:
+        """Transfer the hyperparameters of the next epoch to the devices if they have changed."""
         hparams = self._config.epoch_hparams(self._errors)
         if hparams is not None and hparams != self._hparams:
             rates = learning_rates(self._state.params, hparams.weights, hparams.biases, hparams.layers)
@@ -289,7 +304,7 @@ class Training:
                 self._logger.log_hparams(len(self._errors) + 1, hparams)
         self._hparams = hparams
 
-    def _measure(self, stop: Callable[[], bool] = lambda: False) -> EvalMetrics | None:
+    def _validate(self, stop: Callable[[], bool] = lambda: False) -> EvalMetrics | None:
         return validate(
             self._evaluation_step,
             self._state.params,
@@ -303,41 +318,43 @@ class Training:
             stop=stop,
         )
 
-    def _about(self) -> dict[str, Any]:
-        """What a checkpoint holds besides the state."""
-        seconds = time.monotonic() - self._began
+    def _checkpoint_metadata(self) -> dict[str, Any]:
+        """Return the metadata that a checkpoint needs, besides the state, to resume training."""
+        seconds = time.monotonic() - self._start_time
         return {"seconds": seconds, "errors": self._errors, "training_error": self._training_error}
 
-    def _errors_due(self, step: int) -> bool:
-        """Whether an epoch has ended and its errors are not known."""
+    def _validation_due(self, step: int) -> bool:
+        """Return whether the epoch that ends at `step` has not been validated."""
         return step // self._steps_per_epoch > len(self._errors)
 
     def _best_step(self) -> int | None:
-        """The step after which the validation error was smallest, the last of them if there are several."""
+        """Return the last step of the epoch with the smallest validation error, the latest such epoch if there are several."""
         epochs = [epoch for epoch, error in enumerate(self._errors, 1) if error == min(self._errors)]
         return epochs[-1] * self._steps_per_epoch if epochs else None
 
-    def _read_measured(self, step: int, measured: TrainMetrics) -> None:
-        loss, error = (float(value) for value in jax.device_get((measured.loss, measured.top1_error)))
+    def _log_train_metrics(self, step: int, metrics: TrainMetrics) -> None:
+        loss, error = (float(value) for value in jax.device_get((metrics.loss, metrics.top1_error)))
         if not math.isfinite(loss):
-            # It is that of the parameters after the step before, which may have been saved: nobody knew yet what they are.
-            self._give_up(f"the loss is {loss} at step {step}", first_bad=step - 1)
+            # The loss was computed with the parameters after the step before, which may already have been saved.
+            self._raise_diverged(f"the training loss is {loss} at step {step}", first_bad_step=step - 1)
         self._training_error += error / self._steps_per_epoch
         self._logger.log_step(step, loss)
 
-    def _read_errors(self, step: int, stop: Callable[[], bool] = lambda: False) -> None:
-        measured = self._measure(stop)
-        if measured is None:
+    def _validate_epoch(self, step: int, stop: Callable[[], bool] = lambda: False) -> None:
+        """Compute and log the validation metrics of the epoch that ends at `step`, unless `stop` returns True meanwhile."""
+        metrics = self._validate(stop)
+        if metrics is None:
             return
-        if not math.isfinite(measured.loss):
-            self._give_up(f"the {self._split} loss is {measured.loss} after step {step}", first_bad=step)
-        self._measured = measured
-        self._errors.append(measured.top1_error)
+        if not math.isfinite(metrics.loss):
+            self._raise_diverged(f"the {self._split} loss is {metrics.loss} after step {step}", first_bad_step=step)
+        self._eval_metrics = metrics
+        self._errors.append(metrics.top1_error)
         assert self._hparams is not None
-        self._logger.log_epoch(step, measured, self._hparams.weights, self._training_error)
+        self._logger.log_epoch(step, metrics, self._hparams.weights, self._training_error)
         self._training_error = 0.0
 
-    def _give_up(self, why: str, *, first_bad: int) -> NoReturn:
-        good = self._checkpoints.drop_from(first_bad)
-        kept = "there is no checkpoint yet" if good is None else f"the last good checkpoint, of step {good}, is kept"
-        raise DivergedError(f"{why}: choose a lower --learning-rate; in {self.run.folder} {kept}")
+    def _raise_diverged(self, reason: str, *, first_bad_step: int) -> NoReturn:
+        """Delete the checkpoints of `first_bad_step` and later, and raise `DivergedError`."""
+        last_step = self._checkpoints.delete_from(first_bad_step)
+        kept = "there is no checkpoint yet" if last_step is None else f"the last good checkpoint, of step {last_step}, is kept"
+        raise DivergedError(f"{reason}: choose a lower --learning-rate; in {self.run.folder}, {kept}")

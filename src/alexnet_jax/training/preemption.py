@@ -1,42 +1,45 @@
-"""Stopping when asked to: after the step under way while a network trains, at once before and after."""
+"""SIGINT and SIGTERM handling: stop after the current step while training, exit at once otherwise."""
 
 import os
 import signal
 import sys
 
-STDERR = 2  # written to directly: a handler may run in the middle of a print
+STDERR = 2  # handlers write to the file descriptor: they may run in the middle of a print
 
 
 class StopOnSignal:
-    """While entered, Ctrl-C and SIGTERM set `asked` instead of ending the process.
+    """Context manager in which the first Ctrl-C or SIGTERM sets `requested` instead of ending the process.
 
-    A second Ctrl-C ends it. A second SIGTERM changes nothing: `timeout` and some job managers send two, and who is in a hurry
-    has SIGKILL.
+    A second Ctrl-C raises KeyboardInterrupt as usual. A second SIGTERM is ignored, because `timeout` and some job managers send
+    two; SIGKILL ends the process at once.
+
+    Attributes:
+      requested: whether a signal has arrived.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def __enter__(self) -> "StopOnSignal":
-        self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: object) -> None:
+    def _handle(self, number: int, frame: object) -> None:
         signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
-        if not self.asked:
-            self.asked = True
-            os.write(STDERR, b"stopping after this step (Ctrl-C again to stop at once)\n")
+        if not self.requested:
+            self.requested = True
+            os.write(STDERR, b"Stopping after this step. Press Ctrl-C again to stop at once.\n")
 
 
 def exit_on_sigterm() -> None:
-    """From here on SIGTERM ends the process with exit code 0: all that is needed to go on is on the disk."""
-    signal.signal(signal.SIGTERM, _leave)
+    """Install a SIGTERM handler that exits with code 0; all state needed to resume is already on disk."""
+    signal.signal(signal.SIGTERM, _exit)
 
 
-def _leave(number: int, frame: object) -> None:
-    os.write(STDERR, b"stopped; the same command goes on\n")
+def _exit(number: int, frame: object) -> None:
+    os.write(STDERR, b"Stopped. Run the same command to resume.\n")
     sys.exit(0)

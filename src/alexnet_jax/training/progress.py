@@ -1,4 +1,4 @@
-"""What a person sees while a network trains."""
+"""Training progress bar, and measurement of the time spent waiting for data."""
 
 import time
 from collections.abc import Iterator
@@ -8,41 +8,54 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from alexnet_jax.console import console
 
-EVERY = 30.0
-"""Seconds between lines where there is no terminal to redraw one on."""
+LINE_INTERVAL_S = 30.0
+"""Seconds between progress lines if the output is not a terminal."""
 
 
 Item = TypeVar("Item")
 
 
 class TimedIterator(Generic[Item]):
-    """An iterator that knows how long it was waited for."""
+    """Iterator that measures how long its consumer waits for items.
+
+    Args:
+      items: iterator to wrap.
+    """
 
     def __init__(self, items: Iterator[Item]):
         self._items = items
-        self._first: float | None = None
-        self._seconds = 0.0
+        self._first_item_time: float | None = None
+        self._wait_seconds = 0.0
 
     def __iter__(self) -> "TimedIterator[Item]":
         return self
 
     def __next__(self) -> Item:
-        began = time.monotonic()
+        start = time.monotonic()
         item = next(self._items)
-        if self._first is None:
-            self._first = time.monotonic()  # the first is prepared while nobody could use it: it counts nowhere
+        if self._first_item_time is None:
+            self._first_item_time = time.monotonic()  # the first item is not counted: it includes the start of the pipeline
         else:
-            self._seconds += time.monotonic() - began
+            self._wait_seconds += time.monotonic() - start
         return item
 
     @property
-    def share(self) -> float:
-        """Of the time since the first item, the part that was spent waiting for the others."""
-        return self._seconds / max(time.monotonic() - self._first, 1e-9) if self._first is not None else 0.0
+    def wait_fraction(self) -> float:
+        """Fraction of the time since the first item that was spent waiting for later items."""
+        if self._first_item_time is None:
+            return 0.0
+        return self._wait_seconds / max(time.monotonic() - self._first_item_time, 1e-9)
 
 
 class TrainingProgress:
-    """A line with epoch, step, loss, images/s and time left, redrawn in place; on a file, a line now and then."""
+    """Progress bar with epoch, step, loss, images/s and time left; if the output is not a terminal, a line every 30 seconds.
+
+    Args:
+      start: number of steps taken before this run started or resumed.
+      steps: total number of training steps.
+      steps_per_epoch: number of steps of an epoch.
+      batch_size: images per step.
+    """
 
     def __init__(self, *, start: int, steps: int, steps_per_epoch: int, batch_size: int):
         self._start, self._steps, self._steps_per_epoch, self._batch_size = start, steps, steps_per_epoch, batch_size
@@ -51,10 +64,10 @@ class TrainingProgress:
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), console=console, transient=True
         )
         self._task = self._bar.add_task("starting", total=steps, completed=start, text="compiling")
-        self._seconds = 0.0  # of training: without compilation and evaluation
+        self._train_seconds = 0.0  # excludes compilation and validation
         self._timed_steps = 0
-        self._since: float | None = None
-        self._printed = time.monotonic()
+        self._last_step_time: float | None = None
+        self._last_line_time = time.monotonic()
 
     def __enter__(self) -> "TrainingProgress":
         if console.is_terminal:
@@ -67,31 +80,36 @@ class TrainingProgress:
 
     @property
     def images_per_second(self) -> float:
-        """Mean since the start, or since the run went on; 0 until two steps are done."""
-        return self._timed_steps * self._batch_size / self._seconds if self._seconds else 0.0
+        """Mean training speed since this run started or resumed; 0 until two steps are done."""
+        return self._timed_steps * self._batch_size / self._train_seconds if self._train_seconds else 0.0
 
     def pause(self) -> None:
-        """The time until the next step is not training's."""
-        self._since = None
+        """Exclude the time until the next step from the speed."""
+        self._last_step_time = None
 
     def advance(self, step: int, loss: float) -> None:
-        """Tells that a step is done."""
+        """Update the progress bar after a step.
+
+        Args:
+          step: number of the step, counted from 1.
+          loss: training loss of its batch.
+        """
         now = time.monotonic()
-        if self._since is not None:
-            self._seconds += now - self._since
+        if self._last_step_time is not None:
+            self._train_seconds += now - self._last_step_time
             self._timed_steps += 1
-        self._since = now
+        self._last_step_time = now
         self._step = step
         epoch = f"epoch {(step - 1) // self._steps_per_epoch + 1}/{-(-self._steps // self._steps_per_epoch)}"
         text = f"step {step}/{self._steps}  loss {loss:.3f}  {self.images_per_second:.0f} images/s  {self._time_left()}"
         self._bar.update(self._task, completed=step, description=epoch, text=text)
-        if not console.is_terminal and now - self._printed > EVERY:
-            self._printed = now
+        if not console.is_terminal and now - self._last_line_time > LINE_INTERVAL_S:
+            self._last_line_time = now
             console.print(f"{epoch}  {text}")
 
     def print(self, line: str) -> None:
-        """Prints a line that stays."""
-        self._printed = time.monotonic()
+        """Print a line above the progress bar."""
+        self._last_line_time = time.monotonic()
         console.print(line, markup=False)
 
     def _time_left(self) -> str:
@@ -102,7 +120,7 @@ class TrainingProgress:
 
 
 def format_duration(seconds: float) -> str:
-    """1:02:03 or 2:03."""
+    """Format a duration as H:MM:SS, or as M:SS if it is shorter than an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,13 +1,13 @@
-"""The folder of a run: its configuration, its log, its result.
+"""Run folder: config, log, checkpoints and result of a training run.
 
-config.json    what was trained, on what, where
-log.jsonl      a line for every tenth step {"step", "loss"} and for every epoch {"step", "epoch", "top1_error", …};
-               matmul_fraction is the FLOP/s of training as a share of a square matrix product's on the same devices
-tensorboard/   the same for TensorBoard, if asked for
-checkpoints/   the last two states, and that with the smallest validation error
-mean_image.npy what is subtracted from images, at the size they are decoded to, gray levels
-result.json    errors, speed and time, once it is finished
-curves.png, kernels.png, report.html   pictures, and a page of all this, once it is finished; `figures` draws more
+config.json      config, network, training data and devices
+log.jsonl        a line for every tenth step {"step", "loss"} and for every epoch {"step", "epoch", "top1_error", …};
+                 matmul_fraction is the FLOP/s of training divided by those of a square matrix product on the same devices
+tensorboard/     the same log as TensorBoard events, with --tensorboard
+checkpoints/     the last two checkpoints and the one with the smallest validation error
+mean_image.npy   mean image that is subtracted from images, at the size they are decoded to, pixel values from 0 to 255
+result.json      errors, speed and time; written when training is finished
+curves.png, kernels.png, report.html   figures and a report page; written when training is finished (`figures` draws more)
 """
 
 import hashlib
@@ -28,68 +28,80 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.training.config import TrainConfig
 
 MEAN_IMAGE = "mean_image.npy"
+"""File name of the mean image in a run folder."""
 
 
 class RunDirectory:
-    """A run's folder, new or begun before.
+    """Run folder, which is created if it does not exist.
 
     Args:
-      folder: of the run.
-      fresh: delete what it holds.
-      is_writer: whether this process writes to the folder; only one of several may.
+      folder: run folder.
+      fresh: whether to delete the existing contents of the folder.
+      is_writer: whether this process writes to the folder; exactly one process of a run does.
+
+    Raises:
+      UserError: if the folder cannot be written to, or `fresh` would delete a folder that is not a run folder.
     """
 
     def __init__(self, folder: Path, *, fresh: bool, is_writer: bool = True):
         self.folder, self.is_writer = folder, is_writer
         if fresh and is_writer and folder.exists():
-            if not _is_a_run(folder):
-                raise UserError(f"{folder} is no run folder, so --fresh does not delete it: give another --run")
-            # Under another name first: half deleted, it would be a run to go on with.
+            if not _is_run_directory(folder):
+                raise UserError(f"{folder} is not a run folder, so --fresh does not delete it: choose another --run")
+            # Rename it first: a half-deleted run folder would be resumed.
             deleted = folder.with_name(f"{folder.name}.deleted")
             shutil.rmtree(deleted, ignore_errors=True)
             shutil.rmtree(folder.rename(deleted))
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot write to {folder}: {error.strerror}") from error
+            raise UserError(f"cannot write to {folder} ({error.strerror}): choose another --run") from error
 
     @property
     def checkpoints(self) -> Path:
-        """Their folder, one folder a step."""
+        """Folder of the checkpoints, with one subfolder per step."""
         return self.folder / "checkpoints"
 
     @property
     def config(self) -> dict[str, Any]:
-        """See `run_config`."""
+        """Contents of config.json: the run's config (see `run_config`) and its environment."""
         return json.loads((self.folder / "config.json").read_text())
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What the run came to, if it is finished."""
+        """Contents of result.json; None if training is not finished."""
         file = self.folder / "result.json"
         return json.loads(file.read_text()) if file.is_file() else None
 
     def write(self, name: str, content: dict[str, Any]) -> None:
-        """Writes a JSON file of the folder, whole or not at all."""
-        self._replace(name, (json.dumps(content, indent=1) + "\n").encode())
+        """Write a JSON file in the folder atomically.
+
+        Args:
+          name: file name.
+          content: JSON object.
+        """
+        self._write_bytes(name, (json.dumps(content, indent=1) + "\n").encode())
 
     def write_mean_image(self, mean_image: Float[np.ndarray, "size size 3"]) -> None:
-        """Writes what is subtracted from images: whoever uses the network needs it, too."""
+        """Write the mean image, which inference with the trained network needs as well."""
         content = io.BytesIO()
         np.save(content, mean_image, allow_pickle=False)
-        self._replace(MEAN_IMAGE, content.getvalue())
+        self._write_bytes(MEAN_IMAGE, content.getvalue())
 
-    def _replace(self, name: str, content: bytes) -> None:
+    def _write_bytes(self, name: str, content: bytes) -> None:
         if self.is_writer:
             atomic_write(self.folder / name, content)
 
     def resume_log(self, step: int, epochs: int) -> None:
-        """Cuts off what was logged after `step` or of later `epochs`: those are about to come again."""
+        """Delete the log lines of steps after `step` and epochs after `epochs`, which will be repeated."""
         kept = [line for line in self.log_lines() if line["step"] <= step and line.get("epoch", 0) <= epochs]
-        self._replace("log.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self._write_bytes("log.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def log(self, **values: Any) -> None:
-        """Adds a line to `log.jsonl`, in the process that writes.
+        """Append a line to `log.jsonl`, if this process is the writer.
+
+        Args:
+          **values: entries of the line.
 
         Raises:
           UserError: if the disk is full.
@@ -100,7 +112,7 @@ class RunDirectory:
                 lines.write(json.dumps(values) + "\n")
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """The log so far; a last line that was cut off is left out."""
+        """Return the lines of the log, without an incomplete last line."""
         file = self.folder / "log.jsonl"
         lines = []
         for line in file.read_text().splitlines() if file.is_file() else ():
@@ -111,8 +123,8 @@ class RunDirectory:
         return lines
 
 
-def _is_a_run(folder: Path) -> bool:
-    """Whether it is a run's, perhaps ended before it began, or empty."""
+def _is_run_directory(folder: Path) -> bool:
+    """Return whether a folder is empty or a run folder, possibly of a run that stopped before its config was written."""
     names = {file.name for file in folder.iterdir()}
     return "config.json" in names or names <= {"checkpoints", ".config.json.partial", MEAN_IMAGE, f".{MEAN_IMAGE}.partial"}
 
@@ -120,9 +132,17 @@ def _is_a_run(folder: Path) -> bool:
 def run_config(
     config: TrainConfig, network: Network, dataset: Dataset, initial_layers: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """All that decides the numbers of a run, as JSON; `pretrained` is what it begins with, see `pretrained.Pretrained`."""
-    elsewhere = ("network", "default_data", "init_from", "init_layers")
-    settings = {name: value for name, value in vars(config).items() if name not in elsewhere}
+    """Return all settings that determine the results of a run, as JSON.
+
+    Args:
+      config: training config.
+      network: network to train, with the number of classes of the data set.
+      dataset: training data.
+      initial_layers: record of the layers copied from a trained network (see `initialization.InitialLayers`); None for random
+        initialization.
+    """
+    recorded_separately = ("network", "default_data", "init_from", "init_layers")
+    settings = {name: value for name, value in vars(config).items() if name not in recorded_separately}
     schedule = config.schedule
     return {
         "network": network.to_json(),
@@ -136,7 +156,17 @@ def run_config(
 
 
 def default_run_directory(runs_dir: Path, name: str, dataset: Dataset, config: dict[str, Any]) -> Path:
-    """The same settings have the same folder, so that the same command goes on; more epochs are the same training, longer."""
-    decisive = {key: value for key, value in config.items() if key != "epochs"}
-    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:6]
+    """Return the run folder of a config: RUNS_DIR/NAME/DATA-seedSEED-DIGEST.
+
+    The digest is computed from all settings except the number of epochs, so running a command again resumes its run, and running
+    it with more epochs continues it.
+
+    Args:
+      runs_dir: folder of run folders.
+      name: name of the config.
+      dataset: training data.
+      config: the run's config (see `run_config`).
+    """
+    settings = {key: value for key, value in config.items() if key != "epochs"}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
     return runs_dir / name / f"{dataset.path.name}-seed{config['seed']}-{digest}"

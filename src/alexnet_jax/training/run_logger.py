@@ -1,4 +1,4 @@
-"""What a training prints, and what it writes to its run folder: log, TensorBoard events and result."""
+"""Logger of a training run: terminal output, log.jsonl, TensorBoard events and result.json."""
 
 from dataclasses import asdict
 from typing import Any
@@ -20,19 +20,19 @@ LOG_EVERY = 10
 
 
 class RunLogger:
-    """Logger of one training, to the terminal and the run folder. As a context manager, it shows the progress bar.
+    """Logger of a training run, to the terminal and the run folder. As a context manager, it shows the progress bar.
 
     Args:
       run: run folder.
       name: name of the config.
-      config: what is trained.
+      config: training config.
       dataset: training data.
-      mesh: devices.
-      start: number of steps taken before.
-      steps_per_epoch: of this data set and batch size.
+      mesh: device mesh.
+      start: number of steps taken before this run started or resumed.
+      steps_per_epoch: number of training steps of an epoch.
       image_flops: FLOPs of a training step per image.
-      matmul_flops: measured FLOP/s of matrix products on the mesh, to which the log relates the speed.
-      tensorboard: whether to write TensorBoard events, too.
+      matmul_flops: measured FLOP/s of matrix products on the mesh, the denominator of the logged `matmul_fraction`.
+      tensorboard: whether to write TensorBoard events as well.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RunLogger:
         self._progress.__exit__()
 
     def start(self, record: dict[str, Any], epochs: int) -> None:
-        """Write config.json, drop log lines of steps and epochs that will be repeated, and print what starts.
+        """Write config.json, delete log lines of steps and epochs that will be repeated, and print the config, data and devices.
 
         Args:
           record: the run's config, see `run_config`.
@@ -87,11 +87,11 @@ class RunLogger:
         console.print(f"{resumed}{self._run.folder}", markup=False)
 
     def log_hparams(self, epoch: int, hparams: EpochHparams) -> None:
-        """Print hyper-parameters that change at `epoch`."""
+        """Print the hyperparameters that apply from `epoch` on."""
         console.print(f"from epoch {epoch}: {hparams}", markup=False)
 
     def log_step(self, step: int, loss: float) -> None:
-        """Log a step that is done."""
+        """Log the training loss of a completed step."""
         if step % LOG_EVERY == 0 or step == 1:
             self._run.log(step=step, loss=loss)
             if self._events:
@@ -103,13 +103,13 @@ class RunLogger:
         self._progress.pause()
 
     def log_epoch(self, step: int, metrics: EvalMetrics, rate: float, training_error: float) -> None:
-        """Log an epoch that is done.
+        """Log a completed epoch.
 
         Args:
-          step: its last step.
-          metrics: on the validation split, after that step.
+          step: last step of the epoch.
+          metrics: validation metrics after that step.
           rate: learning rate of weights in this epoch.
-          training_error: mean top-1 error of its batches.
+          training_error: mean training top-1 error over the batches of the epoch.
         """
         epoch, speed, split = step // self._steps_per_epoch, self._progress.images_per_second, self._dataset.evaluation_split
         training = {"rate": rate, "training_error": round(training_error, 6), **self._speed()}
@@ -123,16 +123,16 @@ class RunLogger:
         self._progress.print(f"epoch {epoch}/{self._config.epochs}  {split} loss {metrics.loss:.3f}  {line}")
 
     def interrupted(self, step: int, *, fresh: bool) -> None:
-        """Print that training was interrupted, with its state saved."""
+        """Print that training was interrupted at `step`, with its state saved, and how to resume it."""
         command = "the same command without --fresh" if fresh else "the same command"
-        console.print(f"stopped at step {step} of {self._steps}. Run {command} to resume: {self._run.folder}", markup=False)
+        console.print(f"Stopped at step {step} of {self._steps}. Run {command} to resume: {self._run.folder}", markup=False)
 
     def finish(self, metrics: EvalMetrics, summary: dict[str, Any]) -> None:
         """Write result.json and print it.
 
         Args:
-          metrics: of the final parameters.
-          summary: further entries of the result, as JSON.
+          metrics: validation metrics of the final parameters.
+          summary: further entries of result.json.
         """
         result = {
             "config": self._name,

@@ -1,7 +1,7 @@
-"""When the learning rate falls: by the validation error, as the paper says, or at epochs fixed before, as its code did.
+"""Learning rate schedules: by validation error, as described in the paper, or at fixed epochs, as in the original code.
 
-A rule is a function of the validation errors after every epoch so far, and of nothing else. So a run that goes on needs only
-those errors to be where it was, and rules that do not look at them count them.
+A schedule is a function of the validation errors after each completed epoch and has no other state. A resumed run therefore only
+restores the errors. Schedules at fixed epochs use the number of errors as the number of completed epochs.
 """
 
 import math
@@ -13,7 +13,7 @@ from alexnet_jax.errors import UserError
 
 
 class Factors(NamedTuple):
-    """What the rates at the start of training are multiplied by."""
+    """Multiplicative factors of the initial learning rates of weights and biases."""
 
     weights: float
     biases: float
@@ -21,12 +21,14 @@ class Factors(NamedTuple):
 
 @dataclass(frozen=True)
 class ReduceOnPlateau:
-    """Divide the rate by ten when the validation error stops improving with the current rate; in the end, stop (section 5).
+    """Divide the learning rate by ten when the validation error stops improving at the current rate (section 5).
+
+    After `max_reductions` reductions, the next plateau ends training.
 
     Attributes:
-      patience: epochs without an improvement that make the error one that has stopped; the paper names no number.
-      min_delta: improvement of the top-1 error, as a fraction, that counts as one; the paper names no number.
-      max_reductions: how often the rate is divided before the error may stop for the last time, which ends training.
+      patience: epochs without improvement before the learning rate is reduced; the paper gives no number.
+      min_delta: smallest decrease of the top-1 error, as a fraction, that counts as an improvement; the paper gives no number.
+      max_reductions: number of reductions of the learning rate before training ends.
     """
 
     patience: int = 5
@@ -35,27 +37,36 @@ class ReduceOnPlateau:
 
     def __post_init__(self) -> None:
         if self.patience < 1 or self.min_delta < 0 or self.max_reductions < 0:
-            raise UserError("a plateau takes a patience of one epoch or more, a smallest improvement and cuts not below 0")
+            raise UserError("reduce-on-plateau needs --patience 1 or more, --min-delta 0 or more and --max-reductions 0 or more")
 
     def factors(self, errors: Sequence[float]) -> Factors | None:
-        """For the epoch after the last of `errors`; None if training is over."""
-        cuts, waited, best = 0, 0, math.inf
+        """Return the factors for the next epoch.
+
+        Args:
+          errors: validation top-1 errors after each completed epoch.
+
+        Returns:
+          None if training has ended.
+        """
+        reductions, epochs_without_improvement, best = 0, 0, math.inf
         for error in errors:
-            waited += 1
+            epochs_without_improvement += 1
             if error < best - self.min_delta:
-                waited, best = 0, error
-            if waited == self.patience:
-                cuts, waited, best = cuts + 1, 0, math.inf  # what counts is improvement with the current rate
-        return Factors(0.1**cuts, 0.1**cuts) if cuts <= self.max_reductions else None
+                epochs_without_improvement, best = 0, error
+            if epochs_without_improvement == self.patience:
+                # Reset the best error: only improvements at the current rate count.
+                reductions, epochs_without_improvement, best = reductions + 1, 0, math.inf
+        return Factors(0.1**reductions, 0.1**reductions) if reductions <= self.max_reductions else None
 
 
 @dataclass(frozen=True)
 class StepDecay:
-    """Divide the rate by ten after epochs named before.
+    """Divide the learning rate by ten after given epochs.
 
     Attributes:
-      milestones: these epochs, for weights; the default is what the log of the original net 145 says.
-      bias_milestones: these epochs, for biases; None is as for weights.
+      milestones: numbers of epochs after which the learning rate of weights is divided; the default is that of the original log
+        of net 145.
+      bias_milestones: the same for biases; None uses `milestones`.
     """
 
     milestones: tuple[int, ...] = (25, 51, 79)
@@ -63,61 +74,74 @@ class StepDecay:
 
     def __post_init__(self) -> None:
         if any(epoch < 1 for epoch in (*self.milestones, *(self.bias_milestones or ()))):
-            raise UserError("the rate is cut after epoch 1 or later ones")
+            raise UserError("step-decay needs --milestones and --bias-milestones of 1 or more")
 
     def factors(self, errors: Sequence[float]) -> Factors | None:
-        """For the epoch after the last of `errors`."""
+        """Return the factors for the next epoch.
 
-        def factor(cuts: Sequence[int]) -> float:
-            return 0.1 ** sum(len(errors) >= epoch for epoch in cuts)
+        Args:
+          errors: one number per completed epoch.
+        """
+
+        def factor(milestones: Sequence[int]) -> float:
+            return 0.1 ** sum(len(errors) >= epoch for epoch in milestones)
 
         return Factors(factor(self.milestones), factor(self.milestones if self.bias_milestones is None else self.bias_milestones))
 
 
 @dataclass(frozen=True)
 class StaircaseExponential:
-    """Let the rate fall in equal steps of its logarithm: `dexp` of the original code (lr.cu), in its later networks.
+    """Decay the learning rate exponentially in discrete levels: `dexp` of the original code's later networks (lr.cu).
 
-    The defaults are those of net 170: the weights' rate is 1, 1/6.3, 1/40 and 1/250 of the first in the four quarters of
-    training, the biases' 1 and 1/10 in its halves. A step falls on the next whole epoch.
+    Level k of n, counted from 0, divides the initial rate by `decay_factor ** (k / (n - 1))`. All levels have equal shares of
+    `decay_epochs`; a change that falls within an epoch takes effect at the next one. With the defaults, those of net 170, weights
+    have 1, 1/6.3, 1/40 and 1/250 of their initial rate in the four quarters of training, and biases have 1 and 1/10 of theirs in
+    the two halves.
 
     Attributes:
-      factor: what the weights' rate has been divided by in the end.
-      steps: how many rates weights have.
-      biases_factor: the same for biases.
-      biases_steps: the same for biases.
-      over: epochs that the steps share evenly; later the rate stays.
+      decay_factor: initial rate of weights divided by the final one.
+      num_levels: number of levels of weights.
+      bias_decay_factor: initial rate of biases divided by the final one.
+      bias_num_levels: number of levels of biases.
+      decay_epochs: total number of epochs of all levels; later epochs use the final rate.
     """
 
-    factor: float = 250.0
-    steps: int = 4
-    biases_factor: float = 10.0
-    biases_steps: int = 2
-    over: int = 90
+    decay_factor: float = 250.0
+    num_levels: int = 4
+    bias_decay_factor: float = 10.0
+    bias_num_levels: int = 2
+    decay_epochs: int = 90
 
     def __post_init__(self) -> None:
-        if min(self.factor, self.biases_factor) <= 0 or min(self.steps, self.biases_steps, self.over) < 1:
-            raise UserError("dexp takes factors above 0, one step or more, and one epoch or more to take them over")
+        if (
+            min(self.decay_factor, self.bias_decay_factor) <= 0
+            or min(self.num_levels, self.bias_num_levels, self.decay_epochs) < 1
+        ):
+            raise UserError("staircase-exponential needs decay factors above 0, at least one level, and --decay-epochs 1 or more")
 
     def factors(self, errors: Sequence[float]) -> Factors | None:
-        """For the epoch after the last of `errors`."""
+        """Return the factors for the next epoch.
 
-        def factor(whole: float, steps: int) -> float:
-            step = min(len(errors) * steps // self.over, steps - 1)
-            return whole ** (-step / max(steps - 1, 1))
+        Args:
+          errors: one number per completed epoch.
+        """
 
-        return Factors(factor(self.factor, self.steps), factor(self.biases_factor, self.biases_steps))
+        def factor(decay_factor: float, num_levels: int) -> float:
+            level = min(len(errors) * num_levels // self.decay_epochs, num_levels - 1)
+            return decay_factor ** (-level / max(num_levels - 1, 1))
+
+        return Factors(factor(self.decay_factor, self.num_levels), factor(self.bias_decay_factor, self.bias_num_levels))
 
 
 @dataclass(frozen=True)
 class LayerRate:
-    """From some epoch on, a layer's own rates, whatever the others'; 0 freezes it. A later one takes its place.
+    """Learning rates of a layer from an epoch on, independent of the schedule. A later `LayerRate` of the same layer replaces it.
 
     Attributes:
       layer: name of the layer.
-      after: epoch after which they hold.
-      weights: rate of its weights.
-      biases: rate of its biases; None leaves it as it is.
+      after: number of epochs after which the rates are used.
+      weights: learning rate of the layer's weights; 0 freezes them.
+      biases: learning rate of its biases; None does not change it.
     """
 
     layer: str
@@ -127,7 +151,14 @@ class LayerRate:
 
 
 class EpochHparams(NamedTuple):
-    """What holds in an epoch: the rates of weights and biases, those of layers with their own, whether colors vary."""
+    """Hyper-parameters of an epoch.
+
+    Attributes:
+      weights: learning rate of weights.
+      biases: learning rate of biases.
+      layers: learning rates (weights, biases) of layers that differ, by layer name.
+      color: whether training images have random color shifts.
+    """
 
     weights: float
     biases: float
@@ -135,6 +166,6 @@ class EpochHparams(NamedTuple):
     color: bool
 
     def __str__(self) -> str:
-        own = [f"{layer} {weights:g}, biases {biases:g}" for layer, (weights, biases) in self.layers.items()]
-        rates = "; ".join([f"rate {self.weights:g}, biases {self.biases:g}", *own])
-        return f"{rates}; color noise {'on' if self.color else 'off'}"
+        layer_rates = [f"{layer}: weights {weights:g}, biases {biases:g}" for layer, (weights, biases) in self.layers.items()]
+        rates = "; ".join([f"learning rate of weights {self.weights:g}, of biases {self.biases:g}", *layer_rates])
+        return f"{rates}; color shifts {'on' if self.color else 'off'}"

@@ -1,4 +1,4 @@
-"""The training step and the evaluation step, each one jitted function over the mesh."""
+"""Training step and evaluation step, each a jitted function on the mesh."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,12 +24,12 @@ from alexnet_jax.training.optimizer import learning_rates
 
 @struct.dataclass
 class TrainState:
-    """All that a step changes: arrays, or in their place shapes or shardings.
+    """State that a training step updates; also used as a pytree of shapes or shardings.
 
     Attributes:
-      step: steps taken, int32 [].
-      params: of the network, as `tower.Params` says.
-      opt_state: optax state of the optimizer: the velocity of each parameter.
+      step: number of completed steps, int32 [].
+      params: parameters of the network, see `tower.Params`.
+      opt_state: optax state of the optimizer: the momentum buffer of each parameter.
     """
 
     step: Any
@@ -39,11 +39,11 @@ class TrainState:
 
 @struct.dataclass
 class StepHparams:
-    """What changes between epochs and not between steps; arrays, so that a change compiles nothing.
+    """Hyper-parameters of a step, which can change between epochs; device arrays, so that a change does not recompile the step.
 
     Attributes:
       learning_rates: learning rate of each parameter, a tree of float32 [] (see `optimizer.learning_rates`).
-      color: whether the shifts of color in a batch count, bool [].
+      color: whether to apply the color shifts of a batch, bool [].
     """
 
     learning_rates: Any
@@ -52,7 +52,7 @@ class StepHparams:
 
 @struct.dataclass
 class TrainMetrics:
-    """What a training step saw of its batch, before it changed the parameters: each float32 []."""
+    """Mean loss and top-1 error of a training batch, with the parameters before the update; each float32 []."""
 
     loss: Any
     top1_error: Any
@@ -60,7 +60,7 @@ class TrainMetrics:
 
 @struct.dataclass
 class EvalSums:
-    """Sums over the images of an evaluation batch, each float32 []; divide by `images`."""
+    """Sums over the images of evaluation batches, each float32 []; divide by `images` for means."""
 
     loss: Any
     top1_errors: Any
@@ -69,31 +69,36 @@ class EvalSums:
 
 
 Precision = Literal["float32", "bfloat16"]
-"""What activities and gradients are computed in; parameters are float32."""
+"""Dtype of activations and gradients; parameters are float32."""
 
 MeanImage = Float[Array, "full full 3"] | Float[np.ndarray, "full full 3"]
-"""Of the images that crops are taken from, so as large as they are; gray levels."""
-
+"""Mean image of the training set before cropping, in gray levels."""
 
 TrainStep = Callable[[TrainState, Example, MeanImage, StepHparams], tuple[TrainState, TrainMetrics]]
-"""What `make_train_step` returns."""
+"""Function returned by `make_train_step`."""
+
 EvaluationStep = Callable[[Params, Example, MeanImage], EvalSums]
-"""What `make_evaluation_step` returns."""
+"""Function returned by `make_evaluation_step`."""
 
 
 def initial_state(network: Network, mesh: Mesh, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """Parameters as the network's layers start them, at rest."""
+    """Return the state before the first step: initial parameters and optimizer state, sharded over the mesh."""
     params = placement.init(network, mesh, jax.random.key(seed))
 
-    def at_rest(params: Params) -> TrainState:
+    def create_state(params: Params) -> TrainState:
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
-    shardings = state_shardings(mesh, jax.eval_shape(at_rest, params))
-    return jax.jit(at_rest, out_shardings=shardings)(params)
+    shardings = state_shardings(mesh, jax.eval_shape(create_state, params))
+    return jax.jit(create_state, out_shardings=shardings)(params)
 
 
 def state_shardings(mesh: Mesh, state: TrainState) -> TrainState:
-    """Where each array of the state lies: those of layers with their tower, counters everywhere."""
+    """Return the sharding of each array of the state: arrays of parameters are sharded by tower, scalars are replicated.
+
+    Args:
+      mesh: device mesh.
+      state: arrays or their shapes.
+    """
     return jax.tree.map(lambda x: parameter_sharding(mesh) if x.ndim else replicated(mesh), state)
 
 
@@ -106,10 +111,18 @@ def make_train_step(
     color_divisor: float = 1.0,
     precision: Precision = "float32",
 ) -> TrainStep:
-    """A jitted `(state, batch, mean image, phase) -> (state, measured)`. The state passed in is given up: its memory is reused.
+    """Return a jitted training step `(state, batch, mean_image, hparams) -> (state, metrics)`.
 
-    Dropout's masks follow from the seed, the step, and an image's place in the batch. Parameters are float32 and so is their
-    update, whatever the precision that activities and gradients are computed in.
+    The state is donated: its buffers are reused for the returned state. Dropout masks depend on the seed, the step and the index
+    of the image in the batch. Parameters and their updates are float32 with either precision.
+
+    Args:
+      network: network to train.
+      mesh: device mesh.
+      optimizer: `optimizer.paper_update`, or another transformation whose `update` takes `learning_rates`.
+      seed: seed of the dropout masks.
+      color_divisor: divisor of images with a color shift, which reduces their variance to that of images without one.
+      precision: dtype of activations and gradients.
     """
     forward = placement.forward(network, mesh)
 
@@ -118,100 +131,121 @@ def make_train_step(
         keys = lax.with_sharding_constraint(jax.random.split(key, len(batch.label)), batch_sharding(mesh))
         batch = batch._replace(color_shift=jnp.where(hparams.color, batch.color_shift, 0.0))
         images = normalize(batch, mean) / jnp.where(hparams.color, color_divisor, 1.0)
-        label = jnp.asarray(batch.label)
+        labels = jnp.asarray(batch.label)
 
         def mean_loss(params: Params) -> tuple[Float[Array, ""], Float[Array, ""]]:
             logits = forward(params, images.astype(precision), keys)
-            return cross_entropy(logits, label).mean(), is_top1_error(logits, label).mean()
+            return cross_entropy(logits, labels).mean(), is_top1_error(logits, labels).mean()
 
         (loss, top1_error), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, learning_rates=hparams.learning_rates)
-        stepped = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
-        return stepped, TrainMetrics(loss, top1_error)
+        new_state = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
+        return new_state, TrainMetrics(loss, top1_error)
 
     state = jax.eval_shape(partial(initial_state, network, mesh, optimizer, seed))
     out = (state_shardings(mesh, state), replicated(mesh))
-    return jax.jit(train_step, donate_argnums=0, out_shardings=out, compiler_options=_options(mesh))
+    return jax.jit(train_step, donate_argnums=0, out_shardings=out, compiler_options=_compiler_options(mesh))
 
 
 def constant_hparams(state: TrainState, rate: float) -> StepHparams:
-    """One rate for all parameters, colors as they come."""
+    """Return hyper-parameters with the same learning rate for all parameters, and with color shifts."""
     return StepHparams(learning_rates(state.params, rate), np.bool_(True))
 
 
 def make_evaluation_step(network: Network, mesh: Mesh, *, precision: Precision = "float32") -> EvaluationStep:
-    """A jitted `(params, batch, mean image) -> sums`. Images whose label is negative are padding and count nowhere.
+    """Return a jitted evaluation step `(params, batch, mean_image) -> EvalSums`.
 
-    Parameters are float32 and so are the sums, whatever the precision that activities are computed in.
+    Images with a negative label are padding and are not counted. Parameters and sums are float32 with either precision.
+
+    Args:
+      network: network to evaluate.
+      mesh: device mesh.
+      precision: dtype of activations.
     """
     forward = placement.forward(network, mesh)
-    best = min(5, network.num_classes)
+    k = min(5, network.num_classes)
 
     def evaluation_step(params: Params, batch: Example, mean: MeanImage) -> EvalSums:
-        real = batch.label >= 0
-        label = jnp.where(real, batch.label, 0)
+        valid = batch.label >= 0
+        labels = jnp.where(valid, batch.label, 0)
         logits = forward(params, normalize(batch, mean).astype(precision), None)
-        hits = lax.top_k(logits, best)[1] == label[:, None]
+        hits = lax.top_k(logits, k)[1] == labels[:, None]
         return EvalSums(
-            loss=(cross_entropy(logits, label) * real).sum(),
-            top1_errors=(~hits[:, 0] & real).sum().astype(jnp.float32),
-            top5_errors=(~hits.any(axis=1) & real).sum().astype(jnp.float32),
-            images=real.sum().astype(jnp.float32),
+            loss=(cross_entropy(logits, labels) * valid).sum(),
+            top1_errors=(~hits[:, 0] & valid).sum().astype(jnp.float32),
+            top5_errors=(~hits.any(axis=1) & valid).sum().astype(jnp.float32),
+            images=valid.sum().astype(jnp.float32),
         )
 
-    return jax.jit(evaluation_step, compiler_options=_options(mesh))
+    return jax.jit(evaluation_step, compiler_options=_compiler_options(mesh))
 
 
-def _options(mesh: Mesh) -> dict[str, str]:
+def _compiler_options(mesh: Mesh) -> dict[str, str]:
     return compiler_options(mesh.devices.flat[0].platform)
 
 
 def normalize(batch: Example, mean: MeanImage) -> Float[Array, "batch size size 3"]:
-    """Pixels minus their mean plus the color shift, gray levels: what the first layer reads."""
+    """Return the input of the first layer: pixels minus the mean image plus the color shift, in gray levels."""
     size = batch.image.shape[1]
-    part = center_crop(mean, size) if batch.crop is None else crop_mean_image(mean, batch.crop, size)
+    mean_pixels = center_crop(mean, size) if batch.crop is None else crop_mean_image(mean, batch.crop, size)
     shift = jnp.asarray(batch.color_shift)[:, None, None, :]
-    return jnp.asarray(batch.image, jnp.float32) - part + shift
+    return jnp.asarray(batch.image, jnp.float32) - mean_pixels + shift
 
 
 def crop_mean_image(mean: MeanImage, crop: Crop, size: int) -> Float[Array, "batch size size 3"]:
-    """The parts of the mean image that belong to the images of a batch, flipped where they are."""
+    """Return the crop of the mean image for each image of a batch, flipped if the image is.
+
+    Args:
+      mean: mean image before cropping.
+      crop: positions and flips of the images.
+      size: side of the crops, pixels.
+    """
     position, flipped = jnp.asarray(crop.position), jnp.asarray(crop.flipped)
-    along = jnp.arange(size)
-    rows = position[:, 0, None] + along
-    columns = position[:, 1, None] + jnp.where(flipped[:, None], along[::-1], along)
+    offsets = jnp.arange(size)
+    rows = position[:, 0, None] + offsets
+    columns = position[:, 1, None] + jnp.where(flipped[:, None], offsets[::-1], offsets)
     return jnp.asarray(mean)[rows[:, :, None], columns[:, None, :]]
 
 
-def cross_entropy(logits: Float[Array, "batch classes"], label: Int[Array, " batch"]) -> Float[Array, " batch"]:
-    """-log of the softmax at the label, nats.
+def cross_entropy(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, " batch"]:
+    """Return the cross-entropy of the softmax with integer labels, in nats.
 
-    Written with sums over the classes, which the towers share, so that devices exchange a few numbers an image and never
+    Computed with sums over the classes, because logits are sharded by tower: devices exchange a few numbers per image instead of
     the logits.
     """
     logits = logits.astype(jnp.float32)
-    return jax.nn.logsumexp(logits, axis=-1) - _at_label(logits, label)
+    return jax.nn.logsumexp(logits, axis=-1) - _label_logits(logits, labels)
 
 
-def is_top1_error(logits: Float[Array, "batch classes"], label: Int[Array, " batch"]) -> Bool[Array, " batch"]:
-    """Whether another class is more probable than the label; by the largest logit, not by its place, for the same reason."""
+def is_top1_error(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Bool[Array, " batch"]:
+    """Return whether another class has a larger logit than the label.
+
+    Compares with the maximum of the logits instead of using argmax, so that devices do not exchange the logits.
+    """
     logits = logits.astype(jnp.float32)
-    return _at_label(logits, label) < logits.max(axis=-1)
+    return _label_logits(logits, labels) < logits.max(axis=-1)
 
 
-def _at_label(logits: Float[Array, "batch classes"], label: Int[Array, " batch"]) -> Float[Array, " batch"]:
-    return (logits * jax.nn.one_hot(label, logits.shape[-1])).sum(axis=-1)
+def _label_logits(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, " batch"]:
+    return (logits * jax.nn.one_hot(labels, logits.shape[-1])).sum(axis=-1)
 
 
 def put_batch(batch: Example, mesh: Mesh) -> Example:
-    """A batch of NumPy arrays on the devices, divided among those along the data axis.
+    """Return a batch of NumPy arrays as JAX arrays, sharded along the data axis.
 
-    Where there are several processes, each passes its `local_batch_slice`.
+    Args:
+      batch: global batch, or with several processes, this process's `local_batch_slice` of it.
+      mesh: device mesh.
     """
     return to_global_array(batch, batch_sharding(mesh))
 
 
 def random_batch(batch_size: int, size: int) -> Example:
-    """Random pixels, all of class 0: a batch to time and to compile for."""
+    """Return a batch of random pixels, all of class 0, for benchmarks and compilation.
+
+    Args:
+      batch_size: number of images.
+      size: side of the images, pixels.
+    """
     images = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), np.uint8)
     return Example(images, np.zeros(batch_size, np.int32), np.zeros((batch_size, 3), np.float32))

@@ -1,7 +1,7 @@
-"""The log for TensorBoard: event files, which are TFRecords of protocol buffers.
+"""TensorBoard event files: TFRecords of protocol buffers.
 
-Of either only what numbers need is here. The libraries that write such files do it in a thread of their own: a full disk ends
-the thread, and training would wait for it for ever.
+Only the fields that scalars need are implemented. Existing libraries write events in a background thread; if the disk is full,
+the thread ends and the training waits for it forever.
 """
 
 import struct
@@ -12,38 +12,53 @@ from alexnet_jax.errors import disk_full_as_user_error
 
 
 class EventWriter:
-    """A new event file. TensorBoard shows those of a folder as one training.
+    """Writer of a new event file. TensorBoard shows all event files of a folder as one run.
 
     Args:
-      folder: of this training's event files.
-      start: steps taken before; what earlier files tell of later ones, which are taken again, is no longer shown.
+      folder: folder of the run's event files; created if missing.
+      start: number of completed steps; TensorBoard discards events of later steps from earlier files, because these steps are
+        repeated.
     """
 
     def __init__(self, folder: Path, *, start: int):
         folder.mkdir(exist_ok=True)
         self._file = folder / f"events.out.tfevents.{time.time():017.6f}"
-        self._write(0, _bytes(3, b"brain.Event:2"))
-        self._write(start + 1, _bytes(7, _number(1, 1)))  # a session that starts
+        self._write(0, _bytes_field(3, b"brain.Event:2"))
+        self._write(start + 1, _bytes_field(7, _int_field(1, 1)))  # session log with status START
 
     def write(self, step: int, group: str, **values: int | float) -> None:
-        """Writes numbers, each under its name in a group."""
-        tagged = (_bytes(1, f"{group}/{name}".encode()) + b"\x15" + struct.pack("<f", value) for name, value in values.items())
-        self._write(step, _bytes(5, b"".join(_bytes(1, value) for value in tagged)))
+        """Write scalars with the tags "group/name".
 
-    def _write(self, step: int, what: bytes) -> None:
-        event = b"\x09" + struct.pack("<d", time.time()) + _number(2, step) + what
+        Args:
+          step: training step.
+          group: first part of the tags.
+          **values: scalars by name.
+
+        Raises:
+          UserError: if the disk is full.
+        """
+        scalars = (
+            _bytes_field(1, f"{group}/{name}".encode()) + b"\x15" + struct.pack("<f", value) for name, value in values.items()
+        )
+        self._write(step, _bytes_field(5, b"".join(_bytes_field(1, scalar) for scalar in scalars)))
+
+    def _write(self, step: int, content: bytes) -> None:
+        event = b"\x09" + struct.pack("<d", time.time()) + _int_field(2, step) + content
         with disk_full_as_user_error(f"for {self._file}"), self._file.open("ab") as file:
             file.write(record(event))
 
 
 def record(data: bytes) -> bytes:
-    """A TFRecord: length, its checksum, data, their checksum."""
+    """Return a TFRecord: length, masked CRC of the length, data, masked CRC of the data."""
     length = struct.pack("<Q", len(data))
-    return length + _masked(crc32c(length)) + data + _masked(crc32c(data))
+    return length + _masked_crc(crc32c(length)) + data + _masked_crc(crc32c(data))
 
 
 def crc32c(data: bytes) -> int:
-    """The CRC of iSCSI (RFC 3720), bit by bit: an event has a hundred bytes."""
+    """Return the CRC-32C checksum (Castagnoli polynomial, RFC 3720).
+
+    Computed bit by bit, which is fast enough for events of about a hundred bytes.
+    """
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -52,21 +67,21 @@ def crc32c(data: bytes) -> int:
     return crc ^ 0xFFFFFFFF
 
 
-def _masked(crc: int) -> bytes:
+def _masked_crc(crc: int) -> bytes:
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
-def _number(field: int, value: int) -> bytes:
-    """A field of a protocol buffer, an integer."""
+def _int_field(field: int, value: int) -> bytes:
+    """Encode an integer field of a protocol buffer."""
     return _varint(field << 3) + _varint(value)
 
 
-def _bytes(field: int, value: bytes) -> bytes:
-    """A field of a protocol buffer, a string or a message."""
+def _bytes_field(field: int, value: bytes) -> bytes:
+    """Encode a string or message field of a protocol buffer."""
     return _varint(field << 3 | 2) + _varint(len(value)) + value
 
 
 def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first."""
+    """Encode an integer in groups of seven bits, the lowest first."""
     low, rest = value & 0x7F, value >> 7
     return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])

@@ -1,4 +1,4 @@
-"""Errors of a network on a split of a data set."""
+"""Center-crop validation on a split of a data set."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,14 @@ from alexnet_jax.training.step import EvalSums, EvaluationStep, MeanImage, put_b
 
 @dataclass(frozen=True)
 class EvalMetrics:
-    """Fractions of images whose class is not the most probable, or not among the five most probable; mean loss, nats."""
+    """Mean metrics of the images of a split.
+
+    Attributes:
+      top1_error: fraction of images whose class is not the most probable one.
+      top5_error: fraction of images whose class is not among the five most probable ones.
+      loss: mean cross-entropy, nats.
+      images: number of images.
+    """
 
     top1_error: float
     top5_error: float
@@ -39,16 +46,34 @@ def validate(
     batch_size: int,
     stop: Callable[[], bool],
 ) -> EvalMetrics | None:
-    """Center-crop errors over all images of a split (paper, section 2); None if `stop`, asked before every batch, says so."""
+    """Compute center-crop metrics on all images of a split (paper, section 2).
+
+    Args:
+      step: evaluation step, see `make_evaluation_step`.
+      params: parameters of the network.
+      mean: mean image.
+      mesh: device mesh.
+      dataset: data set.
+      split: name of the split.
+      image_size: side to which images are decoded, pixels.
+      input_size: side of the center crops, pixels.
+      batch_size: images per global batch.
+      stop: called before every batch; if it returns True, validation is canceled.
+
+    Returns:
+      None if `stop` canceled validation.
+    """
     rows = local_batch_slice(mesh, batch_size)
-    batches = evaluation_batches(dataset, split, image_size=image_size, input_size=input_size, batch_size=batch_size, part=rows)
-    # Each batch is waited for: several at once on CPU devices can take all threads and wait for one another for ever.
-    scores: list[EvalSums] = []
+    batches = evaluation_batches(
+        dataset, split, image_size=image_size, input_size=input_size, batch_size=batch_size, batch_slice=rows
+    )
+    # Wait for every batch: on CPU devices, several concurrent batches can block all of XLA's threads and deadlock.
+    batch_sums: list[EvalSums] = []
     for batch in batches:
         if stop():
             return None
-        scores.append(jax.device_get(step(params, put_batch(pad_batch(batch, rows.stop - rows.start), mesh), mean)))
-    total: EvalSums = reduce(lambda a, b: jax.tree.map(np.add, a, b), scores)
+        batch_sums.append(jax.device_get(step(params, put_batch(pad_batch(batch, rows.stop - rows.start), mesh), mean)))
+    total: EvalSums = reduce(lambda a, b: jax.tree.map(np.add, a, b), batch_sums)
     images = float(total.images)
     return EvalMetrics(
         float(total.top1_errors) / images, float(total.top5_errors) / images, float(total.loss) / images, int(images)
@@ -56,10 +81,10 @@ def validate(
 
 
 def pad_batch(batch: Example, size: int) -> Example:
-    """The batch, filled up to `size` with black images of class -1, which count nowhere."""
-    missing = size - len(batch.label)
+    """Pad a batch to `size` images with black images of label -1, which metrics ignore."""
+    padding = size - len(batch.label)
 
-    def fill(values: np.ndarray, value: int) -> np.ndarray:
-        return np.concatenate([values, np.full((missing, *values.shape[1:]), value, values.dtype)])
+    def pad(values: np.ndarray, value: int) -> np.ndarray:
+        return np.concatenate([values, np.full((padding, *values.shape[1:]), value, values.dtype)])
 
-    return Example(fill(batch.image, 0), fill(batch.label, -1), fill(batch.color_shift, 0)) if missing else batch
+    return Example(pad(batch.image, 0), pad(batch.label, -1), pad(batch.color_shift, 0)) if padding else batch

@@ -1,10 +1,10 @@
-"""Weights in and out: one file for each format.
+"""Trained models in memory and on disk, one module per file format.
 
-model.py       our own: parameters, mean image and configuration in one .safetensors file
-state_dict.py  parameters by PyTorch's names and in its shapes, which are Caffe's, too
-pytorch.py     state dicts of PyTorch and torchvision, .safetensors, .pt or .pth
-caffe.py       Caffe's weights and mean image: .caffemodel, .npz, a folder of .npy, .h5, .binaryproto
-protobuf.py    the bytes of a .caffemodel
-importing.py   any of these as a trained network
-commands.py    the commands `export` and `import`
+trained_model.py      the model in memory; `load` and `save`
+safetensors_file.py   this project's format: parameters, mean image and config in one .safetensors file
+state_dict.py         conversion of parameters to PyTorch's names and shapes, which are also Caffe's
+pytorch.py            state dicts of PyTorch and torchvision: .safetensors, .pt or .pth
+caffe.py              Caffe's weights and mean images: .caffemodel, .npz, a folder of .npy, .h5, .binaryproto
+protobuf.py           wire format of a .caffemodel
+import_weights.py     import of PyTorch, torchvision and Caffe weights as a trained model
 """

@@ -1,10 +1,11 @@
-"""Caffe's weights and mean images. Nothing that is read can run anything: no pickle.
+"""Readers for Caffe's weights and mean images. Pickled files are rejected, since loading a pickle can run arbitrary code.
 
-NAME.caffemodel    a NetParameter of caffe.proto, with layers of its first or its present form
-NAME.npz, folder   arrays conv1_w and conv1_b, …; in a folder, conv1_w.npy, …
-NAME.h5            what Caffe writes as HDF5: data/conv1/0 and data/conv1/1, …; needs h5py
+NAME.caffemodel    NetParameter of caffe.proto, with layers in the V1 or the current format
+NAME.npz, folder   arrays conv1_w, conv1_b, …; in a folder, files conv1_w.npy, conv1_b.npy, …
+NAME.h5            HDF5 as written by Caffe: data/conv1/0, data/conv1/1, …; needs h5py
 
-Caffe reads blue, green and red. Here the channels of the first kernels, and of the mean image, are turned around instead.
+Caffe's networks read BGR images. Here the input channels of the first layer and the channels of the mean image are reversed, so
+that the converted network reads RGB images.
 """
 
 import zipfile
@@ -17,12 +18,12 @@ from jaxtyping import Float
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.tower import HostParams
-from alexnet_jax.weights.protobuf import fields, numbers, varints
+from alexnet_jax.weights.protobuf import parse_fields, parse_floats, parse_varints
 
 IMAGENET_MEAN = (123.0, 117.0, 104.0)
-"""Red, green and blue: what Caffe's own examples subtract where they subtract one number for each color."""
+"""Means of red, green and blue, 0 to 255, that Caffe's examples subtract instead of a mean image."""
 
-# Numbers of fields in caffe.proto.
+# Field numbers in caffe.proto.
 _LAYERS_V1, _LAYERS = 2, 100  # of NetParameter
 _NAME_V1, _BLOBS_V1 = 4, 6  # of V1LayerParameter
 _NAME, _BLOBS = 1, 7  # of LayerParameter
@@ -31,120 +32,126 @@ _DATA, _SHAPE, _DOUBLE_DATA = 5, 7, 8
 _DIM = 1  # of BlobShape
 
 
-def with_red_first(params: HostParams) -> HostParams:
-    """The same parameters for pixels whose colors come in the opposite order."""
+def swap_bgr_rgb(params: HostParams) -> HostParams:
+    """Return the parameters with the input channels of the first layer reversed: from BGR to RGB images, or back."""
     first, *_ = params
     kernel = np.ascontiguousarray(params[first]["kernel"][..., ::-1, :])
     return {**params, first: {**params[first], "kernel": kernel}}
 
 
-def caffe_blobs(path: Path) -> dict[str, np.ndarray]:
-    """Weights and biases of each layer as Caffe has them, by PyTorch's names: "conv1.weight" and "conv1.bias".
+def read_caffe_weights(path: Path) -> dict[str, np.ndarray]:
+    """Read the weights and biases of all layers, named as in PyTorch: "conv1.weight", "conv1.bias".
+
+    Args:
+      path: .caffemodel, .npz or .h5 file, or a folder of .npy files.
 
     Raises:
-      UserError: if they cannot be read.
+      UserError: if the file has another format, is damaged or is a pickle.
     """
     readers: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
-        ".caffemodel": _caffemodel, ".npz": _arrays, ".h5": _hdf5, ".hdf5": _hdf5, ".npy": _pickled,
+        ".caffemodel": _read_caffemodel, ".npz": _read_npz, ".h5": _read_hdf5, ".hdf5": _read_hdf5, ".npy": _reject_npy,
     }  # fmt: skip
-    read = _folder if path.is_dir() else readers.get(path.name[path.name.rfind(".") :])
+    read = _read_folder if path.is_dir() else readers.get(path.name[path.name.rfind(".") :])
     if read is None:
-        raise UserError(f"{path} is none of {', '.join(readers)} or a folder of .npy files")
+        raise UserError(f"{path} is not a supported file: pass one of {', '.join(readers)}, or a folder of .npy files")
     try:
         return read(path)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         if "allow_pickle" in str(error):
-            trusted = "where you trust it, read it with NumPy and save its arrays with np.savez"
-            raise UserError(f"{path} is a pickle, which could run any program: {trusted}") from error
-        raise UserError(f"{path} cannot be read: {error}") from error
+            advice = "if you trust it, load it with NumPy and save its arrays with np.savez"
+            raise UserError(f"{path} is a pickle, which can run arbitrary code: {advice}") from error
+        raise UserError(f"cannot read {path}: {error}") from error
 
 
 def read_mean_image(path: Path) -> Float[np.ndarray, "size size 3"]:
-    """A mean image, gray levels: .binaryproto or .npy as Caffe has it, or the mean_image.npy of a run.
+    """Read a mean image, 0 to 255, as RGB.
+
+    Args:
+      path: .binaryproto or .npy file from Caffe, or the mean_image.npy of a run.
 
     Raises:
-      UserError: if it cannot be read, or is no square of three colors.
+      UserError: if the file cannot be read, or is not a square image with three channels.
     """
     try:
-        mean = _blob(memoryview(path.read_bytes())) if path.suffix == ".binaryproto" else np.load(path, allow_pickle=False)
+        mean = _parse_blob(memoryview(path.read_bytes())) if path.suffix == ".binaryproto" else np.load(path, allow_pickle=False)
         if mean.ndim == 4:
             mean = mean[0]
         if mean.ndim == 3 and len(mean) == 3:
             mean = mean[::-1].transpose(1, 2, 0)
         if mean.shape != (len(mean), len(mean), 3):
-            raise ValueError(f"{mean.shape} is no square image")
+            raise ValueError(f"its shape {mean.shape} is not that of a square image with three channels")
         return np.ascontiguousarray(mean, np.float32)
     except (OSError, ValueError, EOFError, TypeError) as error:
-        raise UserError(f"the mean image {path} cannot be read: {error}") from error
+        raise UserError(f"cannot read the mean image {path}: {error}") from error
 
 
-def _caffemodel(path: Path) -> dict[str, np.ndarray]:
-    blobs: dict[str, np.ndarray] = {}
-    for number, layer in fields(memoryview(path.read_bytes())):
+def _read_caffemodel(path: Path) -> dict[str, np.ndarray]:
+    weights: dict[str, np.ndarray] = {}
+    for number, layer in parse_fields(memoryview(path.read_bytes())):
         if number in (_LAYERS_V1, _LAYERS) and isinstance(layer, memoryview):
             name_field, blobs_field = (_NAME_V1, _BLOBS_V1) if number == _LAYERS_V1 else (_NAME, _BLOBS)
-            name, found = "", []
-            for inner, value in fields(layer):
-                if inner == name_field and isinstance(value, memoryview):
+            name, blobs = "", []
+            for layer_field, value in parse_fields(layer):
+                if layer_field == name_field and isinstance(value, memoryview):
                     name = bytes(value).decode()
-                elif inner == blobs_field and isinstance(value, memoryview):
-                    found.append(_blob(value))
-            blobs.update(_named(name, dict(enumerate(found))))
-    if not blobs:
-        raise ValueError("it holds no weights")
-    return blobs
+                elif layer_field == blobs_field and isinstance(value, memoryview):
+                    blobs.append(_parse_blob(value))
+            weights.update(_name_blobs(name, dict(enumerate(blobs))))
+    if not weights:
+        raise ValueError("it contains no weights")
+    return weights
 
 
-def _blob(message: memoryview) -> np.ndarray:
-    """A BlobProto."""
-    shape, legacy = None, [1, 1, 1, 1]
+def _parse_blob(message: memoryview) -> np.ndarray:
+    """Return a BlobProto as an array."""
+    shape, legacy_shape = None, [1, 1, 1, 1]
     floats: list[memoryview] = []
     doubles: list[memoryview] = []
-    for number, value in fields(message):
+    for number, value in parse_fields(message):
         if number == _SHAPE and isinstance(value, memoryview):
-            shape = [side for inner, dim in fields(value) if inner == _DIM for side in varints(dim)]
+            shape = [size for shape_field, dim in parse_fields(value) if shape_field == _DIM for size in parse_varints(dim)]
         elif number in _LEGACY_SHAPE and isinstance(value, int):
-            legacy[_LEGACY_SHAPE.index(number)] = value
+            legacy_shape[_LEGACY_SHAPE.index(number)] = value
         elif number in (_DATA, _DOUBLE_DATA) and isinstance(value, memoryview):
             (floats if number == _DATA else doubles).append(value)
-    data = numbers(doubles, "<f8") if doubles else numbers(floats, "<f4")
-    return data.reshape(legacy if shape is None else shape)
+    data = parse_floats(doubles, "<f8") if doubles else parse_floats(floats, "<f4")
+    return data.reshape(legacy_shape if shape is None else shape)
 
 
-def _named(layer: str, blobs: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
+def _name_blobs(layer: str, blobs: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
     kinds = {0: "weight", 1: "bias"}
     return {f"{layer}.{kinds.get(number, number)}": blob for number, blob in blobs.items()}
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return {_of_file(name): arrays[name] for name in arrays.files}
+        return {_pytorch_name(name): arrays[name] for name in arrays.files}
 
 
-def _folder(path: Path) -> dict[str, np.ndarray]:
+def _read_folder(path: Path) -> dict[str, np.ndarray]:
     files = sorted(path.glob("*.npy"))
     if not files:
-        raise ValueError("there are no .npy files in it")
-    return {_of_file(file.stem): np.load(file, allow_pickle=False) for file in files}
+        raise ValueError("the folder contains no .npy files")
+    return {_pytorch_name(file.stem): np.load(file, allow_pickle=False) for file in files}
 
 
-def _pickled(path: Path) -> dict[str, np.ndarray]:
-    np.load(path, allow_pickle=False)  # raises, if it is one
-    raise ValueError("it is one array; give a .npz, or a folder of conv1_w.npy, conv1_b.npy, …")
+def _reject_npy(path: Path) -> dict[str, np.ndarray]:
+    np.load(path, allow_pickle=False)  # raises an error of its own for a pickle
+    raise ValueError("it contains a single array; pass a .npz file, or a folder of conv1_w.npy, conv1_b.npy, …")
 
 
-def _of_file(name: str) -> str:
+def _pytorch_name(name: str) -> str:
     return f"{name[:-2]}.{'weight' if name.endswith('_w') else 'bias'}" if name.endswith(("_w", "_b")) else name
 
 
-def _hdf5(path: Path) -> dict[str, np.ndarray]:
+def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
     try:
-        import h5py
+        import h5py  # noqa: PLC0415  (optional)
     except ImportError as error:
-        raise UserError(f"{path} needs h5py: pip install h5py") from error
+        raise UserError(f"reading {path} needs h5py: pip install h5py") from error
     with h5py.File(path, "r") as file:
         data: Any = file["data"]
-        blobs: dict[str, np.ndarray] = {}
+        weights: dict[str, np.ndarray] = {}
         for layer, group in data.items():
-            blobs.update(_named(layer, {int(number): np.asarray(blob) for number, blob in group.items()}))
-        return blobs
+            weights.update(_name_blobs(layer, {int(number): np.asarray(blob) for number, blob in group.items()}))
+        return weights

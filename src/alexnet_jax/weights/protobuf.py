@@ -1,68 +1,72 @@
-"""The wire format of protocol buffers, as far as Caffe's weights need it: fields by number, nothing of what they are called."""
+"""Minimal parser of the protocol buffer wire format, enough for Caffe's weights. Fields are identified by number only."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-"""How a field is written."""
+"""Wire types."""
 
 
-def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Fields of a message in their order: number, and an integer or the bytes.
+def parse_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield the fields of a message in order, as field number and value: an integer, or the bytes of any other type.
 
     Raises:
-      ValueError: if it is no message, or not all of one.
+      ValueError: if the bytes are not a protocol buffer message, or it is truncated.
     """
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        number, kind = key >> 3, key & 7
-        if number == 0 or kind not in (VARINT, FIXED64, BYTES, FIXED32):
-            raise ValueError("it is no protocol buffer")
-        if kind == VARINT:
-            value, at = _varint(message, at)
+    offset = 0
+    while offset < len(message):
+        key, offset = _parse_varint(message, offset)
+        number, wire_type = key >> 3, key & 7
+        if number == 0 or wire_type not in (VARINT, FIXED64, BYTES, FIXED32):
+            raise ValueError("it is not a protocol buffer")
+        if wire_type == VARINT:
+            value, offset = _parse_varint(message, offset)
             yield number, value
             continue
-        if kind == BYTES:
-            size, at = _varint(message, at)
+        if wire_type == BYTES:
+            size, offset = _parse_varint(message, offset)
         else:
-            size = 8 if kind == FIXED64 else 4
-        if at + size > len(message):
-            raise ValueError("it ends before it should")
-        yield number, message[at : at + size]
-        at += size
+            size = 8 if wire_type == FIXED64 else 4
+        if offset + size > len(message):
+            raise ValueError("the file is truncated")
+        yield number, message[offset : offset + size]
+        offset += size
 
 
-def varints(packed: int | memoryview) -> Iterator[int]:
-    """The integers of a repeated field, packed or one of them."""
-    if isinstance(packed, int):
-        yield packed
-        return
-    at = 0
-    while at < len(packed):
-        value, at = _varint(packed, at)
+def parse_varints(value: int | memoryview) -> Iterator[int]:
+    """Yield the integers in a value of a repeated field, which holds one integer, or several if it is packed."""
+    if isinstance(value, int):
         yield value
+        return
+    offset = 0
+    while offset < len(value):
+        number, offset = _parse_varint(value, offset)
+        yield number
 
 
-def numbers(values: list[memoryview], dtype: str) -> np.ndarray:
-    """The numbers of a repeated field, packed or one by one.
+def parse_floats(values: list[memoryview], dtype: str) -> np.ndarray:
+    """Return all values of a repeated field of fixed-size numbers, packed or not, as one array.
+
+    Args:
+      values: values of the field, from `parse_fields`.
+      dtype: NumPy type of the numbers, with byte order.
 
     Raises:
-      ValueError: if the bytes are not a whole number of them.
+      ValueError: if the number of bytes is not a multiple of the size of a number.
     """
     return np.frombuffer(values[0] if len(values) == 1 else b"".join(values), dtype)
 
 
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """An integer in groups of seven bits, the lowest first, and where it ends."""
+def _parse_varint(message: memoryview, offset: int) -> tuple[int, int]:
+    """Return a base-128 varint, least significant group first, and the offset of the byte after it."""
     value = 0
     for shift in range(0, 70, 7):
-        if at == len(message):
-            raise ValueError("it ends before it should")
-        byte = message[at]
-        at += 1
+        if offset == len(message):
+            raise ValueError("the file is truncated")
+        byte = message[offset]
+        offset += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, at
-    raise ValueError("it is no protocol buffer")
+            return value, offset
+    raise ValueError("it is not a protocol buffer")

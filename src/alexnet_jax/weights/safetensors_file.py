@@ -1,9 +1,10 @@
-"""A trained network in one file: parameters and mean image as tensors, what it is as JSON in the metadata of safetensors.
+"""This project's file format for a trained model: a .safetensors file with JSON metadata.
 
-conv1.kernel, conv1.bias, …   as `tower.HostParams` has them, stacked along a first axis of towers
-mean_image                    [size, size, 3], gray levels
+conv1.kernel, conv1.bias, …   parameters with a leading tower axis, as in `tower.HostParams`, float32
+mean_image                    [size, size, 3], 0 to 255
 
-In the metadata: `network`, see `Network.to_json`; `classes`, their names; `config` of the run; `step`; `versions` that saved it.
+Metadata, each value as JSON: `network`, see `Network.to_json`; `classes`, class names; `config` of the run; `step`; `versions` of
+the software that saved the model.
 """
 
 import json
@@ -25,68 +26,85 @@ LAYOUT = "alexnet-jax"
 MEAN_IMAGE = "mean_image"
 
 
-def write_tensors(file: Path, tensors: dict[str, np.ndarray], about: dict[str, Any], **metadata: str) -> None:
-    """Writes a .safetensors file, whole or not at all.
+def write_tensors(file: Path, tensors: dict[str, np.ndarray], json_metadata: dict[str, Any], **metadata: str) -> None:
+    """Write a .safetensors file atomically.
 
     Args:
-      file: to write.
-      tensors: by name.
-      about: metadata that is written as JSON.
-      metadata: that is written as it is.
+      file: file to write.
+      tensors: tensors by name.
+      json_metadata: metadata whose values are encoded as JSON.
+      **metadata: metadata that is stored unchanged.
     """
-    described = {key: json.dumps(value) for key, value in about.items()}
+    encoded = {key: json.dumps(value) for key, value in json_metadata.items()}
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    atomic_write(file, save(contiguous, {**metadata, **described}))
+    atomic_write(file, save(contiguous, {**metadata, **encoded}))
 
 
 def read_tensors(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors by name, and the metadata.
+    """Read a .safetensors file and return its tensors by name and its metadata.
 
     Raises:
       UserError: if the file cannot be read.
     """
     try:
-        with safe_open(file, framework="numpy") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError) as error:  # TypeError: of a type that NumPy does not have
-        raise UserError(f"{file} cannot be read: {error}") from error
+        with safe_open(file, framework="numpy") as tensors:
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}, tensors.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a dtype that NumPy does not have
+        raise UserError(f"cannot read {file}: {error}") from error
 
 
-def described(metadata: dict[str, str], key: str, file: Path) -> Any:
-    """What `write_tensors` has written as JSON.
+def read_json_metadata(metadata: dict[str, str], key: str, file: Path) -> Any:
+    """Return a metadata value that `write_tensors` encoded as JSON.
+
+    Args:
+      metadata: metadata of the file.
+      key: name of the value.
+      file: file that the metadata was read from, for the error message.
 
     Raises:
-      UserError: if it is not there.
+      UserError: if the value is missing or is not JSON.
     """
     try:
         return json.loads(metadata[key])
     except (KeyError, ValueError) as error:
-        raise UserError(f"{file} does not say what its {key} is: it is no network that this program has saved") from error
+        raise UserError(f"{file} has no valid {key} in its metadata: export the network again") from error
 
 
-def write_model(file: Path, params: HostParams, mean_image: np.ndarray, about: dict[str, Any]) -> None:
-    """Writes a network; `about` has `network`, `classes`, `config`, `step` and `versions`."""
-    tensors = {f"{layer}.{kind}": array for layer, of_layer in params.items() for kind, array in of_layer.items()}
-    write_tensors(file, {**tensors, MEAN_IMAGE: mean_image}, about, layout=LAYOUT)
+def write_model(file: Path, params: HostParams, mean_image: np.ndarray, metadata: dict[str, Any]) -> None:
+    """Write a model atomically.
+
+    Args:
+      file: file to write.
+      params: parameters with a leading tower axis.
+      mean_image: mean image, [size, size, 3].
+      metadata: `network`, `classes`, `config`, `step` and `versions`.
+    """
+    tensors = {f"{layer}.{kind}": array for layer, arrays in params.items() for kind, array in arrays.items()}
+    write_tensors(file, {**tensors, MEAN_IMAGE: mean_image}, metadata, layout=LAYOUT)
 
 
 def read_model(file: Path) -> tuple[dict[str, Any], HostParams, np.ndarray]:
-    """What `write_model` has written: what it is about, parameters, mean image.
+    """Read a file written by `write_model`.
+
+    Returns:
+      Metadata, parameters with a leading tower axis, and mean image.
 
     Raises:
-      UserError: if the file cannot be read, or is not such a network, or not all of it.
+      UserError: if the file cannot be read, has another layout, or lacks tensors or metadata.
     """
-    tensors, metadata = read_tensors(file)
-    if metadata.get("layout") != LAYOUT:
+    tensors, text_metadata = read_tensors(file)
+    if text_metadata.get("layout") != LAYOUT:
         raise UserError(
-            f"{file} is no network in our layout: python -m alexnet_jax import {file} --to OTHER.safetensors makes it one"
+            f"{file} is not in the alexnet-jax layout: convert it with alexnet-jax import {file} --to OTHER.safetensors"
         )
-    about = {key: described(metadata, key, file) for key in ("network", "classes", "config", "step", "versions")}
-    wanted = parameter_shapes(Network.from_json(about["config"]["network"]))
-    flat = {f"{layer}.{kind}": shape for layer, of_layer in wanted.items() for kind, shape in of_layer.items()}
-    check_names(tensors, {**flat, MEAN_IMAGE: ()}, str(file))
-    for name, shape in flat.items():
+    metadata = {key: read_json_metadata(text_metadata, key, file) for key in ("network", "classes", "config", "step", "versions")}
+    shapes = parameter_shapes(Network.from_json(metadata["config"]["network"]))
+    flat_shapes = {f"{layer}.{kind}": shape for layer, layer_shapes in shapes.items() for kind, shape in layer_shapes.items()}
+    check_names(tensors, {**flat_shapes, MEAN_IMAGE: ()}, str(file))
+    for name, shape in flat_shapes.items():
         if tensors[name].shape != shape or tensors[name].dtype != np.float32:
-            raise UserError(f"{name} of {file} is {tensors[name].dtype} {tensors[name].shape}, not float32 {shape}")
-    params = {layer: {kind: tensors[f"{layer}.{kind}"] for kind in of_layer} for layer, of_layer in wanted.items()}
-    return about, params, tensors[MEAN_IMAGE]
+            raise UserError(
+                f"{name} in {file} is {tensors[name].dtype} {tensors[name].shape}, expected float32 {shape}: export it again"
+            )
+    params = {layer: {kind: tensors[f"{layer}.{kind}"] for kind in layer_shapes} for layer, layer_shapes in shapes.items()}
+    return metadata, params, tensors[MEAN_IMAGE]

@@ -1,8 +1,10 @@
-"""Parameters by PyTorch's names and in its shapes: "conv2.weight" is [kernels, channels, rows, columns], grouped where the
-towers are apart; "fc6.weight" is [units, inputs], and sees maps as (channel, row, column). Only the order of numbers changes,
-so there and back are the same bits.
+"""Conversion of parameters to and from PyTorch's names and shapes.
 
-Units of the last tower that stand for no class are left out, and come back as zeros.
+"conv2.weight" is [kernels, channels, rows, columns], with groups where towers do not communicate. "fc6.weight" is [units,
+inputs], with a feature map flattened in the order channel, row, column. Values are only reordered, so a round trip is bit-exact.
+
+Padding units of the last layer, which make its width divisible by the number of towers, are dropped, and are zero after a round
+trip.
 """
 
 from collections.abc import Mapping
@@ -11,155 +13,171 @@ from typing import NamedTuple
 import numpy as np
 
 from alexnet_jax.errors import UserError
-from alexnet_jax.model.layers import Conv, Dense, Weighted
+from alexnet_jax.model.layers import Conv, Dense, WeightedLayer
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.summary import summarize
 from alexnet_jax.model.tower import HostParams
 
 StateDict = Mapping[str, np.ndarray]
-"""Layer name, a point, and "weight" or "bias", to the array."""
+"""Arrays by name: layer name, ".", and "weight" or "bias"."""
 
 
-class _Place(NamedTuple):
-    """A layer with weights in its network: what it reads is maps of this shape, (height, width, channels), or (features,)."""
+class _LayerShapes(NamedTuple):
+    """Layer with weights, its input shape, (height, width, channels) or (features,), and the number of towers."""
 
-    layer: Weighted
-    reads: tuple[int, ...]
+    layer: WeightedLayer
+    input_shape: tuple[int, ...]
     towers: int
 
     @property
     def kernel(self) -> tuple[int, ...]:
-        """Shape of all towers' kernels side by side: (rows, columns, channels, kernels) or (inputs, units)."""
+        """Shape of the kernel over all towers: (rows, columns, channels, kernels) or (inputs, units)."""
         layer = self.layer
         if isinstance(layer, Conv):
-            return (layer.kernel, layer.kernel, self.reads[-1] // layer.groups, layer.features)
-        return (int(np.prod(self.reads)), layer.features)
+            return (layer.kernel, layer.kernel, self.input_shape[-1] // layer.groups, layer.features)
+        return (int(np.prod(self.input_shape)), layer.features)
 
     @property
     def weight(self) -> tuple[int, ...]:
-        """Shape of the same as PyTorch has it."""
+        """Shape of PyTorch's weight."""
         *inputs, features = self.kernel
         return (features, inputs[-1], *inputs[:-1])
 
 
-def shapes(network: Network) -> dict[str, tuple[int, ...]]:
-    """Of a network's state dict.
+def state_dict_shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a network's state dict.
 
     Examples:
       >>> from alexnet_jax import TWO_TOWER
-      >>> shapes(TWO_TOWER)["conv2.weight"], shapes(TWO_TOWER)["fc6.weight"]
+      >>> shapes = state_dict_shapes(TWO_TOWER)
+      >>> shapes["conv2.weight"], shapes["fc6.weight"]
       ((256, 48, 5, 5), (4096, 9216))
 
     Raises:
-      UserError: if the network has layers that PyTorch has not.
+      UserError: if the network has a layer without a PyTorch equivalent.
     """
     return {
         f"{name}.{kind}": shape
-        for name, place in _places(network).items()
-        for kind, shape in (("weight", place.weight), ("bias", place.weight[:1]))
+        for name, shapes in _layer_shapes(network).items()
+        for kind, shape in (("weight", shapes.weight), ("bias", shapes.weight[:1]))
     }
 
 
 def to_state_dict(network: Network, params: HostParams) -> dict[str, np.ndarray]:
-    """The parameters of a network, stacked along a first axis of towers, as a state dict.
+    """Convert parameters to a state dict.
+
+    Args:
+      network: network of the parameters.
+      params: parameters with a leading tower axis.
 
     Raises:
-      UserError: if the network has layers that PyTorch has not.
+      UserError: if the network has a layer without a PyTorch equivalent.
     """
-    made: dict[str, np.ndarray] = {}
-    for name, place in _places(network).items():
-        features = place.layer.features
+    arrays: dict[str, np.ndarray] = {}
+    for name, shapes in _layer_shapes(network).items():
+        features = shapes.layer.features
         kernel = np.concatenate(list(params[name]["kernel"]), axis=-1)[..., :features]
-        if isinstance(place.layer, Conv):
+        if isinstance(shapes.layer, Conv):
             weight = kernel.transpose(3, 2, 0, 1)
         else:
-            weight = np.moveaxis(kernel.reshape(*place.reads, features), (-1, -2), (0, 1)).reshape(features, -1)
-        made[f"{name}.weight"] = np.ascontiguousarray(weight)
-        made[f"{name}.bias"] = np.concatenate(list(params[name]["bias"]))[:features]
-    return made
+            weight = np.moveaxis(kernel.reshape(*shapes.input_shape, features), (-1, -2), (0, 1)).reshape(features, -1)
+        arrays[f"{name}.weight"] = np.ascontiguousarray(weight)
+        arrays[f"{name}.bias"] = np.concatenate(list(params[name]["bias"]))[:features]
+    return arrays
 
 
 def from_state_dict(network: Network, arrays: StateDict, source: str) -> HostParams:
-    """The parameters of a network, stacked along a first axis of towers, float32, from its state dict.
+    """Convert a state dict to parameters.
 
     Args:
-      network: what they are for.
-      arrays: by name; those of Caffe's fully-connected layers and biases may have axes of one before their own.
-      source: where they come from, for errors.
+      network: network of the parameters.
+      arrays: state dict. Arrays may have additional leading axes of size 1, as in Caffe's fully-connected layers and biases.
+      source: origin of the arrays, for error messages.
+
+    Returns:
+      Parameters with a leading tower axis, float32.
 
     Raises:
-      UserError: if arrays are missing, or too many, or have other shapes.
+      UserError: if an array is missing, unexpected or has another shape, or the network has a layer without a PyTorch equivalent.
     """
-    places = _places(network)
-    check_names(arrays, shapes(network), source)
+    layer_shapes = _layer_shapes(network)
+    check_names(arrays, state_dict_shapes(network), source)
     params: HostParams = {}
-    for name, place in places.items():
-        weight = _of_shape(arrays[f"{name}.weight"], place.weight, f"{name}.weight", source)
-        bias = _of_shape(arrays[f"{name}.bias"], place.weight[:1], f"{name}.bias", source)
-        if isinstance(place.layer, Conv):
+    for name, shapes in layer_shapes.items():
+        weight = _reshape(arrays[f"{name}.weight"], shapes.weight, f"{name}.weight", source)
+        bias = _reshape(arrays[f"{name}.bias"], shapes.weight[:1], f"{name}.bias", source)
+        if isinstance(shapes.layer, Conv):
             kernel = weight.transpose(2, 3, 1, 0)
         else:
-            *rows_and_columns, channels = place.reads
-            kernel = np.moveaxis(weight.reshape(-1, channels, *rows_and_columns), (0, 1), (-1, -2)).reshape(place.kernel)
-        params[name] = {"kernel": _per_tower(kernel, place.towers), "bias": _per_tower(bias, place.towers)}
+            *spatial, channels = shapes.input_shape
+            kernel = np.moveaxis(weight.reshape(-1, channels, *spatial), (0, 1), (-1, -2)).reshape(shapes.kernel)
+        params[name] = {"kernel": _split_towers(kernel, shapes.towers), "bias": _split_towers(bias, shapes.towers)}
     return params
 
 
-def check_names(found: Mapping[str, object], wanted: Mapping[str, object], source: str) -> None:
-    """Refuses what has other names than those wanted.
+def check_names(arrays: Mapping[str, object], expected: Mapping[str, object], source: str) -> None:
+    """Check that two mappings have the same keys.
+
+    Args:
+      arrays: arrays of a file, by name.
+      expected: mapping with the names that the network needs.
+      source: origin of the arrays, for the error message.
 
     Raises:
-      UserError: that names them.
+      UserError: with the names that are missing or unexpected.
     """
-    missing, extra = [name for name in wanted if name not in found], [name for name in found if name not in wanted]
-    told = []
+    missing = [name for name in expected if name not in arrays]
+    unexpected = [name for name in arrays if name not in expected]
+    problems = []
     if missing:
-        told.append(f"misses {_list(missing)}")
-    if extra:
-        told.append(f"holds what the network has not: {_list(extra)}")
-    if told:
-        raise UserError(f"{source} {', and '.join(told)}")
+        problems.append(f"lacks {_format_names(missing)}")
+    if unexpected:
+        problems.append(f"contains unexpected arrays: {_format_names(unexpected)}")
+    if problems:
+        raise UserError(f"{source} does not match the network: it {' and '.join(problems)}")
 
 
-def _list(names: list[str]) -> str:
+def _format_names(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _of_shape(array: np.ndarray, shape: tuple[int, ...], name: str, source: str) -> np.ndarray:
-    found = array.shape
-    while len(found) > len(shape) and found[0] == 1:
-        found = found[1:]
-    if found != shape:
-        raise UserError(f"{name} of {source} is {_by(array.shape)}, where the network has {_by(shape)}")
+def _reshape(array: np.ndarray, shape: tuple[int, ...], name: str, source: str) -> np.ndarray:
+    squeezed = array.shape
+    while len(squeezed) > len(shape) and squeezed[0] == 1:
+        squeezed = squeezed[1:]
+    if squeezed != shape:
+        raise UserError(f"{name} in {source} has shape {_format_shape(array.shape)}, the network needs {_format_shape(shape)}")
     if not np.issubdtype(array.dtype, np.floating):
-        raise UserError(f"{name} of {source} is of type {array.dtype}, and no weights")
+        raise UserError(f"{name} in {source} has dtype {array.dtype}, expected floating point")
     return np.asarray(array.reshape(shape), np.float32)
 
 
-def _by(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape)) or "a number"
+def _format_shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "()"
 
 
-def _per_tower(array: np.ndarray, towers: int) -> np.ndarray:
-    """Divides the last axis among towers, which come first then."""
+def _split_towers(array: np.ndarray, towers: int) -> np.ndarray:
+    """Split the last axis, zero-padded to a multiple of `towers`, into a leading tower axis."""
     width = -(-array.shape[-1] // towers)
-    missing = width * towers - array.shape[-1]
-    filled = np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)])
-    return np.ascontiguousarray(np.moveaxis(filled.reshape(*array.shape[:-1], towers, width), -2, 0))
+    padding = width * towers - array.shape[-1]
+    padded = np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, padding)])
+    return np.ascontiguousarray(np.moveaxis(padded.reshape(*array.shape[:-1], towers, width), -2, 0))
 
 
-def _places(network: Network) -> dict[str, _Place]:
+def _layer_shapes(network: Network) -> dict[str, _LayerShapes]:
     side, towers = network.input_size, network.towers
-    places: dict[str, _Place] = {}
-    reads: tuple[int, ...] = (side, side, 3)
-    on_pixels = True
+    shapes: dict[str, _LayerShapes] = {}
+    input_shape: tuple[int, ...] = (side, side, 3)
+    reads_pixels = True
     for row in summarize(network):
         layer = network.named_layers[row.name]
-        if isinstance(layer, Weighted):
-            apart = layer.reads == "own" and towers > 1 and not on_pixels
-            if not isinstance(layer, Conv | Dense) or (apart and isinstance(layer, Dense)):
-                raise UserError(f"{network.name} has {row.name}, which PyTorch has no layer for")
-            places[row.name] = _Place(layer, (*reads[:-1], reads[-1] // towers) if apart else reads, towers)
-            on_pixels = False
-        reads = row.shape
-    return places
+        if isinstance(layer, WeightedLayer):
+            # Pixels are shared by all towers; later layers with reads="own" see the channels of their tower only.
+            own_channels = layer.reads == "own" and towers > 1 and not reads_pixels
+            if not isinstance(layer, Conv | Dense) or (own_channels and isinstance(layer, Dense)):
+                raise UserError(f"{network.name} cannot be converted: PyTorch has no equivalent of its layer {row.name}")
+            tower_shape = (*input_shape[:-1], input_shape[-1] // towers) if own_channels else input_shape
+            shapes[row.name] = _LayerShapes(layer, tower_shape, towers)
+            reads_pixels = False
+        input_shape = row.shape
+    return shapes

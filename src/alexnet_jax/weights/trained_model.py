@@ -1,4 +1,4 @@
-"""A network as a training has left it: what evaluation, figures and exports begin with."""
+"""Trained model in memory, loaded from a run, a checkpoint or a file; input of evaluation, figures and export."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,16 +22,16 @@ from alexnet_jax.weights.safetensors_file import SUFFIX, read_model, write_model
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained network.
+    """Trained network with its parameters, mean image and config.
 
     Attributes:
-      path: folder of its run, or the file it is in.
-      step: after which it was saved.
-      network: what it is.
-      params: of the network, stacked along a first axis of towers, float32; NumPy arrays.
-      mean_image: what is subtracted from images, gray levels, at the size that images are decoded to.
-      config: of the run, see `run.configuration`.
-      versions: of what has saved it.
+      path: run folder, or file that the model was loaded from.
+      step: training step at which the model was saved.
+      network: architecture.
+      params: parameters with a leading tower axis, float32.
+      mean_image: image subtracted from the input, 0 to 255, at the size that images are decoded to.
+      config: config of the run, see `run_config` in `training.run_directory`.
+      versions: versions of the software that saved the model.
     """
 
     path: Path
@@ -44,17 +44,17 @@ class TrainedModel:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes, whose places are the labels."""
+        """Class names, ordered by label."""
         return self.config["data"]["classes"]
 
     @property
     def image_size(self) -> int:
-        """Side that images are decoded to, of which the network takes a part, pixels."""
+        """Side that images are decoded to before they are cropped to the network's input size, pixels."""
         return self.config["augmentation"]["image_size"]
 
     @property
     def output_dir(self) -> Path:
-        """Where what is made of it goes: into its run, or beside its file, under its name."""
+        """Default folder for results: the run folder, or the path of the file without its suffix."""
         return self.path.with_suffix("") if self.path.suffix == SUFFIX else self.path
 
     def __str__(self) -> str:
@@ -62,83 +62,83 @@ class TrainedModel:
 
 
 def load(path: str | Path, *, best: bool = False) -> TrainedModel:
-    """The network of a run, of one of its checkpoints, or of a file.
+    """Load a model from a run, a checkpoint or a file.
 
     Args:
-      path: a run folder, for its latest checkpoint, the folder of a checkpoint, RUN/checkpoints/STEP, or a .safetensors file
-        that `export` or `import` has written.
-      best: of a run, take the checkpoint with the smallest validation error instead.
+      path: run folder, which loads its latest checkpoint; checkpoint folder, RUN/checkpoints/STEP; or .safetensors file written
+        by `export` or `import`.
+      best: of a run, load the checkpoint with the smallest validation error instead of the latest.
 
     Raises:
-      UserError: if there is no such checkpoint or file, or it cannot be read, or it is of another version.
+      UserError: if the checkpoint or file does not exist, cannot be read, or has an incompatible version.
     """
     path = Path(path)
     if path.suffix == SUFFIX and not path.is_dir():
-        about, params, mean_image = read_model(path)
-        return _trained(path.resolve(), about["step"], about, params, mean_image)
-    run, step = _checkpoint(path, best)
-    about, params = read_params(run / "checkpoints" / str(step))
+        metadata, params, mean_image = read_model(path)
+        return _from_metadata(path.resolve(), metadata["step"], metadata, params, mean_image)
+    run, step = _find_checkpoint(path, best)
+    metadata, params = read_params(run / "checkpoints" / str(step))
     file = run / MEAN_IMAGE
     try:
         mean_image = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{file} cannot be read ({error}): go on with its training, which writes it again") from error
-    return _trained(run, step, about, params, mean_image)
+        raise UserError(f"cannot read {file} ({error}): resume the training, which writes it again") from error
+    return _from_metadata(run, step, metadata, params, mean_image)
 
 
-def save(trained: TrainedModel, file: str | Path) -> None:
-    """Writes a network to one .safetensors file for `load`, whole or not at all.
+def save(model: TrainedModel, file: str | Path) -> None:
+    """Write a model to one .safetensors file that `load` reads. The file is written atomically.
 
     Raises:
-      UserError: if the file is called otherwise, or the disk has no room.
+      UserError: if the file name does not end in .safetensors, or the disk is full.
     """
     file = check_suffix(file)
-    write_model(file, trained.params, trained.mean_image, file_metadata(trained))
+    write_model(file, model.params, model.mean_image, file_metadata(model))
 
 
 def check_suffix(file: str | Path) -> Path:
-    """The name of a file to write.
+    """Return a file name as a path.
 
     Raises:
       UserError: if it does not end in .safetensors.
     """
     file = Path(file)
     if file.suffix != SUFFIX:
-        raise UserError(f"{file} should end in {SUFFIX}, which is what will be in it")
+        raise UserError(f"{file} must end in {SUFFIX}, the only format that is written")
     return file
 
 
-def file_metadata(trained: TrainedModel) -> dict[str, Any]:
-    """What a file says of its network, as JSON."""
+def file_metadata(model: TrainedModel) -> dict[str, Any]:
+    """Return the metadata of a model's file, see `safetensors_file`."""
     return {
-        "network": trained.network.to_json(),
-        "classes": trained.classes,
-        "config": trained.config,
-        "step": trained.step,
-        "versions": trained.versions,
+        "network": model.network.to_json(),
+        "classes": model.classes,
+        "config": model.config,
+        "step": model.step,
+        "versions": model.versions,
     }
 
 
 def initialize(network: Network, *, classes: Sequence[str] | None = None, image_size: int = 256, seed: int = 0) -> TrainedModel:
-    """A network as training begins with it, but for the mean image, which is of a middle gray.
+    """Return a model with the initial parameters of a training and a uniform mean image of 128.
 
     Args:
-      network: which; its last layer takes the number of `classes`.
-      classes: their names; None is the network's own number of them, called "0", "1", …
-      image_size: side that images are brought to, of which the network takes the center, pixels.
-      seed: of the weights.
+      network: architecture; the width of its last layer is set to the number of `classes`.
+      classes: class names, ordered by label; None uses the network's number of classes, with the names "0", "1", …
+      image_size: side that images are scaled to before the center crop, pixels.
+      seed: random seed of the parameters.
 
     Raises:
-      UserError: if images of that size are too small for the network.
+      UserError: if `image_size` is smaller than the network's input.
 
     Examples:
       >>> from alexnet_jax import QUICKSTART
-      >>> trained = initialize(QUICKSTART, classes=["cat", "dog"], image_size=128)
-      >>> trained.params["conv1"]["kernel"].shape  # towers, rows, columns, colors, kernels of a tower
+      >>> model = initialize(QUICKSTART, classes=["cat", "dog"], image_size=128)
+      >>> model.params["conv1"]["kernel"].shape  # towers, rows, columns, colors, kernels per tower
       (2, 11, 11, 3, 16)
     """
     if image_size < network.input_size:
-        raise UserError(f"images of {image_size} pixels are too small for {network.name}, which takes {network.input_size}")
+        raise UserError(f"images of {image_size} pixels are too small for {network.name}, which needs {network.input_size}")
     network = network if classes is None else network.with_num_classes(len(classes))
     mesh = make_mesh(network, jax.devices()[:1], split_towers=False)
     params = jax.device_get(placement.init(network, mesh, jax.random.key(seed)))
@@ -152,14 +152,14 @@ def from_params(
     classes: Sequence[str] | None = None,
     source: Path | None = None,
 ) -> TrainedModel:
-    """A network that was not trained here, of whose training nothing is known.
+    """Return a model with the given parameters, and a config without training settings.
 
     Args:
-      network: what it is.
-      params: of the network, stacked along a first axis of towers.
-      mean_image: what is subtracted from images, gray levels.
-      classes: names of the classes; None calls them "0", "1", …
-      source: the file it comes from, if any.
+      network: architecture.
+      params: parameters with a leading tower axis.
+      mean_image: image subtracted from the input, 0 to 255.
+      classes: class names, ordered by label; None uses "0", "1", …
+      source: file that the parameters were read from, if any.
     """
     names = [str(number) for number in range(network.num_classes)] if classes is None else list(classes)
     config = {
@@ -171,22 +171,22 @@ def from_params(
     return TrainedModel(source or Path(network.name), 0, network, params, mean_image, config, versions())
 
 
-def _trained(run: Path, step: int, about: dict[str, Any], params: HostParams, mean_image: np.ndarray) -> TrainedModel:
-    config = about["config"]
-    return TrainedModel(run, step, Network.from_json(config["network"]), params, mean_image, config, about["versions"])
+def _from_metadata(path: Path, step: int, metadata: dict[str, Any], params: HostParams, mean_image: np.ndarray) -> TrainedModel:
+    config = metadata["config"]
+    return TrainedModel(path, step, Network.from_json(config["network"]), params, mean_image, config, metadata["versions"])
 
 
-def _checkpoint(path: Path, best: bool) -> tuple[Path, int]:
-    """The run that a path means, and the step."""
+def _find_checkpoint(path: Path, best: bool) -> tuple[Path, int]:
+    """Return the run folder and the step of a checkpoint."""
     path = path.resolve()
     if path.parent.name == "checkpoints" and path.name.isdecimal() and path.is_dir():
         return path.parents[1], int(path.name)
     steps = sorted(int(file.name) for file in (path / "checkpoints").glob("*") if file.name.isdecimal())
     if not steps:
-        raise UserError(f"{path} is neither the folder of a run that has checkpoints nor one of them, RUN/checkpoints/STEP")
+        raise UserError(f"{path} has no checkpoints: pass a run folder, or a checkpoint, RUN/checkpoints/STEP")
     if not best:
         return path, steps[-1]
-    step = read_metadata(path / "checkpoints" / str(steps[-1]))["best"]
+    step = read_metadata(path / "checkpoints" / str(steps[-1]))["best_step"]
     if step is None:
-        raise UserError(f"{path} has measured no validation error yet, so none of its checkpoints is the best")
+        raise UserError(f"{path} has no validation errors yet, so no best checkpoint: omit --best")
     return path, step

@@ -3,11 +3,11 @@ import pytest
 from PIL import Image
 
 from alexnet_jax.data.find import find_dataset
-from alexnet_jax.data.images import read_square
+from alexnet_jax.data.images import decode_and_center_crop
 from alexnet_jax.data.pipeline.batches import evaluation_batches
 from alexnet_jax.data.prepare import shards
 from alexnet_jax.data.prepare.convert import map_in_threads, prepare_path
-from alexnet_jax.data.prepare.shards import new_dataset
+from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.data.sources.folders import ValidationSplit, folder_source
 from alexnet_jax.data.sources.synthetic import CLASSES, draw_image
@@ -15,23 +15,23 @@ from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import UserError
 
 
-def save(path, size, rng, **kwargs):
+def save_image(path, size, rng, **kwargs):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), np.uint8)).save(path, **kwargs)
 
 
 @pytest.fixture
 def folder(tmp_path, rng):
-    """Three classes, two splits, and shapes that are not square."""
+    """Folder with three classes, two splits, and images that are not square."""
     root = tmp_path / "photos"
     for split, images in (("train", 4), ("val", 2)):
         for name in ("cat", "dog", "owl"):
             for i in range(images):
-                save(root / split / name / f"{i}.jpg", (300 + 40 * i, 280), rng)
+                save_image(root / split / name / f"{i}.jpg", (300 + 40 * i, 280), rng)
     return root
 
 
-def test_a_folder_becomes_a_data_set(folder, tmp_path):
+def test_prepare_folder(folder, tmp_path):
     dataset = prepare_path(folder, tmp_path / "data" / "photos")
     manifest = open_dataset(tmp_path / "data" / "photos").manifest
     assert manifest.classes == ["cat", "dog", "owl"]
@@ -42,57 +42,57 @@ def test_a_folder_becomes_a_data_set(folder, tmp_path):
     assert batches[0].image.shape == (4, 224, 224, 3)
 
 
-def names(source):
+def names_by_split(source):
     return {split: [entry.name for entry, _ in files] for split, files in source.files.items()}
 
 
-def test_without_splits_one_in_ten_is_held_out(tmp_path, rng):
+def test_validation_split_is_stable_when_images_are_added(tmp_path, rng):
     for i in range(200):
-        save(tmp_path / "flat" / ("a" if i % 2 else "b") / f"{i}.png", (8, 8), rng)
-    files = names(folder_source(tmp_path / "flat", ValidationSplit()))
+        save_image(tmp_path / "flat" / ("a" if i % 2 else "b") / f"{i}.png", (8, 8), rng)
+    files = names_by_split(folder_source(tmp_path / "flat", ValidationSplit()))
     assert 8 <= len(files["validation"]) <= 34
     assert len(files["train"]) + len(files["validation"]) == 200
-    save(tmp_path / "flat" / "a" / "one_more.png", (8, 8), rng)
-    more = names(folder_source(tmp_path / "flat", ValidationSplit()))
+    save_image(tmp_path / "flat" / "a" / "one_more.png", (8, 8), rng)
+    more = names_by_split(folder_source(tmp_path / "flat", ValidationSplit()))
     assert set(files["train"]) <= set(more["train"])
     assert set(files["validation"]) <= set(more["validation"])
 
 
-def test_shorter_side_and_center(tmp_path):
-    """A picture whose left, middle and right differ: the middle square is what stays."""
-    picture = np.zeros((100, 300, 3), np.uint8)
-    picture[:, :100], picture[:, 100:200], picture[:, 200:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-    Image.fromarray(picture).save(tmp_path / "flag.png")
-    square = read_square((tmp_path / "flag.png").read_bytes(), 256)
+def test_resize_shorter_side_and_center_crop(tmp_path):
+    """The left, middle and right third of the image have different colors; the crop shows the middle one."""
+    image = np.zeros((100, 300, 3), np.uint8)
+    image[:, :100], image[:, 100:200], image[:, 200:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    Image.fromarray(image).save(tmp_path / "flag.png")
+    square = decode_and_center_crop((tmp_path / "flag.png").read_bytes(), 256)
     assert square.shape == (256, 256, 3)
     assert np.abs(square[:, 8:-8].astype(int) - (0, 255, 0)).max() <= 2
 
 
-def test_pictures_of_every_kind_are_read(tmp_path, rng):
+def test_image_modes_and_exif_orientation(tmp_path, rng):
     for mode in ("L", "CMYK", "1"):
         Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).convert(mode).save(tmp_path / f"{mode}.tiff")
-        assert read_square((tmp_path / f"{mode}.tiff").read_bytes(), 32).shape == (32, 32, 3)
-    turned = Image.fromarray(np.tile(np.arange(60, dtype=np.uint8)[:, None, None], (1, 60, 3)))
-    exif = turned.getexif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise: rows become columns
-    turned.save(tmp_path / "turned.png", exif=exif)
-    upright = read_square((tmp_path / "turned.png").read_bytes(), 60)
+        assert decode_and_center_crop((tmp_path / f"{mode}.tiff").read_bytes(), 32).shape == (32, 32, 3)
+    rotated = Image.fromarray(np.tile(np.arange(60, dtype=np.uint8)[:, None, None], (1, 60, 3)))
+    exif = rotated.getexif()
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise: rows become columns
+    rotated.save(tmp_path / "rotated.png", exif=exif)
+    upright = decode_and_center_crop((tmp_path / "rotated.png").read_bytes(), 60)
     assert upright[30, 5, 0] > upright[30, 50, 0]
 
 
-def test_unreadable_files_are_named_and_counted(folder, tmp_path, capsys):
-    whole = (folder / "train" / "cat" / "0.jpg").read_bytes()
-    (folder / "train" / "cat" / "0.jpg").write_bytes(whole[: len(whole) // 2])
-    (folder / "train" / "dog" / "1.jpg").write_bytes(b"not a picture")
+def test_unreadable_files_are_reported(folder, tmp_path, capsys):
+    content = (folder / "train" / "cat" / "0.jpg").read_bytes()
+    (folder / "train" / "cat" / "0.jpg").write_bytes(content[: len(content) // 2])
+    (folder / "train" / "dog" / "1.jpg").write_bytes(b"not an image")
     dataset = prepare_path(folder, tmp_path / "out")
     assert set(dataset.manifest.skipped) == {"train/cat/0.jpg", "train/dog/1.jpg"}
     assert dataset.manifest.splits["train"] == 10
-    said = capsys.readouterr().err
-    assert "skipped train/cat/0.jpg" in said
-    assert "2 skipped" in said
+    messages = capsys.readouterr().err
+    assert "skipped train/cat/0.jpg" in messages
+    assert "2 skipped" in messages
 
 
-def test_statistics_equal_direct_ones(rng):
+def test_statistics_match_numpy(rng):
     images = [rng.integers(0, 256, (8, 8, 3), np.uint8) for _ in range(20)]
     statistics = PixelStatistics(8)
     for image in images:
@@ -101,71 +101,71 @@ def test_statistics_equal_direct_ones(rng):
     np.testing.assert_allclose(statistics.mean_image, stack.mean(0), rtol=1e-6)
     components = statistics.color_components()
     covariance = np.cov(stack.reshape(-1, 3).T, bias=True)
-    rebuilt = components.directions @ np.diag(components.deviations**2) @ components.directions.T
-    np.testing.assert_allclose(rebuilt, covariance, rtol=1e-9)
+    covariance_from_components = components.directions @ np.diag(components.deviations**2) @ components.directions.T
+    np.testing.assert_allclose(covariance_from_components, covariance, rtol=1e-9)
 
 
-def test_results_of_threads_keep_their_order():
+def test_map_in_threads_keeps_order():
     assert list(map_in_threads(lambda x: x * x, range(100), 4)) == [x * x for x in range(100)]
 
 
-def test_nothing_is_left_of_a_data_set_that_failed(folder, tmp_path):
-    def half_written():
-        with new_dataset(tmp_path / "out", ["a"], size=8) as writer:
+def test_create_dataset_removes_files_after_exception(folder, tmp_path):
+    def write_and_fail():
+        with create_dataset(tmp_path / "out", ["a"], size=8) as writer:
             writer.write("train", Record(b"", 0, "x"), np.zeros((8, 8, 3), np.uint8))
             raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        half_written()
+        write_and_fail()
     assert not list(tmp_path.glob("*out*"))
 
 
-def test_a_full_disk_is_said(tmp_path, monkeypatch):
+def test_create_dataset_on_full_disk(tmp_path, monkeypatch):
     import errno
 
-    def full(*_):
+    def raise_disk_full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shards, "ArrayRecordWriter", full)
-    with pytest.raises(UserError, match="no room left for"), new_dataset(tmp_path / "out", ["a"], size=8) as writer:
+    monkeypatch.setattr(shards, "ArrayRecordWriter", raise_disk_full)
+    with pytest.raises(UserError, match="no space left for"), create_dataset(tmp_path / "out", ["a"], size=8) as writer:
         writer.write("train", Record(b"", 0, "x"), np.zeros((8, 8, 3), np.uint8))
     assert not list(tmp_path.glob("*out*"))
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("create", "message"),
     [
-        (lambda root: None, "is not a folder"),
-        (lambda root: (root / "train" / "cat").mkdir(parents=True), "holds no images"),
-        (lambda root: save(root / "train" / "cat" / "0.jpg", (9, 9), np.random.default_rng(0)), r"one class only \(cat\)"),
-        (lambda root: save(root / "val" / "cat" / "0.jpg", (9, 9), np.random.default_rng(0)), "no train folder"),
+        (lambda root: None, "does not exist"),
+        (lambda root: (root / "train" / "cat").mkdir(parents=True), "has no training images"),
+        (lambda root: save_image(root / "train" / "cat" / "0.jpg", (9, 9), np.random.default_rng(0)), r"one class only \(cat\)"),
+        (lambda root: save_image(root / "val" / "cat" / "0.jpg", (9, 9), np.random.default_rng(0)), "no images in train"),
     ],
     ids=["missing", "empty", "one class", "no train"],
 )
-def test_folders_of_no_use_are_refused(tmp_path, make, message):
-    make(tmp_path / "photos")
+def test_invalid_folders_are_rejected(tmp_path, create, message):
+    create(tmp_path / "photos")
     with pytest.raises(UserError, match=message):
         prepare_path(tmp_path / "photos", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_damage_is_said(folder, tmp_path):
+def test_open_damaged_dataset(folder, tmp_path):
     out = tmp_path / "out"
     prepare_path(folder, out)
     shard = out / "train-00000.array_record"
     shard.rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="lacks its train-00000"):
+    with pytest.raises(UserError, match=r"train-00000.* is missing"):
         open_dataset(out)
     (out / "manifest.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
         open_dataset(out)
 
 
-def test_data_is_found_by_folder_or_name(folder, tmp_path, capsys):
+def test_find_dataset_by_folder_or_name(folder, tmp_path, capsys):
     data_dir = tmp_path / "data"
     by_folder = find_dataset(str(folder), "imagenet", data_dir)
     again = find_dataset(str(folder), "imagenet", data_dir)
-    assert again.path == by_folder.path, "a folder is prepared once"
+    assert again.path == by_folder.path, "the folder must be prepared only once"
     assert find_dataset(by_folder.path.name, "imagenet", data_dir).path == by_folder.path
     assert find_dataset(str(by_folder.path), "imagenet", data_dir).path == by_folder.path
     with pytest.raises(UserError, match="no data set 'nowhere'"):
@@ -173,18 +173,18 @@ def test_data_is_found_by_folder_or_name(folder, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_linear_classifier_does_not_solve_the_embedded_pictures():
-    """Ridge regression on 32x32 pixels, its penalty chosen on the test pictures themselves: an upper bound."""
+def test_linear_classifier_fails_on_synthetic_dataset():
+    """Fit ridge regression on 32x32 pixels. The penalty is chosen on the test images, so the accuracy is an upper bound."""
     rng = np.random.default_rng(0)
 
-    def pictures(count):
+    def draw_images(count):
         labels = np.arange(count) % len(CLASSES)
         pixels = [draw_image(CLASSES[label], rng).reshape(32, 8, 32, 8, 3).mean((1, 3)) for label in labels]
         return np.stack(pixels).reshape(count, -1) / 255 - 0.5, labels
 
-    (x, y), (x_test, y_test) = pictures(1500), pictures(500)
-    scores = []
+    (x, y), (x_test, y_test) = draw_images(1500), draw_images(500)
+    accuracies = []
     for penalty in (1, 10, 100, 1000):
         w = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ np.eye(10)[y])
-        scores.append(((x_test @ w).argmax(1) == y_test).mean())
-    assert max(scores) < 0.5
+        accuracies.append(((x_test @ w).argmax(1) == y_test).mean())
+    assert max(accuracies) < 0.5

@@ -1,1 +1,1 @@
-""""""
+"""Input pipeline: batches of augmented images from prepared data sets."""

@@ -1,4 +1,4 @@
-"""Batches of images with Grain, which shares them out among threads or processes and keeps some ahead."""
+"""Streams of batches, loaded and prefetched by Grain in threads or worker processes."""
 
 import multiprocessing
 import os
@@ -12,27 +12,28 @@ import grain
 from absl import flags
 
 from alexnet_jax.data.pipeline.augment import Augmentation, Example
-from alexnet_jax.data.pipeline.loading import MEMORY_SHARE, CenterCropBatches, DecodedImages, TrainingBatches
+from alexnet_jax.data.pipeline.loading import MEMORY_FRACTION, CenterCropBatches, DecodedImages, TrainingBatches
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError
 
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """Who reads. It changes how fast batches come, not what is in them.
+    """Options of the data loader. They change its speed, not the batches.
 
-    The decoder leaves the interpreter to other threads, and threads hand over a batch without a copy and share what is kept
-    in memory: on two cores they are faster (`experiments/bench_data.py`), so processes are for machines of many cores.
+    The JPEG decoder releases the GIL. Threads return batches without a copy and share the cache of decoded images; on two cores
+    they are faster than worker processes (`experiments/benchmarks/data_pipeline.py`). Worker processes are for machines with many
+    cores.
 
     Attributes:
-      threads: that read and decode; None is one a core, and in each process one.
-      processes: that do it instead of this one; 0 is this one.
-      memory_share: see `loading.DecodedImages`; processes keep nothing.
+      threads: number of threads that read and decode, per process; None uses one per core, or one in each worker process.
+      workers: number of worker processes; 0 loads in this process.
+      memory_fraction: see `loading.DecodedImages`; worker processes cache nothing.
     """
 
     threads: int | None = None
-    processes: int = 0
-    memory_share: float = MEMORY_SHARE
+    workers: int = 0
+    memory_fraction: float = MEMORY_FRACTION
 
 
 def training_batches(
@@ -43,34 +44,35 @@ def training_batches(
     batch_size: int,
     seed: int,
     start: int = 0,
-    part: slice = slice(None),
-    readers: LoaderOptions = LoaderOptions(),
+    batch_slice: slice = slice(None),
+    loader_options: LoaderOptions = LoaderOptions(),
 ) -> Iterator[Example]:
-    """An endless stream of training batches, from step `start` on.
+    """Return an infinite stream of training batches, starting at step `start`.
 
-    The stream is a function of the seed: reading it from step 100 gives what reading it from 0 gives after 100 batches,
-    with any number of threads or processes, and what several hosts read of a batch are parts of the same batch. Each epoch
-    is shuffled anew; the last batch of an epoch is filled from the next.
+    The batch of a step depends on the seed only, not on `start` or the number of threads and processes. A stream with `start=100`
+    yields the batches that a stream with `start=0` yields after 100 batches.
+
+    Each epoch has a new random order. The last batch of an epoch is filled from the next epoch.
 
     Args:
-      dataset: a prepared data set.
-      augmentation: what happens to the images.
-      input_size: side of the images, pixels.
-      batch_size: images in a batch of all hosts together.
-      seed: of the order and of the augmentation, not negative.
-      start: steps to leave out.
-      part: which images of each batch to read.
-      readers: who reads.
+      dataset: prepared data set.
+      augmentation: augmentation options.
+      input_size: side of the crops, pixels.
+      batch_size: global batch size, over all processes.
+      seed: seed of the order and the augmentation, at least 0.
+      start: number of steps to skip.
+      batch_slice: part of each global batch that this process loads.
+      loader_options: threads, worker processes and cache.
 
     Raises:
-      UserError: for an image size that the data set does not have, or a negative seed.
+      UserError: if the image size is not available in the data set, the seed is negative, or the loader options are invalid.
     """
     if seed < 0:
-        raise UserError(f"the seed is {seed}: choose a --seed of 0 or more")
-    images = _images(dataset, "train", augmentation.image_size, readers)
-    load = TrainingBatches(images, augmentation, dataset.color_components, input_size, batch_size, seed, part)
-    # A whole batch is one piece of work: an element of Grain's for each image would cost more than its crop.
-    return _read(grain.MapDataset.range(start, sys.maxsize).map(load), readers)
+        raise UserError(f"--seed must be 0 or more, not {seed}")
+    images = _decoded_images(dataset, "train", augmentation.image_size, loader_options)
+    load_batch = TrainingBatches(images, augmentation, dataset.color_components, input_size, batch_size, seed, batch_slice)
+    # A Grain element is a whole batch: the overhead of one element per image would exceed the cost of its crop.
+    return _prefetch(grain.MapDataset.range(start, sys.maxsize).map(load_batch), loader_options)
 
 
 def evaluation_batches(
@@ -80,41 +82,57 @@ def evaluation_batches(
     image_size: int,
     input_size: int,
     batch_size: int,
-    part: slice = slice(None),
-    readers: LoaderOptions = LoaderOptions(),
+    batch_slice: slice = slice(None),
+    loader_options: LoaderOptions = LoaderOptions(),
 ) -> Iterator[Example]:
-    """Every image of a split once, center crop, in order, or a `part` of each batch. The last batch may be smaller.
+    """Return a stream of center crops of every image of a split, in order. The last batch may be smaller.
 
-    With an `input_size` of `image_size` they are whole images, for `augment.ten_views` on the device.
+    Args:
+      dataset: prepared data set.
+      split: name of the split.
+      image_size: side to which images are decoded, pixels.
+      input_size: side of the crops, pixels; `image_size` gives whole images, for `evaluation.views.ten_views` on the device.
+      batch_size: global batch size, over all processes.
+      batch_slice: part of each global batch that this process loads.
+      loader_options: threads and worker processes; nothing is cached.
+
+    Raises:
+      UserError: if the image size is not available in the data set, or the loader options are invalid.
     """
-    images = _images(dataset, split, image_size, replace(readers, memory_share=0.0))  # each is read once
-    batches = -(-len(images) // batch_size)
-    return _read(grain.MapDataset.range(batches).map(CenterCropBatches(images, input_size, batch_size, part)), readers)
+    images = _decoded_images(dataset, split, image_size, replace(loader_options, memory_fraction=0.0))  # each image is read once
+    num_batches = -(-len(images) // batch_size)
+    load_batch = CenterCropBatches(images, input_size, batch_size, batch_slice)
+    return _prefetch(grain.MapDataset.range(num_batches).map(load_batch), loader_options)
 
 
-def _images(dataset: Dataset, split: str, size: int, readers: LoaderOptions) -> DecodedImages:
-    return DecodedImages(dataset, split, size, memory_share=0.0 if readers.processes else readers.memory_share)
+def _decoded_images(dataset: Dataset, split: str, size: int, options: LoaderOptions) -> DecodedImages:
+    return DecodedImages(dataset, split, size, memory_fraction=0.0 if options.workers else options.memory_fraction)
 
 
-def _read(batches: grain.MapDataset[Example], readers: LoaderOptions) -> Iterator[Example]:
-    if (readers.threads is not None and readers.threads < 1) or readers.processes < 0:
-        raise UserError(f"{readers.threads} threads and {readers.processes} workers cannot read: choose one or more --threads")
-    threads = readers.threads or (1 if readers.processes else os.cpu_count() or 1)
-    # A batch under way in each thread and one to take: 128 images of 224 pixels are 19 MB.
+def _prefetch(batches: grain.MapDataset[Example], options: LoaderOptions) -> Iterator[Example]:
+    if (options.threads is not None and options.threads < 1) or options.workers < 0:
+        raise UserError(
+            f"--threads is {options.threads} and --workers is {options.workers}: pass --threads 1 or more, --workers 0 or more"
+        )
+    threads = options.threads or (1 if options.workers else os.cpu_count() or 1)
+    # Each thread loads one batch, and one is ready: a batch of 128 images of 224 pixels takes 19 MB.
     stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1))
-    if readers.processes:
-        # Grain asks for a flag of its own that is defined only, not parsed, unless absl runs the program.
+    if options.workers:
+        # Grain reads this flag, and absl raises an error unless the flags were parsed by `absl.app.run`.
         flags.FLAGS["grain_enable_multiprocess_worker_profiling"].present = 1
-        processes = grain.MultiprocessingOptions(readers.processes, per_worker_buffer_size=1)
-        stream = stream.mp_prefetch(processes, worker_init_fn=_live_and_die_with_the_parent)
+        multiprocessing_options = grain.MultiprocessingOptions(options.workers, per_worker_buffer_size=1)
+        stream = stream.mp_prefetch(multiprocessing_options, worker_init_fn=_initialize_worker)
     return iter(stream)
 
 
-def _live_and_die_with_the_parent(worker: int, workers: int) -> None:
-    """Ctrl-C, and many a job manager's SIGTERM, reaches all processes, but the parent still needs batches to stop in order. If
-    that is killed, Grain's processes would wait for it for ever."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _initialize_worker(worker_index: int, num_workers: int) -> None:
+    """Ignore SIGINT and SIGTERM, and exit when the parent process ends.
+
+    Ctrl-C and the SIGTERM of many job managers reach all processes, but the parent still needs batches to stop in an orderly way.
+    If the parent is killed, Grain's worker processes would wait for it forever.
+    """
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
     Thread(target=lambda: (parent.join(), os.kill(os.getpid(), signal.SIGKILL)), daemon=True).start()

@@ -1,4 +1,4 @@
-"""How much memory there is to take."""
+"""Amount of memory available to this process."""
 
 import os
 import re
@@ -11,41 +11,42 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def available_memory() -> int:
-    """Bytes this process could take without harm: what the machine, its containers and its own limits all leave."""
-    return max(0, min([_of_the_machine(), *_of_containers(), *_of_limits()]))
+    """Return the number of bytes this process can allocate: the minimum over the machine, control groups and resource limits."""
+    return max(0, min([_machine_memory(), *_cgroup_memory(), *_rlimit_memory()]))
 
 
-def _of_the_machine() -> int:
+def _machine_memory() -> int:
     if (PROC / "meminfo").is_file():
-        return _kilobytes(PROC / "meminfo", "MemAvailable")
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # macOS tells no more without a helper
+        return _read_proc_bytes(PROC / "meminfo", "MemAvailable")
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # total: macOS has no call for the available memory
 
 
-def _of_containers() -> Iterator[int]:
-    """Of each control group above this process that has a limit (version 2; Docker and Kubernetes set them)."""
+def _cgroup_memory() -> Iterator[int]:
+    """Yield the available memory of each control group (version 2) with a limit that contains this process, as in Docker."""
     if not (PROC / "self/cgroup").is_file():
         return
-    own = re.search(r"^0::/(.*)$", (PROC / "self/cgroup").read_text(), re.MULTILINE)
-    if own is None:
+    match = re.search(r"^0::/(.*)$", (PROC / "self/cgroup").read_text(), re.MULTILINE)
+    if match is None:
         return
-    group = CGROUPS / own[1]
+    group = CGROUPS / match[1]
     for folder in (group, *group.parents):
         limit = folder / "memory.max"
         if limit.is_file() and (text := limit.read_text().strip()) != "max":
-            # Pages of files that were read count as used, but are given back when asked for.
-            files = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
-            used = int((folder / "memory.current").read_text()) - (int(files[1]) if files else 0)
+            # The page cache counts as used memory, but its inactive part can be reclaimed.
+            inactive = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
+            used = int((folder / "memory.current").read_text()) - (int(inactive[1]) if inactive else 0)
             yield int(text) - used
 
 
-def _of_limits() -> Iterator[int]:
-    for limit, used in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+def _rlimit_memory() -> Iterator[int]:
+    for limit, usage in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
         soft, _ = resource.getrlimit(limit)
         if soft != resource.RLIM_INFINITY and (PROC / "self/status").is_file():
-            yield soft - _kilobytes(PROC / "self/status", used)
+            yield soft - _read_proc_bytes(PROC / "self/status", usage)
 
 
-def _kilobytes(file: Path, name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB$", file.read_text(), re.MULTILINE)
-    assert found is not None
-    return 1024 * int(found[1])
+def _read_proc_bytes(file: Path, name: str) -> int:
+    """Return a value of a /proc file in bytes."""
+    match = re.search(rf"^{name}:\s+(\d+) kB$", file.read_text(), re.MULTILINE)
+    assert match is not None
+    return 1024 * int(match[1])

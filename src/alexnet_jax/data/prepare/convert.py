@@ -1,4 +1,4 @@
-"""From what people have to a prepared data set."""
+"""Conversion of a source of images to a prepared data set."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -14,8 +14,15 @@ import numpy as np
 from jaxtyping import Int64
 
 from alexnet_jax.console import console, track_progress
-from alexnet_jax.data.images import BadImage, Pixels, encode_jpeg, read_square, shorter_side, square
-from alexnet_jax.data.prepare.shards import Plan, Work, forget_work, working_on
+from alexnet_jax.data.images import (
+    InvalidImageError,
+    Pixels,
+    decode_and_center_crop,
+    encode_jpeg,
+    resize_and_center_crop,
+    shorter_side,
+)
+from alexnet_jax.data.prepare.shards import PartialDataset, PreparePlan, open_partial_dataset, remove_partial_dataset
 from alexnet_jax.data.records import Dataset, Encoding, Record, is_prepared, open_dataset
 from alexnet_jax.data.sources.base import Source
 from alexnet_jax.data.sources.folders import ValidationSplit
@@ -23,8 +30,10 @@ from alexnet_jax.data.sources.registry import find_source
 from alexnet_jax.data.statistics import color_products
 from alexnet_jax.errors import UserError
 
-SMALLEST_SHARD = 1024
-MOST_SHARDS = 512  # of a split, because a reader keeps them all open; ImageNet has 313 of 4,096 images
+MIN_SHARD_IMAGES = 1024
+"""Images per shard of a small split. The number is doubled until the split has at most `MAX_SHARDS` shards."""
+MAX_SHARDS = 512
+"""Shards per split: a reader keeps all of them open. ImageNet's training split has 313 shards of 4,096 images."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -32,16 +41,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """How a source is prepared.
+    """Options of the conversion.
 
     Attributes:
-      size: side of the images, pixels; None is what suits the source: 256, as in the paper, or 32 for CIFAR.
-      raw: keep pixels as they are instead of JPEG: ten times the disk, no loss, no decoding. CIFAR always does.
-      max_bad: images that may be unreadable before it is an error.
-      held_out: where a source has no splits, the share of its pictures that is kept for validation, on average.
-      seed: of which ones these are.
-      tfds_dir: where TensorFlow Datasets keeps its data; None is where it usually does.
-      threads: that read, scale and encode; None is one a core.
+      size: side of the images, pixels; None uses the default of the source: 256, as in the paper, or 32 for CIFAR.
+      raw: store pixels instead of JPEG: ten times the disk space, no loss, no decoding. Always on for CIFAR.
+      max_bad: maximum number of unreadable images; more are an error.
+      held_out: expected fraction of the images to use for validation, if the source has no splits.
+      seed: seed of the choice of validation images, if the source has no splits.
+      tfds_dir: data folder of TensorFlow Datasets; None uses the default of TensorFlow Datasets.
+      threads: number of threads that read, resize and encode images; None uses one per core.
     """
 
     size: int | None = None
@@ -53,60 +62,71 @@ class PrepareOptions:
     threads: int | None = None
 
 
-class Prepared(NamedTuple):
-    """An image on its way from a thread to its shard."""
+class PreparedImage(NamedTuple):
+    """Result of converting an image.
+
+    Attributes:
+      record: encoded image with its label and name.
+      pixels: the image before encoding.
+      products: `color_products` of `pixels`.
+    """
 
     record: Record
     pixels: Pixels
     products: Int64[np.ndarray, "3 3"]
 
 
-class Skipped(NamedTuple):
-    """An image that cannot be read."""
+class SkippedImage(NamedTuple):
+    """Name of an image that cannot be read, and the reason."""
 
     name: str
-    why: str
+    reason: str
 
 
 def prepare(source: Source, out: Path, options: PrepareOptions = PrepareOptions()) -> Dataset:
-    """Makes the data set `out` of a source. Broken off, it goes on where it was when it is called again.
+    """Convert a source to the data set `out` and print a summary. An interrupted conversion is resumed by the same call.
 
-    An image that cannot be read is named, counted and left out.
+    Images that cannot be read are skipped, printed, and listed in the manifest.
+
+    Args:
+      source: images and labels to convert.
+      out: path of the data set. If it is already complete, nothing is done.
+      options: options of the conversion.
 
     Raises:
-      UserError: if more than `max_bad` images cannot be read, or none for training can; if `out` is something else already,
+      UserError: if more than `max_bad` images or all training images cannot be read, or if `out` exists with different content
         or cannot be written.
     """
     size = options.size or source.size
     if size < 1:
-        raise UserError(f"images cannot be {size} pixels large")
+        raise UserError(f"--size must be at least 1, not {size}")
     encoding: Encoding = "raw" if options.raw or source.raw else "jpeg"
-    plan = Plan(
+    plan = PreparePlan(
         classes=source.classes,
         size=size,
         encoding=encoding,
-        images=source.images,
-        shard_images={split: _shard_images(images) for split, images in source.images.items()},
+        images=source.num_images,
+        shard_images={split: _images_per_shard(images) for split, images in source.num_images.items()},
         source=source.description,
         left_out=list(source.notes),
         fingerprint=source.fingerprint(),
         versions={name: version(name) for name in ("pillow", "simplejpeg", "array-record")},
     )
     if is_prepared(out) and (dataset := open_dataset(out)).manifest.plan == plan.digest:
-        forget_work(out)
-        console.print(f"{out} is complete already", markup=False)
+        remove_partial_dataset(out)
+        console.print(f"{out} is already complete", markup=False)
         return dataset
     if out.exists():
-        raise UserError(f"{out} exists and is something else: choose another folder for --to, or delete it")
+        raise UserError(f"{out} already exists with different content: choose another folder for --to, or delete it")
     side = shorter_side(source.read("train", 0).data)
     if options.size is None and side and side <= size // 4:
-        console.print(f"the first picture has {side} pixels and is enlarged to {size}: --size {side} keeps such as they are")
+        console.print(f"images of {side} pixels are upscaled to {size} pixels: pass --size {side} to keep their resolution")
     for note in source.notes:
         console.print(f"left out {note}", style="yellow", markup=False)
-    with working_on(out, plan) as work:
-        shards = {split: _shards(images, plan.shard_images[split]) for split, images in source.images.items()}
-        _write_missing(source, plan, work, shards, options)
-        work.finish(out, {split: len(ranges) for split, ranges in shards.items()})
+    with open_partial_dataset(out, plan) as partial:
+        shard_ranges = {split: _shard_ranges(images, plan.shard_images[split]) for split, images in source.num_images.items()}
+        _write_missing_shards(source, plan, partial, shard_ranges, options)
+        partial.finish(out, {split: len(ranges) for split, ranges in shard_ranges.items()})
     dataset = open_dataset(out)
     manifest = dataset.manifest
     counts = ", ".join(f"{images:,} {split}" for split, images in manifest.splits.items())
@@ -115,80 +135,92 @@ def prepare(source: Source, out: Path, options: PrepareOptions = PrepareOptions(
     return dataset
 
 
-def prepare_path(asked: str | Path, out: Path, options: PrepareOptions = PrepareOptions()) -> Dataset:
-    """Prepares what is at a path, or has a name (see `sources.find_source`)."""
+def prepare_path(source: str | Path, out: Path, options: PrepareOptions = PrepareOptions()) -> Dataset:
+    """Find the source at a path or with a name, see `sources.registry.find_source`, and convert it as `prepare` does.
+
+    Raises:
+      UserError: if `options.held_out` is out of range, there is no such source, or for the reasons given in `prepare`.
+    """
     if not 0 <= options.held_out < 1:
-        raise UserError(f"--held-out is a share of the pictures, from 0 to 1, not {options.held_out}")
-    division = ValidationSplit(options.held_out, options.seed)
-    return prepare(find_source(str(asked), division, options.tfds_dir), out, options)
+        raise UserError(f"--held-out must be at least 0 and less than 1, not {options.held_out}")
+    validation_split = ValidationSplit(options.held_out, options.seed)
+    return prepare(find_source(str(source), validation_split, options.tfds_dir), out, options)
 
 
-def _shard_images(images: int) -> int:
-    """Images in a shard of a split that has so many."""
-    shard = SMALLEST_SHARD
-    while images > shard * MOST_SHARDS:
-        shard *= 2
-    return shard
+def _images_per_shard(num_images: int) -> int:
+    """Return the number of images per shard of a split of `num_images` images."""
+    shard_images = MIN_SHARD_IMAGES
+    while num_images > shard_images * MAX_SHARDS:
+        shard_images *= 2
+    return shard_images
 
 
-def _shards(images: int, shard_images: int) -> list[range]:
-    """Places of the images in each shard."""
-    return [range(first, min(first + shard_images, images)) for first in range(0, images, shard_images)]
+def _shard_ranges(num_images: int, shard_images: int) -> list[range]:
+    """Return the indices of the images in each shard of a split."""
+    return [range(start, min(start + shard_images, num_images)) for start in range(0, num_images, shard_images)]
 
 
-def _write_missing(source: Source, plan: Plan, work: Work, shards: dict[str, list[range]], options: PrepareOptions) -> None:
-    """Writes the shards that are not finished."""
+def _write_missing_shards(
+    source: Source, plan: PreparePlan, partial: PartialDataset, shard_ranges: dict[str, list[range]], options: PrepareOptions
+) -> None:
+    """Write the shards that have no report yet."""
     missing: list[tuple[str, int, range]] = []
-    bad = done = 0
-    for split, number, indices in ((split, *shard) for split, ranges in shards.items() for shard in enumerate(ranges)):
-        if report := work.report(split, number):
-            bad += len(report.skipped)
-            done += len(indices)
+    num_bad = num_done = 0
+    for split, shard_index, indices in ((split, *shard) for split, ranges in shard_ranges.items() for shard in enumerate(ranges)):
+        if report := partial.read_report(split, shard_index):
+            num_bad += len(report.skipped)
+            num_done += len(indices)
         else:
-            missing.append((split, number, indices))
-    if done:
-        console.print(f"going on after {done:,} images")
+            missing.append((split, shard_index, indices))
+    if num_done:
+        console.print(f"resuming after {num_done:,} images")
 
-    def read(job: tuple[str, int]) -> Prepared | Skipped:
-        return _read(source, *job, plan)
+    def convert(job: tuple[str, int]) -> PreparedImage | SkippedImage:
+        return _convert_image(source, *job, plan)
 
     jobs = [(split, indices) for split, _, indices in missing]
-    pictures = map_in_threads(read, ((split, index) for split, indices in jobs for index in indices), options.threads)
-    with closing(track_progress(pictures, "Preparing", sum(len(indices) for _, indices in jobs))) as results:
-        for split, number, indices in missing:
-            with work.shard(split, number) as writer:
+    images = map_in_threads(convert, ((split, index) for split, indices in jobs for index in indices), options.threads)
+    with closing(track_progress(images, "Preparing", sum(len(indices) for _, indices in jobs))) as results:
+        for split, shard_index, indices in missing:
+            with partial.shard_writer(split, shard_index) as writer:
                 for result in islice(results, len(indices)):
-                    if isinstance(result, Prepared):
+                    if isinstance(result, PreparedImage):
                         writer.write(*result)
                         continue
                     writer.skip(*result)
-                    console.print(f"skipped {result.name}: {result.why}", style="yellow", markup=False)
-                    bad += 1
-                    if bad > options.max_bad:
-                        said = f"{bad} images cannot be read, the last {result.name}"
-                        raise UserError(f"{said}; if that is as it should be, raise --max-bad")
+                    console.print(f"skipped {result.name}: {result.reason}", style="yellow", markup=False)
+                    num_bad += 1
+                    if num_bad > options.max_bad:
+                        problem = f"{num_bad} images cannot be read, most recently {result.name}"
+                        raise UserError(f"{problem}; to skip them, raise --max-bad")
 
 
-def _read(source: Source, split: str, index: int, plan: Plan) -> Prepared | Skipped:
+def _convert_image(source: Source, split: str, index: int, plan: PreparePlan) -> PreparedImage | SkippedImage:
     try:
         name, label, data = source.read(split, index)
-    except BadImage as error:
-        return Skipped(f"{split}/{index}", str(error))
+    except InvalidImageError as error:
+        return SkippedImage(f"{split}/{index}", str(error))
     try:
-        pixels = read_square(data, plan.size) if isinstance(data, bytes) else square(data, plan.size)
-    except BadImage as error:
-        return Skipped(name, str(error))
+        pixels = decode_and_center_crop(data, plan.size) if isinstance(data, bytes) else resize_and_center_crop(data, plan.size)
+    except InvalidImageError as error:
+        return SkippedImage(name, str(error))
     image = pixels.tobytes() if plan.encoding == "raw" else encode_jpeg(pixels)
-    return Prepared(Record(image, label, name), pixels, color_products(pixels))
+    return PreparedImage(Record(image, label, name), pixels, color_products(pixels))
 
 
-def map_in_threads(work: Callable[[Job], Result], jobs: Iterable[Job], threads: int | None) -> Iterator[Result]:
-    """Results in the order of the jobs, a few ahead of the one asked for. Pillow and NumPy leave the other threads alone."""
+def map_in_threads(function: Callable[[Job], Result], jobs: Iterable[Job], threads: int | None) -> Iterator[Result]:
+    """Yield `function(job)` for each job in order, computed ahead in threads.
+
+    Args:
+      function: function to call. It runs in parallel if it releases the GIL, as Pillow and NumPy do.
+      jobs: arguments; up to four per thread are submitted ahead of the result that is yielded.
+      threads: number of threads; None uses one per core.
+    """
     threads = threads or os.cpu_count() or 1
     queue: list[Future[Result]] = []
     pending = iter(jobs)
     with ThreadPoolExecutor(threads) as pool:
-        queue.extend(pool.submit(work, job) for job in islice(pending, 4 * threads))
+        queue.extend(pool.submit(function, job) for job in islice(pending, 4 * threads))
         while queue:
             yield queue.pop(0).result()
-            queue.extend(pool.submit(work, job) for job in islice(pending, 1))
+            queue.extend(pool.submit(function, job) for job in islice(pending, 1))

@@ -1,11 +1,14 @@
-"""Writing a prepared data set, a shard at a time, so that work that was broken off can go on.
+"""Writers for prepared data sets, with support for resuming after an interruption.
 
-    .NAME.partial/plan            what is being made of what; work by another plan is thrown away
-    .NAME.partial/data/           the data set so far: shards under their final names are complete
-    .NAME.partial/reports/        what a finished shard adds to the manifest and the mean image
+A data set is written to a hidden folder beside its final path:
 
-At the end `data` is renamed to NAME. Every name appears by a rename of something complete, so the process may die at any
-moment; a shard's report comes last and makes it count.
+    .NAME.partial/plan            digest of the `PreparePlan`; if the plan has changed, the folder's content is deleted
+    .NAME.partial/lock            file lock that excludes a second process
+    .NAME.partial/data/           the data set; shards under their final names are complete
+    .NAME.partial/reports/        one `ShardReport` per finished shard, merged into the manifest and the mean image at the end
+
+When all shards are finished, `data` is renamed to NAME. Files and folders get their final names by renaming only, so the process
+can be killed at any time. The report of a shard is written last; a shard without a report is written again.
 """
 
 import errno
@@ -31,18 +34,24 @@ from alexnet_jax.data.records import Encoding, Manifest, Record, Shard, pack
 from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import UserError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space on the device, quota exceeded, and file size limit exceeded."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All that decides what the finished data set is, byte for byte; its fields are those of `records.Manifest`.
+class PreparePlan:
+    """Parameters that determine every byte of a prepared data set.
 
     Attributes:
-      images: pictures of each split of the source, the unreadable ones too.
-      shard_images: how many of them make a shard.
-      fingerprint: of the source.
-      versions: of the libraries that make the pixels.
+      classes: class names, indexed by label.
+      size: side of the images, pixels.
+      encoding: encoding of an image in a record.
+      images: number of source images in each split, including unreadable ones.
+      shard_images: number of source images per shard, for each split.
+      source: description of the source.
+      left_out: reasons why parts of the source are not converted.
+      fingerprint: fingerprint of the source, see `sources.base.Source.fingerprint`.
+      versions: versions of the libraries that decode, resize and encode the images.
     """
 
     classes: list[str]
@@ -57,12 +66,19 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the plan, hexadecimal: work begun by another plan does not go on."""
+        """SHA-256 of the plan, hexadecimal. A partial data set is resumed only if its plan has the same digest."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
 
 
 class ShardReport(NamedTuple):
-    """What one shard adds to the whole: its images by class, what was skipped, and sums over its pixels if it is for training."""
+    """Summary of a finished shard, from which the manifest and the mean image are computed.
+
+    Attributes:
+      shard: file of the shard.
+      counts: number of images for each label.
+      skipped: reason for each skipped image, by name.
+      statistics: pixel statistics, empty unless the split is "train".
+    """
 
     shard: Shard
     counts: dict[int, int]
@@ -71,228 +87,255 @@ class ShardReport(NamedTuple):
 
 
 class ShardWriter:
-    """Receives the images of one shard; `finish` gives the file its name."""
+    """Writer of one shard of images of `size` pixels a side, under a temporary name until `finish` is called."""
 
-    def __init__(self, folder: Path, split: str, number: int, size: int):
-        self._path = folder / f"{split}-{number:05}.array_record"
-        self._unfinished = self._path.with_suffix(".unfinished")
-        # Groups of one record are what random access wants; JPEG does not compress further.
-        self._writer = ArrayRecordWriter(str(self._unfinished), "group_size:1,uncompressed")
-        self._training = split == "train"
+    def __init__(self, folder: Path, split: str, shard_index: int, size: int):
+        self._path = folder / f"{split}-{shard_index:05}.array_record"
+        self._temporary_path = self._path.with_suffix(".unfinished")
+        # One record per group makes random access fast; compression would not make JPEGs smaller.
+        self._writer = ArrayRecordWriter(str(self._temporary_path), "group_size:1,uncompressed")
+        self._is_training = split == "train"
         self._counts: dict[int, int] = {}
         self._skipped: dict[str, str] = {}
         self._statistics = PixelStatistics(size)
 
     def write(self, record: Record, pixels: Pixels, products: Int64[np.ndarray, "3 3"] | None = None) -> None:
-        """Adds an image; `pixels` are what it was encoded from and `products` their `color_products`, if at hand."""
-        with _system_errors():
+        """Write an image and update the statistics.
+
+        Args:
+          record: encoded image with its label and name.
+          pixels: the image before encoding.
+          products: `color_products` of `pixels`; None computes them here.
+        """
+        with _array_record_errors_as_os_errors():
             self._writer.write(pack(record))
         self._counts[record.label] = self._counts.get(record.label, 0) + 1
-        if self._training:
+        if self._is_training:
             self._statistics.add(pixels, products)
 
-    def skip(self, name: str, why: str) -> None:
-        """Notes that the picture of this name is left out, and why."""
-        self._skipped[name] = why
+    def skip(self, name: str, reason: str) -> None:
+        """Record that the image `name` is skipped, with the reason."""
+        self._skipped[name] = reason
 
     def finish(self) -> ShardReport:
-        """Puts the shard in its place, on the disk for good.
+        """Flush the shard to disk and return its report. Rename it to its final name, or delete it if it has no images.
 
         Raises:
-          OSError: the system's, if the disk is full.
+          OSError: if the shard cannot be written, for example because the disk is full.
         """
-        with _system_errors():
+        with _array_record_errors_as_os_errors():
             self._writer.close()
-        with open(self._unfinished, "rb") as file:
+        with open(self._temporary_path, "rb") as file:
             os.fsync(file.fileno())
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = file.tell()
         if self._counts:
-            self._unfinished.rename(self._path)
+            self._temporary_path.rename(self._path)
         else:
-            self._unfinished.unlink()  # all were skipped
+            self._temporary_path.unlink()
         shard = Shard(self._path.name, sum(self._counts.values()), size, digest)
         return ShardReport(shard, self._counts, self._skipped, self._statistics)
 
-    def abandon(self) -> None:
-        """Closes the file and leaves it unfinished."""
-        with suppress(RuntimeError):  # what is the matter has been said
+    def abort(self) -> None:
+        """Close the file without renaming it."""
+        with suppress(RuntimeError):  # the exception that led here is already being raised
             self._writer.close()
 
 
-class Work:
-    """A data set in the making, in the folder `partial`."""
+class PartialDataset:
+    """Unfinished data set in an existing folder. Content that was written with another plan is deleted."""
 
-    def __init__(self, partial: Path, plan: Plan):
-        """Keeps what was done by the same plan, and nothing else."""
+    def __init__(self, partial: Path, plan: PreparePlan):
         self._plan = plan
-        self._data, self._reports = partial / "data", partial / "reports"
-        file = partial / "plan"
-        if not file.exists() or file.read_text() != plan.digest:
-            if self._data.exists():
-                console.print("the source or the settings have changed since this was begun: starting anew", style="yellow")
-            for folder in (self._reports, self._data):  # in this order: no report without its shard
+        self._data_dir, self._reports_dir = partial / "data", partial / "reports"
+        plan_file = partial / "plan"
+        if not plan_file.exists() or plan_file.read_text() != plan.digest:
+            if self._data_dir.exists():
+                console.print("the source or the options changed since the interrupted run: starting over", style="yellow")
+            for folder in (self._reports_dir, self._data_dir):  # reports first, so that no report is left without its shard
                 if folder.exists():
                     shutil.rmtree(folder)
-            file.write_text(plan.digest)
-        self._data.mkdir(exist_ok=True)
-        self._reports.mkdir(exist_ok=True)
+            plan_file.write_text(plan.digest)
+        self._data_dir.mkdir(exist_ok=True)
+        self._reports_dir.mkdir(exist_ok=True)
 
     @contextmanager
-    def shard(self, split: str, number: int) -> Iterator[ShardWriter]:
-        """A writer whose shard counts once the block has ended well."""
-        writer = ShardWriter(self._data, split, number, self._plan.size)
+    def shard_writer(self, split: str, shard_index: int) -> Iterator[ShardWriter]:
+        """Yield the writer of a shard. The shard is finished when the block ends without an exception."""
+        writer = ShardWriter(self._data_dir, split, shard_index, self._plan.size)
         try:
             yield writer
         except BaseException:
-            writer.abandon()
+            writer.abort()
             raise
-        self._save(self._reports / f"{split}-{number:05}", writer.finish())
+        self._write_report(self._reports_dir / f"{split}-{shard_index:05}", writer.finish())
 
     @staticmethod
-    def _save(path: Path, report: ShardReport) -> None:
+    def _write_report(path: Path, report: ShardReport) -> None:
         statistics = report.statistics
-        sums = (statistics.images, statistics.total.tobytes(), statistics.products.tobytes()) if statistics.images else None
+        sums = (
+            (statistics.num_images, statistics.total.tobytes(), statistics.products.tobytes()) if statistics.num_images else None
+        )
         with open(path.with_suffix(".unfinished"), "wb") as file:
             msgpack.pack((report.shard, report.counts, report.skipped, sums), file)
             file.flush()
             os.fsync(file.fileno())
         path.with_suffix(".unfinished").rename(path)
 
-    def report(self, split: str, number: int) -> ShardReport | None:
-        """The report of a shard, if it is finished."""
-        path = self._reports / f"{split}-{number:05}"
+    def read_report(self, split: str, shard_index: int) -> ShardReport | None:
+        """Return the report of a shard, or None if the shard is not finished."""
+        path = self._reports_dir / f"{split}-{shard_index:05}"
         if not path.exists():
             return None
         shard, counts, skipped, sums = msgpack.unpackb(path.read_bytes(), strict_map_key=False)
         statistics = PixelStatistics(self._plan.size)
         if sums:
-            statistics.images = sums[0]
+            statistics.num_images = sums[0]
             statistics.total += np.frombuffer(sums[1], np.int64).reshape(statistics.total.shape)
             statistics.products += np.frombuffer(sums[2], np.int64).reshape(3, 3)
         return ShardReport(Shard(*shard), counts, skipped, statistics)
 
-    def finish(self, path: Path, shards: dict[str, int]) -> None:
-        """Writes the mean image and the manifest of so many shards of each split, and gives the data set its name."""
+    def finish(self, path: Path, num_shards: dict[str, int]) -> None:
+        """Write the mean image and the manifest, and rename the data set to `path`.
+
+        Args:
+          path: final path of the data set.
+          num_shards: number of finished shards for each split.
+
+        Raises:
+          UserError: if all training images were skipped.
+        """
         plan = self._plan
         statistics = PixelStatistics(plan.size)
-        counts = {split: [0] * len(plan.classes) for split in shards}
-        files: dict[str, list[Shard]] = {split: [] for split in shards}
+        counts = {split: [0] * len(plan.classes) for split in num_shards}
+        files: dict[str, list[Shard]] = {split: [] for split in num_shards}
         skipped: dict[str, str] = {}
-        for split, number in ((split, number) for split, count in shards.items() for number in range(count)):
-            report = self.report(split, number)
+        for split, index in ((split, index) for split, count in num_shards.items() for index in range(count)):
+            report = self.read_report(split, index)
             assert report is not None
             statistics.merge(report.statistics)
             skipped |= report.skipped
-            for label, images in report.counts.items():
-                counts[split][label] += images
-            if report.shard.images:
+            for label, count in report.counts.items():
+                counts[split][label] += count
+            if report.shard.num_images:
                 files[split].append(report.shard)
-        if not statistics.images:
+        if not statistics.num_images:
             raise UserError("none of the training images can be read")
         components = statistics.color_components()
-        np.save(self._data / "mean_image.npy", statistics.mean_image)
+        np.save(self._data_dir / "mean_image.npy", statistics.mean_image)
         manifest = Manifest(
             name=path.name,
             size=plan.size,
             classes=plan.classes,
-            splits={split: sum(images) for split, images in counts.items() if any(images)},
+            splits={split: sum(per_class) for split, per_class in counts.items() if any(per_class)},
             color_deviations=components.deviations.tolist(),
             color_directions=components.directions.tolist(),
             skipped=skipped,
             encoding=plan.encoding,
-            counts={split: images for split, images in counts.items() if any(images)},
-            shards={split: found for split, found in files.items() if found},
+            counts={split: per_class for split, per_class in counts.items() if any(per_class)},
+            shards={split: shards for split, shards in files.items() if shards},
             source=plan.source,
             left_out=plan.left_out,
             plan=plan.digest,
             versions=plan.versions,
         )
-        (self._data / "manifest.json").write_text(manifest.to_json())
+        (self._data_dir / "manifest.json").write_text(manifest.to_json())
         for name in ("mean_image.npy", "manifest.json"):
-            with open(self._data / name, "rb") as file:
+            with open(self._data_dir / name, "rb") as file:
                 os.fsync(file.fileno())
-        self._data.rename(path)
+        self._data_dir.rename(path)
 
 
 @contextmanager
-def working_on(path: Path, plan: Plan) -> Iterator[Work]:
-    """What has been done of the data set at `path` by this plan; if the block fails, it stays for the next time.
+def open_partial_dataset(path: Path, plan: PreparePlan) -> Iterator[PartialDataset]:
+    """Lock and yield the partial data set for `path`, and delete its folder when the block ends without an exception.
+
+    After an exception the folder is kept, so that a later call with the same plan can resume.
 
     Raises:
-      UserError: if `path` cannot be written to, the disk is full, or another process is making the same data set.
+      UserError: if `path` cannot be written, the disk is full, or another process is preparing the same data set.
     """
-    partial = _partial(path)
+    partial = _partial_path(path)
     try:
         partial.mkdir(parents=True, exist_ok=True)
         with open(partial / "lock", "w") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases the lock when the process ends
             except BlockingIOError:
-                raise UserError(f"another process is preparing {path}: wait for it") from None
-            yield Work(partial, plan)
+                raise UserError(f"another process is preparing {path}: wait for it to finish") from None
+            yield PartialDataset(partial, plan)
             shutil.rmtree(partial)
     except OSError as error:
-        if error.errno in FULL:
-            raise UserError(f"no room left for {path} ({error.strerror}): make some and run this again to go on") from error
+        if error.errno in DISK_FULL_ERRNOS:
+            raise UserError(
+                f"no space left for {path} ({error.strerror}): free some space and run the same command again to resume"
+            ) from error
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextmanager
-def _system_errors() -> Iterator[None]:
-    """ArrayRecord's own errors as those of the system that are behind them."""
+def _array_record_errors_as_os_errors() -> Iterator[None]:
+    """Convert a RuntimeError of ArrayRecord to the OSError that caused it, recognized by its text."""
     try:
         yield
     except RuntimeError as error:
-        for number in FULL:
+        for number in DISK_FULL_ERRNOS:
             if os.strerror(number) in str(error):
                 raise OSError(number, os.strerror(number)) from error
         raise OSError(errno.EIO, " ".join(str(error).split())) from error
 
 
 class DatasetWriter:
-    """Receives the images of a data set that a program makes, splits in any order."""
+    """Writer of a data set with one shard per split, see `create_dataset`. Splits can be written in any order."""
 
-    def __init__(self, work: Work, stack: ExitStack):
-        self._work, self._stack = work, stack
-        self._shards: dict[str, ShardWriter] = {}
+    def __init__(self, partial: PartialDataset, stack: ExitStack):
+        self._partial, self._stack = partial, stack
+        self._shard_writers: dict[str, ShardWriter] = {}
 
     def write(self, split: str, record: Record, pixels: Pixels) -> None:
-        """Adds an image to a split; `pixels` are what it was encoded from."""
-        if split not in self._shards:
-            self._shards[split] = self._stack.enter_context(self._work.shard(split, 0))
-        self._shards[split].write(record, pixels)
+        """Write an image to a split; `pixels` is the image before encoding."""
+        if split not in self._shard_writers:
+            self._shard_writers[split] = self._stack.enter_context(self._partial.shard_writer(split, 0))
+        self._shard_writers[split].write(record, pixels)
 
     @property
     def splits(self) -> list[str]:
-        """Those that have images so far."""
-        return list(self._shards)
+        """Names of the splits that have been written to."""
+        return list(self._shard_writers)
 
 
 @contextmanager
-def new_dataset(path: Path, classes: list[str], *, size: int, encoding: Encoding = "jpeg") -> Iterator[DatasetWriter]:
-    """A writer of a data set, one shard a split, that takes its place at `path` only if the block ends well.
+def create_dataset(path: Path, classes: list[str], *, size: int, encoding: Encoding = "jpeg") -> Iterator[DatasetWriter]:
+    """Yield a writer for a new data set, which appears at `path` when the block ends without an exception.
+
+    After an exception, everything written is deleted.
+
+    Args:
+      path: path of the data set.
+      classes: class names, indexed by label.
+      size: side of the images, pixels.
+      encoding: encoding of an image in a record.
 
     Raises:
-      UserError: if `path` exists or cannot be written to, or the disk is full.
+      UserError: if `path` exists or cannot be written, or the disk is full.
     """
     if path.exists():
-        raise UserError(f"{path} exists: choose another folder, or delete it")
+        raise UserError(f"{path} already exists: choose another folder, or delete it")
     try:
-        with working_on(path, Plan(classes, size, encoding)) as work:
+        with open_partial_dataset(path, PreparePlan(classes, size, encoding)) as partial:
             with ExitStack() as stack:
-                writer = DatasetWriter(work, stack)
+                writer = DatasetWriter(partial, stack)
                 yield writer
-            work.finish(path, dict.fromkeys(writer.splits, 1))
+            partial.finish(path, dict.fromkeys(writer.splits, 1))
     except BaseException:
-        forget_work(path)
+        remove_partial_dataset(path)
         raise
 
 
-def forget_work(path: Path) -> None:
-    """Removes what is left of making the data set at `path`."""
-    shutil.rmtree(_partial(path), ignore_errors=True)
+def remove_partial_dataset(path: Path) -> None:
+    """Delete the partial data set for `path`, if there is one."""
+    shutil.rmtree(_partial_path(path), ignore_errors=True)
 
 
-def _partial(path: Path) -> Path:
+def _partial_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")

@@ -1,4 +1,4 @@
-"""Reads a prepared data set from end to end and says what is damaged."""
+"""Verification of a prepared data set."""
 
 import hashlib
 from collections.abc import Iterator
@@ -7,70 +7,74 @@ from pathlib import Path
 from array_record.python.array_record_module import ArrayRecordReader
 
 from alexnet_jax.console import console, track_progress
-from alexnet_jax.data.images import BadImage, decode_jpeg
+from alexnet_jax.data.images import InvalidImageError, decode_jpeg
 from alexnet_jax.data.prepare.convert import map_in_threads
 from alexnet_jax.data.records import Manifest, Shard, open_dataset, read_manifest, unpack
 from alexnet_jax.errors import UserError
 
 
 def verify(path: Path, threads: int | None = None) -> None:
-    """Checks every file's checksum and every record's image and label.
+    """Check the checksum of every file and the image and label of every record, and print each error on its own line.
+
+    Args:
+      path: prepared data set.
+      threads: number of threads, each of which reads one file at a time; None uses one per core.
 
     Raises:
-      UserError: if anything is damaged; each damage has been told on a line of its own.
+      UserError: if there are errors.
     """
     manifest = read_manifest(path)
-    shards = [shard for found in manifest.shards.values() for shard in found]
-    complaints = 0
-    for found in track_progress(
-        map_in_threads(lambda shard: _complaints(path, manifest, shard), shards, threads), "Verifying", len(shards), "files"
+    shards = [shard for files in manifest.shards.values() for shard in files]
+    num_errors = 0
+    for errors in track_progress(
+        map_in_threads(lambda shard: _shard_errors(path, manifest, shard), shards, threads), "Verifying", len(shards), "files"
     ):
-        for complaint in found:
-            console.print(complaint, style="red", markup=False)
-        complaints += len(found)
-    if complaints:
-        raise UserError(f"{path} is damaged in {complaints} places: delete it and prepare it again")
+        for error in errors:
+            console.print(error, style="red", markup=False)
+        num_errors += len(errors)
+    if num_errors:
+        raise UserError(f"{path} is damaged (errors: {num_errors}): delete it and prepare it again")
     open_dataset(path)
     images = sum(manifest.splits.values())
-    console.print(f"{path}: all {images:,} images in {len(shards)} files are whole", markup=False)
+    console.print(f"{path}: all {images:,} images in {len(shards)} files are intact", markup=False)
 
 
-def _complaints(path: Path, manifest: Manifest, shard: Shard) -> list[str]:
-    """What is wrong with one file."""
-    found: list[str] = []
+def _shard_errors(path: Path, manifest: Manifest, shard: Shard) -> list[str]:
+    """Return the errors of one file."""
+    errors: list[str] = []
     try:
         with open(path / shard.file, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                found.append("the checksum differs")
+                errors.append("checksum mismatch")
         reader = ArrayRecordReader(str(path / shard.file))
-        found += _records(reader, manifest, shard)
+        errors += _record_errors(reader, manifest, shard)
         reader.close()
     except OSError as error:
-        found.append(str(error.strerror))
-    except Exception as error:  # the reader's errors have no class of their own
-        found.append(_line(error))
-    return [f"{shard.file}: {complaint}" for complaint in found]
+        errors.append(str(error.strerror))
+    except Exception as error:  # ArrayRecordReader raises exceptions of several types
+        errors.append(_one_line(error))
+    return [f"{shard.file}: {error}" for error in errors]
 
 
-def _records(reader: ArrayRecordReader, manifest: Manifest, shard: Shard) -> Iterator[str]:
-    if reader.num_records() != shard.images:
-        yield f"{reader.num_records():,} records, not {shard.images:,}"
+def _record_errors(reader: ArrayRecordReader, manifest: Manifest, shard: Shard) -> Iterator[str]:
+    if reader.num_records() != shard.num_images:
+        yield f"{reader.num_records():,} records instead of {shard.num_images:,}"
     for index in range(reader.num_records()):
         try:
-            _check(reader.read([index])[0], manifest)
+            _check_record(reader.read([index])[0], manifest)
         except Exception as error:
-            yield f"record {index}: {_line(error)}"
+            yield f"record {index}: {_one_line(error)}"
 
 
-def _check(data: bytes, manifest: Manifest) -> None:
+def _check_record(data: bytes, manifest: Manifest) -> None:
     record = unpack(data)
     if manifest.encoding == "jpeg":
         decode_jpeg(record.image, manifest.size)
     elif len(record.image) != 3 * manifest.size**2:
-        raise BadImage(f"{record.name} has {len(record.image):,} bytes")
+        raise InvalidImageError(f"{record.name} has a wrong size of {len(record.image):,} bytes")
     if not 0 <= record.label < len(manifest.classes):
-        raise BadImage(f"{record.name} has the label {record.label}")
+        raise InvalidImageError(f"{record.name} has the invalid label {record.label}")
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]

@@ -1,4 +1,4 @@
-"""What every kind of source offers: classes, and pictures that are read when they are asked for."""
+"""Interface of a source: labeled images in splits, with random access."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -6,13 +6,20 @@ from typing import NamedTuple
 from alexnet_jax.data.images import Pixels
 
 SIZE = 256
-"""Side of a prepared image, pixels (paper, section 2)."""
+"""Default side of a prepared image, in pixels (paper, section 2)."""
 
 SPLITS = ("train", "validation", "test")
+"""Split names, in the order in which they are prepared."""
 
 
-class Picture(NamedTuple):
-    """A picture as its source has it: a file's bytes or pixels, the number of its class, and its name in the source."""
+class SourceImage(NamedTuple):
+    """Labeled image of a source, before preparation.
+
+    Attributes:
+      name: name of the image, unique in the source.
+      label: class index, from 0.
+      data: bytes of an image file, or uint8 pixels [height, width, 3].
+    """
 
     name: str
     label: int
@@ -20,33 +27,40 @@ class Picture(NamedTuple):
 
 
 class Source(ABC):
-    """Pictures in classes, by split; threads may read them at the same time.
+    """Labeled images by split. `read` may be called from several threads.
 
     Attributes:
-      description: what the source is, for the manifest.
-      classes: names, whose places are the labels.
-      images: how many pictures each split has, in the order of SPLITS; `train` has some.
-      size: side of a prepared image unless the user asks for another, pixels.
-      raw: whether images are kept as pixels unless the user asks; else as JPEG.
-      notes: what was left out and why, a line each.
+      description: short description, written to the manifest.
+      classes: class names, in the order of the labels.
+      num_images: number of images in each split, in the order of `SPLITS`; the train split is never empty.
+      size: default side of a prepared image, in pixels.
+      raw: default encoding of a prepared image: True stores pixels, False stores JPEG.
+      notes: images excluded from the source and the reason, one line each.
     """
 
     description: str
     classes: list[str]
-    images: dict[str, int]
+    num_images: dict[str, int]
     size: int = SIZE
     raw: bool = False
     notes: tuple[str, ...] = ()
 
     @abstractmethod
-    def read(self, split: str, index: int) -> Picture:
-        """One picture.
+    def read(self, split: str, index: int) -> SourceImage:
+        """Return one image.
+
+        Args:
+          split: split name.
+          index: index of the image in the split, from 0.
 
         Raises:
-          BadImage: if this one cannot be had.
-          UserError: if the source as a whole has changed or gone.
+          InvalidImageError: if this image cannot be read.
+          UserError: if the source was changed or removed after it was opened.
         """
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Changes when the pictures, their names, labels or order do; tells whether work begun earlier can go on."""
+        """Return a string that changes when the images, their names, labels or order change.
+
+        An interrupted `prepare` resumes only if the fingerprint is the same.
+        """

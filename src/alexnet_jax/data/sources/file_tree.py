@@ -1,7 +1,7 @@
-"""Files below a folder, in which a tar archive counts as a folder, wherever it stands.
+"""File listing of a folder, in which each tar archive appears as a folder, and random access to the files.
 
-Archives are read in place: an index of where each file lies is made once, and then any of them can be read at any time, by
-several threads. Nothing is written to disk and no link is followed, so no archive can reach beyond itself.
+Archives are indexed once and then read in place, from any number of threads. Nothing is extracted to disk and links in archives
+are not followed, so an archive cannot refer to files outside it.
 """
 
 import os
@@ -17,10 +17,14 @@ from alexnet_jax.errors import UserError
 
 
 class Entry(NamedTuple):
-    """A file: its name in the tree, and the bytes of which file on the disk it is.
+    """File of a tree: a byte range of a file on disk.
 
-    The name has parts separated by `/`; an archive's part lacks its `.tar`. `modified` is the time of the file on the disk,
-    nanoseconds.
+    Attributes:
+      name: path in the tree, with parts separated by `/`; the name of an archive appears without `.tar`.
+      path: file on disk: the file itself, or the outermost archive that contains it.
+      offset: first byte in the file on disk.
+      size: number of bytes.
+      modified: modification time of the file on disk, in nanoseconds.
     """
 
     name: str
@@ -31,10 +35,10 @@ class Entry(NamedTuple):
 
 
 def read(entry: Entry) -> bytes:
-    """The bytes of a file.
+    """Return the content of a file.
 
     Raises:
-      UserError: if it is gone, or shorter than it was when the tree was listed.
+      UserError: if the file on disk cannot be read, or is shorter than it was when it was listed.
     """
     try:
         with open(entry.path, "rb") as file:
@@ -43,75 +47,82 @@ def read(entry: Entry) -> bytes:
     except OSError as error:
         raise UserError(f"cannot read {entry.path}: {error.strerror}") from error
     if len(data) != entry.size:
-        raise UserError(f"{entry.path} has become shorter since its files were listed: is something writing to it?")
+        raise UserError(f"{entry.path} was truncated after its files were listed: run the command again when it is complete")
     return data
 
 
 def list_files(root: Path) -> list[Entry]:
-    """Every file below a folder or archive, by name; hidden ones are left out.
+    """List all files below a folder or in an archive, sorted by name. Hidden files are ignored.
 
     Raises:
-      UserError: if an archive is damaged or two files have the same name.
+      UserError: if an archive is damaged, or two files have the same name.
     """
-    entries = sorted(_in_folder(root, "", ()) if root.is_dir() else _in_archive(root, ""))
-    for entry, after in pairwise(entries):
-        if entry.name == after.name:
-            raise UserError(f"{entry.path} and {after.path} both hold {entry.name}: take one of them away")
+    entries = sorted(_list_folder(root, "", ()) if root.is_dir() else _list_archive(root, ""))
+    for entry, following in pairwise(entries):
+        if entry.name == following.name:
+            raise UserError(f"{entry.path} and {following.path} both contain {entry.name}: remove one of them")
     return entries
 
 
-def _in_folder(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[Entry]:
-    real = folder.resolve()
-    if real in above:
-        raise UserError(f"{folder} is a link to a folder it lies in: take it away")
-    with os.scandir(folder) as found:
-        items = list(found)
+def _list_folder(folder: Path, prefix: str, parents: tuple[Path, ...]) -> Iterator[Entry]:
+    resolved = folder.resolve()
+    if resolved in parents:
+        raise UserError(f"{folder} is a link to one of its parent folders: remove it")
+    with os.scandir(folder) as scan:
+        items = list(scan)
     for item in items:
         if item.name.startswith("."):
             continue
         if item.is_dir():
-            yield from _in_folder(Path(item.path), f"{prefix}{item.name}/", (*above, real))
+            yield from _list_folder(Path(item.path), f"{prefix}{item.name}/", (*parents, resolved))
         elif item.is_file() and item.name.endswith(".tar"):
-            yield from _in_archive(Path(item.path), f"{prefix}{item.name.removesuffix('.tar')}/")
+            yield from _list_archive(Path(item.path), f"{prefix}{item.name.removesuffix('.tar')}/")
         elif item.is_file():
             status = item.stat()
             yield Entry(prefix + item.name, item.path, 0, status.st_size, status.st_mtime_ns)
 
 
-def _in_archive(path: Path, prefix: str) -> Iterator[Entry]:
+def _list_archive(path: Path, prefix: str) -> Iterator[Entry]:
     with open(path, "rb") as file:
-        place = Entry(prefix, str(path), 0, 0, os.fstat(file.fileno()).st_mtime_ns)
-        yield from _members(file, place, str(path))
+        root = Entry(prefix, str(path), 0, 0, os.fstat(file.fileno()).st_mtime_ns)
+        yield from _list_members(file, root, str(path))
 
 
-def _members(file: BufferedReader, place: Entry, called: str) -> Iterator[Entry]:
-    """Files of an archive that starts at `place.offset` of the file on the disk, and of archives in it."""
-    left_out = 0
+def _list_members(file: BufferedReader, root: Entry, display_name: str) -> Iterator[Entry]:
+    """Yield the files of an archive, including those of nested archives.
+
+    Args:
+      file: the archive, opened.
+      root: entry of the archive: name prefix of its files, and its offset in the file on disk.
+      display_name: name of the archive in messages.
+    """
+    ignored = 0
     try:
-        archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (the file is closed by who opened it)
+        archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (the caller closes the file)
         while member := archive.next():
-            # A million of them would fill the memory; the attribute is documented nowhere, but the usual way.
+            # TarFile keeps all members it has read, and a million of them would exhaust the memory. Clearing the list is a common
+            # workaround; there is no public method.
             archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
             parts = PurePosixPath(member.name).parts
             if ".." in parts or parts[:1] == ("/",):
-                raise UserError(f"{called} holds {member.name!r}, which leads out of it: do not trust this archive")
+                raise UserError(f"{display_name} contains the unsafe path {member.name!r}: use an archive from a trusted source")
             if member.isdir() or any(part.startswith(".") for part in parts):
                 continue
             if not member.isreg() or member.issparse():
-                left_out += 1
+                ignored += 1
                 continue
-            name, offset = place.name + "/".join(parts), place.offset + member.offset_data
+            name, offset = root.name + "/".join(parts), root.offset + member.offset_data
             if name.endswith(".tar"):
-                inner = cast(BufferedReader, archive.extractfile(member))
-                folder = place._replace(name=f"{name.removesuffix('.tar')}/", offset=offset)
-                yield from _members(inner, folder, f"{called}:{member.name}")
+                nested = cast(BufferedReader, archive.extractfile(member))
+                folder = root._replace(name=f"{name.removesuffix('.tar')}/", offset=offset)
+                yield from _list_members(nested, folder, f"{display_name}:{member.name}")
             else:
-                yield place._replace(name=name, offset=offset, size=member.size)
-        # The reader takes a damaged header, or none at all, for the end; the end is a block of zeros.
+                yield root._replace(name=name, offset=offset, size=member.size)
+        # TarFile also stops at a damaged or missing header. A complete archive ends with a block of zeros.
         file.seek(archive.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError(f"cut short or damaged at byte {archive.offset:,}")
+            raise tarfile.ReadError(f"truncated or damaged at byte {archive.offset:,}")
     except tarfile.TarError as error:
-        raise UserError(f"{called} is no whole tar archive ({error}): fetch it again") from error
-    if left_out:
-        console.print(f"{called}: left out {left_out:,} links and special files", style="yellow", markup=False)
+        raise UserError(f"{display_name} is not a complete tar archive ({error}): download it again") from error
+    if ignored:
+        console.print(f"{display_name}: ignored {ignored:,} links and special files", style="yellow", markup=False)

@@ -1,8 +1,8 @@
-"""Pictures in folders or tar archives: a folder for each class, with or without a folder for each split above them.
+"""Images in folders or tar archives, one folder per class, optionally grouped into one folder per split.
 
-What ImageNet's own releases look like is among it: `ILSVRC2012_img_train.tar` holds an archive for each class and so is a
-split of class folders (see `tree`), and `ILSVRC2012_img_val.tar` a split without them, whose labels are in a list (see
-`labels`). The whole ImageNet is a folder of archives, one for each class.
+An archive counts as a folder (see `file_tree`), so ImageNet's releases are read as distributed. `ILSVRC2012_img_train.tar`, an
+archive of one archive per class, is a split with class folders. `ILSVRC2012_img_val.tar` is a split without class folders, whose
+labels come from a separate file (see `label_files`). The full ImageNet is a folder of one archive per class.
 """
 
 import hashlib
@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 
-from alexnet_jax.data.sources import file_tree
-from alexnet_jax.data.sources import label_files as labels
-from alexnet_jax.data.sources.base import SPLITS, Picture, Source
+from alexnet_jax.data.sources import file_tree, label_files
+from alexnet_jax.data.sources.base import SPLITS, Source, SourceImage
 from alexnet_jax.data.sources.file_tree import Entry
 from alexnet_jax.errors import UserError
 
@@ -26,135 +25,160 @@ SPLIT_NAMES = {
     "val": "validation",
     "test": "test",
 }
+"""Split of each recognized folder name."""
 ILSVRC = re.compile(r"ILSVRC20\d\d_(?:img|images)_(train|val|test)(?:_v\d+)?")
+"""Names of ILSVRC's archives, without `.tar`."""
 KAGGLE = "ILSVRC/Data/CLS-LOC/"
+"""Folder of the splits in Kaggle's release of ILSVRC-2012."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
-LOOKED_FOR = "train/<class>/*.jpg or <class>/*.jpg; each folder may be a .tar archive"
+"""Recognized image file extensions."""
+EXPECTED_LAYOUT = "train/<class>/*.jpg or <class>/*.jpg (a .tar archive counts as a folder)"
+"""Supported folder layouts, for error messages."""
 
 
 @dataclass(frozen=True)
 class ValidationSplit:
-    """How pictures without splits are divided into training and validation.
+    """Random selection of validation images in folders without splits.
 
-    A picture is held out by a hash of its name and the seed: adding pictures later moves none of the others.
+    The split of an image depends on a hash of its name and the seed, so adding images later does not move any other image.
 
     Attributes:
-      held_out: share of the pictures that is kept for validation, on average.
-      seed: another seed, another division.
+      held_out: expected fraction of images in the validation split, 0 to 1.
+      seed: seed of the selection.
     """
 
     held_out: float = 0.1
     seed: int = 0
 
-    def split(self, name: str) -> str:
-        """Whether a file of this name is for training or validation: the same whichever others there are."""
+    def assign(self, name: str) -> str:
+        """Return the split of an image, "train" or "validation", given its name."""
         digest = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
         return "validation" if int.from_bytes(digest[:8], "big") < self.held_out * 2**64 else "train"
 
 
-Named = tuple[str | None, Entry]
-"""A picture with its class, or None where it lies in no class's folder."""
+ClassEntry = tuple[str | None, Entry]
+"""Class name and file of an image; the class is None if the image is in no class folder."""
 
 
 class FolderSource(Source):
-    """Files of a tree and the number of their class, by split."""
+    """Image files of a folder or archive.
+
+    Args:
+      classes: class names.
+      files: files and their labels, by split.
+      notes: excluded images and the reason, one line each.
+    """
 
     def __init__(self, classes: list[str], files: dict[str, list[tuple[Entry, int]]], notes: tuple[str, ...] = ()):
-        self.description = "folders of pictures"
+        self.description = "folders of images"
         self.classes, self.files, self.notes = classes, files, notes
-        self.images = {split: len(found) for split, found in files.items()}
+        self.num_images = {split: len(entries) for split, entries in files.items()}
 
-    def read(self, split: str, index: int) -> Picture:
+    def read(self, split: str, index: int) -> SourceImage:
         entry, label = self.files[split][index]
-        return Picture(entry.name, label, file_tree.read(entry))
+        return SourceImage(entry.name, label, file_tree.read(entry))
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(repr(self.classes).encode())
         for split, files in self.files.items():
             for entry, label in files:
-                # Not the path: a source that has been moved is the same one.
+                # The path on disk is not part of it, so a source can be moved.
                 digest.update(f"{split}/{entry.name}/{label}/{entry.offset}/{entry.size}/{entry.modified}\n".encode())
         return digest.hexdigest()
 
 
-def folder_source(root: Path, division: ValidationSplit) -> FolderSource:
-    """Finds the pictures below `root`: `train|validation|val|test/<class>/*.jpg` or `<class>/*.jpg`.
+def folder_source(root: Path, validation_split: ValidationSplit) -> FolderSource:
+    """List the images below `root`, in the layout `train|validation|val|test/<class>/*.jpg` or `<class>/*.jpg`.
+
+    Args:
+      root: folder or tar archive.
+      validation_split: rule that selects validation images if there are no split folders.
 
     Raises:
-      UserError: if there is no picture in it, only one class, or a split's labels are missing.
+      UserError: if there are no training images, there is only one class, or the labels of a split are missing or do not fit.
     """
-    pictures: list[Entry] = []
-    others: list[Entry] = []
+    images: list[Entry] = []
+    other_files: list[Entry] = []
     for entry in file_tree.list_files(root):
         if entry.name.startswith(KAGGLE):
             entry = entry._replace(name=entry.name.removeprefix(KAGGLE))
-        (pictures if entry.name.lower().endswith(SUFFIXES) else others).append(entry)
-    tops: dict[str, str] = {}
-    for top in sorted({entry.name.split("/")[0] for entry in pictures if "/" in entry.name}):
-        split = _split_of(top)
-        if split in tops:
-            raise UserError(f"{root} has both {tops[split]} and {top} for {split}: take one of them away")
+        (images if entry.name.lower().endswith(SUFFIXES) else other_files).append(entry)
+    split_folders: dict[str, str] = {}
+    for folder in sorted({entry.name.split("/")[0] for entry in images if "/" in entry.name}):
+        split = _folder_split(folder)
+        if split in split_folders:
+            raise UserError(f"{root} has both {split_folders[split]} and {folder} for the {split} split: remove one of them")
         if split:
-            tops[split] = top
-    if tops and "train" not in tops:
-        raise UserError(f"{root} has {', '.join(tops.values())} but no train folder with pictures")
-    if tops:
-        splits = {split: _below(f"{tops[split]}/", split, pictures) for split in SPLITS if split in tops}
-        known = splits["train"]
+            split_folders[split] = folder
+    if split_folders and "train" not in split_folders:
+        raise UserError(f"{root} has {', '.join(split_folders.values())} but no images in train: add train/<class>/*.jpg")
+    if split_folders:
+        splits = {split: _class_entries(f"{split_folders[split]}/", split, images) for split in SPLITS if split in split_folders}
+        training = splits["train"]
     else:
         splits = {split: [] for split in ("train", "validation")}
-        known = _below("", "", pictures)
-        for name, entry in known:
-            splits[division.split(entry.name)].append((name, entry))
-    classes = sorted({name for name, _ in known if name is not None})
-    outside = len(pictures) - sum(map(len, splits.values()))
-    notes = [f"{outside:,} pictures outside {', '.join(tops.values())}"] if outside else []
-    return _labelled(root, classes, splits, others, notes)
+        training = _class_entries("", "", images)
+        for class_name, entry in training:
+            splits[validation_split.assign(entry.name)].append((class_name, entry))
+    classes = sorted({class_name for class_name, _ in training if class_name is not None})
+    outside = len(images) - sum(map(len, splits.values()))
+    notes = [f"{outside:,} images outside {', '.join(split_folders.values())}"] if outside else []
+    return _assign_labels(root, classes, splits, other_files, notes)
 
 
-def _split_of(folder: str) -> str | None:
+def _folder_split(folder: str) -> str | None:
     match = ILSVRC.fullmatch(folder)
     return SPLIT_NAMES.get(match[1] if match else folder)
 
 
-def _below(top: str, split: str, pictures: list[Entry]) -> list[Named]:
-    """Pictures of a split's folder, with their classes."""
-    found: list[Named] = []
-    for entry in pictures:
-        if entry.name.startswith(top):
-            first, *rest = entry.name.removeprefix(top).split("/", 2)
+def _class_entries(prefix: str, split: str, images: list[Entry]) -> list[ClassEntry]:
+    """Return the images whose names start with `prefix`, the folder of a split, with their classes."""
+    entries: list[ClassEntry] = []
+    for entry in images:
+        if entry.name.startswith(prefix):
+            first, *rest = entry.name.removeprefix(prefix).split("/", 2)
             if rest and SPLIT_NAMES.get(first) == split:
-                first, *rest = rest  # ILSVRC2010_images_val.tar holds val/*.JPEG
-            found.append((sys.intern(first) if rest else None, entry))
-    return found
+                first, *rest = rest  # ILSVRC2010_images_val.tar contains val/*.JPEG
+            entries.append((sys.intern(first) if rest else None, entry))
+    return entries
 
 
-def _labelled(
-    root: Path, classes: list[str], splits: dict[str, list[Named]], others: list[Entry], notes: list[str]
+def _assign_labels(
+    root: Path, classes: list[str], splits: dict[str, list[ClassEntry]], other_files: list[Entry], notes: list[str]
 ) -> FolderSource:
-    numbers = {name: number for number, name in enumerate(classes)}
+    """Build the source, taking labels from class folders or, for a split without class folders, from a label file.
+
+    Args:
+      root: folder or archive, for error messages.
+      classes: class names.
+      splits: images and their classes, by split.
+      other_files: files that are not images.
+      notes: excluded images so far; more are appended.
+    """
+    labels = {class_name: label for label, class_name in enumerate(classes)}
     files: dict[str, list[tuple[Entry, int]]] = {}
-    for split, named in splits.items():
-        loose = [entry for name, entry in named if name is None]
-        if split != "train" and loose and len(loose) == len(named):
-            found = labels.find(split, loose, others, classes)
-            if found is None and split != "test":
-                raise UserError(f"{root}: no list of labels for the {split} pictures, looked for {labels.looked_for(split)}")
-            if found is None:
-                notes.append(f"{len(loose):,} test pictures, which have no labels")
+    for split, entries in splits.items():
+        unsorted = [entry for class_name, entry in entries if class_name is None]
+        if split != "train" and unsorted and len(unsorted) == len(entries):
+            labeled = label_files.find_labels(split, unsorted, other_files, classes)
+            if labeled is None and split != "test":
+                expected = label_files.expected_files(split)
+                raise UserError(f"{root} has no label file for its {split} images: add one of {expected}")
+            if labeled is None:
+                notes.append(f"{len(unsorted):,} test images without labels")
             else:
-                files[split] = found
+                files[split] = labeled
             continue
-        if loose:
-            notes.append(f"{len(loose):,} {split} pictures that are in no class's folder")
-        strangers = sorted({name for name, _ in named if name is not None} - set(classes))
-        if strangers:
-            raise UserError(f"{root}: {split} has classes that train lacks: {', '.join(strangers[:5])}")
-        files[split] = [(entry, numbers[name]) for name, entry in named if name is not None]
+        if unsorted:
+            notes.append(f"{len(unsorted):,} {split} images outside class folders")
+        unknown = sorted({class_name for class_name, _ in entries if class_name is not None} - set(classes))
+        if unknown:
+            raise UserError(f"{root} has {split} classes without training images: {', '.join(unknown[:5])}; add some to train")
+        files[split] = [(entry, labels[class_name]) for class_name, entry in entries if class_name is not None]
     if not files["train"]:
-        raise UserError(f"{root} holds no images: looked for {LOOKED_FOR}")
+        raise UserError(f"{root} has no training images; expected {EXPECTED_LAYOUT}")
     if len(classes) < 2:
-        raise UserError(f"{root} has images of one class only ({classes[0]}): there is nothing to learn")
-    # By class, and by name as they are within each: a list of labels is in another order.
-    ordered = {split: sorted(found, key=itemgetter(1)) for split, found in files.items() if found}
+        raise UserError(f"{root} has images of one class only ({classes[0]}): add a folder for at least one more class")
+    # Images are ordered by class and, within a class, by name; label files may have another order.
+    ordered = {split: sorted(entries, key=itemgetter(1)) for split, entries in files.items() if entries}
     return FolderSource(classes, ordered, tuple(notes))

@@ -1,12 +1,12 @@
-"""Labels of pictures that lie in no class's folder, from the lists that ImageNet's validation pictures come with.
+"""Labels of images without class folders, from the label files distributed with ImageNet's validation and test images.
 
-A list is recognized by its lines:
+The format follows from the lines of the file:
 
-    n01751748                              a class; line i is for the picture whose name ends in the number i
-    490                                    likewise, a class by its number in the development kit, whose meta.mat names it
-    ILSVRC2012_val_00000001.JPEG 65        a picture, and a class by its place among their sorted names, from 0
-    ILSVRC2012_val_00000001 n01751748      a picture and a class
-    ILSVRC2012_val_00000001,n01751748 1…   likewise, as on Kaggle: the boxes that follow the class do not matter
+    n01751748                              class of image i, on line i; i is the number at the end of the image's name
+    490                                    the same, as a class number of the development kit; its meta.mat has the names
+    ILSVRC2012_val_00000001.JPEG 65        image name, and index into the sorted class names, from 0
+    ILSVRC2012_val_00000001 n01751748      image name and class
+    ILSVRC2012_val_00000001,n01751748 1…   the same, from Kaggle; bounding boxes after the class are ignored
 """
 
 import io
@@ -16,128 +16,153 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from scipy.io import loadmat
+
 from alexnet_jax.data.sources import file_tree
 from alexnet_jax.data.sources.file_tree import Entry
 from alexnet_jax.errors import UserError
 
-SHORT = {"validation": "val", "test": "test"}
-KIT = re.compile(r".*devkit.*\.(tar\.gz|tgz)")
+SHORT_NAMES = {"validation": "val", "test": "test"}
+"""Split names as abbreviated in file names."""
+DEVKIT = re.compile(r".*devkit.*\.(tar\.gz|tgz)")
 META = "meta.mat"
-LARGEST = 64 << 20  # bytes: no list of labels is larger
+"""File of the development kit that gives the class of each number."""
+MAX_FILE_BYTES = 64 << 20
+"""Size limit of label files and development kits."""
 
 
-def looked_for(split: str) -> str:
-    """The lists that would do, for an error."""
-    short = SHORT[split]
-    lists = f"*{split}_synset_labels.txt, {short}.txt, LOC_{short}_solution.csv, *{split}_ground_truth.txt with {META}"
-    return f"{lists}; a *devkit*.tar.gz may hold them"
+def expected_files(split: str) -> str:
+    """Return the names of the supported label files of a split, for error messages."""
+    short = SHORT_NAMES[split]
+    names = f"*{split}_synset_labels.txt, {short}.txt, LOC_{short}_solution.csv, *{split}_ground_truth.txt with {META}"
+    return f"{names}, or a *devkit*.tar.gz that contains one"
 
 
-def find(split: str, pictures: list[Entry], others: list[Entry], classes: list[str]) -> list[tuple[Entry, int]] | None:
-    """The pictures with the numbers of their classes, or None if no list for them is among the other files.
+def find_labels(split: str, images: list[Entry], other_files: list[Entry], classes: list[str]) -> list[tuple[Entry, int]] | None:
+    """Label the images of a split from the first label file among the other files.
+
+    Args:
+      split: "validation" or "test".
+      images: image files without class folders.
+      other_files: files to search for a label file.
+      classes: class names, in the order of the labels.
+
+    Returns:
+      Images with their labels, or None if there is no label file. A test label file whose labels are all 0 is ignored.
 
     Raises:
-      UserError: if the list does not fit the pictures or the classes.
+      UserError: if the label file does not fit the images or the classes.
     """
-    short = SHORT[split]
+    short = SHORT_NAMES[split]
     pattern = re.compile(rf"(.*{split}_(synset_labels|ground_truth)|{short}|{split})\.txt|LOC_{short}_solution\.csv")
-    files = dict(_small_files(others, pattern))
+    files = dict(_read_label_files(other_files, pattern))
     meta = files.pop(META, None)
-    # That of the development kit comes last, because it needs a second file.
+    # The development kit's file is the last choice because it needs meta.mat, too.
     for name in sorted(files, key=lambda name: (name.endswith("ground_truth.txt"), name)):
-        parsed = _parse(name, files[name])
-        if split == "test" and set(parsed.labels) == {"0"}:
-            continue  # how some tools write labels that are secret
-        return _match(parsed, pictures, split, _meanings(parsed, classes, meta), classes)
+        label_file = _parse(name, files[name])
+        if split == "test" and set(label_file.labels) == {"0"}:
+            continue  # a placeholder that some tools write for undisclosed labels
+        return _match(label_file, images, split, _label_classes(label_file, classes, meta), classes)
     return None
 
 
 @dataclass(frozen=True)
-class _List:
-    """What a list says: `keys` are names of pictures, or None where line i is for picture number i."""
+class _LabelFile:
+    """Parsed label file.
+
+    Attributes:
+      name: file name.
+      image_names: image names without extension, line by line; None if line i labels image number i.
+      labels: class of each line, as written.
+    """
 
     name: str
-    keys: list[str] | None
+    image_names: list[str] | None
     labels: list[str]
 
 
-def _parse(name: str, data: bytes) -> _List:
+def _parse(name: str, data: bytes) -> _LabelFile:
     rows = [re.split(r"[\s,]+", line.strip()) for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
     if rows and rows[0][0] == "ImageId":
         del rows[0]
     columns = 2 if rows and len(rows[0]) > 1 else 1
     if any(len(row) < columns for row in rows):
-        raise UserError(f"{name} has lines without a label")
-    keys = [_stem(row[0]) for row in rows] if columns == 2 else None
-    if keys and len(set(keys)) < len(keys):
-        raise UserError(f"{name} has two labels for the same picture")
-    return _List(name, keys, [row[columns - 1] for row in rows])
+        raise UserError(f"{name} has lines without a label: download it again")
+    image_names = [_stem(row[0]) for row in rows] if columns == 2 else None
+    if image_names and len(set(image_names)) < len(image_names):
+        raise UserError(f"{name} has more than one label for an image: download it again")
+    return _LabelFile(name, image_names, [row[columns - 1] for row in rows])
 
 
-def _meanings(parsed: _List, classes: list[str], meta: bytes | None) -> dict[str, str]:
-    """From how a list writes a class to its name."""
-    if not all(label.isdecimal() for label in parsed.labels):
+def _label_classes(label_file: _LabelFile, classes: list[str], meta: bytes | None) -> dict[str, str]:
+    """Return a mapping from each label, as written in the file, to its class name.
+
+    Args:
+      label_file: parsed label file.
+      classes: class names.
+      meta: content of the development kit's meta.mat, or None.
+    """
+    if not all(label.isdecimal() for label in label_file.labels):
         return {name: name for name in classes}
-    if parsed.keys:
+    if label_file.image_names:
         return {str(number): name for number, name in enumerate(classes)}
     if meta is None:
-        raise UserError(f"{parsed.name} gives classes by number: put the development kit's {META} beside it, which names them")
-    return _kit_classes(meta)
+        raise UserError(f"{label_file.name} has class numbers only: put the development kit's {META} next to it for their names")
+    return _read_devkit_classes(meta)
 
 
 def _match(
-    parsed: _List, pictures: list[Entry], split: str, meanings: dict[str, str], classes: list[str]
+    label_file: _LabelFile, images: list[Entry], split: str, label_classes: dict[str, str], classes: list[str]
 ) -> list[tuple[Entry, int]]:
-    if len(parsed.labels) != len(pictures):
-        raise UserError(
-            f"{parsed.name} has {len(parsed.labels):,} labels for {len(pictures):,} {split} pictures: one of them is incomplete"
-        )
-    keys = parsed.keys or [str(number) for number in range(1, len(parsed.labels) + 1)]
-    said = dict(zip(keys, parsed.labels, strict=True))
-    numbers = {name: number for number, name in enumerate(classes)}
-    found = []
-    for picture in pictures:
-        stem = _stem(picture.name)
-        label = said.get(stem if parsed.keys else re.sub(r".*?0*(\d*)$", r"\1", stem))
+    """Return the images with the indices of their classes."""
+    if len(label_file.labels) != len(images):
+        counts = f"{len(label_file.labels):,} labels for {len(images):,} {split} images"
+        raise UserError(f"{label_file.name} has {counts}: check that both are complete")
+    keys = label_file.image_names or [str(number) for number in range(1, len(label_file.labels) + 1)]
+    labels = dict(zip(keys, label_file.labels, strict=True))
+    class_indices = {name: index for index, name in enumerate(classes)}
+    labeled = []
+    for image in images:
+        stem = _stem(image.name)
+        label = labels.get(stem if label_file.image_names else re.sub(r".*?0*(\d*)$", r"\1", stem))
         if label is None:
-            raise UserError(f"{parsed.name} has no label for {picture.name}")
-        if meanings.get(label) not in numbers:
-            raise UserError(f"{parsed.name} has the class {label}, of which there are no training pictures")
-        found.append((picture, numbers[meanings[label]]))
-    return found
+            raise UserError(f"{label_file.name} has no label for {image.name}: add it, or remove the image")
+        if label_classes.get(label) not in class_indices:
+            raise UserError(f"{label_file.name} has the class {label}, which has no training images: add some")
+        labeled.append((image, class_indices[label_classes[label]]))
+    return labeled
 
 
 def _stem(name: str) -> str:
     return re.sub(r"\.jpe?g$|\.png$", "", PurePosixPath(name).name, flags=re.IGNORECASE)
 
 
-def _small_files(others: list[Entry], pattern: re.Pattern[str]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of lists and of meta.mat, also of those in development kits."""
-    for entry in others:
+def _read_label_files(files: list[Entry], pattern: re.Pattern[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of meta.mat and of each file that matches `pattern`, including those in development kits."""
+    for entry in files:
         name = PurePosixPath(entry.name).name
-        if entry.size > LARGEST:
+        if entry.size > MAX_FILE_BYTES:
             continue
         if name == META or pattern.fullmatch(name):
             yield name, file_tree.read(entry)
-        elif KIT.fullmatch(name):
+        elif DEVKIT.fullmatch(name):
             try:
-                with tarfile.open(fileobj=io.BytesIO(file_tree.read(entry)), mode="r:gz") as kit:
-                    for member in kit:
+                with tarfile.open(fileobj=io.BytesIO(file_tree.read(entry)), mode="r:gz") as devkit:
+                    for member in devkit:
                         name = PurePosixPath(member.name).name
-                        wanted = name == META or pattern.fullmatch(name)
-                        if wanted and member.size <= LARGEST and (file := kit.extractfile(member) if member.isreg() else None):
+                        if not (name == META or pattern.fullmatch(name)) or member.size > MAX_FILE_BYTES:
+                            continue
+                        if file := devkit.extractfile(member) if member.isreg() else None:
                             yield name, file.read()
             except (tarfile.TarError, OSError, EOFError) as error:
-                raise UserError(f"{entry.path} is damaged ({error}): fetch it again") from error
+                raise UserError(f"{entry.path} is damaged ({error}): download it again") from error
 
 
-def _kit_classes(meta: bytes) -> dict[str, str]:
-    """Number and name of the development kit's classes; those with children are not for recognition."""
-    from scipy.io import loadmat
-
+def _read_devkit_classes(meta: bytes) -> dict[str, str]:
+    """Return the class name of each class number in meta.mat, except groups of classes (synsets with children)."""
     try:
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         number = next(name for name in synsets.dtype.names if re.fullmatch(r"ILSVRC20\d\d_ID", name))
         return {str(synset[number]): str(synset["WNID"]) for synset in synsets if not synset["num_children"]}
-    except Exception as error:  # a damaged one raises anything
-        raise UserError(f"{META} of the development kit is damaged ({error}): fetch it again") from error
+    except Exception as error:  # scipy raises exceptions of many types on a damaged file
+        raise UserError(f"{META} of the development kit is damaged ({error}): download it again") from error

@@ -1,78 +1,89 @@
-"""Data sets that TensorFlow Datasets has prepared, read where they lie. TensorFlow itself is not needed for that."""
+"""Data sets prepared by TensorFlow Datasets (TFDS), read in place. Reading them does not need TensorFlow."""
 
 import hashlib
 from typing import Any
 
-from alexnet_jax.data.images import BadImage
-from alexnet_jax.data.sources.base import SIZE, SPLITS, Picture, Source
+from alexnet_jax.data.images import InvalidImageError
+from alexnet_jax.data.sources.base import SIZE, SPLITS, Source, SourceImage
 from alexnet_jax.errors import UserError
 
 PREFIX = "tfds:"
+"""Prefix of the names of TFDS sources."""
 
 
 class TfdsSource(Source):
-    """Records of images with labels, by split. Images are the files they were made of, not decoded."""
+    """Labeled images of TFDS, as encoded image files.
+
+    Args:
+      description: `tfds:` and the data set's full name.
+      classes: class names.
+      size: side of the images, in pixels, but at most 256.
+      records: TFDS data source of each split.
+      shards: sizes of the data set's files, for the fingerprint.
+      notes: excluded images and the reason, one line each.
+    """
 
     def __init__(self, description: str, classes: list[str], size: int, records: dict[str, Any], shards: str, notes: list[str]):
         self.description, self.classes, self.size, self.notes = description, classes, size, tuple(notes)
-        self.raw = size < SIZE  # so small that JPEG would show
+        self.raw = size < SIZE  # JPEG artifacts are visible in small images
         self.records, self._shards = records, shards
-        self.images = {split: len(found) for split, found in records.items()}
+        self.num_images = {split: len(data) for split, data in records.items()}
 
-    def read(self, split: str, index: int) -> Picture:
+    def read(self, split: str, index: int) -> SourceImage:
         try:
             record = self.records[split][index]
-        except Exception as error:  # the reader's errors have no class of their own
-            raise UserError(f"{self.description} is damaged at {split} {index:,} ({error}): prepare it again") from error
+        except Exception as error:  # the reader raises no specific exception type
+            raise UserError(f"{self.description} is damaged at {split} image {index:,} ({error}): build it again") from error
         name = record.get("file_name", record.get("id", f"{index:07}"))
         name = f"{split}/{name.decode() if isinstance(name, bytes) else name}"
         if not 0 <= record["label"] < len(self.classes):
-            raise BadImage(f"{name} has no label")
-        return Picture(name, int(record["label"]), record["image"])
+            raise InvalidImageError(f"{name} has no valid label")
+        return SourceImage(name, int(record["label"]), record["image"])
 
     def fingerprint(self) -> str:
         return hashlib.sha256(self._shards.encode()).hexdigest()
 
 
-def tfds_source(asked: str, data_dir: str | None) -> TfdsSource:
-    """The data set `tfds:NAME`, also with configuration and version: `tfds:imagenet2012:5.1.0`.
+def tfds_source(name: str, data_dir: str | None) -> TfdsSource:
+    """Open a data set prepared by TFDS.
 
     Args:
-      asked: as above.
-      data_dir: where TFDS keeps its data; None is where it usually does.
+      name: `tfds:NAME`, optionally with config and version, as in `tfds:imagenet2012:5.1.0`.
+      data_dir: data folder of TFDS; None uses its default.
 
     Raises:
-      UserError: if TFDS is not installed, has no such data set, or has not prepared it for random access.
+      UserError: if TFDS is not installed, does not have the data set, or has not prepared it in a random-access format; or if
+        the data set has no training images, or its images have no labels.
     """
     try:
-        import tensorflow_datasets  # pyright: ignore[reportMissingImports]
+        import tensorflow_datasets  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UserError(f"{asked} needs TensorFlow Datasets: pip install 'alexnet-jax[tfds]' ({error})") from error
-    name = asked.removeprefix(PREFIX)
+        raise UserError(f"{name} needs TensorFlow Datasets: pip install 'alexnet-jax[tfds]' ({error})") from error
+    tfds_name = name.removeprefix(PREFIX)
     try:
-        builder = tensorflow_datasets.builder(name, data_dir=data_dir)
-    except Exception as error:  # unknown names and versions come in many kinds
-        raise UserError(f"TensorFlow Datasets has no {name} ({str(error).splitlines()[0]})") from error
-    where = f" --data_dir={data_dir}" if data_dir else ""
-    command = f"tfds build {name}{where} --file_format=array_record"
+        builder = tensorflow_datasets.builder(tfds_name, data_dir=data_dir)
+    except Exception as error:  # exceptions of many types for unknown names and versions
+        raise UserError(f"TensorFlow Datasets has no data set {tfds_name} ({str(error).splitlines()[0]})") from error
+    data_dir_option = f" --data_dir={data_dir}" if data_dir else ""
+    command = f"tfds build {tfds_name}{data_dir_option} --file_format=array_record"
     if not builder.is_prepared():
-        raise UserError(f"{name} is not prepared in {builder.data_path}; where TensorFlow is installed, run: {command}")
+        raise UserError(f"{tfds_name} is not prepared in {builder.data_path}: run {command} (needs TensorFlow)")
     info = builder.info
     if getattr(info.file_format, "value", None) != "array_record":
-        raise UserError(f"{builder.data_path} has no random access; where TensorFlow is installed, run: {command} --overwrite")
+        raise UserError(f"{builder.data_path} is not in ArrayRecord format: run {command} --overwrite (needs TensorFlow)")
     features = info.features
     if not {"image", "label"} <= set(features or ()):
-        raise UserError(f"{name} has no image with one label: {', '.join(features or ())}")
-    undecoded = {"image": tensorflow_datasets.decode.SkipDecoding()}
+        raise UserError(f"{tfds_name} has no image and label features, only {', '.join(features or ())}: choose another data set")
+    decoders = {"image": tensorflow_datasets.decode.SkipDecoding()}
     records, notes = {}, []
     for split in (split for split in SPLITS if split in info.splits):
-        data = builder.as_data_source(split=split, decoders=undecoded)
-        if len(data) and data[0]["label"] < 0:  # the labels of ImageNet's test pictures are secret
-            notes.append(f"{len(data):,} {split} pictures, which have no labels")
+        data = builder.as_data_source(split=split, decoders=decoders)
+        if len(data) and data[0]["label"] < 0:  # undisclosed labels, as those of ImageNet's test images
+            notes.append(f"{len(data):,} {split} images without labels")
         elif len(data):
             records[split] = data
     if "train" not in records:
-        raise UserError(f"{name} has no training pictures")
+        raise UserError(f"{tfds_name} has no labeled training images: choose another data set")
     sides = [side for side in features["image"].shape[:2] if side]
     size = min([*sides, SIZE])
     shards = repr([(split, info.splits[split].shard_lengths, info.splits[split].num_bytes) for split in records])

@@ -1,0 +1,191 @@
+"""Measurements of gpu_check.py, in the order in which they are worth their time."""
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future
+from functools import partial
+
+import resumption
+from network_rates import jax_images_per_second, torch_images_per_second
+from operations import (
+    TOLERANCES,
+    compile_operation,
+    compile_reference,
+    copy_bandwidth_fractions,
+    operation_times,
+    relative_error,
+    torch_operation_times,
+)
+from packages import dependencies, install_hint, not_installed
+from report import Measurement, Report, Skipped, TimeBudget, print_now
+from timing import measure_copy_bandwidth, measure_matmul_flops
+
+from alexnet_jax.model.alexnet import TWO_TOWER
+from alexnet_jax.model.layers import Conv, Dense, Dropout, LocalResponseNorm, MaxPool, ReLU
+from alexnet_jax.model.network import Network
+from alexnet_jax.training.flops import training_flops_per_image
+from alexnet_jax.training.step import Precision
+from alexnet_kernels.specs import ALL_SPECS, OPERATIONS, SAMPLED_SPECS, Spec, conv1_spec, conv2_spec
+
+PRECISIONS: tuple[Precision, ...] = ("bfloat16", "float32")
+SMALL = Network(
+    name="small",
+    input_size=16,
+    layers=(
+        Conv(16, name="conv1", kernel=3, padding=(1, 1)), ReLU(), LocalResponseNorm(), MaxPool(3, 2),
+        Dropout(0.5), Dense(10, name="fc2", reads="all"),
+    ),
+)  # fmt: skip
+"""Network that compiles in seconds."""
+
+
+def plan(parts: Sequence[str], report: Report, budget: TimeBudget, compilation: Executor, *, tiny: bool) -> Iterator[Measurement]:
+    """Yield the measurements of some parts.
+
+    Args:
+      parts: some of `report.PARTS`.
+      report: receives the results.
+      budget: time left for them.
+      compilation: compiles operations ahead of the measurement in progress.
+      tiny: small shapes, and kernels in interpret mode.
+    """
+    kernels = "triton.interpreted" if tiny else "triton"
+    conv1 = [Spec("max_pool", (1, 5, 5, 8))] if tiny else [conv1_spec(op) for op in OPERATIONS]
+    conv2 = [] if tiny else [conv2_spec(op) for op in OPERATIONS]
+    checked = [*(layer(op, batch=2) for op in OPERATIONS for layer in (conv1_spec, conv2_spec)), *ALL_SPECS]
+    main_setting, *settings = ((precision, batch) for batch in ((2,) if tiny else (128, 1024)) for precision in PRECISIONS)
+
+    if "correctness" in parts:
+        yield from _correctness(report, kernels, SAMPLED_SPECS[::8] if tiny else checked, compilation)
+    if "operations" in parts or "network" in parts:
+        yield Measurement("device rates", "", partial(_device_rates, report, tiny))
+    if "operations" in parts:
+        yield from _operations(report, kernels, conv1)
+    if "network" in parts:
+        yield from _network(report, *main_setting, tiny)
+    if "operations" in parts:
+        yield from _operations(report, kernels, conv2)
+    if "network" in parts:
+        for setting in settings:
+            yield from _network(report, *setting, tiny)
+    if "training" in parts:
+        yield Measurement("training", "", partial(_training, report, budget, 1 if tiny else 28))
+    if "operations" in parts and _measures_pytorch(tiny):
+        yield from _pytorch_operations(report, kernels, [*conv1, *conv2])
+
+
+def _correctness(report: Report, kernels: str, specs: Sequence[Spec], compilation: Executor) -> Iterator[Measurement]:
+    """Compare the kernels with the reference implementation in float64."""
+
+    def compare(spec: Spec, dtype: str, seed: int, run: Future, reference: Future) -> None:
+        error = relative_error(spec, dtype, run.result(), reference.result(), seed)
+        report.add("correctness", {"spec": str(spec), "dtype": dtype}, error=error)
+        print_now(f"correctness: {spec} {dtype}: relative error {error:.2g}")
+        if error > TOLERANCES[dtype]:
+            report.fail(f"correctness {spec} {dtype}", f"relative error {error:.2g} exceeds {TOLERANCES[dtype]:g}")
+
+    for seed, spec in enumerate(specs):
+        reference = compilation.submit(compile_reference, spec)
+        for dtype in TOLERANCES:
+            run = compilation.submit(compile_operation, spec, dtype, kernels)
+            yield Measurement("correctness", f"{spec} {dtype}", partial(compare, spec, dtype, seed, run, reference))
+
+
+def _device_rates(report: Report, tiny: bool) -> None:
+    """Measure the rates of the device that the speeds of operations and training steps are related to."""
+    bandwidth = measure_copy_bandwidth(1 if tiny else 1024)
+    flops = {precision: measure_matmul_flops(precision, 64 if tiny else 8192) for precision in PRECISIONS}
+    report.set(copy_bytes_per_second=bandwidth, matmul_flops_per_second=flops)
+    products = ", ".join(f"{each / 1e12:.1f} TFLOP/s {precision}" for precision, each in flops.items())
+    print_now(f"copy bandwidth {bandwidth / 1e9:.0f} GB/s; matrix products {products}")
+
+
+def _operations(report: Report, kernels: str, specs: Sequence[Spec]) -> Iterator[Measurement]:
+    """Time operations in JAX."""
+
+    def measure(spec: Spec, dtype: str) -> None:
+        times = operation_times(spec, dtype, (kernels, "reference", "xla"))
+        if bandwidth := report.results.get("copy_bytes_per_second"):
+            fractions = copy_bandwidth_fractions(spec, dtype, times[kernels], bandwidth)
+            report.add("operations", {"spec": str(spec), "dtype": dtype}, copy_bandwidth_fraction=fractions)
+        _add_operation_times(report, spec, dtype, times, kernels)
+
+    for spec in specs:
+        for dtype in PRECISIONS:
+            yield Measurement("operations", f"{spec} {dtype}", partial(measure, spec, dtype))
+
+
+def _pytorch_operations(report: Report, kernels: str, specs: Sequence[Spec]) -> Iterator[Measurement]:
+    """Time the same operations in PyTorch."""
+
+    def measure(spec: Spec, dtype: str) -> None:
+        try:
+            times = torch_operation_times(spec, dtype)
+        except NotImplementedError as error:
+            raise Skipped(f"PyTorch: {error}") from error
+        _add_operation_times(report, spec, dtype, times, kernels)
+
+    for spec in specs:
+        for dtype in PRECISIONS:
+            yield Measurement("PyTorch operations", f"{spec} {dtype}", partial(measure, spec, dtype))
+
+
+def _add_operation_times(report: Report, spec: Spec, dtype: str, times: dict[str, dict[str, float]], kernels: str) -> None:
+    key = {"spec": str(spec), "dtype": dtype}
+    known = report.add("operations", key, microseconds=times)["microseconds"]
+    if kernels in known:
+        ours = known[kernels]["forward_backward"]
+        report.add("operations", key, speedup={name: known[name]["forward_backward"] / ours for name in known if name != kernels})
+    each = ", ".join(f"{name} {time['forward']:.0f} / {time['forward_backward']:.0f}" for name, time in times.items())
+    print_now(f"operation: {spec} {dtype}: forward / forward and backward, microseconds: {each}")
+
+
+def _network(report: Report, precision: Precision, batch_size: int, tiny: bool) -> Iterator[Measurement]:
+    """Time training steps with the kernels, without them, and in PyTorch."""
+    network = SMALL if tiny else TWO_TOWER
+    # Without "xla" as an alternative, an operation that the kernels do not support fails.
+    kernels = ("triton", "xla") if tiny else ("triton",)
+    rates = {
+        "kernels": partial(jax_images_per_second, network, precision, batch_size, kernels),
+        "xla": partial(jax_images_per_second, network, precision, batch_size, ("xla",)),
+    }
+    if _measures_pytorch(tiny) and not (tiny and precision == "bfloat16"):  # takes minutes on a CPU
+        rates["pytorch"] = partial(torch_images_per_second, precision, batch_size, compiled=False)
+        if not tiny:  # the same
+            rates["pytorch_compiled"] = partial(torch_images_per_second, precision, batch_size, compiled=True)
+
+    def measure(name: str) -> None:
+        key = {"network": network.name, "precision": precision, "batch": batch_size}
+        rate = rates[name]()
+        report.add("network", key, images_per_second={name: rate})
+        flops = report.results.get("matmul_flops_per_second")
+        if name == "kernels" and flops is not None:
+            report.add("network", key, matmul_fraction=training_flops_per_image(network) * rate / flops[precision])
+        print_now(f"training step: {network.name}, {precision}, batch {batch_size}, {name}: {rate:.0f} images/s")
+
+    for name in rates:
+        yield Measurement("network", f"{precision} batch {batch_size} {name}", partial(measure, name))
+
+
+def _training(report: Report, budget: TimeBudget, epochs: int) -> None:
+    """Kill a training and resume it."""
+    if missing := not_installed(dependencies()):
+        raise Skipped(install_hint(missing))
+    try:
+        row = resumption.train_kill_resume(epochs, budget.remaining - 5)
+    except TimeoutError as error:
+        raise Skipped("the time budget is spent") from error
+    report.add("training", row)
+    print_now(f"training: {', '.join(f'{name} {value}' for name, value in row.items())}")
+
+
+def _measures_pytorch(tiny: bool) -> bool:
+    """Return whether PyTorch is installed and uses a GPU; `tiny` needs none."""
+    if importlib.util.find_spec("torch") is None:
+        return False
+    try:
+        import torch  # type: ignore[reportMissingImports]
+    except (ImportError, OSError) as error:  # a library that is missing or of another version
+        print_now(f"PyTorch is not measured: {error}")
+        return False
+    return tiny or torch.cuda.is_available()

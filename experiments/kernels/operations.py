@@ -1,0 +1,150 @@
+"""Errors and execution times of single operations, see gpu_check.py."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from timing import jax_seconds_per_call, torch_seconds_per_call
+
+import alexnet_kernels
+from alexnet_kernels.specs import Spec
+
+TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2}
+"""Maximum relative error, ||result - reference|| / ||reference||, of values and gradients."""
+RUNS = 3
+"""Number of runs of a kernel whose results must be identical."""
+
+WithGradient = Callable[[Any, Any], tuple[Any, Any]]
+"""A function of x and the gradient with respect to the output; returns the output and the gradient with respect to x."""
+
+
+def with_gradient(spec: Spec, implementation: Any) -> WithGradient:
+    """Return the operation and its gradient as one function."""
+
+    def run(x, g):
+        y, vjp = jax.vjp(_operation(spec, implementation), x)
+        return y, vjp(g)[0]
+
+    return run
+
+
+def compile_operation(spec: Spec, dtype: str, implementation: str) -> WithGradient:
+    """Compile `with_gradient` for the default device."""
+    return jax.jit(with_gradient(spec, implementation)).lower(*_shapes(spec, dtype)).compile()
+
+
+def compile_reference(spec: Spec) -> WithGradient:
+    """Compile `with_gradient` of the reference implementation for the CPU, in float64."""
+    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        return compile_operation(spec, "float64", "reference")
+
+
+def relative_error(spec: Spec, dtype: str, run: WithGradient, reference: WithGradient, seed: int) -> float:
+    """Return the larger relative error of values and gradient.
+
+    Raises:
+      ArithmeticError: if `RUNS` runs differ, or an output has elements that are NaN or were not written.
+    """
+    rng = np.random.default_rng(seed)
+    shapes = _shapes(spec, dtype)
+    x, g = (jnp.asarray(rng.normal(0, std, each.shape), dtype) for std, each in zip((40, 1), shapes, strict=True))
+    results = []
+    for _ in range(RUNS):
+        # Fill the memory that the allocator will reuse for the outputs: elements that the kernel does not write stay NaN.
+        jax.block_until_ready([jnp.full(each.shape, jnp.nan, dtype) for each in (*shapes, *shapes)])
+        results.append(jax.device_get(run(x, g)))
+    for later in results:
+        if not all(np.array_equal(a, b, equal_nan=False) for a, b in zip(results[0], later, strict=True)):
+            raise ArithmeticError("runs differ, or elements are NaN or not written")
+    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        expected = jax.device_get(reference(*(jnp.asarray(np.asarray(each, np.float64)) for each in (x, g))))
+    pairs = zip(results[0], expected, strict=True)
+    return float(max(np.linalg.norm(np.asarray(a, np.float64) - b) / np.linalg.norm(b) for a, b in pairs))
+
+
+def operation_times(spec: Spec, dtype: str, implementations: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Return microseconds of the forward pass, and of forward and backward pass together, by implementation."""
+    xs, pairs = _inputs(spec, lambda key, shape: jax.random.normal(key, shape, dtype))
+    return {
+        name: {
+            "forward": 1e6 * jax_seconds_per_call(_operation(spec, name), xs),
+            "forward_backward": 1e6 * jax_seconds_per_call(with_gradient(spec, name), pairs),
+        }
+        for name in implementations
+    }
+
+
+def torch_operation_times(spec: Spec, dtype: str) -> dict[str, dict[str, float]]:
+    """Return the same for PyTorch, eager and compiled, in channels-last layout.
+
+    Raises:
+      NotImplementedError: if PyTorch does not support the type on this device.
+    """
+    import torch  # type: ignore[reportMissingImports]
+
+    sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+    import pytorch_two_tower
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    function = getattr(pytorch_two_tower, spec.op)
+
+    def random(_, shape: tuple[int, ...]) -> Any:
+        n, height, width, channels = shape
+        x = torch.randn(n, channels, height, width, device=device, dtype=getattr(torch, dtype))
+        return x.to(memory_format=torch.channels_last)
+
+    xs, pairs = _inputs(spec, random)
+    pairs = [(x.requires_grad_(), g) for x, g in pairs]
+    times = {}
+    for name, op in (("pytorch", function), ("pytorch_compiled", torch.compile(function))):
+
+        def forward_backward(x, g, op=op):
+            return torch.autograd.grad(op(x), x, g)
+
+        with torch.no_grad():
+            forward = torch_seconds_per_call(op, xs)
+        times[name] = {"forward": 1e6 * forward, "forward_backward": 1e6 * torch_seconds_per_call(forward_backward, pairs)}
+    return times
+
+
+def copy_bandwidth_fractions(spec: Spec, dtype: str, microseconds: dict[str, float], bandwidth: float) -> dict[str, float | None]:
+    """Return the necessary memory traffic per second as a fraction of the copy bandwidth, forward and backward.
+
+    Necessary are the inputs and outputs, each once; max-pooling saves one byte per output that locates the maximum. None if the
+    backward pass is too short to be told from the forward pass.
+    """
+    x, y = _shapes(spec, dtype)
+    x_bytes, y_bytes, argmax_bytes = x.size * x.dtype.itemsize, y.size * y.dtype.itemsize, y.size
+    if spec.op == "response_norm":
+        traffic = {"forward": 2 * x_bytes, "backward": 3 * x_bytes}
+    else:
+        rereads = x_bytes if spec.op == "norm_pool" else 0
+        traffic = {"forward": x_bytes + y_bytes + argmax_bytes, "backward": rereads + y_bytes + argmax_bytes + x_bytes}
+    seconds = {
+        "forward": 1e-6 * microseconds["forward"],
+        "backward": 1e-6 * (microseconds["forward_backward"] - microseconds["forward"]),
+    }
+    return {name: traffic[name] / seconds[name] / bandwidth if seconds[name] > 0 else None for name in traffic}
+
+
+def _operation(spec: Spec, implementation: Any) -> Callable:
+    return partial(getattr(alexnet_kernels, spec.op), implementation=implementation, **spec.settings)
+
+
+def _shapes(spec: Spec, dtype: str) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Return the shapes of the input and the output."""
+    x = jax.ShapeDtypeStruct(spec.shape, dtype)
+    return x, jax.eval_shape(_operation(spec, "reference"), x)
+
+
+def _inputs(spec: Spec, random: Callable[[Any, tuple[int, ...]], Any]) -> tuple[list[tuple], list[tuple]]:
+    """Return arguments of two forward passes and of two backward passes, so that none finds its input in a cache."""
+    x, y = _shapes(spec, "float32")
+    keys = jax.random.split(jax.random.key(0))
+    xs = [(random(key, x.shape) * 40,) for key in keys]
+    return xs, [(*x, random(key, y.shape)) for x, key in zip(xs, keys, strict=True)]

@@ -1,0 +1,34 @@
+"""The suite itself: it runs on the same CPU devices whatever devices the machine offers by default."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_suite_runs_on_four_cpu_devices():
+    assert [device.platform for device in jax.devices()] == ["cpu"] * 4
+
+
+def test_suite_runs_where_jax_offers_one_device_by_default(tmp_path):
+    """As on a machine with one GPU: a plugin stubs `jax.devices()` until the suite has chosen its platform."""
+    (tmp_path / "one_device.py").write_text(
+        "import jax\n"
+        "devices = jax.devices\n"
+        "def stub(backend=None):\n"
+        "    chosen = backend or jax.config.jax_platforms\n"
+        "    return devices(backend) if chosen else devices(backend)[:1]\n"
+        "jax.config.update('jax_platforms', None)\n"
+        "jax.devices = stub\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    environment = {name: value for name, value in environment.items() if name not in ("JAX_PLATFORMS", "XLA_FLAGS", "PJRT_NPROC")}
+    command = [sys.executable, "-m", "pytest", "-p", "one_device", "-p", "no:xdist", "-p", "no:cacheprovider", "-q"]
+    tests = ["tests/test_devices.py::test_suite_runs_on_four_cpu_devices", "tests/training/test_step.py"]
+    done = subprocess.run([*command, *tests], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "4 passed" in done.stdout
