@@ -53,7 +53,8 @@ def plan(parts: Sequence[str], report: Report, budget: TimeBudget, compilation: 
     conv1 = [Spec("max_pool", (1, 5, 5, 8))] if tiny else [conv1_spec(op) for op in OPERATIONS]
     conv2 = [] if tiny else [conv2_spec(op) for op in OPERATIONS]
     checked = [*(layer(op, batch=2) for op in OPERATIONS for layer in (conv1_spec, conv2_spec)), *ALL_SPECS]
-    main_setting, *settings = ((precision, batch) for batch in ((2,) if tiny else (128, 1024)) for precision in PRECISIONS)
+    batch_sizes = (2,) if tiny else (128, 1024)
+    settings: list[tuple[Precision, int]] = [(precision, batch) for batch in batch_sizes for precision in PRECISIONS]
 
     if "correctness" in parts:
         yield from _correctness(report, kernels, SAMPLED_SPECS[::8] if tiny else checked, compilation)
@@ -62,12 +63,12 @@ def plan(parts: Sequence[str], report: Report, budget: TimeBudget, compilation: 
     if "operations" in parts:
         yield from _operations(report, kernels, conv1)
     if "network" in parts:
-        yield from _network(report, *main_setting, tiny)
+        yield from _network(report, *settings[0], tiny)
     if "operations" in parts:
         yield from _operations(report, kernels, conv2)
     if "network" in parts:
-        for setting in settings:
-            yield from _network(report, *setting, tiny)
+        for precision, batch in settings[1:]:
+            yield from _network(report, precision, batch, tiny)
     if "training" in parts:
         yield Measurement("training", "", partial(_training, report, budget, 1 if tiny else 28))
     if "operations" in parts and _measures_pytorch(tiny):
