@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -14,6 +15,7 @@ def test_suite_runs_on_four_cpu_devices():
     assert [device.platform for device in jax.devices()] == ["cpu"] * 4
 
 
+@pytest.mark.slow
 def test_suite_runs_where_jax_offers_one_device_by_default(tmp_path):
     """As on a machine with one GPU: a plugin stubs `jax.devices()` until the suite has chosen its platform."""
     (tmp_path / "one_device.py").write_text(
