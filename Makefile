@@ -54,7 +54,7 @@ docs: setup ## Build the documentation; open site/index.html
 notebooks: setup ## Run the notebooks of experiments/notebooks/
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),notebooks]'
 	@$(PY) -m pytest tests/experiments/test_notebooks.py
-	@$(PY) -m pytest --nbmake --nbmake-timeout 900 experiments/notebooks/*.ipynb
+	@$(PY) -m pytest --nbmake --nbmake-timeout 900 -n $(WORKERS) experiments/notebooks/*.ipynb
 
 readme: setup ## Write the tables of README.md and docs/ from experiments/results/
 	@$(PY) experiments/result_tables.py
@@ -64,7 +64,7 @@ test: setup ## Run the tests, in WORKERS processes
 
 parity: setup ## Compare with PyTorch (installed first)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),parity]'
-	@$(PY) -m pytest tests/parity $(ARGS)
+	@$(PY) -m pytest tests/parity -n $(WORKERS) --dist worksteal $(ARGS)
 
 kernel-check: setup ## Compile the kernels for several GPUs, without a GPU [ARGS=--quick]
 	@$(PY) experiments/kernels/compile_check.py $(ARGS)
