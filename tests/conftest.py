@@ -67,6 +67,24 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU and the jax-cuda plugin"))
 
 
+def process_environment(*, shared_cache: bool = True, platform: str | None = "cpu") -> dict[str, str]:
+    """Return the environment for a process that compiles as users' processes do, without the settings of this one.
+
+    Args:
+      shared_cache: whether it uses the compilation cache of the tests.
+      platform: JAX platform; None lets JAX choose.
+    """
+    environment = dict(os.environ)
+    names = ["XLA_FLAGS", "PJRT_NPROC"]
+    if not shared_cache:
+        names += ["JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]
+    if platform is None:
+        names.append("JAX_PLATFORMS")
+    for name in names:
+        environment.pop(name, None)
+    return environment | ({"JAX_PLATFORMS": platform} if platform else {})
+
+
 @pytest.fixture
 def tiny() -> Network:
     return TINY

@@ -8,6 +8,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from tests.conftest import process_environment
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -27,8 +29,8 @@ def test_suite_runs_where_jax_offers_one_device_by_default(tmp_path):
         "jax.config.update('jax_platforms', None)\n"
         "jax.devices = stub\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    environment = {name: value for name, value in environment.items() if name not in ("JAX_PLATFORMS", "XLA_FLAGS", "PJRT_NPROC")}
+    environment = process_environment(platform=None)
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "pytest", "-p", "one_device", "-p", "no:xdist", "-p", "no:cacheprovider", "-q"]
     tests = ["tests/test_devices.py::test_suite_runs_on_four_cpu_devices", "tests/training/test_step.py"]
     done = subprocess.run([*command, *tests], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

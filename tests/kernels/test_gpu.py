@@ -1,7 +1,6 @@
 """The kernels and a training on the GPUs of this machine; skipped where there are none."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 
 import alexnet_kernels
 from alexnet_kernels.specs import ALL_SPECS
+from tests.conftest import process_environment
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def test_kernel_values_and_gradients(spec, dtype, rng):
 
 
 def start(photos, tmp_path, *arguments):
-    environment = {name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", "XLA_FLAGS", "PJRT_NPROC")}
+    environment = process_environment(platform=None)
     command = [sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--data", str(photos), "--batch-size", "16"]
     command += ["--data-dir", str(tmp_path / "data"), "--run", str(tmp_path / "run"), *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

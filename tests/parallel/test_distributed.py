@@ -18,7 +18,7 @@ from alexnet_jax.model.layers import Dropout
 from alexnet_jax.parallel import distributed
 from alexnet_jax.parallel.distributed import DistributedOptions
 from alexnet_jax.training.loop import train
-from tests.conftest import TINY_CONFIG, read_log
+from tests.conftest import TINY_CONFIG, process_environment, read_log
 from tests.tiny import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -93,10 +93,9 @@ class Launcher:
     devices: int
     slurm: bool = False
 
-    def start(self, arguments, cache, other_process_arguments=()):
+    def start(self, arguments, other_process_arguments=()):
         """Start the processes and return them. All but the first get `other_process_arguments`, too."""
-        environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PJRT_NPROC")}
-        environment |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+        environment = process_environment()
         command = [sys.executable, "-m", "alexnet_jax", "train", "tests/without_dropout.py", "--devices", str(self.devices)]
         port = free_port(range(61440, 65536) if self.slurm else [0])
         started = []
@@ -114,8 +113,8 @@ class Launcher:
             started.append(subprocess.Popen(full_command, cwd=ROOT, env=environment, **pipes))
         return started
 
-    def run(self, arguments, cache):
-        for process in self.start(arguments, cache):
+    def run(self, arguments):
+        for process in self.start(arguments):
             _, stderr = process.communicate(timeout=600)
             assert process.returncode == 0, stderr
 
@@ -132,11 +131,11 @@ def arguments(photos, tmp_path):
 @pytest.mark.slow
 def test_devices_and_processes_train_the_same_and_resume_each_other(arguments, tmp_path):
     """Two processes with one device each split the towers; two processes with two devices each split the batch."""
-    SINGLE_DEVICE.run([*arguments, "--run", str(tmp_path / "single_device"), "--epochs", "3"], tmp_path)
+    SINGLE_DEVICE.run([*arguments, "--run", str(tmp_path / "single_device"), "--epochs", "3"])
     for launcher, next_launcher in zip(MULTI_DEVICE, [*MULTI_DEVICE[1:], SINGLE_DEVICE], strict=True):
         run = tmp_path / str(launcher)
         for epochs, current in ((2, launcher), (3, next_launcher)):
-            current.run([*arguments, "--run", str(run), "--epochs", str(epochs)], tmp_path)
+            current.run([*arguments, "--run", str(run), "--epochs", str(epochs)])
             mesh = json.loads((run / "config.json").read_text())["mesh"]
             assert np.prod(list(mesh.values())) == current.processes * current.devices
         assert_same_losses(losses(run), losses(tmp_path / "single_device"), 15)
@@ -148,7 +147,7 @@ def test_two_processes_stop_after_the_same_step_and_resume(arguments, tmp_path):
     launcher, run = Launcher(2, 1), tmp_path / "run"
     arguments += ["--checkpoint-seconds", "0.5"]
     for signaled in ([1], [0, 1]):
-        both = launcher.start([*arguments, "--run", str(run), "--epochs", "4000"], tmp_path)
+        both = launcher.start([*arguments, "--run", str(run), "--epochs", "4000"])
         assert any(line.startswith("epoch ") for line in both[0].stderr)
         for process in signaled:
             both[process].send_signal(signal.SIGTERM)
@@ -160,16 +159,16 @@ def test_two_processes_stop_after_the_same_step_and_resume(arguments, tmp_path):
         assert str(stopped) in os.listdir(run / "checkpoints")
     epochs = max(losses(run)) // 5 + 1
     for current, folder in ((launcher, run), (SINGLE_DEVICE, tmp_path / "single_device")):
-        current.run([*arguments, "--run", str(folder), "--epochs", str(epochs)], tmp_path)
+        current.run([*arguments, "--run", str(folder), "--epochs", str(epochs)])
     assert_same_losses(losses(run), losses(tmp_path / "single_device"), 5 * epochs)
 
 
 @pytest.mark.slow
 def test_two_processes_initialize_from_a_trained_network(arguments, tmp_path):
-    SINGLE_DEVICE.run([*arguments, "--run", str(tmp_path / "source"), "--epochs", "1"], tmp_path)
+    SINGLE_DEVICE.run([*arguments, "--run", str(tmp_path / "source"), "--epochs", "1"])
     init_arguments = [*arguments, "--epochs", "1", "--init-from", str(tmp_path / "source")]
     for launcher, folder in ((Launcher(2, 1), "both"), (SINGLE_DEVICE, "single_device")):
-        launcher.run([*init_arguments, "--run", str(tmp_path / folder)], tmp_path)
+        launcher.run([*init_arguments, "--run", str(tmp_path / folder)])
     assert_same_losses(losses(tmp_path / "both"), losses(tmp_path / "single_device"), 5)
     assert losses(tmp_path / "both")[1] < losses(tmp_path / "source")[1]
 
@@ -177,7 +176,7 @@ def test_two_processes_initialize_from_a_trained_network(arguments, tmp_path):
 @pytest.mark.slow
 def test_different_settings_are_an_error_in_all_processes(arguments, tmp_path):
     launcher = Launcher(2, 1)
-    both = launcher.start(arguments, tmp_path, other_process_arguments=["--seed", "1"])
+    both = launcher.start(arguments, other_process_arguments=["--seed", "1"])
     for process in both:
         _, stderr = process.communicate(timeout=600)
         assert process.returncode == 1
@@ -186,7 +185,7 @@ def test_different_settings_are_an_error_in_all_processes(arguments, tmp_path):
 
 @pytest.mark.slow
 def test_distributed_without_slurm_or_open_mpi_is_an_error(arguments, tmp_path):
-    (process,) = Launcher(1, 1).start([*arguments, "--distributed"], tmp_path)
+    (process,) = Launcher(1, 1).start([*arguments, "--distributed"])
     _, stderr = process.communicate(timeout=600)
     assert process.returncode == 1
     assert stderr.startswith("error: --distributed needs SLURM or Open MPI, which did not start this process")

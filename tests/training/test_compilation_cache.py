@@ -1,6 +1,5 @@
 """Persistent compilation cache."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import jax
 import pytest
 
 from alexnet_jax.parallel.runtime import enable_compilation_cache
+from tests.conftest import process_environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +45,7 @@ def test_no_cache_without_a_writable_folder(no_cache, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_second_start_compiles_nothing(photos, tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PJRT_NPROC")}
+    environment = process_environment(shared_cache=False)
     environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_EXPLAIN_CACHE_MISSES": "1"}
 
     def cache_misses(epochs):

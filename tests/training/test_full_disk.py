@@ -1,7 +1,6 @@
 """Full disks: errors are one line, and earlier files stay intact."""
 
 import errno
-import os
 import re
 import resource
 import subprocess
@@ -17,6 +16,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.tensorboard import EventWriter
+from tests.conftest import process_environment
 from tests.training.test_checkpoint import CONFIG, restore, state
 
 FULL = Path("/dev/full")  # every write to this device fails with ENOSPC
@@ -98,7 +98,7 @@ def test_training_exits_with_error_and_resumes_later(photos, tmp_path):
         sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--batch-size", "16", "--epochs", "40",
         "--data", str(photos), "--data-dir", str(tmp_path / "data"), "--run", str(tmp_path / "run"), "--checkpoint-seconds", "0",
     ]  # fmt: skip
-    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PJRT_NPROC")}
+    environment = process_environment()
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not saved_steps(tmp_path / "run"):
         time.sleep(0.01)

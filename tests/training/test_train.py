@@ -24,7 +24,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.training.loop import train
 from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.schedule import ReduceOnPlateau
-from tests.conftest import TINY, TINY_CONFIG, StopAfter, assert_train_raises, read_log
+from tests.conftest import TINY, TINY_CONFIG, StopAfter, assert_train_raises, process_environment, read_log
 
 
 @pytest.fixture(autouse=True)
@@ -247,7 +247,7 @@ def test_ctrl_c_saves_and_same_command_resumes(photos, tmp_path):
         sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--data", str(photos), "--data-dir", str(tmp_path / "data"),
         "--runs-dir", str(tmp_path / "runs"), "--batch-size", "16", "--epochs", "40",
     ]  # fmt: skip
-    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PJRT_NPROC")}
+    environment = process_environment()
     root = Path(__file__).parents[2]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root, env=environment)
     assert process.stderr is not None
