@@ -62,9 +62,9 @@ readme: setup ## Write the tables of README.md and docs/ from experiments/result
 test: setup ## Run the tests, in WORKERS processes
 	@$(PY) -m pytest -m 'not slow' -n $(WORKERS) --dist worksteal $(ARGS)
 
-parity: setup ## Compare with PyTorch (installed first)
+parity: setup ## Compare with PyTorch (installed first); compiled as in training
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),parity]'
-	@$(PY) -m pytest tests/parity -n $(WORKERS) --dist worksteal $(ARGS)
+	@ALEXNET_TESTS_OPTIMIZE=1 $(PY) -m pytest tests/parity -n $(WORKERS) --dist worksteal $(ARGS)
 
 kernel-check: setup ## Compile the kernels for several GPUs, without a GPU [ARGS=--quick]
 	@$(PY) experiments/kernels/compile_check.py $(ARGS)

@@ -7,7 +7,8 @@ Each flag is a separate ablation; `--together` removes all the named components 
 config on synthetic images: one flag takes six minutes on two cores, which is enough to check that everything works. The paper's
 differences of one or two points are for ImageNet and need `--base two_tower --data imagenet --epochs 90`.
 
-Every training is an ordinary run. After an interruption, the same command resumes it; finished runs are not trained again.
+Each config is trained in an ordinary run for each seed. To resume after an interruption, run the same command; finished runs are
+not repeated.
 """
 
 import json
@@ -54,20 +55,20 @@ class Ablate:
       no_flip: disable horizontal flips (section 4.1).
       one_gpu: use one tower with half the kernels (section 3.2).
       no_cross_tower: remove communication between towers before the last layer.
-      contrast_norm: normalize contrast instead of brightness.
+      contrast_norm: use contrast normalization, which subtracts the mean, instead of response normalization (section 3.3).
       without_layer: layers to remove, one at a time (section 7).
       nonlinearity: nonlinearities to use instead of ReLU, one at a time (section 3.1).
       together: apply all named changes to one network.
       base: name or file of the config to change.
       data: data set, as for `train`; None uses the default data of the config.
-      epochs: epochs of each training; the milestones of the schedule are scaled accordingly.
-      seeds: seeds; each trains the base and every ablation.
+      epochs: epochs per run; the milestones of the schedule are scaled accordingly.
+      seeds: random seeds; the base and every ablation are trained once per seed.
       views: views to average predictions over; the paper uses ten.
       data_dir: folder of prepared data sets.
       runs_dir: folder of run folders.
       placement: placement of towers on devices, as for `train`.
       devices: number of devices, as for `train`.
-      to: JSON file for the result, rewritten after every training; None uses RUNS_DIR/ablate.json. Ablations with the same
+      to: JSON file for the result, rewritten after every run; None uses RUNS_DIR/ablate.json. Ablations with the same
         settings that are already in the file are kept.
     """
 
@@ -99,7 +100,7 @@ ConfigChange = Callable[[TrainConfig], TrainConfig]
 """Function from a config to an ablated config."""
 
 ErrorLists = dict[str, dict[str, list[float | None]]]
-"""Errors by name of the network, then by "top1" and "top5": a fraction per seed, or None where training diverged."""
+"""Errors by name of the network, then by "top1" and "top5": a fraction per seed, or None where the run diverged."""
 
 
 def change_network(ablation: ablations.Ablation) -> ConfigChange:
@@ -163,7 +164,7 @@ def ablation_configs(settings: Ablate) -> dict[str, TrainConfig]:
     """Return the base config, under the name "base", and the ablated configs, by name.
 
     Raises:
-      UserError: if an ablation does not apply to the base network, or there are no epochs or no distinct seeds.
+      UserError: if an ablation does not apply to the base network, or `settings.epochs` or `settings.seeds` is invalid.
     """
     if settings.epochs < 1 or not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
         raise UserError("--epochs must be at least 1, and --seeds must be one or more distinct numbers")
@@ -201,11 +202,11 @@ def ablate(settings: Ablate) -> dict[str, Any]:
 
 
 def train_and_test(name: str, config: TrainConfig, settings: Ablate, dataset: Dataset) -> tuple[float, float] | tuple[None, None]:
-    """Train a config and return its top-1 and top-5 errors on the validation images; None if training diverged."""
+    """Train a config and return its top-1 and top-5 errors on the validation images; (None, None) if training diverged."""
     options = Options(
         data=str(dataset.path),
         data_dir=settings.data_dir,
-        # Without a folder per number of epochs, a longer training would resume a shorter one and replace its result.
+        # Without a folder per number of epochs, a longer run would resume a shorter one and overwrite its result.
         runs_dir=settings.runs_dir / "ablate" / f"{settings.epochs}-epochs",
         placement=settings.placement,
         devices=settings.devices,
@@ -225,7 +226,7 @@ def train_and_test(name: str, config: TrainConfig, settings: Ablate, dataset: Da
 def compare(settings: Ablate, dataset: Dataset, errors: ErrorLists) -> dict[str, Any]:
     """Return the result as JSON: settings, errors, and their differences, ablated minus base.
 
-    A difference is positive if the component helps. It is None where one of the trainings diverged.
+    A difference is positive if the component helps, and None if any of the runs diverged.
     """
     comparison: dict[str, Any] = {}
     for name in requested_changes(settings):
@@ -258,10 +259,10 @@ def study_metadata(settings: Ablate, dataset: Dataset) -> dict[str, Any]:
 
 
 def stored_ablations(file: Path, metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return the ablations stored in a result file; none if the file does not exist or has other metadata.
+    """Return the ablations stored in a result file; empty if it does not exist or has different metadata.
 
     Raises:
-      UserError: if the file is not a result of this program.
+      UserError: if the file is not a result file of this script.
     """
     if not file.is_file():
         return {}
@@ -269,7 +270,7 @@ def stored_ablations(file: Path, metadata: dict[str, Any]) -> dict[str, Any]:
         result = json.loads(file.read_text())
         return result["ablations"] if all(result[key] == value for key, value in metadata.items()) else {}
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is not a result of this program: pass another file with --to") from error
+        raise UserError(f"{file} is not a result file of ablate.py: pass a different --to") from error
 
 
 def table(result: dict[str, Any]) -> Table:

@@ -4,7 +4,7 @@
 
 The features of the training images, from the last hidden layer, are compressed to 64, 128 and 256 bits by three methods: an
 autoencoder trained on them, random hyperplanes, and the signs of their principal components. Validation images are the queries,
-and neighbors are ranked by Hamming distance. Measured are
+and neighbors are ranked by Hamming distance. Metrics:
 
 - recall: the fraction of the exact 10 nearest neighbors by Euclidean distance among the first 10, 50, 100 and 500 by Hamming
   distance, which is also the recall of re-ranking that many candidates exactly;
@@ -40,7 +40,7 @@ from matplotlib import pyplot as plt
 
 RESULTS = Path(__file__).parent / "results"
 BLOCK = 4096
-"""Images compared at once."""
+"""Number of images per block of the exact search."""
 NEIGHBORS = 10
 CANDIDATES = (10, 50, 100, 500)
 
@@ -53,9 +53,9 @@ class Compare:
       run: run folder, or one of its checkpoints.
       data: a folder of images, a prepared data set, or a name in `data_dir`; None uses the training data of the run.
       data_dir: folder of prepared data sets.
-      bits: code lengths.
+      bits: code lengths, bits.
       seeds: number of seeds for the autoencoder and the hyperplanes.
-      timed: number of images in the timed search; their features are random, as the time does not depend on them.
+      timed: number of images in the timed search; their features are random, since the time does not depend on them.
       out: JSON file for the result; the figure is written beside it.
     """
 
@@ -74,7 +74,7 @@ def blocks(features: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def quality(encode: Encoder, training: SplitPredictions, queries: SplitPredictions, exact: np.ndarray) -> dict[str, float]:
-    """Return recall among the first `CANDIDATES` codes, and the fraction of the nearest that have the class of the query.
+    """Return the recall among the nearest codes, and the fraction of the `NEIGHBORS` nearest that have the class of the query.
 
     Args:
       encode: encoder of features to codes.
@@ -108,7 +108,7 @@ def aggregate_seeds(method: str, bits: int, metrics: list[dict[str, float]]) -> 
 def compare_codes(
     compare: Compare, training: SplitPredictions, queries: SplitPredictions, exact: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Return the quality of each method at each code length; arguments as for `quality`."""
+    """Return the quality of each method at each code length; see `quality` for the arguments."""
     rows = []
     for bits in compare.bits:
         encoders: dict[str, list[Encoder]] = {
@@ -123,7 +123,7 @@ def compare_codes(
 
 
 def milliseconds(search: Callable[[], Any]) -> float:
-    """Return the minimum time of five calls, after one warm-up call."""
+    """Return the minimum time of five calls, in milliseconds, after one warm-up call."""
     seconds = []
     for _ in range(6):
         start = time.perf_counter()

@@ -10,7 +10,7 @@ batch size of 128, momentum 0.9 and a constant learning rate. The training error
 evaluated before its update.
 
 Learning rates are chosen by successive halving: all are trained for two epochs, the better half for four, and so on, until one
-network reaches 25%. After an interruption, the same command resumes. Results: results/cifar_figure1.json and .png.
+network reaches 25%. To resume after an interruption, run the same command. Results: results/cifar_figure1.json and .png.
 """
 
 import json
@@ -101,7 +101,7 @@ def search(rates: tuple[float, ...], train_to: Callable[[float, int], list[float
 
 
 def epochs_to_target(curve: list[float]) -> float | None:
-    """Return the epoch at which a curve reaches the target, linearly interpolated; None if it does not."""
+    """Return the epoch at which a curve reaches the target, linearly interpolated; None if it never does."""
     for epoch, error in enumerate(curve, 1):
         if error <= TARGET:
             before = curve[epoch - 2] if epoch > 1 else 1.0
@@ -137,7 +137,7 @@ def training_errors(folder: Path) -> list[float]:
 
 
 def draw(curves: dict[str, Curves], file: Path) -> None:
-    """Plot all curves; the fastest of each network is thick and labeled."""
+    """Plot all training curves; the fastest of each network is thick and labeled."""
     figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
     for (name, candidates), style, color in zip(curves.items(), ("-", "--"), ("tab:blue", "tab:orange"), strict=True):
         best = fastest(candidates)
@@ -153,7 +153,7 @@ def draw(curves: dict[str, Curves], file: Path) -> None:
 
 
 def fastest(curves: Curves) -> float:
-    """Return the rate that reaches the target first or, if none does, the one with the lowest final error."""
+    """Return the learning rate that reaches the target first or, if none does, the one with the lowest final error."""
     return min(curves, key=lambda rate: (epochs_to_target(curves[rate]) or float("inf"), curves[rate][-1:] or [1.0]))
 
 

@@ -3,10 +3,10 @@
     python -m alexnet_jax prepare --from cifar-10-binary.tar.gz --to data/cifar10
     python experiments/cifar_lrn.py
 
-The paper reports a test error of 13% without response normalization and 11% with it (section 3.3). Those two networks also
-differ in other ways and were trained for 160 and 520 epochs. This study trains the config cifar_four_layers with and without its
-two normalization layers, with everything else equal and from the same seeds. The test error is averaged over nine views, as in
-the original code. After an interruption, the same command resumes. Results: results/cifar_lrn.json.
+The paper reports a test error of 13% without response normalization and 11% with it (section 3.3). Those two networks also differ
+in other ways and were trained for 160 and 520 epochs. This study trains the config cifar_four_layers with and without its two
+normalization layers, with everything else equal and from the same seeds. The test error is averaged over nine views, as in the
+original code. To resume after an interruption, run the same command. Results: results/cifar_lrn.json.
 """
 
 import json
@@ -37,10 +37,10 @@ class Comparison:
 
     Attributes:
       data: prepared CIFAR-10 data set.
-      seeds: seeds; each trains both networks.
-      epochs: epochs of each training; None uses the number in the config cifar_four_layers.
+      seeds: random seeds; both networks are trained once per seed.
+      epochs: epochs per run; None uses the number in the config cifar_four_layers.
       runs_dir: folder of run folders.
-      to: JSON file for the result, rewritten after every training.
+      to: JSON file for the result, rewritten after every run.
     """
 
     data: str = "cifar10"

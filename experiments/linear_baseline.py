@@ -29,9 +29,9 @@ def pixels(dataset: Dataset, split: str, side: int) -> tuple[np.ndarray, np.ndar
 
 
 def accuracy(dataset: Dataset, side: int) -> float:
-    """Return the validation accuracy of ridge regression, the best over the penalties.
+    """Return the validation accuracy of ridge regression with the best penalty.
 
-    Solves the dual problem, as there are fewer images than pixels.
+    The dual problem is solved because there are fewer images than features.
     """
     (x, y), (validation_images, validation_targets) = pixels(dataset, "train", side), pixels(dataset, "validation", side)
     gram = x @ x.T

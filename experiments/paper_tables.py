@@ -69,7 +69,7 @@ def evaluated_errors(name: str | None, views: str, network: str | None = None) -
       network: path of a run, or "mean" for the mean of several runs; None for the last entry without fitted weights.
 
     Returns:
-      Unknown errors if there is no such file or entry.
+      Top-1 and top-5 errors; None for both if there is no such file or entry.
     """
     for line in reversed((result_or_none(name) or {"errors": []})["errors"]):
         if line["views"] == views and network in (None, line["name"]) and not line["name"].startswith("weighted"):
@@ -129,7 +129,7 @@ def _seeds(study: dict[str, Any]) -> str:
 
 
 def _diverged(metric: dict[str, Any] | None) -> str:
-    """Return how many ablated trainings diverged; empty if none did."""
+    """Return a note on how many ablated runs diverged; empty if none did."""
     errors = (metric or {}).get("ablated", [])
     return f"{errors.count(None)} of {len(errors)} diverged" if None in errors else ""
 

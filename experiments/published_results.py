@@ -81,12 +81,12 @@ FALL_2009 = (
 
 
 class Ablation(NamedTuple):
-    """Increase of the errors when a component is removed.
+    """Increase in the errors when a component is removed.
 
     Attributes:
       component: the removed component.
       section: section of the paper.
-      paper: increase of the errors in the paper.
+      paper: increase in the errors, from the paper.
       base: errors of the network with the component, from its log.
       ablated: errors of the network without it, from its log.
       log: file name of the log of the network without it.
@@ -103,7 +103,7 @@ class Ablation(NamedTuple):
 
     @property
     def logged(self) -> Errors:
-        """Increase of the errors in the logs."""
+        """Increase in the errors, from the logs."""
         pairs = zip(self.base, self.ablated, strict=True)
         return Errors(*(None if base is None or ablated is None else ablated - base for base, ablated in pairs))
 

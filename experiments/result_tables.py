@@ -2,7 +2,7 @@
 
     make readme
 
-A table NAME replaces the text between `<!-- NAME -->` and `<!-- end -->`.
+The table NAME replaces the text between `<!-- NAME -->` and `<!-- end -->`.
 """
 
 import json
@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def quickstart() -> str:
-    """Return the result of `make train` with the quickstart config."""
+    """Return a table of the result of `make train` with the quickstart config."""
     run, linear = result("quickstart"), result("linear_baseline")
     return table(
         ["`make train`", "measured"],
@@ -35,7 +35,7 @@ def quickstart() -> str:
 
 
 def clothing10() -> str:
-    """Return the validation errors of full-size networks on photos of clothes, by epoch."""
+    """Return a table of the validation errors of full-size networks on photos of clothes, by epoch."""
     runs = result("clothing10")
     epochs = [1, 2, 4, 6, 8, 10, 12, 16, 20]
     rows = []
@@ -49,7 +49,7 @@ def clothing10() -> str:
 
 
 def bench() -> str:
-    """Return the speed of the training step on a CPU, compared with PyTorch."""
+    """Return a table of the speed of the training step on a CPU, compared with PyTorch."""
     measured = result("bench")
     header = [f"training step, float32, {measured['cores']} CPU cores"]
     rows = {name: [name] for name in ("one device", "two devices", "PyTorch", "PyTorch, channels last")}
@@ -65,7 +65,7 @@ def bench() -> str:
 
 
 def layers() -> str:
-    """Return the time of each layer of the training step on a CPU."""
+    """Return a table of the time of each layer of the training step on a CPU."""
     times: dict[str, list[float]] = {}
     for row in result("bench")["layers"]:
         name, _, operation = row["layer"].partition("/")
@@ -79,7 +79,7 @@ def layers() -> str:
 
 
 def kernel_bytes() -> str:
-    """Return the memory traffic of the GPU kernels, compared with the reference implementation."""
+    """Return a table of the memory traffic of the GPU kernels, compared with the reference implementation."""
     rows = []
     for row in result("kernel_check")["bytes"]:
         traffic = [
@@ -92,7 +92,7 @@ def kernel_bytes() -> str:
 
 
 def kernels_cpu() -> str:
-    """Return the time of the operations on a CPU, compared with the reference implementation."""
+    """Return a table of the time of the operations on a CPU, compared with the reference implementation."""
     measured = result("kernels_cpu")
     rows = []
     for op in ("response_norm", "max_pool", "norm_pool"):
@@ -103,7 +103,7 @@ def kernels_cpu() -> str:
 
 
 def gpu() -> str:
-    """Return the speed of the kernels on each GPU in results/gpu/."""
+    """Return a table of the speed of the kernels on each GPU in results/gpu/."""
     rows = []
     for file in sorted((ROOT / "experiments" / "results" / "gpu").glob("*.json")):
         measured = json.loads(file.read_text())
@@ -127,7 +127,7 @@ def gpu() -> str:
 
 
 def data() -> str:
-    """Return the speed of the data pipeline, compared with PyTorch's DataLoader."""
+    """Return a table of the speed of the data pipeline, compared with PyTorch's DataLoader."""
     measured = result("data")
     rates = measured["images_per_second"]
     ours = rates["alexnet_jax"]
@@ -154,7 +154,7 @@ def data() -> str:
 
 
 def kill() -> str:
-    """Return whether an interrupted and resumed training equals an uninterrupted one."""
+    """Return a table that compares interrupted and resumed runs with an uninterrupted run."""
     measured = result("kill")
     rows = []
     for name in ("SIGKILL", "SIGTERM"):
@@ -167,7 +167,7 @@ def kill() -> str:
 
 
 def loop() -> str:
-    """Return the speed of the training loop, compared with the training step alone."""
+    """Return a table of the speed of the training loop, compared with the training step alone."""
     if result_or_none("loop") is None:
         return "Not measured yet. Run `make experiment EXP=benchmarks/training_loop`."
     rows = [
@@ -178,7 +178,7 @@ def loop() -> str:
 
 
 def search() -> str:
-    """Return the time and memory of exact search in an index."""
+    """Return a table of the time and memory of exact search in an index."""
     measured = result("search")
     size = f"{measured['images']:,} × {measured['features']:,} features, {measured['gigabytes']:.1f} GB"
     header = [f"{size}, {measured['cores']} CPU cores", "from disk, s", "from page cache, s"]
@@ -191,7 +191,7 @@ def search() -> str:
 
 
 def codes() -> str:
-    """Return the quality and speed of search by binary codes."""
+    """Return a table of the quality and speed of search by binary codes."""
     measured = result("codes")
     k, times = measured["neighbors"], measured["milliseconds a query"]
     features = f"`{measured['network']}`, {measured['features']} features of {measured['images']:,} images"
@@ -206,7 +206,7 @@ def codes() -> str:
 
 
 def transfer() -> str:
-    """Return the errors of fine-tuning, compared with training from scratch."""
+    """Return a table of the errors of fine-tuning, compared with training from scratch."""
     measured = result("transfer")
     rows = []
     for method, errors in measured["test_error"].items():

@@ -11,10 +11,10 @@ from the same seeds:
     scratch              random initial parameters
     all layers           all layers but the last copied from the pretrained network; one learning rate
     layer rates          the same with the learning rates of the config finetune: a tenth for copied layers, conv1 frozen early
-    bottleneck, …        both, pretrained with a linear bottleneck before the last layer as in fall2011, which is not copied
+    bottleneck, …        the same, pretrained with a linear bottleneck before the last layer as in fall2011, which is not copied
 
 The seed also selects the training images of the second half. Errors are measured on the validation and test images of the second
-half, which are not used to choose anything. After an interruption, the same command resumes.
+half, which are not used for any selection. To resume after an interruption, run the same command.
 
 Results on photos of clothes, 150 after pretraining on 1,471 of other classes (results/transfer.json, five seeds, about 15 minutes
 on a CPU): the error is 45.9% from scratch and 38.2% with all layers, 7.8 points lower (95% interval: 1.3 to 14.2). With layer
@@ -78,7 +78,7 @@ class Transfer:
     Attributes:
       data: a folder of images, a prepared data set, or a name in `data_dir`.
       images: training images per class of the second half.
-      seeds: seeds of the selection of these images and of training.
+      seeds: random seeds of the selection of these images and of training.
       pretrain_epochs: epochs on the first half.
       epochs: epochs on the second half, the same for all methods.
       data_dir: folder of prepared data sets.
@@ -97,7 +97,7 @@ class Transfer:
 
 
 class ClassSubset(Source):
-    """Source of the images of some classes of a prepared data set.
+    """Data source of the images of some classes of a prepared data set.
 
     Args:
       dataset: prepared data set.
@@ -208,7 +208,7 @@ def fine_tuning_configs(runs: dict[str, Path], seed: int, settings: Transfer) ->
 
 
 def base_config(network: Network, seed: int, epochs: int) -> TrainConfig:
-    """Return a config with a constant learning rate that is divided by 10 after three quarters of the epochs."""
+    """Return a config whose learning rate is divided by 10 after three quarters of the epochs."""
     return TrainConfig(
         network=network,
         epochs=epochs,
@@ -226,12 +226,12 @@ def three_quarters(epochs: int) -> int:
 
 
 def options(dataset: Dataset, settings: Transfer) -> Options:
-    """Return the options of a training on one device."""
+    """Return the training options for one device."""
     return Options(data=str(dataset.path), data_dir=settings.data_dir, runs_dir=settings.runs_dir, placement="single", devices=1)
 
 
 def check_finished(run: Path) -> Path:
-    """Return the run folder; exit if the training was stopped by a signal."""
+    """Return the run folder, or exit if training was stopped by a signal."""
     if not (run / "result.json").is_file():
         sys.exit(0)
     return run

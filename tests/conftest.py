@@ -1,6 +1,7 @@
-"""Shared fixtures. Tests run on four CPU devices, with the shapes and types of all annotated arguments checked.
+"""Shared fixtures and configuration of the tests.
 
-The CPU is the default platform on every machine. Tests marked `gpu` use the GPUs by name and are skipped where there are none.
+Tests run on four CPU devices, with the shapes and types of all annotated arguments checked. The CPU is the default platform on
+every machine; tests marked `gpu` select the GPUs explicitly and are skipped on machines without one.
 """
 
 import atexit
@@ -13,16 +14,15 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-# Compiled programs are shared by all tests of a run, by its workers (pytest-xdist) and by the processes that tests start. Workers
-# inherit these variables, so only the process that sets them removes the folder.
+# Tests, pytest-xdist workers and the processes that tests start share compiled programs. They inherit these variables, so only
+# the process that sets them deletes the folder.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="alexnet-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 os.environ["JAX_PLATFORMS"] = "cpu"
-# The networks here are small: they compile for seconds and run for milliseconds. Compiled without optimization, which takes an
-# eighth of the time, they pass the same tests; CI runs the slow tests with optimization. XLA aborts on unknown flags: later
-# versions have only the first of these.
+# The networks in the tests are small, so compilation takes most of the time; it is eight times faster without optimization. CI
+# runs the slow tests with optimization. XLA aborts on unknown flags, and versions after 0.10 have only the first of these.
 if os.environ.get("ALEXNET_TESTS_OPTIMIZE") != "1":
     flags = ["--xla_backend_optimization_level=0"]
     if version("jaxlib").startswith("0.10."):
@@ -33,7 +33,7 @@ from jaxtyping import install_import_hook
 
 with install_import_hook("alexnet_jax", "beartype.beartype"):
     import alexnet_jax.cli.evaluate
-    import alexnet_jax.training.loop  # noqa: F401  (so that calls within them are checked, too)
+    import alexnet_jax.training.loop  # noqa: F401  (to check calls within these modules, too)
     from alexnet_jax.parallel import runtime
 
 import jax
@@ -50,7 +50,7 @@ from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.loop import Options, train
 from tests.tiny import TINY
 
-# Helper modules without tests; some need PyTorch.
+# Helper modules without tests, some of which need PyTorch.
 collect_ignore = ["parity/transcription.py", "parity/others.py", "numpy_network.py", "without_dropout.py"]
 
 HAS_GPU = any(Path("/dev").glob("nvidia[0-9]*")) and any(
@@ -58,7 +58,7 @@ HAS_GPU = any(Path("/dev").glob("nvidia[0-9]*")) and any(
 )
 jax.config.update("jax_platforms", "cpu,cuda" if HAS_GPU else "cpu")
 runtime.set_cpu_device_count(4)
-jax.devices()  # initialize the backend: the number of devices cannot change any more
+jax.devices()  # initialize the backend: the number of devices cannot change afterwards
 
 
 def pytest_collection_modifyitems(items):
@@ -68,10 +68,10 @@ def pytest_collection_modifyitems(items):
 
 
 def process_environment(*, shared_cache: bool = True, platform: str | None = "cpu") -> dict[str, str]:
-    """Return the environment for a process that compiles as users' processes do, without the settings of this one.
+    """Return the environment for a subprocess with default compiler settings, as for users.
 
     Args:
-      shared_cache: whether it uses the compilation cache of the tests.
+      shared_cache: whether the process uses the compilation cache of the tests.
       platform: JAX platform; None lets JAX choose.
     """
     environment = dict(os.environ)
@@ -96,12 +96,12 @@ def rng() -> np.random.Generator:
 
 
 def cpu_mesh(network: Network, data: int, *, split: bool) -> Mesh:
-    """Return a mesh of the first devices.
+    """Return a mesh of the first CPU devices.
 
     Args:
       network: network whose towers are placed on the mesh.
       data: size of the data axis.
-      split: whether each tower has a device of its own.
+      split: whether each tower is on its own device.
     """
     from alexnet_jax.parallel.mesh import make_mesh
 
@@ -114,7 +114,7 @@ TINY_CONFIG = TrainConfig(TINY, epochs=3, batch_size=8, learning_rate=0.002, aug
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """Folder of images of two classes that a few steps can separate: one is brighter in the upper half, one in the lower half."""
+    """Folder of images of two classes that are easy to separate: brighter in the upper half, or in the lower half."""
     root = tmp_path_factory.mktemp("photos") / "photos"
     rng = np.random.default_rng(0)
     for split, num_images in (("train", 40), ("validation", 11)):
@@ -133,7 +133,7 @@ def options(photos, tmp_path):
 
 
 def read_log(folder):
-    """Return the lines of a run's log, without the measured speed."""
+    """Return the lines of a run's log, without the measured throughput."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in ("images_per_second", "matmul_fraction")} for line in lines]
 
@@ -145,9 +145,9 @@ def assert_train_raises(message, config, options):
 
 
 class StopAfter:
-    """Replacement for `StopOnSignal` that requests a stop at the n-th time `requested` is read.
+    """Replacement for `StopOnSignal` that requests a stop at the n-th read of `requested`.
 
-    It is read after every training step and before every validation batch.
+    The training loop reads the property after every training step and before every validation batch.
     """
 
     def __init__(self, reads):
@@ -167,7 +167,7 @@ class StopAfter:
 
 @pytest.fixture(scope="session")
 def trained_run(photos, tmp_path_factory):
-    """Folder of a finished run that separates the two classes; tests must not modify it."""
+    """Folder of a finished run with a low error on `photos`; tests must not modify it."""
     runs = tmp_path_factory.mktemp("runs")
     options = Options(data=str(photos), data_dir=photos.parent / "data", runs_dir=runs, devices=2)
     return train_with_report("tiny", replace(TINY_CONFIG, epochs=6), options)

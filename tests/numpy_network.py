@@ -1,4 +1,4 @@
-"""A two-tower network in NumPy: loops in float64, written from the paper and without code in common with the package."""
+"""Reference implementation of a two-tower network: float64 loops in NumPy, written from the paper, independent of the package."""
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def relu(x):
 
 
 def tiny_logits(params, images):
-    """Return the test-time logits of `tests.tiny.TINY`; params[layer][name][tower]."""
+    """Return the test-time logits of `tests.tiny.TINY`, for parameters indexed by layer, name and tower."""
     p = {
         layer: {name: np.asarray(value, np.float64) for name, value in layer_params.items()}
         for layer, layer_params in params.items()

@@ -1,4 +1,4 @@
-"""Public API of `alexnet_jax`."""
+"""Tests of the public API of `alexnet_jax`."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The suite itself: it runs on the same CPU devices whatever devices the machine offers by default."""
+"""Tests that the test suite runs on four CPU devices, regardless of the default devices of the machine."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ def test_suite_runs_on_four_cpu_devices():
 
 @pytest.mark.slow
 def test_suite_runs_where_jax_offers_one_device_by_default(tmp_path):
-    """As on a machine with one GPU: a plugin stubs `jax.devices()` until the suite has chosen its platform."""
+    """Simulate a machine with one GPU: a plugin limits `jax.devices()` to one device until a platform is selected."""
     (tmp_path / "one_device.py").write_text(
         "import jax\n"
         "devices = jax.devices\n"

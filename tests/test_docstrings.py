@@ -1,4 +1,4 @@
-"""All public modules, classes, functions and methods have docstrings, from which the reference pages are generated."""
+"""Tests that all public modules, classes, functions and methods have docstrings, as the reference pages require."""
 
 import ast
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def definitions(body: list[ast.stmt]) -> Iterator[Definition]:
-    """Yield the public classes and functions of a body."""
+    """Yield the public classes and functions defined in a list of statements."""
     for node in body:
         if isinstance(node, Definition) and not node.name.startswith("_"):
             yield node
 
 
 def methods(node: Definition) -> Iterator[Definition]:
-    """Yield the public methods of a class."""
+    """Yield the public methods of a class, and nothing for a function."""
     return definitions(node.body) if isinstance(node, ast.ClassDef) else iter(())
 
 
@@ -39,7 +39,10 @@ def inherits_docstring(node: Definition, method: str) -> bool:
 
 
 def missing_docstrings(source: str) -> Iterator[str]:
-    """Yield the public names in a module's source without a docstring, and "module" for the module; overrides may omit theirs."""
+    """Yield the public names without a docstring in a module's source, and "module" for the module itself.
+
+    Methods that override a documented method need no docstring.
+    """
     module = ast.parse(source)
     if not ast.get_docstring(module):
         yield "module"

@@ -1,4 +1,4 @@
-"""Wheel and source archive: they contain both packages and nothing else, and the wheel works without the source tree."""
+"""Tests that wheel and source archive contain exactly both packages, and that the wheel works without the source tree."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ def run(*command, **kwargs):
 
 @pytest.mark.slow
 def test_wheel_and_source_archive(tmp_path):
-    # Build in a clone: setuptools would include files of an existing `build` folder in the wheel.
+    # Build in a clone, because setuptools would include files of an existing `build` folder in the wheel.
     run("git", "clone", "--quiet", ROOT, tmp_path / "source")
     run(sys.executable, "-m", "build", "--outdir", tmp_path / "dist", tmp_path / "source")
     (wheel,), (archive,) = (list((tmp_path / "dist").glob(pattern)) for pattern in ("*.whl", "*.tar.gz"))
@@ -35,7 +35,7 @@ def test_wheel_and_source_archive(tmp_path):
         in_archive = {name.split("/", 1)[1] for name in opened.getnames() if name.endswith(".py")}
     assert in_archive == {("src/" if name.startswith("alexnet_jax") else "kernels/") + name for name in PACKAGES}
 
-    # Install the wheel in a new environment that imports the dependencies, but not the source tree, from this one.
+    # Install the wheel in a new environment that imports only the dependencies, not the source tree, from the current one.
     environment = tmp_path / "environment"
     run(sys.executable, "-m", "venv", environment)
     python = environment / "bin" / "python"

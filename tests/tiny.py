@@ -1,4 +1,4 @@
-"""Small network for tests."""
+"""Small two-tower network for tests."""
 
 from alexnet_jax.model.layers import Conv, Dense, Dropout, LocalResponseNorm, MaxPool, ReLU
 from alexnet_jax.model.network import Network
@@ -14,4 +14,4 @@ TINY = Network(
         Dense(7, name="fc7", reads="all", std=0.2),
     ),
 )  # fmt: skip
-"""Two-tower network with seven classes, a number that the towers cannot divide evenly."""
+"""Two-tower network with seven classes, which cannot be divided evenly between the towers."""

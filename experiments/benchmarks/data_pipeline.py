@@ -1,13 +1,13 @@
-"""Throughput of the data pipeline, compared with PyTorch's DataLoader on the same images in the same run.
+"""Benchmark of the data pipeline against PyTorch's DataLoader on the same images.
 
     make bench-data
     make bench-data ARGS="--data data/imagenet --rounds 9 --memory-batches 20000"
 
-Each loader decodes JPEGs of 256x256 pixels, takes a random crop of 224 pixels with a random horizontal flip, and returns uint8
-batches of 128 images. Every loader runs in its own process, one after another, for several rounds; results are medians of images
-per second. PyTorch reads the JPEGs from files with several numbers of workers, and the fastest is used for comparison. The images
-are synthetic (`alexnet_jax.data.sources.synthetic`) unless --data names a prepared data set. The last line of the output is one
-JSON object, which is also written to experiments/results/data.json.
+Each loader decodes JPEGs of 256x256 pixels, takes a random 224x224 crop with a random horizontal flip, and returns uint8 batches
+of 128 images. The loaders run one after another, each in its own process, for several rounds; results are medians in images per
+second. PyTorch reads JPEG files with several numbers of workers, of which the fastest is compared. The images are synthetic
+(`alexnet_jax.data.sources.synthetic`) unless --data names a prepared data set. The last line of the output is one JSON object,
+which is also written to experiments/results/data.json.
 """
 
 # pyright: reportMissingImports=false
@@ -35,7 +35,7 @@ from alexnet_jax.console import console, track_progress
 from alexnet_jax.data.images import decode_jpeg, encode_jpeg
 from alexnet_jax.data.pipeline.augment import Augmentation, draw_augmentation
 from alexnet_jax.data.pipeline.batches import LoaderOptions, training_batches
-from alexnet_jax.data.pipeline.crops import copy_crop, copy_flipped_crop_bgr
+from alexnet_jax.data.pipeline.copy_crop import copy_crop, copy_flipped_crop_bgr
 from alexnet_jax.data.pipeline.loading import DecodedImages, TrainingBatches
 from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
@@ -51,14 +51,14 @@ STATM = Path("/proc/self/statm")
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure the throughput of this data pipeline and of others.
+    """Measure the throughput of this data pipeline and of other data loaders.
 
     Attributes:
       data: prepared data set of 256-pixel JPEGs; None uses synthetic images.
-      images: number of images to use.
-      rounds: rounds in which every loader is timed once.
-      batches: timed batches per round.
-      memory_batches: batches to read while memory use is recorded; 0 skips this measurement.
+      images: maximum number of images.
+      rounds: number of rounds; each times every loader once.
+      batches: number of timed batches per loader and round.
+      memory_batches: number of batches over which memory use is recorded; 0 skips this measurement.
       out: JSON file for the result.
     """
 
@@ -71,7 +71,7 @@ class Bench:
 
 
 def make_images(folder: Path, bench: Bench) -> None:
-    """Write the same images as a prepared data set of JPEGs, as a prepared data set of raw pixels, and as JPEG files."""
+    """Write the same images as a JPEG data set, `jpeg`, a raw data set, `raw`, and JPEG files, `files`."""
     rng = np.random.default_rng(0)
     if bench.data is None:
         jpegs = [
@@ -101,7 +101,7 @@ def own_loader(folder: Path, encoding: str, loader_options: LoaderOptions) -> It
 
 
 def torch_loader(folder: Path, decoder: str, workers: int) -> Iterator[Any]:
-    """Return an iterator over batches of PyTorch's DataLoader, over one endless epoch so that workers are not restarted."""
+    """Return an iterator over batches of PyTorch's DataLoader, in a single long epoch so that workers are not restarted."""
     import simplejpeg
     import torch
     from PIL import Image
@@ -144,7 +144,7 @@ UNCACHED = LoaderOptions(memory_fraction=0.0)
 
 
 def make_loader(name: str, folder: Path) -> Iterator[Any]:
-    """Return an iterator over the batches of a loader, by its name in `loader_names`."""
+    """Return an iterator over the batches of the loader with a name in `loader_names`."""
     kind, _, detail = name.partition(" ")
     if kind.startswith("torch"):
         return torch_loader(folder, kind.removeprefix("torch_"), int(detail.split()[0]))
@@ -177,7 +177,7 @@ def version(package: str) -> str | None:
 
 
 def images_per_second(name: str, folder: Path, batches: int) -> float:
-    """Measure the throughput of a loader after one epoch of warm-up."""
+    """Measure the throughput of a loader after one warm-up epoch, in images/s."""
     stream = make_loader(name, folder)
     warm_up = len(list((folder / "files").iterdir())) // BATCH + 4  # one epoch, to fill the page cache and the memory cache
     for _ in range(warm_up):
@@ -189,7 +189,7 @@ def images_per_second(name: str, folder: Path, batches: int) -> float:
 
 
 def stages(folder: Path, encoding: str) -> dict[str, int]:
-    """Measure the throughput of each stage of the pipeline alone, in images per second on one core."""
+    """Measure the throughput of each pipeline stage in isolation, in images/s on one core."""
     dataset, batch = open_dataset(folder / encoding), np.empty((BATCH, SIZE, SIZE, 3), np.uint8)
     images = DecodedImages(dataset, "train", STORED)
     records = [images.record(i) for i in range(BATCH)]
@@ -202,7 +202,7 @@ def stages(folder: Path, encoding: str) -> dict[str, int]:
     def each(work: Callable[[Any], Any], items: list[Any]) -> Callable[[], None]:
         def run() -> None:
             for item in items:
-                work(item)  # the result is freed at once, as in the pipeline
+                work(item)  # the result is freed immediately, as in the pipeline
 
         return run
 
@@ -230,7 +230,7 @@ def _seconds(work: Any) -> float:
 
 
 def memory(folder: Path, batches: int) -> dict[str, list[int]]:
-    """Record the resident memory of the loading process, in MB, at twenty points of a long run."""
+    """Record the resident memory of this process in MiB, about twenty times while it loads batches."""
     stream, points = make_loader("alexnet_jax", folder), {"after_batches": [], "megabytes": []}
     for i in range(1, batches + 1):
         next(stream)
@@ -241,7 +241,7 @@ def memory(folder: Path, batches: int) -> dict[str, list[int]]:
 
 
 def in_process(*arguments: Any) -> Any:
-    """Run one measurement, see `measure`, in a new process and return its result."""
+    """Run `measure` in a new process, and return its result."""
     # DataLoader warns if it has more workers than cores.
     command = [sys.executable, "-W", "ignore", __file__, "--only", *map(str, arguments)]
     out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -249,7 +249,7 @@ def in_process(*arguments: Any) -> Any:
 
 
 def main(bench: Bench) -> None:
-    """Run all measurements, and write and print the result."""
+    """Run all measurements; write and print the results."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_images(folder, bench)
@@ -291,7 +291,7 @@ def best(median: dict[str, int], kind: str) -> str:
 def ratio(rates: dict[str, list[float]], one: str, other: str) -> float:
     """Return the median over rounds of the ratio of two loaders' throughputs.
 
-    The ratio is taken within each round, as other load on the machine affects both loaders.
+    The ratio is taken within each round, in which other load on the machine affects both loaders similarly.
     """
     return round(statistics.median(a / b for a, b in zip(rates[one], rates[other], strict=True)), 2)
 
@@ -311,7 +311,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--only"]:
         print(json.dumps(measure(*sys.argv[2:])))
     elif find_spec("torch") is None:
-        sys.exit("error: PyTorch is not installed: run make bench-data, which installs it")
+        sys.exit("error: PyTorch is not installed; run make bench-data, which installs it")
     else:
         try:
             main(tyro.cli(Bench))

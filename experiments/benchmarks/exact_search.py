@@ -1,12 +1,12 @@
-"""Time and memory of exact search in an index, which section 6.1 of the paper calls inefficient.
+"""Benchmark of the time and memory of exact search in an index, which section 6.1 of the paper calls inefficient.
 
     make experiment EXP=benchmarks/exact_search
     make experiment EXP=benchmarks/exact_search ARGS="--images 1000000"
 
-The index holds random features and is deleted afterwards; it takes 3.3 GB of disk, or 16 GB for a million images. Time grows with
-the number of images, memory does not. Each search is timed twice: "disk" after the file was dropped from the page cache, and
-"page_cache" directly after that search, when the operating system has cached as much of the file as fits. The last line of the
-output is one JSON object.
+The index holds random features and is deleted afterwards; it takes 3.3 GB of disk space, or 16 GB for a million images. Time
+grows linearly with the number of images; memory is constant. Each search is timed twice: "disk", after the file is dropped from
+the page cache, and "page_cache", immediately afterwards, when the operating system has cached as much of the file as fits. The
+last line of the output is one JSON object.
 """
 
 import json
@@ -26,7 +26,7 @@ from alexnet_jax.analysis.index import Index, IndexedImage, IndexMetadata, creat
 
 RESULT = Path(__file__).parents[1] / "results" / "search.json"
 BLOCK = 4096
-"""Images generated at once."""
+"""Number of images generated at a time."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Search:
 
     Attributes:
       images: number of images in the index.
-      features: number of features per image; the default is that of the paper's network.
-      queries: numbers of queries per search; each is measured.
+      features: number of features per image; the default is the width of the paper's last hidden layer.
+      queries: numbers of queries per search; every number is timed.
       folder: folder for the temporary index.
       out: JSON file for the result.
     """
@@ -49,7 +49,7 @@ class Search:
 
 
 def random_index(path: Path, search: Search) -> Index:
-    """Create an index of random features; half of them are zero, as after a ReLU."""
+    """Create an index of random features, half of which are zero, as after a ReLU."""
     rng = np.random.default_rng(0)
     with create_index(path, IndexMetadata(search.images, search.features)) as writer:
         for first in range(0, search.images, BLOCK):
@@ -66,12 +66,12 @@ def drop_from_page_cache(file: Path) -> None:
 
 
 def peak_megabytes() -> int:
-    """Return the peak memory of this process, in MB."""
+    """Return the peak resident memory of this process, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "linux" else 1024**2)
 
 
 def measure(index: Index, search: Search) -> dict[str, Any]:
-    """Time a search with each number of queries, in seconds."""
+    """Return the time of a search in seconds, by number of queries and by storage, "disk" or "page_cache"."""
     rng, times = np.random.default_rng(1), dict[str, Any]()
     for count in search.queries:
         queries = np.maximum(rng.standard_normal((count, search.features), np.float32), 0)

@@ -1,13 +1,13 @@
-"""Check that a training killed and resumed many times ends bit-identical to an uninterrupted one.
+"""Check that a training run killed and resumed many times is bit-identical to an uninterrupted run.
 
     make experiment EXP=benchmarks/kill_and_resume
     make experiment EXP=benchmarks/kill_and_resume ARGS="--kills 4"
 
-Trains the quickstart network on a few hundred synthetic images, with checkpoints every 0.3 seconds so that many kills interrupt
-one. The training runs three times: uninterrupted; killed with SIGKILL at random times during startup, steps, evaluations and
-saves; and stopped with SIGTERM, after which it must save, exit with 0 and print how to resume. Each time the same command resumes
-it, until it is finished. Parameters, optimizer state, log and result are compared. The last line of the output is one JSON
-object.
+Trains the quickstart network on a few hundred synthetic images, with a checkpoint every 0.3 seconds so that many signals arrive
+during a save. There are three runs: uninterrupted; killed with SIGKILL at random times during startup, training steps, validation
+and saves; and stopped with SIGTERM, after which the process must save, exit with status 0 and print how to resume. An interrupted
+run is resumed with the same command until it is finished. Parameters, optimizer state, log and result are compared. The last line
+of the output is one JSON object.
 """
 
 import json
@@ -38,17 +38,17 @@ from alexnet_jax.training.step import initial_state, state_shardings
 ROOT = Path(__file__).parents[2]
 RESULT = Path(__file__).parents[1] / "results" / "kill.json"
 SPEED = ("images_per_second", "matmul_fraction")
-"""Fields of the log that depend on time and are not compared."""
+"""Fields of the log that depend on timing, excluded from the comparison."""
 
 
 @dataclass(frozen=True)
 class Kill:
-    """Kill and resume a training repeatedly, and compare the result with an uninterrupted training.
+    """Kill and resume a training run repeatedly, and compare it with an uninterrupted run.
 
     Attributes:
-      kills: number of kills with each signal.
-      epochs: epochs of the training, of 10 steps each.
-      seed: seed of the times of the kills.
+      kills: number of interruptions by each signal.
+      epochs: number of epochs per run, of 10 steps each.
+      seed: random seed of the times of the signals.
       out: JSON file for the result.
     """
 
@@ -59,23 +59,23 @@ class Kill:
 
 
 class SmallSyntheticSource(SyntheticSource):
-    """Synthetic source with few images."""
+    """Synthetic source with 320 training and 160 validation images."""
 
     num_images = {"train": 320, "validation": 160}  # noqa: RUF012 (an attribute of Source)
 
 
 class Trial:
-    """Training in its own run folder that can be killed and resumed.
+    """Training run, in its own folder, that can be killed and resumed.
 
     Args:
-      folder: folder of the data set, the compilation cache and the run folder.
+      folder: folder that contains the data set, the compilation cache and the run folder.
       name: name of the run folder.
-      epochs: epochs of the training.
+      epochs: number of epochs.
     """
 
     def __init__(self, folder: Path, name: str, epochs: int):
         self.run = folder / name
-        # The compilation cache is in the folder, too, as a kill may interrupt a write to it.
+        # Use a separate compilation cache, because a kill may interrupt a write to it.
         self._environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONUNBUFFERED": "1"}
         self._command = [
             sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--epochs", str(epochs), "--checkpoint-seconds", "0.3",
@@ -89,13 +89,13 @@ class Trial:
 
     @property
     def logged_step(self) -> int:
-        """Last step in the log, or 0; the last line of the log may be incomplete."""
+        """Last step in the log, or 0 if there is none; an incomplete last line is ignored."""
         file = self.run / "log.jsonl"
         return max(map(int, re.findall(r'^{"step": (\d+),', file.read_text(), re.MULTILINE)), default=0) if file.exists() else 0
 
     @property
     def checkpoint_step(self) -> int:
-        """Step of the latest checkpoint, or 0."""
+        """Step of the latest checkpoint, or 0 if there is none."""
         return max((int(file.name) for file in self.run.glob("checkpoints/*") if file.name.isdecimal()), default=0)
 
     def start(self) -> "subprocess.Popen[str]":
@@ -105,7 +105,7 @@ class Trial:
         )
 
     def finish(self) -> float:
-        """Run the training until it is finished, and return the time that took, in seconds."""
+        """Run the training until it is finished, and return the elapsed time in seconds."""
         start = time.monotonic()
         process = self.start()
         _, stderr = process.communicate()
@@ -139,7 +139,7 @@ class Trial:
         if process.returncode != (-signum if signum == signal.SIGKILL else 0) or "Traceback" in stderr:
             raise SystemExit(f"after {signum.name}, {self.run.name} exited with {process.returncode} and printed:\n{stderr}")
         if signum == signal.SIGTERM and "same command" not in stderr:
-            raise SystemExit(f"after {signum.name}, {self.run.name} does not print how to resume:\n{stderr}")
+            raise SystemExit(f"after {signum.name}, {self.run.name} did not print how to resume, but:\n{stderr}")
         if "mesh:" not in stderr:  # an incomplete checkpoint is from an earlier kill
             return "starting"
         return "saving" if saving else "training"
@@ -172,7 +172,7 @@ def log(run: Path) -> list[dict[str, Any]]:
 
 
 def compare(run: Path, reference: Path) -> dict[str, bool]:
-    """Return whether state, log and result of two runs are identical."""
+    """Return whether the final state, the log and the result of two runs are identical."""
     pairs = zip(state(run), state(reference), strict=True)
     results = [json.loads((folder / "result.json").read_text()) for folder in (run, reference)]
     fields = ("steps", "epochs", "best", "top1_error", "top5_error", "loss")
@@ -184,7 +184,12 @@ def compare(run: Path, reference: Path) -> dict[str, bool]:
 
 
 def kill_and_resume(settings: Kill, folder: Path) -> dict[str, Any]:
-    """Run the trainings with both signals in an empty folder, and return the comparison."""
+    """Interrupt runs with both signals, and return their comparisons with an uninterrupted run, by signal name.
+
+    Args:
+      settings: numbers of signals and epochs, and the random seed.
+      folder: empty folder for the data set and the runs.
+    """
     prepare(SmallSyntheticSource(), folder / "images")
     Trial(folder, "warm-up", 1).finish()  # fills the compilation cache
     one_epoch = Trial(folder, "one-epoch", 1).finish()
@@ -195,7 +200,7 @@ def kill_and_resume(settings: Kill, folder: Path) -> dict[str, Any]:
     for signum in (signal.SIGKILL, signal.SIGTERM):
         trials, rng, activities = [Trial(folder, signum.name, settings.epochs)], random.Random(settings.seed), list[str]()
         for step in sorted(rng.randrange(int(0.8 * reference.checkpoint_step)) for _ in range(settings.kills)):
-            # A third of the kills come during startup, the others at a random time within an epoch after the step.
+            # Send a third of the signals during startup, and the others at a random time in the epoch after the step.
             starting = rng.random() < 1 / 3
             delay = rng.uniform(0, one_epoch / 2 if starting else seconds / settings.epochs)
             while (activity := trials[-1].kill(signum, 0 if starting else step, delay)) is None:

@@ -1,4 +1,4 @@
-"""Time of each layer of a training step alone, with all towers on one device."""
+"""Timing of the individual layers of a training step, with all towers on one device."""
 
 import time
 from collections.abc import Callable
@@ -18,20 +18,21 @@ from alexnet_jax.training.optimizer import paper_update
 from alexnet_jax.training.step import constant_hparams, initial_state
 
 CALLS = 9
+"""Number of timed calls per function."""
 
 
 def layer_times(batch: int, network: Network = TWO_TOWER) -> list[dict[str, Any]]:
-    """Time every layer, forward and backward, and the parameter update, and print one line for each.
+    """Time the forward and backward pass of every layer and the parameter update; print one line for each.
 
-    The gradient with respect to the images is not computed, as training does not need it.
+    The gradient with respect to the images is not computed, because training does not need it.
 
     Args:
       batch: batch size.
       network: network to time.
 
     Returns:
-      Dicts with the keys "layer", "forward_ms" and "backward_ms". "backward_ms" is the time of forward and backward minus that of
-      forward.
+      Dicts with the keys "layer", "forward_ms" and "backward_ms", in milliseconds. "backward_ms" is the time of both passes minus
+      that of the forward pass.
     """
     optimizer = paper_update()
     state = initial_state(network, choose_mesh(network, "single", 1), optimizer, 0)
@@ -71,7 +72,7 @@ def layer_times(batch: int, network: Network = TWO_TOWER) -> list[dict[str, Any]
 
 
 def timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
-    """Jit a function, and return its result and the minimum time of `CALLS` calls, in milliseconds."""
+    """Jit a function, and return its result and the minimum time over `CALLS` calls, in milliseconds."""
     jitted = jax.jit(function, compiler_options=compiler_options(jax.default_backend()))
     result = jax.block_until_ready(jitted(*args))
     seconds: list[float] = []

@@ -1,4 +1,4 @@
-"""PyTorch module for an exported network; this file depends only on PyTorch and safetensors and can be copied.
+"""PyTorch module for exported networks; this file depends only on PyTorch and safetensors and can be copied to other projects.
 
     python -m alexnet_jax export RUN --to network.safetensors --layout pytorch
 
@@ -6,9 +6,9 @@
     network = load("network.safetensors").eval()
     logits = network(images)    # center crops [batch, 3, size, size], RGB, 0 to 255
 
-The network is an `nn.Sequential` with the layer names of alexnet_jax: its state dict has "conv1.weight", "conv1.bias", …, and the
-mean image as the buffer "mean_image" [3, size, size]. Towers are groups of channels; a layer whose towers read only their own
-channels is a grouped convolution.
+The network is an `nn.Sequential` with the layer names of alexnet_jax: its state dict contains "conv1.weight", "conv1.bias", …,
+and the mean image as the buffer "mean_image", [3, size, size]. Towers are groups of channels; a layer whose towers read only
+their own channels is a grouped convolution.
 """
 
 # pyright: reportMissingImports=false
@@ -23,21 +23,21 @@ from safetensors import safe_open
 from torch import nn
 
 LayerConfig = dict[str, Any]
-"""Description of a layer in the metadata of an exported file."""
+"""Configuration of a layer in the metadata of an exported file."""
 
 
 def load(file: str | Path) -> "Network":
-    """Load the network of an exported file, in training mode as PyTorch modules are by default."""
+    """Load the network in an exported file; like every new PyTorch module, it is in training mode."""
     with safe_open(file, framework="pt") as opened:
         state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         return Network(json.loads(opened.metadata()["network"]), state)
 
 
 class Network(nn.Sequential):
-    """Network built from its description.
+    """Network from images, [batch, 3, size, size], to logits, [batch, classes].
 
     Args:
-      description: description of the network in the metadata of an exported file.
+      description: configuration of the network in the metadata of an exported file.
       state: state dict.
     """
 
@@ -65,7 +65,7 @@ class Network(nn.Sequential):
 
 
 class Conv(nn.Conv2d):
-    """Convolution with zero padding that may differ before and after the image."""
+    """Convolution whose zero padding may differ between the start and the end of each spatial axis."""
 
     def __init__(self, settings: LayerConfig, inputs: int, outputs: int, groups: int):
         super().__init__(inputs, outputs, settings["kernel"], settings["stride"], groups=groups)
@@ -76,14 +76,17 @@ class Conv(nn.Conv2d):
 
 
 class Dense(nn.Linear):
-    """Dense layer that flattens its inputs in the order channel, row, column."""
+    """Dense layer that flattens feature maps in the order channel, row, column."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return super().forward(input.flatten(1))
 
 
 class ResponseNorm(nn.Module):
-    """Local response normalization across the channels of each tower. PyTorch divides alpha by the window size."""
+    """Local response normalization across the channels of each tower.
+
+    PyTorch divides alpha by the window size, so alpha is multiplied by it here.
+    """
 
     def __init__(self, settings: LayerConfig, towers: int):
         super().__init__()
@@ -109,7 +112,7 @@ class SameMapNorm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout as in the paper: activations are multiplied by `keep` at test time."""
+    """Dropout that scales activations by the keep probability at test time, as in the paper."""
 
     def __init__(self, settings: LayerConfig, towers: int):
         super().__init__()

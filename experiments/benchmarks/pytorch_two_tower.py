@@ -1,7 +1,7 @@
-"""The two-tower network in PyTorch, written for speed, as the baseline of the benchmarks.
+"""PyTorch baseline of the benchmarks: the two-tower network, optimized for speed.
 
-Layers within a tower are grouped convolutions, and the optimizer is PyTorch's SGD. Its momentum differs from the paper's, which
-includes the learning rate, but takes the same amount of computation.
+Layers whose towers read only their own channels are grouped convolutions. The optimizer is PyTorch's SGD, whose momentum buffer
+does not include the learning rate, unlike the paper's; the amount of computation is the same.
 """
 
 # pyright: reportMissingImports=false
@@ -16,7 +16,7 @@ from torch import nn
 def norm_pool(x: torch.Tensor, alpha: float = 1e-4) -> torch.Tensor:
     """Apply ReLU, response normalization and max pooling to one tower, [batch, channels, height, width].
 
-    PyTorch divides alpha by the window size.
+    PyTorch divides alpha by the window size, so alpha is multiplied by it here.
     """
     return F.max_pool2d(F.local_response_norm(F.relu(x), 5, alpha=5 * alpha, beta=0.75, k=2.0), 3, 2, ceil_mode=True)
 
@@ -61,7 +61,7 @@ def _norm_pool_per_tower(x: torch.Tensor) -> torch.Tensor:
 
 
 def optimizer_for(model: nn.Module) -> torch.optim.Optimizer:
-    """Return SGD with the paper's momentum and weight decay, without weight decay on the biases."""
+    """Return an SGD optimizer with the paper's momentum and weight decay; biases have no weight decay."""
     weights = [p for p in model.parameters() if p.ndim > 1]
     biases = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": weights, "weight_decay": 0.0005}, {"params": biases}]
@@ -69,7 +69,14 @@ def optimizer_for(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def train_step(model: Any, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Update the parameters once and return the loss, without synchronizing; images are uint8, as in alexnet_jax."""
+    """Update the parameters once, and return the loss without waiting for the device.
+
+    Args:
+      model: model to train.
+      optimizer: optimizer of its parameters.
+      images: uint8 images, [batch, 3, height, width].
+      labels: class labels, [batch].
+    """
     loss = F.cross_entropy(model(images.float() - 128).float(), labels)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()

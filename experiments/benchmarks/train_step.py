@@ -1,11 +1,12 @@
-"""Training throughput of the paper's network on this machine's CPU: one device, two devices, and PyTorch.
+"""Benchmark of the training step of the paper's network on the CPU: JAX on one and two devices, and PyTorch.
 
     make bench
 
-A training step is forward, backward and update in float32, on random images in memory. Every implementation runs in its own
-process. Rounds alternate between the implementations and medians are reported, as the speed of a shared machine varies. All
-retain freed memory (`alexnet_jax.parallel.runtime.retain_freed_memory`), which speeds up PyTorch as much as JAX. The last line of
-the output is one JSON object, which is also written to experiments/results/bench.json.
+A training step consists of forward pass, backward pass and parameter update in float32, on random images in memory. Every
+implementation runs in its own process. Rounds alternate between the implementations, and medians are reported, because the speed
+of a shared machine varies. All implementations retain freed memory (`alexnet_jax.parallel.runtime.retain_freed_memory`), which
+speeds up PyTorch as much as JAX. The last line of the output is one JSON object, which is also written to
+experiments/results/bench.json.
 """
 
 import json
@@ -23,7 +24,7 @@ BATCHES = (32, 128)
 IMPLEMENTATIONS = ("one device", "two devices", "PyTorch", "PyTorch, channels last")
 ROUNDS = 3
 SECONDS = 8.0
-"""Time for which an implementation is measured in each round."""
+"""Duration of one measurement, in seconds."""
 RESULT = Path(__file__).parents[1] / "results" / "bench.json"
 
 
@@ -31,12 +32,12 @@ def measure(step: Callable[[], Any], batch: int) -> dict[str, float]:
     """Measure throughput, compilation time and peak memory.
 
     Args:
-      step: function that takes one training step and waits until it is complete.
+      step: function that runs one training step and waits until it is complete.
       batch: batch size.
 
     Returns:
-      Images per second from the median time of a step, the additional time of the first step in seconds, and the peak resident
-      memory of the process in GB.
+      Images per second at the median step time, the compilation time (first minus median step time) in seconds, and the peak
+      resident memory of the process in GB.
     """
     start = time.perf_counter()
     step()
@@ -84,7 +85,7 @@ def alexnet_jax_step(devices: int, batch: int) -> dict[str, float]:
 
 
 def pytorch_step(channels_last: bool, batch: int) -> dict[str, float]:
-    """Measure the training step of PyTorch."""
+    """Measure the training step of PyTorch on the CPU."""
     import torch  # type: ignore[reportMissingImports]
     from pytorch_two_tower import TwoTower, optimizer_for, train_step
 
@@ -100,14 +101,14 @@ def pytorch_step(channels_last: bool, batch: int) -> dict[str, float]:
 
 
 def run(implementation: str, batch: int) -> dict[str, float]:
-    """Measure an implementation in this process."""
+    """Measure one of `IMPLEMENTATIONS` in this process."""
     if implementation.startswith("PyTorch"):
         return pytorch_step(implementation != "PyTorch", batch)
     return alexnet_jax_step(2 if implementation == "two devices" else 1, batch)
 
 
 def measure_all() -> dict[int, dict[str, dict[str, float]]]:
-    """Measure all implementations in alternating rounds; return medians by batch size and implementation."""
+    """Return the medians of all measurements by batch size and implementation; rounds alternate between implementations."""
     results: dict[int, dict[str, list[dict[str, float]]]] = {batch: {name: [] for name in IMPLEMENTATIONS} for batch in BATCHES}
     for number in range(1, ROUNDS + 1):
         for batch, implementations in results.items():
@@ -127,13 +128,13 @@ def measure_all() -> dict[int, dict[str, dict[str, float]]]:
 
 
 def ratios(implementations: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Return the speedup of one device over the faster PyTorch layout, and of two devices over one."""
+    """Return the speedups of JAX on one device over the faster PyTorch layout, and on two devices over one."""
     one, two, *pytorch = (implementations[name]["images_per_second"] for name in IMPLEMENTATIONS)
     return {"ratio_vs_pytorch": round(one / max(pytorch), 3), "two_device_ratio": round(two / one, 3)}
 
 
 def main() -> None:
-    """Run all measurements, and write and print the result."""
+    """Run all measurements; write and print the results."""
     batches = measure_all()
     speedups = {batch: ratios(implementations) for batch, implementations in batches.items()}
     stdout = subprocess.run(

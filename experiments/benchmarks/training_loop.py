@@ -1,12 +1,12 @@
-"""Overhead of the training loop: its throughput, compared with that of the training step alone.
+"""Benchmark of the overhead of the training loop over the training step.
 
     make experiment EXP=benchmarks/training_loop
     make experiment EXP=benchmarks/training_loop ARGS="--data path/to/photos --rounds 5"
 
-The step alone is the jitted step, repeated on one batch that is already on the devices. The loop is that of `train`, with data
-loading, logging, progress display and a checkpoint after every epoch, timed until the last checkpoint is on disk. It does not
-include validation, which has its own step. Both are measured in alternating rounds in one process; the ratio is the median over
-rounds of loop / step. The last line of the output is one JSON object.
+The training step is timed alone, on one batch that is already on the devices. The loop is that of `train`, with data loading,
+logging, progress display and a checkpoint after every epoch, timed until the last checkpoint is on disk. Validation is excluded,
+because it has its own step. Both are measured in alternation in one process; the ratio is the median over rounds of the loop's
+throughput divided by the step's. The last line of the output is one JSON object.
 """
 
 import json
@@ -30,8 +30,10 @@ from alexnet_jax.training.validation import EvalMetrics
 
 RESULT = Path(__file__).parents[1] / "results" / "loop.json"
 STEPS = {"quickstart": 1000, "two_tower": 100}
-"""Minimum number of steps per round, rounded up to full epochs. The first epoch decodes the images, later ones read them from
-memory, as in any training."""
+"""Default minimum number of steps per round and config, rounded up to whole epochs.
+
+The first epoch decodes the images, and later epochs read them from memory, as in every training run.
+"""
 BATCH = 32
 
 
@@ -42,7 +44,7 @@ class Bench:
     Attributes:
       data: folder of images, a prepared data set, or a name in data/; None uses the synthetic images.
       rounds: number of rounds.
-      steps: minimum number of steps per round; None uses a default for each config.
+      steps: minimum number of steps per round; None uses the default of each config.
       configs: names of the configs to measure.
       out: JSON file for the result.
     """
@@ -55,7 +57,7 @@ class Bench:
 
 
 class TimedTraining(Training):
-    """Training that measures its throughput; validation is replaced by constant errors."""
+    """Training with throughput measurement, whose validation returns constant metrics."""
 
     _first_step_end: float | None = None
 
@@ -73,7 +75,7 @@ class TimedTraining(Training):
         return (self.steps - 1) * self._config.batch_size / (time.perf_counter() - start)
 
     def loop_rate(self) -> float:
-        """Return the throughput of the loop from the end of the first step on, in images/s."""
+        """Return the throughput of the loop after its first step, in images/s."""
         self.loop()
         assert self._first_step_end is not None
         return (self.steps - 1) * self._config.batch_size / (time.perf_counter() - self._first_step_end)
@@ -87,7 +89,7 @@ class TimedTraining(Training):
 
 
 def rates(name: str, bench: Bench, folder: Path) -> Iterator[tuple[float, float]]:
-    """Yield the throughput of the step alone and of the loop, in images/s, for each round."""
+    """Yield the throughputs of the step and of the loop in images/s, for each round."""
     config = replace(load_config(name), batch_size=BATCH)
     options = Options(data=bench.data or "synthetic")
     dataset = find_dataset(options.data, "", options.data_dir)
@@ -101,7 +103,7 @@ def rates(name: str, bench: Bench, folder: Path) -> Iterator[tuple[float, float]
 
 
 def main() -> None:
-    """Run all measurements, and write and print the result."""
+    """Run all measurements; write and print the results."""
     bench = tyro.cli(Bench)
     enable_compilation_cache()
     result = {}

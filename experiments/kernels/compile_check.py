@@ -1,6 +1,6 @@
-"""Compile all kernels and training steps for GPUs without having one, and check register use and memory traffic.
+"""Compile all kernels and training steps for GPUs on a machine without one, and check register use and memory traffic.
 
-make kernel-check                      full check: three GPUs, six channel counts, two dtypes
+make kernel-check                      three GPUs, six channel counts, two dtypes
 make kernel-check ARGS=--quick         one GPU, two channel counts, one training step; run by .ci/run
 
 The last line of the output is one JSON object. The exit status is 1 if a kernel does not compile or spills registers, or if the
@@ -50,12 +50,12 @@ log = partial(print, file=sys.stderr, flush=True)
 
 
 def forward(spec: Spec, implementation: Any, x):
-    """Apply the operation of `spec` to x."""
+    """Apply the operation of `spec` to `x`."""
     return getattr(alexnet_kernels, spec.op)(x, implementation=implementation, **spec.settings)
 
 
 def forward_and_backward(spec: Spec, implementation: Any, x, g):
-    """Return the output of the operation of `spec`, and the gradient with respect to x for an output gradient g."""
+    """Return the output of the operation of `spec`, and the gradient with respect to `x` for an output gradient `g`."""
     y, vjp = jax.vjp(partial(forward, spec, implementation), x)
     return y, vjp(g)[0]
 
@@ -78,14 +78,14 @@ def compile_kernels(gpu: str, dtype: Any, channels: int) -> list[deviceless.Kern
 
 
 def kernel_table(gpus: tuple[str, ...], widths: tuple[int, ...]) -> tuple[Table, int]:
-    """Return a table of registers, spills and shared memory of every kernel, and the total of spilled bytes."""
+    """Return a table of the registers, spills and shared memory of every kernel, and the total number of spilled bytes."""
     kernels_by_key: dict[tuple[str, str, str], list[deviceless.Kernel]] = defaultdict(list)
     jobs = [(gpu, dtype, width) for gpu in gpus for dtype in DTYPES for width in widths]
     start = time.monotonic()
     for done, (gpu, dtype, width) in enumerate(jobs):
         kernels = compile_kernels(gpu, dtype, width)
         if len(kernels) != 2 * len(OPERATIONS):
-            sys.exit(f"{gpu}, {width} channels: expected {2 * len(OPERATIONS)} kernels, but compiled {[k.name for k in kernels]}")
+            sys.exit(f"{gpu}, {width} channels: compiled the kernels {[k.name for k in kernels]}, expected {2 * len(OPERATIONS)}")
         for kernel in kernels:
             kernels_by_key[kernel.name, jnp.dtype(dtype).name, gpu].append(kernel)
         seconds_left = (time.monotonic() - start) / (done + 1) * (len(jobs) - done - 1)
@@ -105,7 +105,7 @@ def kernel_table(gpus: tuple[str, ...], widths: tuple[int, ...]) -> tuple[Table,
 def byte_ratios(op: str, dtype: Any) -> dict[str, Any]:
     """Return the memory traffic of the kernels and of the reference implementation, in MB, and their ratio.
 
-    "backward" is the traffic of forward and backward minus that of forward.
+    "backward" is the traffic of both passes minus that of the forward pass.
     """
     spec = conv1_spec(op)
     x, g = arguments(spec, dtype)
@@ -161,7 +161,7 @@ def compile_step(gpu: str, precision: Any, implementation: Any) -> deviceless.Co
 
 
 def step_table(gpus: tuple[str, ...], precisions: tuple[Precision, ...]) -> tuple[Table, list[dict[str, Any]], int]:
-    """Return a table of the training steps with and without the kernels, its rows as JSON, and the total of spilled bytes."""
+    """Return a table of the training steps with and without the kernels, its rows as dicts, and the total of spilled bytes."""
     table = Table(
         "GPU",
         "precision",
@@ -186,7 +186,7 @@ def step_table(gpus: tuple[str, ...], precisions: tuple[Precision, ...]) -> tupl
 
 
 def main() -> int:
-    """Run the check, and return the exit status."""
+    """Run the check, print and write the results, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--quick", action="store_true", help="check only one GPU, two channel counts and the float32 training step"
@@ -203,12 +203,12 @@ def main() -> int:
 
     max_ratios = {direction: max(row["ratio"][direction] for row in rows if row["op"] == "norm_pool") for direction in LIMITS}
     failures = [
-        f"norm_pool {direction}: moves {ratio} times the bytes of the reference, the limit is {LIMITS[direction]}"
+        f"norm_pool {direction} moves {ratio} times the bytes of the reference, expected at most {LIMITS[direction]}"
         for direction, ratio in max_ratios.items()
         if ratio > LIMITS[direction]
     ]
     if spilled + step_spilled:
-        failures.append(f"{spilled + step_spilled} bytes of registers spilled, the limit is 0")
+        failures.append(f"{spilled + step_spilled} bytes of registers spilled, expected 0")
     for failure in failures:
         log(failure)
     result = {"spill_bytes": spilled + step_spilled, "norm_pool_bytes_ratio": max_ratios, "bytes": rows, "steps": step_rows}

@@ -1,11 +1,11 @@
-"""Speed of the operations on a CPU: the `xla` implementation with custom gradients, compared with the `reference` implementation.
+"""Benchmark of the operations on a CPU: the `xla` implementation, with custom gradients, against the `reference` implementation.
 
 make bench-kernels
 
-Times forward and backward on the output shape of the first convolution, batch size 32, float32. Rounds alternate between the two
-implementations, so that changes in the speed of the machine affect both; the speedup is the median of the ratios of the rounds.
-Freed memory is retained, as allocating it from the operating system again can take as long as the operation. The last line of the
-output is one JSON object.
+Times the forward and backward pass on the output shape of the first convolution, at batch size 32 in float32. Rounds alternate
+between the two implementations, so that changes in the speed of the machine affect both; the speedup is the median over rounds of
+the ratio of times. Freed memory is retained, because allocating it from the operating system again can take as long as the
+operation. The last line of the output is one JSON object.
 """
 
 import json
@@ -28,7 +28,7 @@ RESULT = Path(__file__).parents[1] / "results" / "kernels_cpu.json"
 
 
 def compile_operation(op: str, implementation: str):
-    """Compile the forward and backward pass of an operation, and return it with random arguments bound."""
+    """Return a compiled function without arguments that runs the forward and backward pass of an operation on random inputs."""
     spec = conv1_spec(op, batch=32)
     function = partial(getattr(alexnet_kernels, op), implementation=implementation, **spec.settings)
 
@@ -44,7 +44,7 @@ def compile_operation(op: str, implementation: str):
 
 
 def seconds(run) -> float:
-    """Return the median time of `CALLS` calls."""
+    """Return the median time of `CALLS` calls, in seconds."""
     times = []
     for _ in range(CALLS):
         start = time.perf_counter()
@@ -54,7 +54,7 @@ def seconds(run) -> float:
 
 
 def main() -> None:
-    """Measure all operations, and write and print the result."""
+    """Measure all operations; write and print the results."""
     result = {}
     for op in OPERATIONS:
         runs = {name: compile_operation(op, name) for name in ("xla", "reference")}

@@ -1,4 +1,4 @@
-"""Compile JAX functions to machine code for a GPU without having one, and report the resources that the code uses."""
+"""Compilation of JAX functions to GPU machine code on a machine without a GPU, with a report of resource use."""
 
 import re
 import subprocess
@@ -39,9 +39,9 @@ class Compiled:
     """Function compiled for a GPU.
 
     Attributes:
-      kernels: its Pallas kernels.
-      moved: bytes read and written, with each operand and result of an instruction counted once.
-      temporary: bytes of temporary memory, without arguments and results.
+      kernels: Pallas kernels of the function.
+      moved: bytes read and written; every operand and result of an instruction counts once.
+      temporary: bytes of temporary memory, excluding arguments and results.
     """
 
     kernels: list[Kernel]
@@ -61,8 +61,8 @@ def compile_for(gpu: str, function: Any, *shapes: Any, kernel_names: re.Pattern[
     Args:
       gpu: name of a GPU in `GPUS`.
       function: jitted function.
-      *shapes: its arguments as trees of `jax.ShapeDtypeStruct`; leaves without a sharding are placed on the GPU.
-      kernel_names: pattern of the names of the kernels to report.
+      *shapes: arguments of the function, as trees of `jax.ShapeDtypeStruct`; leaves without a sharding are placed on the GPU.
+      kernel_names: pattern that matches the names of the kernels to report.
     """
     for file in DUMP.iterdir():
         file.unlink()
@@ -77,7 +77,7 @@ def compile_for(gpu: str, function: Any, *shapes: Any, kernel_names: re.Pattern[
 
 @contextmanager
 def targeting(gpu: str) -> Iterator[None]:
-    """Make a GPU the compilation target of Pallas and of the dispatch of `alexnet_kernels` inside a `with` block."""
+    """Set a GPU as the compilation target of Pallas and of the dispatch in `alexnet_kernels`, in a `with` block."""
     target = device(gpu)
     with jax.default_device(target):
         if not hasattr(jax.sharding, "AbstractDevice"):  # JAX 0.10 uses the default device as the target
@@ -89,7 +89,7 @@ def targeting(gpu: str) -> Iterator[None]:
 
 
 def _assemble(ptx: Path) -> list[Kernel]:
-    """Assemble a PTX file and return the resource use of its kernels, as reported by NVIDIA's assembler."""
+    """Assemble a PTX file, and return the resource use of its kernels as reported by NVIDIA's assembler."""
     text = ptx.read_text()
     target = re.search(r"^\.target (\w+)", text, re.MULTILINE)
     if ".entry" not in text or target is None:

@@ -1,13 +1,13 @@
-"""Check the kernels on a GPU: correctness, and speed of operations and training steps, in JAX and in PyTorch.
+"""Check the correctness of the kernels on a GPU, and measure operations and training steps in JAX and in PyTorch.
 
 make gpu-check                      on a machine with a GPU; PyTorch is measured if it is installed
-make gpu-check ARGS=--tiny          on any machine: the same code on small shapes, whose times are meaningless
-PYTHONPATH=src:kernels python3 experiments/kernels/gpu_check.py      without this project's environment
+make gpu-check ARGS=--tiny          on any machine: the same code on small shapes; times are not meaningful
+PYTHONPATH=src:kernels python3 experiments/kernels/gpu_check.py      outside this project's environment
 
-The last command needs JAX, Flax, Optax, NumPy and jaxtyping. The part "training", which kills a training and resumes it, needs
-all dependencies of the package and is skipped without them. Results are printed as they come and kept in
-experiments/results/gpu/<device>.json; the last line is the same as one JSON object. After --minutes, the rest is skipped and
-named in both. The exit code is 1 if a kernel is wrong or a measurement fails.
+The last command needs JAX, Flax, Optax, NumPy and jaxtyping. The part "training", which kills and resumes a training run, needs
+all dependencies of the package and is skipped without them. Results are printed as they arrive and written to
+experiments/results/gpu/<device>.json; the last line of the output is the same JSON object. Measurements that do not fit in
+--minutes are skipped and listed in both. The exit status is 1 if a kernel is incorrect or a measurement fails.
 """
 
 import argparse
@@ -27,31 +27,31 @@ RESULTS = Path(__file__).parents[1] / "results" / "gpu"
 
 
 def import_measurements() -> Any:
-    """Return the module `measurements`, or exit with one line if a package that it needs is missing."""
+    """Return the module `measurements`; exit with a one-line message if one of its dependencies is missing."""
     if missing := not_installed(PACKAGES):
-        sys.exit(f"gpu-check: {install_hint(missing)}")
+        sys.exit(f"error: {install_hint(missing)}")
     try:
         import measurements
     except ModuleNotFoundError as error:
         name = (error.name or str(error)).partition(".")[0]
         if name.startswith("alexnet"):
-            sys.exit(f"gpu-check does not find {name}: run it in the top folder of the repository with PYTHONPATH=src:kernels")
-        sys.exit(f"gpu-check: {install_hint([name])}")
+            sys.exit(f"error: cannot import {name}; run gpu-check in the root of the repository with PYTHONPATH=src:kernels")
+        sys.exit(f"error: {install_hint([name])}")
     return measurements
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiny", action="store_true", help="small shapes, on any device")
-    parser.add_argument("--minutes", type=float, default=8, help="time budget (default: %(default)g)")
-    parser.add_argument("--only", choices=PARTS, action="append", help="run this part only; may be repeated")
-    parser.add_argument("--out", type=Path, help="folder of the JSON file")
+    parser.add_argument("--tiny", action="store_true", help="use small shapes, which run on any device")
+    parser.add_argument("--minutes", type=float, default=8, help="time budget in minutes (default: %(default)g)")
+    parser.add_argument("--only", choices=PARTS, action="append", help="run only this part; can be repeated")
+    parser.add_argument("--out", type=Path, help="folder for the JSON file")
     options = parser.parse_args()
 
-    # PyTorch and the processes of the part "training" use the same GPU.
+    # PyTorch and the subprocesses of the part "training" use the same GPU.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if os.environ.get("JAX_PLATFORMS") in ("cuda", "gpu"):
-        os.environ["JAX_PLATFORMS"] += ",cpu"  # where the reference is computed
+        os.environ["JAX_PLATFORMS"] += ",cpu"  # the reference is computed on the CPU
     measurements = import_measurements()
     import jax
     import jax.numpy as jnp
@@ -60,12 +60,12 @@ def main() -> int:
 
     device = jax.devices()[0]
     if not options.tiny and (reason := triton.unsupported_reason("max_pool", jnp.zeros(1), device)):
-        sys.exit(f"gpu-check cannot run here: it {reason}. On any machine: make gpu-check ARGS=--tiny")
+        sys.exit(f"error: gpu-check {reason}; pass --tiny to run small shapes on any device")
     folder = options.out or (Path("runs") / "gpu-check" if options.tiny else RESULTS)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{re.sub(r'[^a-z0-9]+', '-', device.device_kind.lower())}.json"
     report = Report(file, device=device.device_kind, jax=jax.__version__, tiny=options.tiny)
-    print_now(f"{device.device_kind}, JAX {jax.__version__}: results in {file}")
+    print_now(f"{device.device_kind}, JAX {jax.__version__}; writing results to {file}")
     budget = TimeBudget(60 * options.minutes)
     compilation = ThreadPoolExecutor(os.cpu_count())
     try:
@@ -77,7 +77,7 @@ def main() -> int:
     rows = report.results.get("correctness", [])
     for dtype in sorted({row["dtype"] for row in rows}):
         errors = [row["error"] for row in rows if row["dtype"] == dtype]
-        print_now(f"correctness: largest relative error of {len(errors)} calls in {dtype}: {max(errors):.2g}")
+        print_now(f"largest relative error of {len(errors)} calls in {dtype}: {max(errors):.2g}")
     print_now(f"{len(report.results['failed'])} failures")
     print(json.dumps(report.results))
     return int(not report.succeeded)

@@ -1,4 +1,4 @@
-"""Memory traffic of a compiled function, counted in the text of its optimized HLO."""
+"""Memory traffic of a compiled function, computed from the text of its optimized HLO."""
 
 import math
 import re
@@ -11,7 +11,7 @@ _NO_TRAFFIC = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast",
 
 
 def moved_bytes(hlo: str) -> int:
-    """Return the bytes of all operands and results of the instructions in the entry computation.
+    """Return the total size of the operands and results of all instructions in the entry computation, in bytes.
 
     Each instruction is one GPU kernel or library call.
 

@@ -1,4 +1,4 @@
-"""Measurements of gpu_check.py, in the order in which they are worth their time."""
+"""Measurements of gpu_check.py, in order of priority."""
 
 import importlib.util
 from collections.abc import Iterator, Sequence
@@ -36,18 +36,18 @@ SMALL = Network(
         Dropout(0.5), Dense(10, name="fc2", reads="all"),
     ),
 )  # fmt: skip
-"""Network that compiles in seconds."""
+"""Network with a compilation time of a few seconds."""
 
 
 def plan(parts: Sequence[str], report: Report, budget: TimeBudget, compilation: Executor, *, tiny: bool) -> Iterator[Measurement]:
-    """Yield the measurements of some parts.
+    """Yield the measurements of the requested parts.
 
     Args:
-      parts: some of `report.PARTS`.
-      report: receives the results.
-      budget: time left for them.
-      compilation: compiles operations ahead of the measurement in progress.
-      tiny: small shapes, and kernels in interpret mode.
+      parts: names in `report.PARTS`.
+      report: report to which the results are added.
+      budget: time budget of the process.
+      compilation: executor that compiles operations ahead of their measurements.
+      tiny: whether to use small shapes, and the kernels in interpret mode.
     """
     kernels = "triton.interpreted" if tiny else "triton"
     conv1 = [Spec("max_pool", (1, 5, 5, 8))] if tiny else [conv1_spec(op) for op in OPERATIONS]
@@ -76,14 +76,14 @@ def plan(parts: Sequence[str], report: Report, budget: TimeBudget, compilation: 
 
 
 def _correctness(report: Report, kernels: str, specs: Sequence[Spec], compilation: Executor) -> Iterator[Measurement]:
-    """Compare the kernels with the reference implementation in float64."""
+    """Yield comparisons of the kernels with the reference implementation in float64."""
 
     def compare(spec: Spec, dtype: str, seed: int, run: Future, reference: Future) -> None:
         error = relative_error(spec, dtype, run.result(), reference.result(), seed)
         report.add("correctness", {"spec": str(spec), "dtype": dtype}, error=error)
-        print_now(f"correctness: {spec} {dtype}: relative error {error:.2g}")
+        print_now(f"correctness, {spec} {dtype}: relative error {error:.2g}")
         if error > TOLERANCES[dtype]:
-            report.fail(f"correctness {spec} {dtype}", f"relative error {error:.2g} exceeds {TOLERANCES[dtype]:g}")
+            report.fail(f"correctness {spec} {dtype}", f"relative error is {error:.2g}, expected at most {TOLERANCES[dtype]:g}")
 
     for seed, spec in enumerate(specs):
         reference = compilation.submit(compile_reference, spec)
@@ -93,16 +93,16 @@ def _correctness(report: Report, kernels: str, specs: Sequence[Spec], compilatio
 
 
 def _device_rates(report: Report, tiny: bool) -> None:
-    """Measure the rates of the device that the speeds of operations and training steps are related to."""
+    """Measure copy bandwidth and matmul FLOP/s, to which operations and training steps are compared."""
     bandwidth = measure_copy_bandwidth(1 if tiny else 1024)
     flops = {precision: measure_matmul_flops(precision, 64 if tiny else 8192) for precision in PRECISIONS}
     report.set(copy_bytes_per_second=bandwidth, matmul_flops_per_second=flops)
     products = ", ".join(f"{each / 1e12:.1f} TFLOP/s {precision}" for precision, each in flops.items())
-    print_now(f"copy bandwidth {bandwidth / 1e9:.0f} GB/s; matrix products {products}")
+    print_now(f"copy bandwidth {bandwidth / 1e9:.0f} GB/s; matmul {products}")
 
 
 def _operations(report: Report, kernels: str, specs: Sequence[Spec]) -> Iterator[Measurement]:
-    """Time operations in JAX."""
+    """Yield the measurements of operation times in JAX."""
 
     def measure(spec: Spec, dtype: str) -> None:
         times = operation_times(spec, dtype, (kernels, "reference", "xla"))
@@ -117,13 +117,13 @@ def _operations(report: Report, kernels: str, specs: Sequence[Spec]) -> Iterator
 
 
 def _pytorch_operations(report: Report, kernels: str, specs: Sequence[Spec]) -> Iterator[Measurement]:
-    """Time the same operations in PyTorch."""
+    """Yield the measurements of operation times in PyTorch."""
 
     def measure(spec: Spec, dtype: str) -> None:
         try:
             times = torch_operation_times(spec, dtype)
         except NotImplementedError as error:
-            raise Skipped(f"PyTorch: {error}") from error
+            raise Skipped(f"not supported by PyTorch ({error})") from error
         _add_operation_times(report, spec, dtype, times, kernels)
 
     for spec in specs:
@@ -138,21 +138,21 @@ def _add_operation_times(report: Report, spec: Spec, dtype: str, times: dict[str
         ours = known[kernels]["forward_backward"]
         report.add("operations", key, speedup={name: known[name]["forward_backward"] / ours for name in known if name != kernels})
     each = ", ".join(f"{name} {time['forward']:.0f} / {time['forward_backward']:.0f}" for name, time in times.items())
-    print_now(f"operation: {spec} {dtype}: forward / forward and backward, microseconds: {each}")
+    print_now(f"operation, {spec} {dtype}, forward / forward and backward, in microseconds: {each}")
 
 
 def _network(report: Report, precision: Precision, batch_size: int, tiny: bool) -> Iterator[Measurement]:
-    """Time training steps with the kernels, without them, and in PyTorch."""
+    """Yield the measurements of training throughput with the kernels, without them, and in PyTorch."""
     network = SMALL if tiny else TWO_TOWER
-    # Without "xla" as an alternative, an operation that the kernels do not support fails.
+    # Without "xla" as the alternative, an operation that the kernels do not support raises an error.
     kernels = ("triton", "xla") if tiny else ("triton",)
     rates = {
         "kernels": partial(jax_images_per_second, network, precision, batch_size, kernels),
         "xla": partial(jax_images_per_second, network, precision, batch_size, ("xla",)),
     }
-    if _measures_pytorch(tiny) and not (tiny and precision == "bfloat16"):  # takes minutes on a CPU
+    if _measures_pytorch(tiny) and not (tiny and precision == "bfloat16"):  # bfloat16 takes minutes on a CPU
         rates["pytorch"] = partial(torch_images_per_second, precision, batch_size, compiled=False)
-        if not tiny:  # the same
+        if not tiny:
             rates["pytorch_compiled"] = partial(torch_images_per_second, precision, batch_size, compiled=True)
 
     def measure(name: str) -> None:
@@ -162,31 +162,31 @@ def _network(report: Report, precision: Precision, batch_size: int, tiny: bool) 
         flops = report.results.get("matmul_flops_per_second")
         if name == "kernels" and flops is not None:
             report.add("network", key, matmul_fraction=training_flops_per_image(network) * rate / flops[precision])
-        print_now(f"training step: {network.name}, {precision}, batch {batch_size}, {name}: {rate:.0f} images/s")
+        print_now(f"training step, {network.name}, {precision}, batch {batch_size}, {name}: {rate:.0f} images/s")
 
     for name in rates:
         yield Measurement("network", f"{precision} batch {batch_size} {name}", partial(measure, name))
 
 
 def _training(report: Report, budget: TimeBudget, epochs: int) -> None:
-    """Kill a training and resume it."""
+    """Kill and resume a training run."""
     if missing := not_installed(dependencies()):
         raise Skipped(install_hint(missing))
     try:
         row = resumption.train_kill_resume(epochs, budget.remaining - 5)
     except TimeoutError as error:
-        raise Skipped("the time budget is spent") from error
+        raise Skipped("the time budget ran out; raise --minutes") from error
     report.add("training", row)
     print_now(f"training: {', '.join(f'{name} {value}' for name, value in row.items())}")
 
 
 def _measures_pytorch(tiny: bool) -> bool:
-    """Return whether PyTorch is installed and uses a GPU; `tiny` needs none."""
+    """Return whether PyTorch is installed and has a GPU, which is not required if `tiny`."""
     if importlib.util.find_spec("torch") is None:
         return False
     try:
         import torch  # type: ignore[reportMissingImports]
-    except (ImportError, OSError) as error:  # a library that is missing or of another version
-        print_now(f"PyTorch is not measured: {error}")
+    except (ImportError, OSError) as error:  # a shared library is missing or has an incompatible version
+        print_now(f"skipped PyTorch, which cannot be imported: {error}")
         return False
     return tiny or torch.cuda.is_available()

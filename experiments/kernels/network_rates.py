@@ -1,4 +1,4 @@
-"""Training speed of the paper's network in JAX and in PyTorch on one device, see gpu_check.py."""
+"""Training throughput of the paper's network in JAX and in PyTorch on one device, for gpu_check.py."""
 
 import sys
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from alexnet_jax.training.step import Precision, constant_hparams, initial_state
 from alexnet_kernels import default_implementation
 
 STEPS = 5
-"""Steps dispatched before the host waits."""
+"""Number of steps dispatched before the host waits for the device."""
 
 
 def jax_images_per_second(network: Network, precision: Precision, batch_size: int, implementations: Sequence[Any]) -> float:
-    """Return the speed of the training step.
+    """Return the throughput of the training step, in images/s.
 
     Args:
-      network: all its towers run on one device.
-      precision: of activities and gradients.
-      batch_size: images per step.
-      implementations: of the operations of `alexnet_kernels`; the first supported one is used.
+      network: network, with all towers on one device.
+      precision: precision of activations and gradients.
+      batch_size: number of images per step.
+      implementations: implementations of the operations of `alexnet_kernels`; the first supported one is used.
     """
     mesh = make_mesh(network, jax.devices()[:1], split_towers=False)
     optimizer = paper_update()
@@ -47,7 +47,15 @@ def jax_images_per_second(network: Network, precision: Precision, batch_size: in
 
 
 def torch_images_per_second(precision: Precision, batch_size: int, *, compiled: bool) -> float:
-    """Return the speed of the same training step in PyTorch, eager or compiled: channels last, TF32 or bfloat16 autocast."""
+    """Return the throughput of the two-tower training step in PyTorch, in images/s.
+
+    Images are in channels-last layout; "float32" allows TF32 and "bfloat16" uses autocast.
+
+    Args:
+      precision: precision of activations and gradients.
+      batch_size: number of images per step.
+      compiled: whether to use `torch.compile`.
+    """
     import torch  # type: ignore[reportMissingImports]
 
     sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))

@@ -1,4 +1,4 @@
-"""Errors and execution times of single operations, see gpu_check.py."""
+"""Relative errors and execution times of single operations, for gpu_check.py."""
 
 import sys
 from collections.abc import Callable
@@ -17,10 +17,10 @@ from alexnet_kernels.specs import Spec
 TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2}
 """Maximum relative error, ||result - reference|| / ||reference||, of values and gradients."""
 RUNS = 3
-"""Number of runs of a kernel whose results must be identical."""
+"""Number of runs of a kernel, whose results must be identical."""
 
 WithGradient = Callable[[Any, Any], tuple[Any, Any]]
-"""A function of x and the gradient with respect to the output; returns the output and the gradient with respect to x."""
+"""Function of an input and an output gradient that returns the output and the input gradient."""
 
 
 def with_gradient(spec: Spec, implementation: Any) -> WithGradient:
@@ -34,33 +34,40 @@ def with_gradient(spec: Spec, implementation: Any) -> WithGradient:
 
 
 def compile_operation(spec: Spec, dtype: str, implementation: str) -> WithGradient:
-    """Compile `with_gradient` for the default device."""
+    """Compile an operation and its gradient for the default device."""
     return jax.jit(with_gradient(spec, implementation)).lower(*_shapes(spec, dtype)).compile()
 
 
 def compile_reference(spec: Spec) -> WithGradient:
-    """Compile `with_gradient` of the reference implementation for the CPU, in float64."""
+    """Compile the reference implementation of an operation and its gradient for the CPU, in float64."""
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         return compile_operation(spec, "float64", "reference")
 
 
 def relative_error(spec: Spec, dtype: str, run: WithGradient, reference: WithGradient, seed: int) -> float:
-    """Return the larger relative error of values and gradient.
+    """Return the larger of the relative errors of output and gradient, on random inputs.
+
+    Args:
+      spec: operation and input shape.
+      dtype: dtype of the inputs.
+      run: compiled operation to check.
+      reference: compiled reference implementation in float64.
+      seed: random seed of the inputs.
 
     Raises:
-      ArithmeticError: if `RUNS` runs differ, or an output has elements that are NaN or were not written.
+      ArithmeticError: if the results of `RUNS` runs differ, or contain elements that are NaN or were not written.
     """
     rng = np.random.default_rng(seed)
     shapes = _shapes(spec, dtype)
     x, g = (jnp.asarray(rng.normal(0, std, each.shape), dtype) for std, each in zip((40, 1), shapes, strict=True))
     results = []
     for _ in range(RUNS):
-        # Fill the memory that the allocator will reuse for the outputs: elements that the kernel does not write stay NaN.
+        # Fill the memory that the allocator will reuse for the outputs, so that elements the kernel does not write stay NaN.
         jax.block_until_ready([jnp.full(each.shape, jnp.nan, dtype) for each in (*shapes, *shapes)])
         results.append(jax.device_get(run(x, g)))
     for later in results:
         if not all(np.array_equal(a, b, equal_nan=False) for a, b in zip(results[0], later, strict=True)):
-            raise ArithmeticError("runs differ, or elements are NaN or not written")
+            raise ArithmeticError("results of several runs differ, or contain elements that are NaN or were not written")
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         expected = jax.device_get(reference(*(jnp.asarray(np.asarray(each, np.float64)) for each in (x, g))))
     pairs = zip(results[0], expected, strict=True)
@@ -68,7 +75,7 @@ def relative_error(spec: Spec, dtype: str, run: WithGradient, reference: WithGra
 
 
 def operation_times(spec: Spec, dtype: str, implementations: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """Return microseconds of the forward pass, and of forward and backward pass together, by implementation."""
+    """Return the times of the forward pass and of both passes in JAX, in microseconds, by implementation."""
     xs, pairs = _inputs(spec, lambda key, shape: jax.random.normal(key, shape, dtype))
     return {
         name: {
@@ -80,10 +87,12 @@ def operation_times(spec: Spec, dtype: str, implementations: tuple[str, ...]) ->
 
 
 def torch_operation_times(spec: Spec, dtype: str) -> dict[str, dict[str, float]]:
-    """Return the same for PyTorch, eager and compiled, in channels-last layout.
+    """Return the times of the forward pass and of both passes in PyTorch, eager and compiled, in microseconds.
+
+    Inputs are in channels-last layout.
 
     Raises:
-      NotImplementedError: if PyTorch does not support the type on this device.
+      NotImplementedError: if PyTorch does not support the dtype on this device.
     """
     import torch  # type: ignore[reportMissingImports]
 
@@ -113,10 +122,16 @@ def torch_operation_times(spec: Spec, dtype: str) -> dict[str, dict[str, float]]
 
 
 def copy_bandwidth_fractions(spec: Spec, dtype: str, microseconds: dict[str, float], bandwidth: float) -> dict[str, float | None]:
-    """Return the necessary memory traffic per second as a fraction of the copy bandwidth, forward and backward.
+    """Return the minimum memory traffic per second as a fraction of the copy bandwidth, for each pass.
 
-    Necessary are the inputs and outputs, each once; max-pooling saves one byte per output that locates the maximum. None if the
-    backward pass is too short to be told from the forward pass.
+    The minimum traffic is one read of each input and one write of each output. Max pooling also saves one byte per output, the
+    position of the maximum. A value is None if the difference of the measured times is not positive.
+
+    Args:
+      spec: operation and input shape.
+      dtype: dtype of the inputs.
+      microseconds: times of the forward pass, "forward", and of both passes, "forward_backward".
+      bandwidth: copy bandwidth, in bytes/s.
     """
     x, y = _shapes(spec, dtype)
     x_bytes, y_bytes, argmax_bytes = x.size * x.dtype.itemsize, y.size * y.dtype.itemsize, y.size
@@ -137,13 +152,13 @@ def _operation(spec: Spec, implementation: Any) -> Callable:
 
 
 def _shapes(spec: Spec, dtype: str) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """Return the shapes of the input and the output."""
+    """Return the shapes and dtypes of the input and the output."""
     x = jax.ShapeDtypeStruct(spec.shape, dtype)
     return x, jax.eval_shape(_operation(spec, "reference"), x)
 
 
 def _inputs(spec: Spec, random: Callable[[Any, tuple[int, ...]], Any]) -> tuple[list[tuple], list[tuple]]:
-    """Return arguments of two forward passes and of two backward passes, so that none finds its input in a cache."""
+    """Return two sets of arguments for the forward pass and two for both passes, so that no call finds its inputs in a cache."""
     x, y = _shapes(spec, "float32")
     keys = jax.random.split(jax.random.key(0))
     xs = [(random(key, x.shape) * 40,) for key in keys]

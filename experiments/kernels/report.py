@@ -1,4 +1,4 @@
-"""Results of gpu_check.py, written to a file as they come, and its time budget."""
+"""Incremental result file and time budget of gpu_check.py."""
 
 import json
 import os
@@ -13,15 +13,20 @@ from typing import Any
 
 PARTS = ("correctness", "operations", "network", "training")
 START = time.monotonic()
+"""Time at which this module was imported."""
 
 
 def print_now(line: str) -> None:
-    """Print a line after the seconds since the start."""
+    """Print a line, prefixed with the seconds since the start of the process, and flush."""
     print(f"{time.monotonic() - START:4.0f} s  {line}", flush=True)
 
 
 class Report:
-    """Results in a JSON file that is rewritten after every change.
+    """Results of a check, in a JSON file that is rewritten after every change.
+
+    Args:
+      file: JSON file.
+      **about: top-level entries that describe the check.
 
     Attributes:
       results: rows of results by part, and the lists `failed` and `skipped`.
@@ -38,7 +43,7 @@ class Report:
         return not self.results["failed"]
 
     def set(self, **values: Any) -> None:
-        """Set top-level entries."""
+        """Set top-level entries, and rewrite the file atomically."""
         with self._lock:
             self.results.update(values)
             partial_file = self._file.with_name(f".{self._file.name}.partial")
@@ -46,7 +51,7 @@ class Report:
             partial_file.replace(self._file)
 
     def add(self, part: str, key: dict[str, Any], **values: Any) -> dict[str, Any]:
-        """Return the row of `part` that contains `key`, after adding values to it; entries of nested dicts are added to those."""
+        """Add values to the row of `part` that contains `key`, and return the row; dict values are merged with existing ones."""
         with self._lock:
             rows = self.results.setdefault(part, [])
             row = next((each for each in rows if each.items() >= key.items()), None)
@@ -59,24 +64,24 @@ class Report:
             return row
 
     def fail(self, name: str, reason: str, details: str = "") -> None:
-        print_now(f"FAILED: {name}: {reason}")
+        print_now(f"FAILED {name}: {reason}")
         with self._lock:
             self.set(failed=[*self.results["failed"], {"name": name, "reason": reason, "traceback": details}])
 
     def skip(self, names: Sequence[str], reason: str) -> None:
-        print_now(f"skipped: {', '.join(names)}: {reason}")
+        print_now(f"skipped {', '.join(names)}: {reason}")
         with self._lock:
             self.set(skipped=[*self.results["skipped"], *({"name": name, "reason": reason} for name in names)])
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A step of the check.
+    """Single measurement of the check.
 
     Attributes:
-      part: part of the check that it belongs to; measurements of a part take about the same time.
-      name: name within the part, for failures and skipped measurements.
-      run: adds the results to the report.
+      part: part of the check; the measurements of a part take similar times.
+      name: name within the part, shown if the measurement fails or is skipped.
+      run: function that measures and adds the results to the report.
     """
 
     part: str
@@ -88,7 +93,7 @@ class Measurement:
 
 
 class Skipped(Exception):
-    """A measurement that is not possible on this machine, and why."""
+    """Raised by a measurement that is not possible on this machine, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +112,13 @@ class TimeBudget:
 
 
 def run_measurements(measurements: Sequence[Measurement], report: Report, budget: TimeBudget) -> None:
-    """Run measurements in order, as far as the time budget allows.
+    """Run measurements in order within a time budget.
 
-    A measurement is skipped if less time is left than the longest one of its part has taken. One that is still running when the
-    budget is spent ends the process, with exit code 0, or 1 after a failure; the report is complete then.
+    A measurement is skipped if the remaining time is shorter than the longest measurement of the same part so far. If a
+    measurement is still running when the budget runs out, the report is completed and the process exits, with status 1 after a
+    failure and 0 otherwise.
     """
-    reason = f"the time budget of {budget.seconds / 60:g} minutes is spent"
+    reason = f"the time budget of {budget.seconds / 60:g} minutes ran out; raise --minutes"
     pending, out_of_time = deque(measurements), list[str]()
 
     def end_process() -> None:

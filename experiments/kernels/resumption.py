@@ -1,6 +1,6 @@
-"""A training of the quickstart config that is killed and resumed by the same command, see gpu_check.py.
+"""Check of gpu_check.py that a killed training run of the quickstart config resumes with the same command.
 
-Trains in subprocesses. They need every dependency of the package, whereas the other checks need only a few.
+Training runs in subprocesses that need all dependencies of the package, whereas the other checks need only a few of them.
 """
 
 import json
@@ -18,18 +18,21 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 MIN_STEP = 20
-"""First step whose checkpoint may be the one to resume from."""
+"""Minimum step of the checkpoint after which the process is killed."""
 
 
 def train_kill_resume(epochs: int, seconds: float) -> dict[str, Any]:
     """Train on synthetic images, kill the process after a checkpoint, and resume.
 
     Args:
-      epochs: number of epochs of the training.
-      seconds: time limit.
+      epochs: number of epochs.
+      seconds: time limit, in seconds.
+
+    Returns:
+      Step of the last checkpoint before the kill, step of resumption, time from resumption to the end, and fields of result.json.
 
     Raises:
-      RuntimeError: if a process fails, ends before it is killed, or does not resume at the checkpoint.
+      RuntimeError: if a process fails, ends before it is killed, or does not resume from the checkpoint.
       TimeoutError: if the time limit is reached.
     """
     deadline = time.monotonic() + seconds
@@ -70,8 +73,8 @@ def train_kill_resume(epochs: int, seconds: float) -> dict[str, Any]:
 
 @contextmanager
 def _process(command: list[str], output: Path) -> "Iterator[subprocess.Popen[bytes]]":
-    """Start a process whose stderr is written to a file; kill it on exit if it still runs."""
-    # The calling process holds GPU memory, so this one must not reserve most of it at start.
+    """Start a process with stderr redirected to a file; kill the process on exit if it is still running."""
+    # The parent process holds GPU memory, so disable preallocation of most of the memory.
     environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     with output.open("w") as file:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=file)

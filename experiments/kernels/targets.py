@@ -1,11 +1,11 @@
-"""Descriptions of GPUs, from NVIDIA's data sheets, for compilation without a GPU."""
+"""GPU descriptions for compilation without a GPU, from NVIDIA's data sheets."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """Properties of a GPU that XLA's compiler reads; sizes are in bytes.
+    """GPU properties read by XLA's compiler; sizes are in bytes.
 
     Attributes:
       name: device name reported by the driver.
@@ -35,7 +35,7 @@ class Gpu:
 
     @property
     def config(self) -> str:
-        """The GPU as an XLA GpuTargetConfigProto in text format."""
+        """XLA GpuTargetConfigProto of the GPU, in text format."""
         major, minor = self.capability
         return f"""
             platform_name: "CUDA"

@@ -6,7 +6,7 @@ Examples:
   >>> max_pool(response_norm(jnp.ones((1, 55, 55, 96)))).shape
   (1, 27, 27, 96)
 
-This package depends on JAX only, and not on the package of the network.
+This package depends only on JAX, not on `alexnet_jax`.
 """
 
 from alexnet_kernels.dispatch import default_implementation

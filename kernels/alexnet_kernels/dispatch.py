@@ -1,8 +1,8 @@
 """Selection of the implementation that computes an operation.
 
 An implementation is a module of this package whose name is in `ImplementationName`. It defines a function for each operation, and
-`unsupported_reason(op, x, device, **settings)`, which returns why it does not support a call, or None. An implementation can be
-removed by deleting its folder: one that cannot be imported counts as unsupported.
+`unsupported_reason(op, x, device, **settings)`, which returns the reason why it does not support a call, or None. An
+implementation can be removed by deleting its folder: one that cannot be imported counts as unsupported.
 """
 
 import importlib
@@ -19,14 +19,14 @@ Implementation = ImplementationName | Sequence[ImplementationName] | None
 """Name of an implementation, or a sequence of names of which the first supported one is used. None uses `default_order`."""
 
 default_order: tuple[ImplementationName, ...] = ("triton", "xla")
-"""Implementations to try for `implementation=None`, in this order. Change it with `default_implementation`."""
+"""Implementations to try, in this order, for `implementation=None`; set with `default_implementation`."""
 
 
 @contextmanager
 def default_implementation(*names: ImplementationName) -> Iterator[None]:
     """Context manager that sets the implementations used for `implementation=None`.
 
-    It applies to functions traced inside the context; a function that is compiled already keeps its implementation.
+    It applies to functions traced inside the context; an already compiled function keeps its implementation.
 
     Args:
       *names: implementations to try, in this order.
@@ -49,7 +49,7 @@ def dispatch(op: str, x: Array, implementation: Implementation, **settings: Any)
       **settings: further arguments of the operation.
 
     Raises:
-      ValueError: if there is no such implementation, or none supports the call.
+      ValueError: if an implementation is unknown, or none supports the call.
     """
     names = default_order if implementation is None else (implementation,) if isinstance(implementation, str) else implementation
     reasons = []
@@ -65,7 +65,8 @@ def dispatch(op: str, x: Array, implementation: Implementation, **settings: Any)
         if reason is None:
             return getattr(module, op)(x, **settings)
         reasons.append(f"{name} {reason}")
-    raise ValueError(f"no implementation of {op} is supported here: {'; '.join(reasons)}. Use implementation=None to select one")
+    advice = "" if implementation is None else ". Use implementation=None to select one"
+    raise ValueError(f"no implementation of {op} supports this call: {'; '.join(reasons)}{advice}")
 
 
 def current_device() -> Any:

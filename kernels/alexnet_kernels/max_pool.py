@@ -15,7 +15,7 @@ def max_pool(x: Array, window: int = 3, stride: int = 2, *, implementation: Impl
 
     Args:
       x: activations, `[..., height, width, channels]`, any float type.
-      window: side of a window, pixels. The paper calls pooling overlapping if it is larger than `stride`.
+      window: side of a window, pixels. Windows overlap if it is larger than `stride`.
       stride: pixels between the starts of neighboring windows.
       implementation: name of an implementation, or several names of which the first supported one is used. None uses the first
         of `alexnet_kernels.dispatch.default_order` that supports the device and the arguments.
@@ -44,10 +44,10 @@ def check_pool(op: str, x: Array, window: int, stride: int) -> None:
         window.
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"{op} needs floating-point input, not {x.dtype}")
+        raise ValueError(f"{op} requires floating-point input, got {x.dtype}")
     if x.ndim < 3:
-        raise ValueError(f"{op} needs input of shape [..., height, width, channels], not {x.shape}")
+        raise ValueError(f"{op} requires input of shape [..., height, width, channels], got {x.shape}")
     if not 1 <= stride <= window:
-        raise ValueError(f"{op} needs 1 <= stride <= window, not stride {stride} and window {window}")
+        raise ValueError(f"{op} requires 1 <= stride <= window, got stride {stride} and window {window}")
     if window > min(x.shape[-3:-1]):
-        raise ValueError(f"{op} needs a window no larger than the image, not {window} for {x.shape[-3]}x{x.shape[-2]} pixels")
+        raise ValueError(f"{op} requires a window no larger than the image, got {window} for {x.shape[-3]}x{x.shape[-2]} pixels")

@@ -21,14 +21,14 @@ def norm_pool(
     """Compute `max_pool(response_norm(relu(x)))` (paper, sections 3.1, 3.3, 3.4).
 
     As separate operations, the three write and read full-size activations twice before pooling reduces them to a quarter. The
-    kernel makes one pass. For the gradient it saves only `x` and, for each maximum, its index within the window; the gradient
-    recomputes the normalization.
+    fused kernel makes one pass. For the gradient, it saves only `x` and the index of each maximum within its window; the
+    normalization is recomputed.
 
     Args:
       x: output of a convolution, `[..., height, width, channels]`, any float type.
       window: side of a pooling window, pixels.
       stride: pixels between the starts of neighboring pooling windows.
-      size: channels in the window of the normalization.
+      size: number of channels in a normalization window.
       k, alpha, beta: constants of the normalization, as in `response_norm`.
       implementation: name of an implementation, or several names of which the first supported one is used. None uses the first
         of `alexnet_kernels.dispatch.default_order` that supports the device and the arguments.
@@ -37,7 +37,7 @@ def norm_pool(
       Pooled activations, `[..., pooled height, pooled width, channels]`.
 
     Raises:
-      ValueError: under the conditions of `response_norm` and `max_pool`.
+      ValueError: under the same conditions as `response_norm` and `max_pool`.
 
     Examples:
       >>> import jax.numpy as jnp

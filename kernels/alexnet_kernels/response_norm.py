@@ -22,9 +22,9 @@ def response_norm(
 
     Args:
       x: activations, `[..., height, width, channels]`, any float type.
-      size: elements of the window along each axis; the window is clipped at both ends.
+      size: number of elements in a window along each axis; windows are clipped at both ends of an axis.
       k: constant that keeps the divisor away from zero.
-      alpha: factor of the sum, as in the paper. The original code, Caffe and PyTorch divide theirs by `size`.
+      alpha: factor of the sum, as in the paper. The original code, Caffe and PyTorch divide their factor by `size`.
       beta: exponent; 0.75 is computed without `pow`.
       axes: negative axes along which the window extends: `(-1,)` across channels; `(-3, -2)` within each channel, as `rnorm` of
         the original code does.
@@ -32,7 +32,7 @@ def response_norm(
         of `alexnet_kernels.dispatch.default_order` that supports the device and the arguments.
 
     Returns:
-      Normalized activations, of the shape and type of `x`.
+      Normalized activations, with the shape and dtype of `x`.
 
     Raises:
       ValueError: for integer input, a window under 1, a positive axis, or an implementation that is unknown or unsupported.
@@ -44,7 +44,7 @@ def response_norm(
     """
     check_norm("response_norm", x, size)
     if any(axis >= 0 or axis < -x.ndim for axis in axes):
-        raise ValueError(f"response_norm needs negative axes, -{x.ndim} to -1, not {axes}")
+        raise ValueError(f"response_norm requires negative axes, -{x.ndim} to -1, got {axes}")
     return dispatch("response_norm", x, implementation, size=size, k=k, alpha=alpha, beta=beta, axes=tuple(axes))
 
 
@@ -55,6 +55,6 @@ def check_norm(op: str, x: Array, size: int) -> None:
       ValueError: for integer input or a window under 1.
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"{op} needs floating-point input, not {x.dtype}")
+        raise ValueError(f"{op} requires floating-point input, got {x.dtype}")
     if size < 1:
-        raise ValueError(f"{op} needs a normalization window of at least 1, not {size}")
+        raise ValueError(f"{op} requires a normalization window of at least 1, got {size}")

@@ -11,7 +11,7 @@ class Spec:
     Attributes:
       op: name of the operation.
       shape: shape of x.
-      settings: further arguments; the others have their default values.
+      settings: keyword arguments; omitted ones have their default values.
     """
 
     op: str
@@ -27,7 +27,7 @@ _NORMS: tuple[dict[str, Any], ...] = (
     {},
     {"size": 3, "k": 1.0, "alpha": 0.01},
     {"size": 9, "k": 1.0, "alpha": 0.001, "beta": 0.5},
-    {"size": 4, "k": 1.5, "alpha": 0.1, "beta": 0.6},  # an even window has one element more before its center than after
+    {"size": 4, "k": 1.5, "alpha": 0.1, "beta": 0.6},  # an even window has one more element before its center than after
 )
 _POOLS: tuple[dict[str, Any], ...] = (
     {},
@@ -36,7 +36,7 @@ _POOLS: tuple[dict[str, Any], ...] = (
     {"window": 3, "stride": 3},
     {"window": 5, "stride": 3},
 )
-# Channel counts divisible by 4, by 2, and odd; odd and even sides; no batch axis, one (of 1, 2 and 3), and two.
+# Channel counts divisible by 4, by 2 only, and odd; odd and even sides; zero, one and two batch axes.
 _SHAPES = ((2, 13, 13, 48), (1, 7, 8, 5), (3, 6, 5, 1), (2, 1, 5, 6, 10), (9, 7, 12))
 
 ALL_SPECS = (
@@ -44,23 +44,23 @@ ALL_SPECS = (
     *(Spec("max_pool", shape, pool) for pool in _POOLS for shape in _SHAPES),
     *(Spec("norm_pool", shape, norm | pool) for norm, pool in zip(_NORMS, _POOLS, strict=False) for shape in _SHAPES),
 )
-"""Calls with all settings on all shapes, except normalization within maps."""
+"""Calls with all settings on all shapes, except normalization within each channel."""
 
 SAMPLED_SPECS = ALL_SPECS[:: len(_SHAPES) + 1] + ALL_SPECS[2 :: len(_SHAPES) + 1]
 """A subset of `ALL_SPECS` with every setting and every shape, but not every pair of them."""
 
 SAME_MAP_SPECS = tuple(Spec("response_norm", shape, {"axes": (-3, -2), "k": 1.0, "alpha": 0.001}) for shape in _SHAPES[:2])
-"""Calls of normalization within each map, which only the XLA and reference implementations support."""
+"""Calls of normalization within each channel, which only the XLA and reference implementations support."""
 
 OPERATIONS = ("response_norm", "max_pool", "norm_pool")
 CHANNEL_COUNTS = (48, 64, 96, 128, 192, 256)
 
 
 def conv1_spec(op: str, batch: int = 256, channels: int = 96) -> Spec:
-    """Return the call on the output of AlexNet's conv1, [batch, 55, 55, channels], where the operation is most expensive."""
+    """Return a call on the output of AlexNet's conv1, [batch, 55, 55, channels], where the operations are most expensive."""
     return Spec(op, (batch, 55, 55, channels))
 
 
 def conv2_spec(op: str, batch: int = 256, channels: int = 256) -> Spec:
-    """Return the call on the output of AlexNet's conv2, [batch, 27, 27, channels]."""
+    """Return a call on the output of AlexNet's conv2, [batch, 27, 27, channels]."""
     return replace(conv1_spec(op, batch, channels), shape=(batch, 27, 27, channels))

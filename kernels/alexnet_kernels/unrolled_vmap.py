@@ -1,4 +1,4 @@
-"""Functions that `vmap` maps by separate calls, for cases where one batched operation is slower."""
+"""Batching rule that unrolls `vmap` into separate calls, for cases where one batched operation is slower."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -31,7 +31,7 @@ def track_progress(items: Iterable[Item], description: str, total: int, unit: st
       items: iterable to pass on.
       description: label of the progress bar.
       total: number of items.
-      unit: plural noun for the items.
+      unit: plural noun for the items, used in the messages.
     """
     if not console.is_terminal:
         console.print(f"{description}: {total:,} {unit}")

@@ -19,7 +19,7 @@ class DivergedError(UserError):
 
 @contextmanager
 def disk_full_as_user_error(purpose: str) -> Iterator[None]:
-    """Convert errors about a full disk, an exceeded quota or a file size limit to `UserError`; pass on all others.
+    """Convert errors about a full disk, an exceeded quota or a file size limit to `UserError`; propagate all others.
 
     Args:
       purpose: end of the message "no space left on the disk ...", such as "for log.jsonl".

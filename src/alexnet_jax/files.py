@@ -12,7 +12,7 @@ from alexnet_jax.errors import disk_full_as_user_error
 def atomic_text_writer(file: Path) -> Iterator[TextIO]:
     """Open a UTF-8 text file for writing and replace `file` when the block succeeds; if it fails, `file` is unchanged.
 
-    Missing parent folders are created. Newlines are written as they are.
+    Missing parent folders are created. Newlines are not translated.
 
     Raises:
       UserError: if the disk is full.
@@ -22,7 +22,7 @@ def atomic_text_writer(file: Path) -> Iterator[TextIO]:
 
 
 def atomic_write(file: Path, content: bytes) -> None:
-    """Write bytes to a file atomically, see `atomic_text_writer`.
+    """Write bytes to a file atomically (see `atomic_text_writer`).
 
     Raises:
       UserError: if the disk is full.

@@ -10,7 +10,7 @@ from alexnet_jax.analysis.exact_search import nearest_neighbors
 @pytest.mark.parametrize("bits", [8, 24, 64, 256])
 @pytest.mark.parametrize("count", [1, 7, 60, 100])
 def test_ranking_equals_bitwise_comparison(rng, bits, count):
-    """Codes of few bits, where most distances are tied, and of many bits."""
+    """Compare codes of few bits, with many equal distances, and of many bits."""
     codes, queries = (rng.integers(0, 2, (images, bits)).astype(bool) for images in (60, 5))
     distances = (queries[:, None] != codes[None]).sum(-1)
     expected = np.argsort(distances, axis=1, kind="stable")[:, :count]
@@ -19,7 +19,7 @@ def test_ranking_equals_bitwise_comparison(rng, bits, count):
 
 
 def clusters(rng, images):
-    """Return rectified clusters on a curved low-dimensional manifold, similar to the features of a network."""
+    """Return rectified points in clusters on a curved low-dimensional manifold, similar to features of a network."""
     centers, projection = rng.normal(size=(40, 6)), rng.normal(size=(6, 96)) / 6**0.5
     points = centers[rng.integers(0, 40, images)] + 0.35 * rng.normal(size=(images, 6))
     return np.maximum(np.sin(2 * points) @ projection + 0.05 * rng.normal(size=(images, 96)), 0).astype(np.float32)

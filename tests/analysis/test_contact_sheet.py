@@ -1,4 +1,4 @@
-"""Test that the contact sheet shows the pixels that the data pipeline produces."""
+"""Test that the contact sheet shows the pixels produced by the data pipeline."""
 
 import sys
 

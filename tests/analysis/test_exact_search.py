@@ -1,4 +1,4 @@
-"""Tests that the search equals a brute-force search in float64."""
+"""Tests that exact search equals brute-force search in float64."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def assert_exact(queries, rows, count, size):
 )
 @settings(deadline=None, max_examples=200)
 def test_equals_brute_force_with_many_ties(rows, features, queries, count, size, values, seed):
-    """With few distinct values, rows repeat within and across blocks. There can be fewer rows than requested, or none."""
+    """Check rows with few distinct values, which repeat within and across blocks, and fewer rows than requested or none."""
     rng = np.random.default_rng(seed)
     numbers = rng.integers(0, values + 1, (rows + queries, features)).astype(np.float32)
     assert_exact(numbers[rows:], numbers[:rows], count, size)
@@ -44,13 +44,13 @@ def test_equals_brute_force_with_many_ties(rows, features, queries, count, size,
 
 @pytest.mark.parametrize("scale", [1.0, 1e-25, 1e25])
 def test_equals_brute_force_with_random_rows(rng, scale):
-    """The scales include squares that underflow or overflow in float32."""
+    """Check scales at which squares underflow or overflow in float32."""
     rows = (rng.normal(size=(700, 96)) * scale).astype(np.float32)
     assert_exact(np.concatenate([rows[::70], rows[:90] + rows[1:91]]), rows, 6, 128)
 
 
 def test_rows_indistinguishable_in_float32(rng):
-    """Rows far from zero and close to each other, for which |x|² - 2xq + |q|² loses all digits to cancellation."""
+    """Check rows far from zero and close to each other, for which cancellation makes |x|² - 2xq + |q|² useless."""
     rows = (1e4 + rng.normal(size=(500, 64)) / 100).astype(np.float32)
     naive = (rows**2).sum(1) - 2 * rows @ rows[3] + (rows[3] ** 2).sum()
     expected, _ = brute_force(rows[3:4], rows, 6)

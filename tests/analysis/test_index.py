@@ -115,7 +115,7 @@ def test_index_of_other_parameters_is_rejected(index, copy, trained_run, tmp_pat
     assert load_indexed_model(Index(copy), trained_run).step == index.metadata.step
     metadata = json.loads((copy / "index.json").read_text())
     (copy / "index.json").write_text(json.dumps({**metadata, "parameters": "0" * 64}))
-    with pytest.raises(UserError, match=r"copy was built with other parameters than .* at step 60: build it again"):
+    with pytest.raises(UserError, match=r"copy was built from different parameters than .* at step 60: rebuild the index"):
         load_indexed_model(Index(copy))
     with pytest.raises(
         UserError, match=r"step 60 of .*/elsewhere, does not exist: if it was moved, pass its folder or file as --run"
@@ -136,12 +136,12 @@ def test_other_data_set_is_rejected(copy, dataset):
 @pytest.mark.parametrize(
     ("file", "damage", "message"),
     [
-        ("features.npy", lambda content: content[:-1], r"features.npy has 5,247 bytes instead of 5,248"),
+        ("features.npy", lambda content: content[:-1], r"features.npy has 5,247 bytes, expected 5,248"),
         ("features.npy", lambda content: content[:50], "is damaged"),
         ("images.jsonl", lambda content: content + b"\n", "images.jsonl has"),
         ("index.json", lambda content: content[:-9], "is damaged"),
-        ("index.json", lambda content: content.replace(b'"format": 1', b'"format": 0'), "another version"),
-        ("images.jsonl", lambda content: None, "has no images.jsonl"),
+        ("index.json", lambda content: content.replace(b'"format": 1', b'"format": 0'), "has index format 0, expected 1"),
+        ("images.jsonl", lambda content: None, r"\(images.jsonl is missing\)"),
     ],
 )
 def test_damaged_index_is_rejected(file, damage, message, copy):
@@ -180,7 +180,7 @@ def test_index_is_created_atomically(tmp_path, rng, monkeypatch):
     with pytest.raises(UserError, match=exists), create_index(tmp_path / "index", IndexMetadata(5, 3)):
         pass
     monkeypatch.setattr(index_module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    disk_full = "not enough disk space for .*large: it needs 4 MB, 0 MB are free"
+    disk_full = r"not enough disk space for .*large \(4 MB needed, 0 MB free\)"
     with pytest.raises(UserError, match=disk_full), create_index(tmp_path / "large", IndexMetadata(1000, 1000)):
         pass
     assert [file.name for file in tmp_path.iterdir()] == ["index"]

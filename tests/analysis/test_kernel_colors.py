@@ -1,3 +1,5 @@
+"""Tests of the color fractions of kernels."""
+
 import numpy as np
 import pytest
 from PIL import Image

@@ -125,7 +125,7 @@ def neighbor_names(examples):
 def test_index_of_another_model_is_rejected(model, dataset, tmp_path):
     index = build_index(model, dataset, "train", tmp_path / "index")
     other = replace(model, mean_image=model.mean_image + 1)
-    with pytest.raises(UserError, match="was built with other parameters"):
+    with pytest.raises(UserError, match="was built from different parameters than"):
         find_examples(other, dataset, "validation", ExampleOptions(), index)
 
 
@@ -162,7 +162,7 @@ def test_page_of_an_unfinished_run(rng):
 
 
 def test_page_omits_examples_after_multi_process_training(trained_run, tmp_path, monkeypatch):
-    """A predictor in one process would wait forever for the devices of the other processes."""
+    """Check that no predictor is run, which would wait forever for the devices of the other processes."""
     run = shutil.copytree(trained_run, tmp_path / "run")
     (run / "report.html").unlink()
     model = load(run)
@@ -171,4 +171,4 @@ def test_page_omits_examples_after_multi_process_training(trained_run, tmp_path,
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     write_training_report(run)
     page = (run / "report.html").read_text()
-    assert f"Left out because several processes trained together. To add them, run: alexnet-jax figures {run}" in page
+    assert f"Omitted after multi-process training. To add them, run: alexnet-jax figures {run}" in page

@@ -1,4 +1,4 @@
-"""`evaluate`: comparison with a NumPy computation from the logits of each view, options and error messages."""
+"""Tests of `evaluate`: comparison with NumPy, options and error messages."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ from tests.conftest import TINY, TINY_CONFIG, cpu_mesh
 CLASSES = [f"band {label}" for label in range(7)]
 COUNTS = {"train": [12] * 7, "validation": [4, 3, 5, 2, 6, 3, 0], "test": [5, 1, 4, 6, 2, 3, 2]}
 
-# Top left corners of the crops of 29 pixels in 32 and 37 in 64. The ten views also include the flipped crops.
+# Top left corners of 29-pixel crops of 32-pixel images and 37-pixel crops of 64-pixel images. Ten views include flipped crops.
 CROPS = {
     "center": {29: [(1, 1)], 37: [(13, 13)]},
     "ten": {29: [(0, 0), (0, 3), (3, 0), (3, 3), (1, 1)], 37: [(0, 0), (0, 27), (27, 0), (27, 27), (13, 13)]},
@@ -45,7 +45,7 @@ CROPS = {
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """Data set with a different number of images per class; images of a class have a bright band at the same position."""
+    """Data set with different numbers of images per class; the position of a bright band depends on the class."""
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("data") / "bands"
     with create_dataset(path, CLASSES, size=64) as writer:
@@ -60,7 +60,7 @@ def dataset(tmp_path_factory):
 
 
 def create_untrained_run(dataset, folder, config, std=0.15):
-    """Write a run folder with a checkpoint of random parameters."""
+    """Write a run folder with a checkpoint of random parameters, and return the folder."""
     network = config.network.with_num_classes(len(dataset.manifest.classes))
     run, record = RunDirectory(folder, fresh=False), run_config(config, network, dataset)
     run.write_mean_image(resize_mean_image(dataset.mean_image, config.augmentation))
@@ -75,7 +75,7 @@ def create_untrained_run(dataset, folder, config, std=0.15):
 
 @pytest.fixture(scope="module")
 def runs(dataset, tmp_path_factory):
-    """Runs of three networks: with the mean image cropped like the image, with its center crop, and with larger images."""
+    """Runs that subtract the matching crop or the center crop of the mean image, and a run with larger images."""
     folder = tmp_path_factory.mktemp("runs")
     small = {mean: Augmentation(image_size=32, mean=mean) for mean in ("crop", "center")}
     large = replace(TINY, name="large", input_size=37)
@@ -88,7 +88,7 @@ def runs(dataset, tmp_path_factory):
 
 
 def numpy_predictions(run, dataset, split, views):
-    """Return the labels, and the softmax averaged over the views."""
+    """Return the labels, and the probabilities averaged over the views."""
     model = load(run)
     size, crop_mean = model.network.input_size, model.config["augmentation"]["mean"] == "crop"
     decoded = DecodedImages(dataset, split, model.image_size)
@@ -160,7 +160,7 @@ def test_errors_match_numpy(name, runs, dataset, tmp_path):
 
 
 def test_ensemble_averages_probabilities(runs, dataset, tmp_path):
-    """The networks of an ensemble may differ in image size."""
+    """Compare an ensemble of networks with different image sizes with NumPy."""
     errors, _, _ = run_evaluate(*runs.values(), split="test", to=tmp_path / "out", batch_size=8)
     assert [view for name, view in errors if name == "mean"] == ["center", "ten"]
     for view in ("center", "ten"):
@@ -174,10 +174,10 @@ def test_coefficients_are_searched_on_a_split_of_their_own(runs, dataset, tmp_pa
     networks = tuple(runs.values())
     settings = {"views": ("center",), "search": "validation"}
     same_split, _, _ = run_evaluate(*networks, split="validation", to=tmp_path / "same", **settings)
-    assert "too small" in capsys.readouterr().err
+    assert "too low" in capsys.readouterr().err
     assert same_split["weighted by validation", "center"]["top5_error"] <= same_split["mean", "center"]["top5_error"]
     other_split, result, folder = run_evaluate(*networks, split="test", to=tmp_path / "other", **settings)
-    assert "too small" not in capsys.readouterr().err
+    assert "too low" not in capsys.readouterr().err
     weighted = other_split["weighted by validation", "center"]
     assert weighted["coefficients"] == same_split["weighted by validation", "center"]["coefficients"]
     assert sum(weighted["coefficients"]) == pytest.approx(1)
@@ -192,7 +192,7 @@ def test_coefficients_are_searched_on_a_split_of_their_own(runs, dataset, tmp_pa
 
 
 def test_prediction_does_not_depend_on_devices(runs, dataset, monkeypatch):
-    """On two devices per tower, the batch size of 7 is rounded up to 8."""
+    """Compare one and four devices; on four, the batch size of 7 is rounded up to 8."""
     model = load(runs["crop"])
     one_device = Predictor(model, views="ten", batch_size=7).predict_split(dataset, "test")
     monkeypatch.setattr("alexnet_jax.evaluation.predictor.choose_mesh", lambda network, *_: cpu_mesh(network, 2, split=True))
@@ -274,10 +274,10 @@ def test_user_errors_print_one_line_and_write_nothing(runs, dataset, tmp_path, m
         assert not list(tmp_path.glob("out/*")) + list(tmp_path.glob("out/.*"))
 
     assert_fails("pass one or more run folders or checkpoints: .*")
-    assert_fails("/nowhere has no checkpoints: pass a run folder, or a checkpoint, .*", "/nowhere")
+    assert_fails("/nowhere has no checkpoints: pass a run folder or a checkpoint folder, .*", "/nowhere")
     assert_fails(r"/.*/bands has no split 'tset': choose one of train, validation, test", run, "--split", "tset")
     assert_fails(".*has no split 'tset'.*", run, run, "--search", "tset")
-    assert_fails("--search needs several networks.*", run, "--search", "validation")
+    assert_fails("--search requires at least two networks.*", run, "--search", "validation")
     assert_fails("no data set '/nowhere'.*", run, "--data", "/nowhere")
     assert_fails("--batch-size is 0: choose 1 or more", run, "--batch-size", "0")
 
@@ -296,7 +296,9 @@ def test_user_errors_print_one_line_and_write_nothing(runs, dataset, tmp_path, m
     shutil.rmtree(tmp_path / "gone")
     assert_fails(".*/gone does not exist: pass a data set with --data", str(missing_data_run))
     few = create_other_dataset("few", CLASSES[:5], 64)
-    assert_fails(r"/.*/few does not match .*/crop at step 7 \(5 classes instead of 7\): pass another --data", run, "--data", few)
+    assert_fails(
+        r"/.*/few does not match .*/crop at step 7 \(5 classes instead of 7\): pass a different --data", run, "--data", few
+    )
     renamed = create_other_dataset("renamed", [*CLASSES[:3], "stripe", *CLASSES[4:]], 64)
     assert_fails(r"/.*/renamed does not match .* \(class 3 is 'stripe' instead of 'band 3'\): .*", run, "--data", renamed)
     stripes = create_untrained_run(open_dataset(tmp_path / "renamed"), tmp_path / "stripes", TINY_CONFIG)
@@ -306,10 +308,10 @@ def test_user_errors_print_one_line_and_write_nothing(runs, dataset, tmp_path, m
 
     damaged = shutil.copytree(runs["crop"], tmp_path / "damaged")
     shutil.rmtree(damaged / "checkpoints" / "7" / "state")
-    assert_fails(r"cannot read the checkpoint .*/damaged/checkpoints/7 \(.*\): pass another checkpoint", str(damaged))
+    assert_fails(r"cannot read the checkpoint .*/damaged/checkpoints/7 \(.*\): pass a different checkpoint", str(damaged))
     (damaged / "mean_image.npy").unlink()
     shutil.copytree(runs["crop"] / "checkpoints" / "7", damaged / "checkpoints" / "7", dirs_exist_ok=True)
     assert_fails("cannot read .*mean_image.npy .*", str(damaged))
     config = TrainConfig(TINY, augmentation=Augmentation(image_size=32))
     diverged = create_untrained_run(dataset, tmp_path / "diverged", config, np.nan)
-    assert_fails(".*diverged at step 7 predicts non-finite probabilities, its training diverged: .*", run, str(diverged))
+    assert_fails(".*diverged at step 7 predicts non-finite probabilities because its training diverged: .*", run, str(diverged))

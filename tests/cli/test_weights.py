@@ -1,4 +1,4 @@
-"""Tests of `export` and `import`, and of their files as inputs of other commands."""
+"""Tests of `export` and `import`, and of exported files as inputs of other commands."""
 
 import json
 import re
@@ -40,13 +40,13 @@ def exported(run, tmp_path):
 
 @pytest.fixture
 def small_networks(monkeypatch):
-    """Small networks in place of the full ones, which take a minute and a gigabyte."""
+    """Replace the full-size networks, which need a minute and a gigabyte, by small ones."""
     for network in (SMALL_BVLC, SMALL_TORCHVISION):
         monkeypatch.setitem(NETWORKS, network.name, network)
 
 
 def models_equal(a: TrainedModel, b: TrainedModel):
-    """Compare networks, classes, parameters and mean images, but not paths and configs."""
+    """Return whether networks, classes, parameters and mean images are equal; paths and configs are ignored."""
     assert a.network == b.network
     assert a.classes == b.classes
     assert jax.tree.structure(a.params) == jax.tree.structure(b.params)
@@ -75,7 +75,7 @@ def test_round_trip_through_pytorch_layout(run, tmp_path):
         load(file)
     imported, model = load(import_file(Import(file, tmp_path / "imported.safetensors"))), load(run)
     assert (imported.config, imported.step) == (model.config, 10)
-    # The round trip sets padding units of the last layer to zero, but two classes in two towers need no padding.
+    # The round trip would set padding units to zero, but two classes in two towers need no padding.
     assert models_equal(imported, model)
 
 
@@ -131,8 +131,8 @@ def test_import_of_caffe_networks(small_networks, tmp_path):
     assert model.image_size == 128
     assert model.classes == list("012345")
     assert load(import_file(Import(file, to, "bvlc_alexnet"))).mean_image[0, 0].tolist() == [123, 117, 104]
-    assert_fails("does not record its network: pass one with --network: two_tower", Import(file, to))
-    assert_fails("conv1.weight in .* has shape 8×3×11×11, the network needs", Import(file, to, "two_tower"))
+    assert_fails("does not record its network: pass --network with one of two_tower", Import(file, to))
+    assert_fails("conv1.weight in .* has shape 8×3×11×11, expected", Import(file, to, "two_tower"))
 
 
 def assert_fails(message: str, command: Export | Import):
@@ -153,14 +153,12 @@ def test_invalid_arguments_are_rejected(run, exported, tmp_path):
     assert_fails("is already in the alexnet-jax layout", Import(exported, to))
     exported_pytorch = export(Export(run, tmp_path / "pytorch.safetensors", layout="pytorch"))
     (tmp_path / "names.txt").write_text("one\n")
-    assert_fails("has 1 class names, but the network has 2 classes", Import(exported_pytorch, to, classes=tmp_path / "names.txt"))
+    assert_fails("has 1 class names, expected 2", Import(exported_pytorch, to, classes=tmp_path / "names.txt"))
     arrays = load_file(exported_pytorch)
     del arrays["mean_image"]
     save_file(arrays, tmp_path / "plain.safetensors")
     assert_fails("does not record its network", Import(tmp_path / "plain.safetensors", to))
-    assert_fails(
-        "plain.safetensors does not match the network: it lacks", Import(tmp_path / "plain.safetensors", to, "two_tower")
-    )
+    assert_fails("plain.safetensors does not match the network: missing", Import(tmp_path / "plain.safetensors", to, "two_tower"))
 
 
 def test_damaged_files_are_rejected(exported, tmp_path):
@@ -187,9 +185,9 @@ def test_damaged_files_are_rejected(exported, tmp_path):
     assert "is not in the alexnet-jax layout" in save_and_load_error(tensors, None)
     assert "has no valid config in its metadata" in save_and_load_error(tensors, {**metadata, "config": "{"})
     assert "conv1.bias in" in save_and_load_error({**tensors, "conv1.bias": np.zeros((2, 5), np.float32)}, metadata)
-    assert "contains unexpected arrays: more" in save_and_load_error({**tensors, "more": np.zeros(1, np.float32)}, metadata)
+    assert "unexpected arrays: more" in save_and_load_error({**tensors, "more": np.zeros(1, np.float32)}, metadata)
     del tensors["mean_image"]
-    assert "lacks mean_image" in save_and_load_error(tensors, metadata)
+    assert "missing arrays: mean_image" in save_and_load_error(tensors, metadata)
 
 
 def test_full_disk_keeps_the_old_file(run, exported, monkeypatch):

@@ -1,4 +1,4 @@
-"""Tests of errors and of the search for coefficients on artificial probabilities."""
+"""Tests of the error metrics and of the coefficient search on synthetic probabilities."""
 
 import errno
 import math
@@ -16,7 +16,7 @@ from alexnet_jax.files import atomic_text_writer
 
 
 def random_predictions(rng, models, images, classes, *, steps=None):
-    """Predictions of models with decreasing accuracy; rounding to a few `steps` creates many ties."""
+    """Return predictions of models with decreasing accuracy; rounding to multiples of 1 / `steps` creates many ties."""
     labels = rng.integers(0, classes, images)
     logits = rng.normal(size=(models, images, classes))
     logits[:, np.arange(images), labels] += np.linspace(2, 0, models)[:, None]
@@ -28,7 +28,7 @@ def random_predictions(rng, models, images, classes, *, steps=None):
 
 
 def test_ties_are_ordered_by_label(rng):
-    """The order is the same as in training, so a model that predicts equal probabilities for all classes is not always right."""
+    """Check that ties are ordered as in `jax.lax.top_k`, so that equal probabilities for all classes do not count as correct."""
     labels, (probabilities,) = random_predictions(rng, 1, 200, 9, steps=8)
     best = np.asarray(jax.lax.top_k(probabilities, 5)[1])
     np.testing.assert_array_equal(top_classes(probabilities), best)

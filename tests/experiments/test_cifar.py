@@ -1,4 +1,4 @@
-"""Learning rate search and statistics of the studies on CIFAR-10."""
+"""Tests of the learning rate search and the statistics of the CIFAR-10 studies."""
 
 from importlib import import_module
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""All loaders in experiments/benchmarks/data_pipeline.py return the same kind of batches."""
+"""Tests of experiments/benchmarks/data_pipeline.py: equivalent batches of all loaders, and other measurements."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""`experiments/benchmarks/kill_and_resume.py` with few kills."""
+"""Test of experiments/benchmarks/kill_and_resume.py with few interruptions."""
 
 import importlib.util
 import os

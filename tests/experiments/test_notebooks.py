@@ -1,4 +1,4 @@
-"""Notebooks match their Python files and contain no outputs. `make notebooks` also runs them."""
+"""Tests that notebooks match their Python files and contain no outputs; `make notebooks` also runs them."""
 
 import json
 from importlib import import_module

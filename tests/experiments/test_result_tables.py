@@ -1,4 +1,4 @@
-"""Tables in README.md and docs/ from committed results and published errors."""
+"""Tests of the tables in README.md and docs/, which are generated from committed results and published errors."""
 
 import json
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""`experiments/transfer.py` on a small data set."""
+"""Tests of experiments/transfer.py on a small data set."""
 
 import importlib.util
 import sys
@@ -29,7 +29,7 @@ def transfer():
 
 @pytest.fixture(scope="module")
 def four_classes(tmp_path_factory):
-    """Prepared data set of four classes of uniform images with the value 50 times the label."""
+    """Prepared data set of four classes of uniform images whose pixels are 50 times the label."""
     root = tmp_path_factory.mktemp("four_classes")
     for split, images in (("train", 40), ("validation", 5), ("test", 4)):
         for number in range(4):

@@ -1,4 +1,4 @@
-"""The kernels and a training on the GPUs of this machine; skipped where there are none."""
+"""Tests of the kernels and of training on the GPUs of this machine; skipped on machines without one."""
 
 import json
 import signal
@@ -20,7 +20,7 @@ from tests.conftest import process_environment
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).parents[2]
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
-"""Largest relative error, ||kernel - reference|| / ||reference||."""
+"""Maximum relative error, ||kernel - reference|| / ||reference||, by dtype."""
 
 
 def values_and_gradient(op, x, g):
@@ -31,7 +31,7 @@ def values_and_gradient(op, x, g):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("spec", ALL_SPECS, ids=str)
 def test_kernel_values_and_gradients(spec, dtype, rng):
-    """Against the reference in float64 on the CPU; two runs give the same bits."""
+    """Compare with the float64 reference on the CPU, and check that two runs are bit-identical."""
     op = partial(getattr(alexnet_kernels, spec.op), **spec.settings)
     x = np.asarray(jnp.asarray(rng.normal(0, 40, spec.shape), dtype))
     with jax.enable_x64(True):

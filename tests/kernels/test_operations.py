@@ -1,4 +1,4 @@
-"""Shared tests of all implementations: values and gradients against the reference in float64."""
+"""Tests of all implementations of the operations: values and gradients against the float64 reference."""
 
 import os
 from functools import partial
@@ -22,13 +22,13 @@ from ..conftest import TINY, cpu_mesh
 
 
 def draw(shape, rng, dtype=jnp.float32):
-    """Return activations around zero, like outputs of a convolution. All are distinct: gradients of ties depend on the order."""
+    """Return distinct activations around zero, like outputs of a convolution; there are no ties between maxima."""
     size = np.prod(shape)
     return jnp.asarray((rng.permutation(size) - 0.4 * size).reshape(shape) * (80 / size), dtype)
 
 
 def value_and_gradient(operation, x):
-    """Return the output and the input gradient, for output gradients drawn with a fixed seed."""
+    """Return the output and the input gradient of an operation, for an output gradient drawn with a fixed seed."""
 
     @jax.jit
     def compute(x):
@@ -39,11 +39,11 @@ def value_and_gradient(operation, x):
 
 
 class ImplementationTests:
-    """Tests of one implementation, which the subclasses set.
+    """Base class with the tests of an implementation.
 
     Attributes:
       implementation: implementation to test.
-      extra_specs: calls to test that not all implementations support.
+      extra_specs: additional calls to test, which other implementations may not support.
     """
 
     implementation: ImplementationName
@@ -104,7 +104,7 @@ class ImplementationTests:
             np.testing.assert_allclose(a, e, rtol=1e-6)
 
     def test_two_devices_equal_one(self, rng):
-        """A network gives the same logits under `shard_map` and `vmap`, and the kernels add no communication."""
+        """Check that a network has the same logits under `shard_map` and `vmap`, and that the kernels add no communication."""
         images = jnp.asarray(rng.normal(0, 50, (2, 29, 29, 3)), jnp.float32)
         logits, gathers = [], []
         for mesh in (cpu_mesh(TINY, 1, split=False), cpu_mesh(TINY, 1, split=True)):
@@ -134,7 +134,7 @@ class TestTriton(ImplementationTests):
     implementation = "triton.interpreted"
 
 
-# Without the fusion emitters, which conftest.py turns off, a few of these programs take minutes to compile.
+# Without the fusion emitters, which conftest.py disables, some of these programs take minutes to compile.
 FUSION_EMITTERS = "xla_cpu_use_fusion_emitters"
 COMPILER_OPTIONS = {FUSION_EMITTERS: True} if FUSION_EMITTERS in os.environ.get("XLA_FLAGS", "") else None
 
@@ -169,7 +169,7 @@ def test_chunks_equal_whole_batch(op, chunk_bytes, rng, monkeypatch):
 
 
 def test_gradients_equal_finite_differences(rng):
-    """Check the XLA gradients in float64, which the Triton kernels do not support."""
+    """Compare the `xla` implementation in float64, which the Triton kernels do not support."""
     check = partial(check_grads, order=1, modes=["rev"], atol=1e-6, rtol=1e-6)
     with jax.enable_x64(True):
         x = jnp.asarray(rng.normal(0, 2, (1, 7, 7, 6)))
@@ -180,7 +180,7 @@ def test_gradients_equal_finite_differences(rng):
 
 
 def test_relu_and_max_pool_commute(rng):
-    """The order in source_145, pooling before ReLU, computes the same function as that of the paper."""
+    """Check that pooling before ReLU, as in source_145, equals ReLU before pooling, as in the paper."""
     x = jnp.asarray(rng.normal(size=(2, 13, 13, 4)), jnp.float32)
     assert np.array_equal(max_pool(jnp.maximum(x, 0)), jnp.maximum(max_pool(x), 0))
 
@@ -188,17 +188,20 @@ def test_relu_and_max_pool_commute(rng):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: response_norm(x.astype(int)), "needs floating-point input, not int32"),
+        (lambda x: response_norm(x.astype(int)), "requires floating-point input, got int32"),
         (lambda x: response_norm(x, size=0), "window of at least 1"),
-        (lambda x: response_norm(x, axes=(3,)), "needs negative axes"),
-        (lambda x: max_pool(x.astype(int)), "needs floating-point input"),
-        (lambda x: max_pool(x[0, 0]), r"needs input of shape \[..., height, width, channels\], not \(9, 4\)"),
-        (lambda x: max_pool(x, 10), "a window no larger than the image, not 10 for 9x9 pixels"),
+        (lambda x: response_norm(x, axes=(3,)), "requires negative axes"),
+        (lambda x: max_pool(x.astype(int)), "requires floating-point input"),
+        (lambda x: max_pool(x[0, 0]), r"requires input of shape \[..., height, width, channels\], got \(9, 4\)"),
+        (lambda x: max_pool(x, 10), "a window no larger than the image, got 10 for 9x9 pixels"),
         (lambda x: norm_pool(x, window=2, stride=-1), "stride -1"),
         (lambda x: norm_pool(x, size=-1), "window of at least 1"),
         (lambda x: max_pool(x, implementation="cudnn"), "no implementation 'cudnn'; choose one of triton, xla"),  # type: ignore
         (lambda x: max_pool(x, implementation="triton"), "triton needs an NVIDIA GPU, but the device is cpu"),
-        (lambda x: response_norm(x, axes=(-3, -2), implementation="triton.interpreted"), "normalizes across channels"),
+        (
+            lambda x: response_norm(x, axes=(-3, -2), implementation="triton.interpreted"),
+            r"supports only axes=\(-1,\), across channels",
+        ),
         (lambda x: norm_pool(x, alpha=0.0, implementation="triton.interpreted"), "needs a positive alpha, not 0.0"),
     ],
 )
@@ -216,7 +219,7 @@ def test_first_supported_implementation_is_used(rng):
     ("capability", "supported"), [("7.5", False), ("8.0", True), ("9.0", True), ("10.0", True), ("gfx942", False)]
 )
 def test_required_compute_capability(capability, supported):
-    """The kernels need Ampere (8.0) or later; a T4 has 7.5."""
+    """Check that the kernels require compute capability 8.0 (Ampere); a T4 has 7.5."""
 
     class Gpu:
         device_kind = "a GPU"

@@ -1,4 +1,4 @@
-"""Ablations of networks, and the ablation study that compares trainings with and without them."""
+"""Tests of the ablations of networks, and of the study that compares training runs with and without them."""
 
 import json
 from dataclasses import replace
@@ -200,7 +200,7 @@ def test_settings_of_removed_layers_are_dropped(ablate):
 
 
 def test_numbers_of_epochs_are_separate_trainings(ablate, capsys):
-    """The name of a reduce-on-plateau run does not contain the number of epochs, so the study adds it to the folder."""
+    """Check that the run folder depends on the number of epochs, even if the schedule does not."""
     module, settings = ablate
     settings = replace(settings, no_flip=True, seeds=(0,), views="center")
     first = module.ablate(settings)
@@ -217,7 +217,7 @@ def test_stored_ablations_with_same_settings_are_kept(ablate):
     stored = json.loads(file.read_text())
     assert module.stored_ablations(file, {**stored, "views": "ten"}) == {}
     file.write_text("[1, 2")
-    with pytest.raises(UserError, match=r"ablate\.json is not a result of this program"):
+    with pytest.raises(UserError, match=r"ablate\.json is not a result file of ablate\.py"):
         module.ablate(replace(settings, no_flip=True))
 
 

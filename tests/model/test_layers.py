@@ -1,4 +1,4 @@
-"""Layers of cuda-convnet compared with loops in NumPy, and the CIFAR-10 networks that consist of them."""
+"""Tests of the cuda-convnet layers against loops in NumPy, and of the CIFAR-10 networks built from them."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from alexnet_jax.model.summary import summarize
 
 
 def apply_layer(layer, x, params=None):
-    """Return the output of a layer in a network of one tower."""
+    """Return the output of a layer in a one-tower network."""
     mapped = jax.vmap(lambda x: layer.apply({"params": params or {}}, x), axis_name=TOWER)
     return np.asarray(mapped(jnp.asarray(x, jnp.float32)[None])[0])
 

@@ -1,3 +1,5 @@
+"""Tests of the networks: logits against NumPy, shapes and totals against the paper, and initial weights."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,12 +76,12 @@ def test_fall2011_and_two_columns_differ_from_source_145_as_documented():
     assert {name for name, layer in columns.items() if layer != source[name]} == {"conv2", "conv3", "fc6", "fc7"}
     assert [name for name, layer in columns.items() if layer.reads == "all"] == ["fc8"]
     kernels = {row.name: row.per_tower for row in summarize(NETWORKS["two_columns"]) if row.per_tower}
-    # layers-150.cfg
+    # Layer widths in layers-150.cfg.
     assert list(kernels.values()) == [48, 160, 192, 192, 128, 4096, 2048, 500]
 
 
 def test_relu_norm_and_pool_are_fused():
-    """Layers in the paper's order are fused; source_145 has another order, and is not changed."""
+    """Check that layers in the paper's order are fused, and that source_145, which has a different order, is unchanged."""
     assert [name for name, layer in fuse_norm_pool(TWO_TOWER.named_layers).items() if isinstance(layer, NormPool)] == [
         "conv1/pool",
         "conv2/pool",

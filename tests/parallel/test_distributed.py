@@ -1,4 +1,4 @@
-"""Training with other numbers of devices and processes: same losses, and checkpoints that each of them can resume."""
+"""Tests that losses are equal on any number of devices and processes, and that checkpoints can be resumed on any of them."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def assert_same_losses(actual, expected, steps):
     np.testing.assert_allclose([actual[step] for step in actual], [expected[step] for step in actual], rtol=1e-5)
 
 
-def test_resume_with_other_number_of_devices(options, monkeypatch):
+def test_resume_with_different_number_of_devices(options, monkeypatch):
     monkeypatch.setattr(alexnet_jax.training.run_logger, "LOG_EVERY", 1)
     layers = tuple(layer for layer in TINY.layers if not isinstance(layer, Dropout))
     config = replace(TINY_CONFIG, network=replace(TINY, layers=layers))
@@ -87,14 +87,20 @@ def free_port(ports):
 
 @dataclass(frozen=True)
 class Launcher:
-    """Launcher of training processes with a number of CPU devices each, with explicit process ids or as if by SLURM."""
+    """Launcher of training processes.
+
+    Attributes:
+      processes: number of processes.
+      devices: number of CPU devices per process.
+      slurm: set the environment variables of SLURM instead of passing explicit process ids.
+    """
 
     processes: int
     devices: int
     slurm: bool = False
 
     def start(self, arguments, other_process_arguments=()):
-        """Start the processes and return them. All but the first get `other_process_arguments`, too."""
+        """Start the processes, and return them; `other_process_arguments` are appended for all but the first."""
         environment = process_environment()
         command = [sys.executable, "-m", "alexnet_jax", "train", "tests/without_dropout.py", "--devices", str(self.devices)]
         port = free_port(range(61440, 65536) if self.slurm else [0])
@@ -129,8 +135,8 @@ def arguments(photos, tmp_path):
 
 
 @pytest.mark.slow
-def test_devices_and_processes_train_the_same_and_resume_each_other(arguments, tmp_path):
-    """Two processes with one device each split the towers; two processes with two devices each split the batch."""
+def test_losses_do_not_depend_on_devices_and_processes_or_resumption(arguments, tmp_path):
+    """Compare one process, two processes that split the towers, and two processes that split the batch."""
     SINGLE_DEVICE.run([*arguments, "--run", str(tmp_path / "single_device"), "--epochs", "3"])
     for launcher, next_launcher in zip(MULTI_DEVICE, [*MULTI_DEVICE[1:], SINGLE_DEVICE], strict=True):
         run = tmp_path / str(launcher)
@@ -143,7 +149,7 @@ def test_devices_and_processes_train_the_same_and_resume_each_other(arguments, t
 
 @pytest.mark.slow
 def test_two_processes_stop_after_the_same_step_and_resume(arguments, tmp_path):
-    """SIGTERM is sent to one process, then to both."""
+    """Send SIGTERM to one process; after resuming, send SIGTERM to both."""
     launcher, run = Launcher(2, 1), tmp_path / "run"
     arguments += ["--checkpoint-seconds", "0.5"]
     for signaled in ([1], [0, 1]):
@@ -180,7 +186,7 @@ def test_different_settings_are_an_error_in_all_processes(arguments, tmp_path):
     for process in both:
         _, stderr = process.communicate(timeout=600)
         assert process.returncode == 1
-        assert "error: the processes have different settings or data" in stderr
+        assert "error: settings or data differ between processes" in stderr
 
 
 @pytest.mark.slow
@@ -188,5 +194,5 @@ def test_distributed_without_slurm_or_open_mpi_is_an_error(arguments, tmp_path):
     (process,) = Launcher(1, 1).start([*arguments, "--distributed"])
     _, stderr = process.communicate(timeout=600)
     assert process.returncode == 1
-    assert stderr.startswith("error: --distributed needs SLURM or Open MPI, which did not start this process")
+    assert stderr.startswith("error: --distributed requires a SLURM or Open MPI job, but none was detected")
     assert stderr.count("\n") == 1

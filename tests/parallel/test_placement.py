@@ -1,4 +1,4 @@
-"""Placement of the towers on one, two and four devices."""
+"""Tests of the placement of the towers on one, two and four devices."""
 
 import re
 from math import prod
@@ -19,7 +19,7 @@ from alexnet_jax.training.step import StepHparams, constant_hparams, cross_entro
 from tests.conftest import cpu_mesh
 
 BATCH = 8
-BORDER = 3  # difference of the sizes of the mean image and the crops, pixels
+BORDER = 3  # size of the mean image minus size of the crops, in pixels
 
 
 def batch(rng, size):
@@ -32,7 +32,7 @@ def batch(rng, size):
 
 
 def five_steps(network, mesh):
-    """Return losses and final parameters of five training steps with dropout."""
+    """Return the losses and the final parameters of five training steps with dropout."""
     rng = np.random.default_rng(3)
     optimizer = paper_update()
     state = initial_state(network, mesh, optimizer, seed=0)
@@ -47,7 +47,7 @@ def five_steps(network, mesh):
 
 
 @pytest.mark.parametrize(("data", "split"), [(1, True), (2, False), (2, True)], ids=["1x2", "2x1", "2x2"])
-def test_placements_train_the_same(tiny, data, split):
+def test_placements_have_equal_losses_and_parameters(tiny, data, split):
     losses, params = five_steps(tiny, cpu_mesh(tiny, data, split=split))
     expected_losses, expected_params = five_steps(tiny, cpu_mesh(tiny, 1, split=False))
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
@@ -87,7 +87,7 @@ def test_all_gathers_are_at_conv3_and_the_dense_layers_only():
     rows = {row.name: row for row in summarize(QUICKSTART)}
     for shape, name in gathers:
         assert 4 * prod(shape) == BATCH * rows[name.split("/")[-2]].gathered_bytes
-    # The backward pass has a reduce-scatter for each all-gather. The softmax all-reduces at most one number per image.
+    # The backward pass has a reduce-scatter for each all-gather. The softmax needs all-reduces of at most one number per image.
     assert len(collectives(text, "reduce-scatter")) == 4
     assert all(prod(shape) <= BATCH for shape, _ in collectives(text, "all-reduce"))
     for kind in ("all-to-all", "collective-permute"):
@@ -102,7 +102,7 @@ def test_single_device_has_no_collectives_or_grouped_convolutions():
 
 
 def test_towers_are_independent_before_conv3(tiny):
-    """The gradient of tower 0's activations with respect to tower 1's weights is zero up to conv2 and nonzero from conv3 on."""
+    """Check that the gradient of tower 0's activations with respect to tower 1's weights is zero up to conv2, but not after."""
     params = placement.init(tiny, cpu_mesh(tiny, 1, split=False), jax.random.key(0))
     images = 50 * jax.random.normal(jax.random.key(5), (2, 29, 29, 3))
 

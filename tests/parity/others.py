@@ -1,6 +1,6 @@
-"""PyTorch versions of Caffe's and torchvision's AlexNets, written from Caffe's prototxt files and torchvision's module.
+"""PyTorch versions of the AlexNets of Caffe and torchvision, written from Caffe's prototxt files and torchvision's module.
 
-Layer widths follow from the weights, so smaller networks work, too.
+Layer widths are inferred from the weights or passed as arguments, so that tests can use smaller networks.
 """
 
 # pyright: reportMissingImports=false
@@ -23,7 +23,7 @@ def caffe(w, x, *, pool_first):
         return F.relu(F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], **kwargs))
 
     def norm_and_pool(x):
-        norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)  # like Caffe, PyTorch divides alpha by the window size
+        norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)  # PyTorch divides alpha by the window size, as Caffe does
         pool = nn.MaxPool2d(3, 2, ceil_mode=True)
         return norm(pool(x)) if pool_first else pool(norm(x))
 
@@ -40,7 +40,7 @@ def caffe(w, x, *, pool_first):
 
 
 class TorchvisionAlexNet(nn.Module):
-    """torchvision.models.AlexNet with other widths.
+    """Version of torchvision.models.AlexNet with configurable widths.
 
     Args:
       widths: numbers of kernels or units of all layers but the last.

@@ -1,3 +1,5 @@
+"""Tests of logits and gradients against the transcriptions of the networks in PyTorch."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,7 @@ class TestParity:
         assert relative_error(np.asarray(logits), theirs.detach().numpy()) < 1e-5
 
     def test_gradients(self, network, split):
-        """Compare in float64: in float32, rounding changes some maxima and signs, and the gradient of conv1 differs by 0.4%."""
+        """Compare gradients in float64; in float32, rounding changes some maxima and signs, and the gradient of conv1 by 0.4%."""
         params, images, labels, forward = make_inputs(network, split)
         with jax.enable_x64(True):
             images64 = jnp.asarray(np.asarray(images, np.float64))

@@ -1,4 +1,4 @@
-"""Networks imported from or exported to PyTorch, torchvision and Caffe give the same logits."""
+"""Tests that networks imported from or exported to PyTorch, torchvision and Caffe have the same logits."""
 
 from dataclasses import replace
 from math import prod
@@ -28,7 +28,7 @@ from tests.parity import others, transcription  # noqa: E402
 
 @pytest.fixture
 def networks(request, monkeypatch):
-    """`NETWORKS`, at full size or with small versions of the Caffe and torchvision networks."""
+    """`NETWORKS` with the Caffe and torchvision networks at full size, or replaced by small versions."""
     if request.param == "small":
         for network in (SMALL_BVLC, SMALL_CAFFENET, SMALL_TORCHVISION):
             monkeypatch.setitem(NETWORKS, network.name, network)
@@ -43,7 +43,7 @@ def pixels(network, images=2):
 
 
 def logits(model, images):
-    """Return the logits of our network for images with values 0 to 255; subtracts the center of the mean image."""
+    """Return the logits of a trained model for images with values 0 to 255, after subtracting the center of the mean image."""
     network = model.network
     border = (len(model.mean_image) - network.input_size) // 2
     mean = model.mean_image[border : border + network.input_size, border : border + network.input_size]
@@ -134,7 +134,7 @@ def test_exported_network_in_pytorch(network, tmp_path, monkeypatch):
     images = pixels(network)
     assert_logits_close(logits(model, images), theirs(channels_first(images)))
 
-    # Import a state dict saved by PyTorch: bit-identical, except for units without a class.
+    # A state dict saved by PyTorch is imported bit-identically, except for padding units.
     expected = from_state_dict(network, to_state_dict(network, model.params), "state dict")
     torch.save(theirs.state_dict(), tmp_path / "theirs.pt")
     monkeypatch.setitem(NETWORKS, network.name, replace(network))

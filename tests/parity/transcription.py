@@ -1,4 +1,4 @@
-"""The paper's network in PyTorch with grouped convolutions, written from the paper and the 2012 code, not from this package."""
+"""Transcription of the paper's networks to PyTorch, from the paper and the 2012 code, independent of this package."""
 
 # pyright: reportMissingImports=false
 # PyTorch is not a development dependency; make parity installs it.
@@ -9,7 +9,7 @@ GROUPS = {"conv1": 1, "conv2": 2, "conv3": 1, "conv4": 2, "conv5": 2}
 
 
 def weights(params, dtype):
-    """Return the parameters of both towers in PyTorch's layouts.
+    """Return the (weight, bias) of every layer in PyTorch's layouts, with both towers concatenated.
 
     Kernels are OIHW with the output channels of tower 0 first; the inputs of fc6 are flattened in the order channel, row, column.
     """
@@ -34,12 +34,12 @@ def conv(w, name, x, **kwargs):
 
 
 def norm(x, alpha):
-    """Normalize across 5 neighboring channels of the same tower; PyTorch divides alpha by 5 and has no towers."""
+    """Apply response normalization across 5 neighboring channels of each tower; PyTorch divides alpha by 5."""
     return torch.cat([F.local_response_norm(half, 5, alpha=alpha, beta=0.75, k=2.0) for half in x.chunk(2, 1)], 1)
 
 
 def same_map_norm(x):
-    """Apply rnorm of the 2012 code: scale 0.001 / 25 on the sum of squares over 5x5, or 0.001 on their zero-padded mean."""
+    """Apply the same-map normalization of the 2012 code, with scale 0.001 on the zero-padded mean of squares over 5x5 pixels."""
     return x * (1 + 0.001 * F.avg_pool2d(x * x, 5, stride=1, padding=2, count_include_pad=True)) ** -0.75
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: damaged files, retention and metadata."""
+"""Tests of checkpoints: damaged files, retention and metadata."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def list_files(folder):
 
 
 def largest_file(folder):
-    """Return the file that contains the arrays."""
+    """Return the largest file of the state, which contains the arrays."""
     return max(list_files(folder / "state"), key=lambda file: file.stat().st_size)
 
 
@@ -87,7 +87,7 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(damage, tmp_path, capsy
     assert metadata["errors"] == [0.5, 0.5]
     jax.tree.map(np.testing.assert_array_equal, restored, state(2))
     output = capsys.readouterr().err
-    assert re.fullmatch("cannot read the checkpoint of step 3: .{10,100}\n", output)
+    assert re.fullmatch(r"cannot read the checkpoint of step 3 \(.{10,100}\)\n", output)
     save(tmp_path, (3,))  # repeat the step, as a resumed run does
     assert int(restore(tmp_path)[0].step) == 3
     assert capsys.readouterr().err == ""
@@ -109,7 +109,7 @@ def test_keeps_latest_and_best_checkpoints(tmp_path):
 
 
 def test_checkpoint_metadata(options):
-    """Also check that training keeps its best checkpoint."""
+    """Check the metadata of a training run's checkpoints, and that the best checkpoint is kept."""
     options = replace(options, checkpoint_seconds=1e9)
     folder = train("tiny", replace(TINY_CONFIG, epochs=4), options)
     errors = [line["top1_error"] for line in read_log(folder) if "epoch" in line]

@@ -1,4 +1,4 @@
-"""Persistent compilation cache."""
+"""Tests of the persistent compilation cache."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Full disks: errors are one line, and earlier files stay intact."""
+"""Tests that a full disk causes a one-line error and leaves earlier files intact."""
 
 import errno
 import re
@@ -27,7 +27,7 @@ on_linux = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
 
 @contextmanager
 def small_disk(folder):
-    """Mount a file system of two megabytes."""
+    """Mount a file system of two megabytes at the folder; skip the test without permission."""
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", folder], capture_output=True).returncode:
         pytest.skip("needs permission to mount a file system")
     try:
@@ -38,7 +38,7 @@ def small_disk(folder):
 
 @contextmanager
 def small_files(folder):
-    """Limit the file size to half a megabyte, which needs no permission."""
+    """Limit the size of every file to 0.5 MB, which requires no permission."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, limits[1]))
     try:
@@ -47,11 +47,11 @@ def small_files(folder):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-# Orbax abandons writes that raise later; pytest replaces the hook with which training.checkpoint ignores their errors.
+# Orbax abandons pending writes, which raise later; pytest replaces the hook by which training.checkpoint ignores these errors.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("limit", [small_disk, small_files])
 def test_failed_save_keeps_earlier_checkpoint(limit, tmp_path, monkeypatch):
-    usage = type("Usage", (), {"free": 1 << 40})  # as if the disk had filled up while the files were written
+    usage = type("Usage", (), {"free": 1 << 40})  # simulate a disk that fills up during the write
     monkeypatch.setattr(alexnet_jax.training.checkpoint.shutil, "disk_usage", lambda _: usage)
     with limit(tmp_path):
         checkpoints = Checkpoints(tmp_path, CONFIG)

@@ -1,4 +1,4 @@
-"""Training initialized with layers of a trained network."""
+"""Tests of training initialized with layers of a trained network."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def init_from(path, **changes) -> TrainConfig:
 
 
 def train_one_step(config, options, monkeypatch):
-    """Train one step with all learning rates 0, and return the parameters, which are the initial ones."""
+    """Return the initial parameters of a run, after one step with learning rates of zero."""
     frozen = tuple(LayerRate(name, after=0, weights=0.0, biases=0.0) for name in ("conv1", "conv2", "conv3", "fc6", "fc7"))
     monkeypatch.setattr(alexnet_jax.training.loop, "StopOnSignal", lambda: StopAfter(1))
     run = train("tiny", replace(config, layer_rates=frozen), options)
@@ -99,10 +99,8 @@ def test_last_layer_is_copied_if_classes_are_equal(source):
 
 def test_mismatching_layers_raise_and_create_no_folder(source, options, tmp_path):
     one_tower = replace(TINY, towers=1)
-    assert_train_raises(
-        r"no layer of .* at step 10 \(narrow\) matches one of tiny", init_from(source, network=one_tower), options
-    )
-    message = "tiny cannot copy fc7 from .*; layers that match: conv1, conv2, conv3, fc6"
+    assert_train_raises(r"no layer of .* at step 10 \(narrow\) matches tiny", init_from(source, network=one_tower), options)
+    message = "cannot copy layer fc7 from .* to tiny; layers that match: conv1, conv2, conv3, fc6"
     assert_train_raises(message, init_from(source, init_layers=("fc6", "fc7")), options)
     assert_train_raises("has no checkpoints: pass a run folder", init_from(tmp_path), options)
     assert not options.runs_dir.exists()
@@ -129,12 +127,12 @@ def test_run_without_checkpoint_needs_initial_model(copy, options, monkeypatch):
     shutil.rmtree(copy)
     shutil.rmtree(folder / "checkpoints")
     assert_train_raises(
-        "source is no longer available, and the run that started from it has no checkpoint", init_from(copy), options
+        "source is no longer available, and the run that was initialized from it has no checkpoint", init_from(copy), options
     )
 
 
 def test_run_folder_depends_on_initial_parameters(copy, options, monkeypatch):
-    """The digest of the folder covers the checksum of the parameters, not only the path of the initial model."""
+    """Check that the digest in the folder name covers the checksum of the parameters, not only the path of the initial model."""
 
     def start_run():
         monkeypatch.setattr(alexnet_jax.training.loop, "StopOnSignal", lambda: StopAfter(1))
@@ -161,4 +159,4 @@ def test_init_from_option(source, photos, options, monkeypatch, capsys):
     with pytest.raises(SystemExit) as exit_:
         cli.main()
     assert exit_.value.code == 1
-    assert f"no layer of {source} at step 10 (narrow) matches one of quickstart" in capsys.readouterr().err
+    assert f"no layer of {source} at step 10 (narrow) matches quickstart" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Training loop: divergence, asynchronous metrics, number of compilations and implicit transfers."""
+"""Tests of the training loop: divergence, asynchronous metrics, number of compilations and implicit transfers."""
 
 import os
 from dataclasses import replace
@@ -14,20 +14,20 @@ from tests.conftest import TINY_CONFIG, StopAfter, assert_train_raises
 
 def test_non_finite_loss_raises_with_step(options):
     assert_train_raises(
-        r"the training loss is (nan|inf) at step [23]: choose a lower --learning-rate.*there is no checkpoint yet",
+        r"the training loss is (nan|inf) at step [23]: choose a lower --learning-rate.*no checkpoint was saved",
         replace(TINY_CONFIG, learning_rate=1e30),
         options,
     )
 
 
 def test_divergence_keeps_last_good_checkpoint(options, capsys):
-    """With a checkpoint after every step, the last one is written before the loss of its parameters is known."""
+    """Save after every step, so that the last checkpoint is written before the loss of its parameters is known."""
     diverging = (LayerRate("fc7", after=1, weights=1e38),)
     config = replace(TINY_CONFIG, layer_rates=diverging)
     saving = replace(options, checkpoint_seconds=0.0)
     for _ in range(2):  # the second run resumes from the last good checkpoint and diverges again
         assert_train_raises(
-            "the training loss is (nan|inf) at step 12: .*the last good checkpoint, of step 10, is kept", config, saving
+            "the training loss is (nan|inf) at step 12: .*the last good checkpoint is that of step 10", config, saving
         )
         folder = next((options.runs_dir / "tiny").iterdir())
         assert "10" in os.listdir(folder / "checkpoints")
@@ -37,7 +37,7 @@ def test_divergence_keeps_last_good_checkpoint(options, capsys):
 
 @pytest.fixture
 def steps(monkeypatch):
-    """Return the jitted train steps and the events in order: "step" for a dispatched step, n for the logged metrics of step n."""
+    """Jitted train steps and the order of events: "step" for a dispatched step, n for the logged metrics of step n."""
     jitted_steps, events = [], []
 
     def make(*args, **kwargs):
@@ -87,7 +87,7 @@ def test_metrics_are_fetched_one_step_late(options, steps):
 
 
 def test_train_step_compiles_once(options, steps, monkeypatch):
-    """Even if the learning rate is reduced, a layer is frozen, color noise ends and the run is resumed."""
+    """Check the number of compilations when the learning rate drops, a layer freezes, color noise ends and the run is resumed."""
     config = replace(
         TINY_CONFIG, schedule=StepDecay((1,)), layer_rates=(LayerRate("conv1", after=2, weights=0.0),), color_epochs=1
     )

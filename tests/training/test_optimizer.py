@@ -1,3 +1,5 @@
+"""Test of the paper's update rule against NumPy."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ from alexnet_jax.training.optimizer import learning_rates, paper_update
 
 
 def test_paper_update_equals_numpy(rng):
-    """Twenty steps with changing learning rates, a layer that is frozen, and a layer with a higher weight decay."""
+    """Compare twenty steps with changing learning rates, a layer that is frozen, and a layer with a higher weight decay."""
     rates = np.where(np.arange(20) < 8, 0.01, np.where(np.arange(20) < 14, 0.001, 0.02))
     conv1_rates = np.where(np.arange(20) < 10, 0.003, 0.0)
     shapes = {"conv1": {"kernel": (2, 3), "bias": (3,)}, "fc": {"kernel": (5, 3), "bias": (3,)}}

@@ -1,4 +1,4 @@
-"""Learning rate schedules, and the tables that `schedule` prints for the configs."""
+"""Tests of the learning rate schedules, and of the tables that `schedule` prints for the configs."""
 
 import sys
 from dataclasses import replace
@@ -15,7 +15,7 @@ from tests.conftest import TINY
 
 
 def weights(config, errors):
-    """Return the learning rate of weights in every epoch and the next one; None after the end of training."""
+    """Return the weight learning rate of every epoch and of the next one; None after the end of training."""
     hparams = [config.epoch_hparams(errors[:epoch]) for epoch in range(len(errors) + 1)]
     return [epoch_hparams and float(f"{epoch_hparams.weights:g}") for epoch_hparams in hparams]
 
@@ -39,7 +39,7 @@ def test_equal_and_nan_errors_are_no_improvement(errors):
 
 
 def test_rates_are_products_in_float32():
-    """The rate equals the product that the training step would compute, not the nearest float32 of the decimal number."""
+    """Check that the rate is the float32 product of its factors, not the float32 nearest to the decimal product."""
     epoch_hparams = TrainConfig(TINY, learning_rate=0.004, schedule=StepDecay((2,))).epoch_hparams([1.0, 1.0])
     assert epoch_hparams is not None
     assert epoch_hparams.weights == np.float32(0.004) * np.float32(0.1) != np.float32(0.0004)
@@ -49,7 +49,7 @@ def test_staircase_exponential_equals_dexp_of_net_170():
     config = TrainConfig(TINY, schedule=StaircaseExponential(), bias_rate=2.0)
     hparams = [config.epoch_hparams([1.0] * epoch) for epoch in (0, 22, 23, 45, 68, 89, 200)]
     rates = [(epoch_hparams.weights, epoch_hparams.biases) for epoch_hparams in hparams if epoch_hparams]
-    # base .01, factor 250 in 4 steps; base .02, factor 10 in 2 steps: layer-params-170.cfg
+    # layer-params-170.cfg: base 0.01 with factor 250 in 4 steps, and base 0.02 with factor 10 in 2 steps
     first, second, third, last = 0.01, 0.001587401, 0.000251984, 0.00004
     expected = [(first, 0.02), (first, 0.02), (second, 0.02), (third, 0.002), (last, 0.002), (last, 0.002), (last, 0.002)]
     np.testing.assert_allclose(rates, expected, rtol=1e-6)
@@ -67,9 +67,9 @@ def test_layer_rates_and_color_epochs():
 @pytest.mark.parametrize(
     ("construct", "message"),
     [
-        (lambda: ReduceOnPlateau(patience=0), "needs --patience 1 or more"),
-        (lambda: StepDecay((0,)), "--milestones and --bias-milestones of 1 or more"),
-        (lambda: StaircaseExponential(num_levels=0), "at least one level"),
+        (lambda: ReduceOnPlateau(patience=0), "--patience must be >= 1"),
+        (lambda: StepDecay((0,)), "--milestones and --bias-milestones must be >= 1"),
+        (lambda: StaircaseExponential(num_levels=0), "--num-levels, --bias-num-levels and --decay-epochs must be >= 1"),
         (
             lambda: TrainConfig(TINY, layer_rates=(LayerRate("conv9", 1, 0.0),)).epoch_hparams([]),
             "tiny has no layer conv9.*conv1",

@@ -1,4 +1,4 @@
-"""Training step and evaluation step."""
+"""Tests of the training step and the evaluation step."""
 
 from functools import partial
 
@@ -60,7 +60,7 @@ def test_changing_hparams_does_not_recompile(step):
 
 
 def test_bfloat16_is_used_for_activations_only():
-    """Parameters, optimizer state and metrics are float32. The loss differs from that of float32, but is near it."""
+    """Check that parameters, optimizer state and metrics are float32, and that the loss is close to the float32 loss."""
     state, mean, hparams = new_state(), replicate(MEAN), replicate(constant_hparams(new_state(), 1e-3))
     bfloat16_step = make_train_step(TINY, MESH, paper_update(), seed=0, precision="bfloat16")
     assert "bf16" in bfloat16_step.lower(state, batch(), mean, hparams).as_text()  # type: ignore[reportFunctionMemberAccess]

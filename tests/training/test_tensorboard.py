@@ -1,4 +1,4 @@
-"""TensorBoard event files."""
+"""Tests of the writer of TensorBoard event files."""
 
 import struct
 
@@ -10,7 +10,7 @@ from tests.conftest import TINY_CONFIG, read_log
 
 
 def test_crc32c_equals_reference_values():
-    """Test vectors of RFC 3720, appendix B.4, and the standard check value for "123456789"."""
+    """Compare with the test vectors of RFC 3720, appendix B.4, and the standard check value for "123456789"."""
     assert crc32c(b"123456789") == 0xE3069283
     assert crc32c(bytes(32)) == 0x8A9136AA
     assert crc32c(bytes([0xFF] * 32)) == 0x62A8AB43
@@ -26,7 +26,7 @@ def test_record_has_length_and_two_checksums():
 
 
 def test_event_is_encoded_as_protocol_buffer(tmp_path, monkeypatch):
-    """Compare bytes with the fields of tensorflow/core/util/event.proto."""
+    """Compare the bytes of a file with messages encoded by hand, as in tensorflow/core/util/event.proto."""
     monkeypatch.setattr("alexnet_jax.training.tensorboard.time.time", lambda: 1.5)
     monkeypatch.setattr("alexnet_jax.training.tensorboard.record", lambda event: event)
     EventWriter(tmp_path / "events", start=299).write(300, "train", loss=0.5)
@@ -42,7 +42,7 @@ def test_event_is_encoded_as_protocol_buffer(tmp_path, monkeypatch):
 
 
 def test_tensorboard_reads_the_logged_values(options):
-    """The run is resumed at an earlier step: of repeated steps, TensorBoard shows the later values only."""
+    """Check the values after a run is resumed at an earlier step; of repeated steps, TensorBoard shows only the later values."""
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard")
     from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Small runs from end to end: results, resumption, and errors of the command line."""
+"""End-to-end tests of small training runs: results, resumption and errors of the command line."""
 
 import errno
 import json
@@ -57,7 +57,7 @@ def test_bfloat16_converges_in_a_run_folder_of_its_own(options):
 
 
 def test_resumed_run_equals_uninterrupted_run(options, monkeypatch, capsys):
-    """Stop within an epoch, after an epoch at which the learning rate is reduced, and within the last validation."""
+    """Stop a run within an epoch, after the epoch that reduces the learning rate, and within the last validation."""
     reduce_after_two_epochs = ReduceOnPlateau(patience=1, min_delta=1.0, max_reductions=1)
     config = replace(TINY_CONFIG, schedule=reduce_after_two_epochs)
     uninterrupted = train("tiny", config, options)
@@ -76,7 +76,7 @@ def test_resumed_run_equals_uninterrupted_run(options, monkeypatch, capsys):
 
 
 def test_run_is_finished_if_its_report_fails(options, monkeypatch, capsys):
-    """Errors of the report are printed; only a full disk makes the command fail."""
+    """Check that errors in the report are printed and do not fail the command, except for a full disk."""
     config = replace(TINY_CONFIG, epochs=1)
 
     def fails(*_, **__):
@@ -84,8 +84,8 @@ def test_run_is_finished_if_its_report_fails(options, monkeypatch, capsys):
 
     monkeypatch.setattr(alexnet_jax.analysis.report, "find_examples", fails)
     folder = train_with_report("tiny", config, options)
-    assert re.search(r"no predictions and no retrieval in .*report.html: no examples\n", capsys.readouterr().err)
-    assert "Left out: no examples" in (folder / "report.html").read_text()
+    assert re.search(r"cannot add predictions and retrieval to .*report.html: no examples\n", capsys.readouterr().err)
+    assert "Omitted (no examples)" in (folder / "report.html").read_text()
     monkeypatch.setattr(alexnet_jax.analysis.report, "_write_page", fails)
     folder = train_with_report("tiny", config, replace(options, fresh=True))
     assert re.search("cannot write .*report.html: ValueError", capsys.readouterr().err)
@@ -108,7 +108,7 @@ def test_schedule_ends_training(options, capsys):
     capsys.readouterr()
     train("tiny", config, options)
     assert "is finished" in capsys.readouterr().err
-    (folder / "result.json").unlink()  # as if the process had been killed before it was written
+    (folder / "result.json").unlink()  # simulate a kill before the result was written
     train("tiny", config, options)
     assert json.loads((folder / "result.json").read_text())["top1_error"] == result["top1_error"]
 
@@ -124,7 +124,7 @@ def test_finished_run_is_not_repeated_but_continued_with_more_epochs(options, ca
 
 
 def test_fresh_deletes_incomplete_run(options):
-    """A run that stopped before its config was written, or while it was being deleted."""
+    """Check a run that stopped before its config was written, and a run that stopped while it was deleted."""
     options = replace(options, run=options.runs_dir / "run", fresh=True)
     config = replace(TINY_CONFIG, epochs=1)
     RunDirectory(options.run, fresh=False)
@@ -146,7 +146,7 @@ def test_checkpoint_of_another_network_raises(options):
     folder = train("tiny", replace(TINY_CONFIG, epochs=1), options)
     layers = (*TINY.layers[:-3], TINY.layers[-1])
     other = replace(TINY_CONFIG, network=replace(TINY, layers=layers))
-    assert_train_raises("a checkpoint of another network", other, replace(options, run=folder))
+    assert_train_raises("a checkpoint of a different network", other, replace(options, run=folder))
 
 
 def test_indivisible_batch_size_raises(options):
@@ -173,26 +173,26 @@ def test_too_many_devices_raise(options):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train"], "name a config: .*quickstart"),
+        (["train"], "pass a config: .*quickstart"),
         (["train", "alexnet"], "no config 'alexnet'; choose one of .*source_145.*two_tower"),
         (["train", "quickstart", "--data", "/nowhere"], "no data set '/nowhere'"),
         (["prepare", "--from", "/nowhere", "--to", "never"], "/nowhere does not exist: pass a folder"),
-        (["train", "quickstart", "--images-per-crop", "0"], "images per crop must be at least 1"),
+        (["train", "quickstart", "--images-per-crop", "0"], "--images-per-crop must be at least 1"),
         (["data"], "data show DATA"),
         (["data", "show", "/nowhere"], "no data set '/nowhere'"),
         (
             ["train", "finetune", "--data", "synthetic"],
             "finetune needs a trained network to copy conv1, .*fc7 from: pass --init-from RUN",
         ),
-        (["schedule"], "name a config: .*quickstart"),
+        (["schedule"], "pass one config: .*quickstart"),
         (
             ["train", "quickstart", "step-decay", "--milestones", "0"],
-            "step-decay needs --milestones and --bias-milestones of 1 or more",
+            "--milestones and --bias-milestones must be >= 1",
         ),
-        (["summary", "vgg"], "pass the name of a network: .*two_tower"),
+        (["summary", "vgg"], "pass one network: .*two_tower"),
         (["figures", "/nowhere"], "/nowhere has no checkpoints: pass a run folder"),
         (["index", "/nowhere", "--to", "never"], "/nowhere has no checkpoints: pass a run folder"),
-        (["retrieve", "/nowhere", "photo.jpg"], "/nowhere is not an index, it has no index.json"),
+        (["retrieve", "/nowhere", "photo.jpg"], "/nowhere is not an index \\(index.json is missing\\)"),
         (["evalute"], "unknown command 'evalute'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -232,7 +232,7 @@ def test_log_ignores_incomplete_last_line(tmp_path):
 
 
 def test_resuming_deletes_log_lines_that_will_be_repeated(tmp_path):
-    """An epoch is validated again if the checkpoint of its last step was saved without its errors."""
+    """Check that the errors of an epoch are removed if the checkpoint of its last step was saved without them."""
     run = RunDirectory(tmp_path / "run", fresh=False)
     for line in ({"loss": 2.0}, {"epoch": 1, "loss": 2.5}, {"loss": 1.0}, {"epoch": 2, "loss": 1.5}):
         run.log(step=10 * line.get("epoch", len(run.log_lines()) // 2 + 1), **line)
@@ -242,7 +242,6 @@ def test_resuming_deletes_log_lines_that_will_be_repeated(tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_saves_and_same_command_resumes(photos, tmp_path):
-    """Run the command line in a subprocess."""
     command = [
         sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--data", str(photos), "--data-dir", str(tmp_path / "data"),
         "--runs-dir", str(tmp_path / "runs"), "--batch-size", "16", "--epochs", "40",

@@ -1,4 +1,4 @@
-"""Writer of Caffe's weight files, with a minimal encoder of protocol buffers."""
+"""Writer of Caffe's weight files, with a minimal protocol buffer encoder."""
 
 import struct
 
@@ -20,7 +20,7 @@ def field(number: int, value: int | bytes) -> bytes:
 
 
 def blob(array: np.ndarray, *, legacy: bool = False, packed: bool = True, double: bool = False) -> bytes:
-    """Return a BlobProto.
+    """Return an array as a serialized BlobProto.
 
     Args:
       array: values.
@@ -41,7 +41,7 @@ def blob(array: np.ndarray, *, legacy: bool = False, packed: bool = True, double
 
 
 def caffemodel(arrays: dict[str, np.ndarray], *, v1: bool = False, **blob_options: bool) -> bytes:
-    """Return a NetParameter with the arrays of a state dict, and layers without weights between them.
+    """Return a serialized NetParameter with the arrays of a state dict, and a layer without weights after each layer.
 
     Args:
       arrays: arrays by name, "conv1.weight", "conv1.bias", …

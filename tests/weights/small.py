@@ -1,4 +1,4 @@
-"""Small versions of the networks whose weights can be imported: the same layers with fewer kernels and smaller images."""
+"""Small versions of the networks whose weights can be imported, with fewer kernels and smaller images."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ _WIDTHS = {"conv1": 8, "conv2": 12, "conv3": 12, "conv4": 8, "conv5": 8, "fc6": 
 
 
 def small(network: Network, input_size: int) -> Network:
-    """Return the network with the widths of `_WIDTHS` and another input size."""
+    """Return a copy of the network with the widths in `_WIDTHS` and a different input size."""
 
     def narrow(layer):
         return layer.clone(features=_WIDTHS[str(layer.name)]) if isinstance(layer, WeightedLayer) else layer
@@ -29,7 +29,7 @@ SMALL = (SMALL_TWO_TOWER, SMALL_BVLC, SMALL_CAFFENET, SMALL_TORCHVISION)
 
 
 def random_params(network: Network, seed: int = 0) -> HostParams:
-    """Return random parameters whose scale keeps the variance of activations about the same in all layers."""
+    """Return random parameters, scaled so that the variance of activations is similar in all layers."""
     rng = np.random.default_rng(seed)
     return {
         name: {

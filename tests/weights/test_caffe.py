@@ -1,4 +1,4 @@
-"""Tests of the readers of Caffe's files, on files written by these tests. No file written by Caffe was available."""
+"""Tests of the readers of Caffe's files, on files written by the tests; no file written by Caffe was available."""
 
 import pickle
 
@@ -20,7 +20,7 @@ def params():
 
 @pytest.fixture(scope="module")
 def caffe_arrays(params):
-    """State dict of the same parameters for BGR images, as in Caffe's files."""
+    """State dict of `params` for BGR images, as in Caffe's files."""
     return to_state_dict(SMALL_BVLC, swap_bgr_rgb(params))
 
 
@@ -82,14 +82,14 @@ def test_damaged_caffemodel_is_rejected(caffe_arrays, tmp_path):
     file.write_bytes(content[:-100])
     assert_read_fails("cannot read .*net.caffemodel: the file is truncated", file)
     file.write_bytes(b"\xff" * 1000)
-    assert_read_fails("cannot read .*net.caffemodel: it is not a protocol buffer", file)
+    assert_read_fails("cannot read .*net.caffemodel: not a valid protocol buffer message", file)
     file.write_bytes(b"<html>not found</html>")
-    assert_read_fails("cannot read .*net.caffemodel: it is not a protocol buffer", file)
+    assert_read_fails("cannot read .*net.caffemodel: not a valid protocol buffer message", file)
     file.write_bytes(b"")
-    assert_read_fails("cannot read .*net.caffemodel: it contains no weights", file)
+    assert_read_fails("cannot read .*net.caffemodel: the file contains no weights", file)
     missing = {name: array for name, array in caffe_arrays.items() if not name.startswith("fc7")}
     file.write_bytes(caffemodel(missing))
-    assert_read_fails("lacks fc7.weight, fc7.bias", file)
+    assert_read_fails("missing arrays: fc7.weight, fc7.bias", file)
     for size in np.random.default_rng(0).integers(0, len(content), 50):
         file.write_bytes(content[:size])
         with pytest.raises(UserError):
@@ -109,7 +109,7 @@ def test_pickles_are_not_loaded(tmp_path):
     np.savez(tmp_path / "net.npz", conv1_w=np.array([FailOnUnpickling()], dtype=object))
     assert_read_fails("net.npz is a pickle", tmp_path / "net.npz")
     np.save(tmp_path / "net.npy", np.zeros(3))
-    assert_read_fails("it contains a single array; pass a .npz", tmp_path / "net.npy")
+    assert_read_fails("a .npy file holds a single array; pass a .npz", tmp_path / "net.npy")
     (tmp_path / "net.npz").write_bytes(b"PK\x03\x04nothing")
     assert_read_fails("cannot read .*net.npz: ", tmp_path / "net.npz")
     (tmp_path / "net.txt").touch()

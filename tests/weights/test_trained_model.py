@@ -80,7 +80,7 @@ def test_damaged_checkpoint_is_rejected(copy):
         for offset in range(0, len(content), 50):
             content[offset] ^= 255
         file.write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot read the checkpoint .*/40 \(.*\): pass another checkpoint"):
+    with pytest.raises(UserError, match=r"cannot read the checkpoint .*/40 \(.*\): pass a different checkpoint"):
         load(copy)
 
 

@@ -11,7 +11,7 @@ __all__ = ["max_pool", "norm_pool", "response_norm", "unsupported_reason"]
 
 
 def unsupported_reason(op: str, x: Array, device: Any, **settings: Any) -> str | None:
-    """Return why the kernels do not support this device or these arguments, or None."""
+    """Return the reason why the kernels do not support this device or these arguments, or None."""
     if (capability := _compute_capability(device)) is None:
         return f"needs an NVIDIA GPU, but the device is {device.device_kind}"
     if capability < 8:
@@ -20,13 +20,13 @@ def unsupported_reason(op: str, x: Array, device: Any, **settings: Any) -> str |
 
 
 def unsupported_arguments(op: str, x: Array, device: Any, **settings: Any) -> str | None:
-    """Return why the kernels do not support these arguments on any device, or None."""
+    """Return the reason why the kernels do not support these arguments on any device, or None."""
     if jnp.dtype(x.dtype).itemsize > 4:
         return f"supports float32, bfloat16 and float16, not {x.dtype}"
     if x.size >= 2**31:
-        return f"indexes elements with 32 bits, but an input of shape {x.shape} has {x.size:,}"
+        return f"supports fewer than 2**31 elements, but the input of shape {x.shape} has {x.size:,}"
     if settings.get("axes", (-1,)) != (-1,):
-        return f"normalizes across channels, axes (-1,), not {settings['axes']}"
+        return f"supports only axes=(-1,), across channels, not {settings['axes']}"
     if settings.get("alpha", 1) <= 0:
         return f"needs a positive alpha, not {settings['alpha']}"
     return None
@@ -35,19 +35,19 @@ def unsupported_arguments(op: str, x: Array, device: Any, **settings: Any) -> st
 def response_norm(
     x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...] = (-1,), *, interpret: bool = False
 ) -> Array:
-    """Compute `alexnet_kernels.response_norm` across channels; `interpret` uses Pallas's interpreter, slow, on any device."""
+    """Compute `alexnet_kernels.response_norm` across channels; `interpret` runs Pallas's slow interpreter on any device."""
     return norm.response_norm(x, norm.Norm(size, k, alpha, beta), interpret)
 
 
 def max_pool(x: Array, window: int, stride: int, *, interpret: bool = False) -> Array:
-    """Compute `alexnet_kernels.max_pool`; `interpret` uses Pallas's interpreter, slow, on any device."""
+    """Compute `alexnet_kernels.max_pool`; `interpret` runs Pallas's slow interpreter on any device."""
     return pool.max_pool(x, pool.Pool(window, stride), interpret)
 
 
 def norm_pool(
     x: Array, window: int, stride: int, size: int, k: float, alpha: float, beta: float, *, interpret: bool = False
 ) -> Array:
-    """Compute `alexnet_kernels.norm_pool`; `interpret` uses Pallas's interpreter, slow, on any device."""
+    """Compute `alexnet_kernels.norm_pool`; `interpret` runs Pallas's slow interpreter on any device."""
     return pool.max_pool(x, pool.Pool(window, stride, norm.Norm(size, k, alpha, beta)), interpret)
 
 

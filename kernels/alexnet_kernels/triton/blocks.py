@@ -1,10 +1,9 @@
-"""Block sizes: the amount of work of one program of each kernel.
+"""Block sizes of the kernels: the amount of work per program.
 
-The elements of a program are consecutive groups of channels, possibly of several images, so a block size suits any number of
-channels. The choice is a trade-off between registers and work: a program that holds more values computes fewer of them twice,
-but leaves registers for fewer threads to hide latency with. A multiprocessor of an Ampere, Ada or Hopper GPU has 65,536
-registers. The register counts below are the compiler's for Hopper (`make kernel-check`); those for the other generations differ
-by a few.
+The elements of a program are consecutive groups of channels, possibly of several images, so a block size works for any number of
+channels. The choice is a trade-off: a larger tile recomputes fewer values, but uses more registers per thread, which leaves fewer
+concurrent threads to hide latency. A multiprocessor of an Ampere, Ada or Hopper GPU has 65,536 registers. The register counts
+below are reported by the compiler for Hopper (`make kernel-check`); those of the other generations differ by a few.
 """
 
 from typing import Any, NamedTuple
@@ -16,8 +15,8 @@ class Block(NamedTuple):
     """Size of one program.
 
     Attributes:
-      elements: groups of channels, one for each thread.
-      tile: pooling windows (vertically, horizontally) that one element computes.
+      elements: number of groups of channels, one per thread.
+      tile: number of pooling windows (rows, columns) that one element computes.
     """
 
     elements: int = 128
@@ -25,7 +24,7 @@ class Block(NamedTuple):
 
     @property
     def warps(self) -> int:
-        """Number of warps, of 32 threads."""
+        """Number of warps of 32 threads."""
         return max(1, self.elements // 32)
 
 
@@ -35,7 +34,7 @@ BLOCKS = {
     ("norm_pool", 4): Block(tile=(2, 1)),
     # A group has eight channels here, so one window already needs 125 registers (16 warps); two would leave 8 warps.
     ("norm_pool", 2): Block(tile=(1, 1)),
-    # Without normalization, a tile saves only loads, and the repeated ones are in the cache.
+    # Without normalization, a tile saves only loads, and repeated loads hit the cache.
     ("max_pool", 4): Block(tile=(2, 1)),
     ("max_pool", 2): Block(tile=(1, 1)),
 }
@@ -44,6 +43,6 @@ BLOCKS = {
 def block_for(kernel: str, dtype: Any) -> Block:
     """Return the block size of a kernel.
 
-    Kernels that are not in `BLOCKS` compute no tiles and need few registers; they use the default.
+    Kernels that are not in `BLOCKS` compute no tiles and need few registers, so they use the default.
     """
     return BLOCKS.get((kernel, jnp.dtype(dtype).itemsize), Block())

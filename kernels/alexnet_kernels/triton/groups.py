@@ -1,8 +1,8 @@
 """Kernel access to arrays in groups of neighboring channels, each read by one load of 16 bytes.
 
-Arrays are passed to a kernel as [groups, group size]. The elements of a program are its parallel work items, one or more for each
-thread. Inside a kernel every value is an array [block] over the elements of the program, and neighboring channels are a list of
-such arrays. An element loads all the channels it needs, so windows over channels need no shuffles between threads.
+Arrays are passed to a kernel as [groups, group size]. The elements of a program are its parallel work items, one per thread.
+Inside a kernel every value is an array [block] over the elements of the program, and neighboring channels are a list of such
+arrays. An element loads all the channels it needs, so windows over channels need no shuffles between threads.
 """
 
 import math
@@ -24,7 +24,10 @@ Channels = list[Array]
 
 
 def group_size(channels: int, *dtypes: Any) -> int:
-    """Return the number of channels in a group: 16 bytes of the narrowest type, or fewer to divide `channels` evenly."""
+    """Return the number of channels in a group.
+
+    A group has 16 bytes of the narrowest dtype, or fewer if the number of channels is not divisible.
+    """
     size = 16 // min(jnp.dtype(dtype).itemsize for dtype in dtypes)
     while channels % size:
         size //= 2
@@ -54,10 +57,10 @@ class GroupedRef:
         """Load channels `first` to `last` (inclusive) of a pixel, relative to the first channel of the element's group.
 
         Args:
-          index: the element's group in the array, [block].
+          index: index of each element's group in the array, [block].
           mask: elements to load, [block]; the others get zeros.
           first: first channel; negative for channels of earlier groups.
-          last: last channel; None is the last of the group.
+          last: last channel; None for the last one of the group.
 
         Returns:
           Channels as float32, or int32 for integer types. Channels outside the pixel are zero.
@@ -98,12 +101,13 @@ def element_coordinates(block: int, *axes: int) -> tuple[Array, ...]:
       *axes: lengths of the axes over which the elements are distributed; the last one varies fastest.
 
     Returns:
-      One array [block] for each axis, and a mask [block] of the elements within the axes: the last program may have more.
+      One array [block] for each axis, and a mask [block] of the elements in bounds, since the last program may exceed
+      the axes.
     """
     index = pl.program_id(0) * block + jnp.arange(block)
     coordinates = []
     for axis in reversed(axes[1:]):
-        # `//` and `%` would handle negative numbers, too, which costs several instructions each.
+        # `//` and `%` would also handle negative numbers, which costs several instructions each.
         coordinates.append(lax.rem(index, axis))
         index = lax.div(index, axis)
     return index, *reversed(coordinates), index < axes[0]
@@ -120,7 +124,7 @@ def call_kernel(
     interpret: bool,
     **settings: Any,
 ) -> list[Array]:
-    """Run `kernel` for every element along `axes`.
+    """Run a kernel for every element along `axes`.
 
     Args:
       kernel: function of the input and output references; it also receives `axes`, `block` (elements per program) and `settings`.
@@ -131,6 +135,9 @@ def call_kernel(
       block: size of a program.
       interpret: whether to run in Pallas's interpreter instead of compiling the kernel.
       **settings: static arguments of the kernel.
+
+    Returns:
+      Outputs of the kernel.
     """
     return pl.pallas_call(
         partial(kernel, axes=axes, block=block.elements, **settings),
@@ -138,8 +145,8 @@ def call_kernel(
         grid=(pl.cdiv(math.prod(axes), block.elements),),
         interpret=interpret,
         name=name,
-        # The parameters select the backend: without them, some versions of JAX use Mosaic and others Triton. One stage, because
-        # pipelining applies to loops, and no kernel has one.
+        # The parameters select the backend: without them, some versions of JAX use Mosaic and others Triton. One stage is enough
+        # because pipelining applies to loops, which the kernels do not have.
         compiler_params=triton.CompilerParams(num_warps=block.warps, num_stages=1),
     )(*inputs)
 

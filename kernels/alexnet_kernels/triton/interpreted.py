@@ -1,4 +1,4 @@
-"""The Triton kernels in Pallas's interpreter, which is slow but runs on any device: for tests."""
+"""Triton kernels run by Pallas's interpreter, which is slow but works on any device, for tests."""
 
 from functools import partial
 

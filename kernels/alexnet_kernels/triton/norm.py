@@ -1,4 +1,4 @@
-"""Kernels of response normalization across channels, and its arithmetic, which the pooling kernels share."""
+"""Kernels of response normalization across channels, and its arithmetic, shared with the pooling kernels."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +13,11 @@ from alexnet_kernels.triton.groups import Channels, GroupedRef, call_kernel, ele
 
 @dataclass(frozen=True)
 class Norm:
-    """Normalization y = x / (k + alpha * sum of x**2 over a window of `size` channels) ** beta, on lists of neighboring channels.
+    """Response normalization on lists of neighboring channels.
 
-    It is computed as y = scale * x / s ** beta with s = k / alpha + sum of x**2, which saves one multiplication for every s.
+        y = x / (k + alpha * sum of x**2 over a window of `size` channels) ** beta
+
+    y is computed as scale * x / s ** beta with s = k / alpha + sum of x**2, which saves one multiplication for every s.
     """
 
     size: int
@@ -35,18 +37,18 @@ class Norm:
 
     @property
     def scale(self) -> float:
-        """alpha ** -beta."""
+        """Factor of the normalized activations: alpha ** -beta."""
         return self.alpha**-self.beta
 
     def divisors(self, xs: Channels) -> Channels:
-        """Return s for every channel whose whole window is in `xs`."""
+        """Return s = k / alpha + sum of x**2 for every channel whose whole window is in `xs`."""
         return self.window_sums([x * x for x in xs], self.k / self.alpha)
 
     def window_sums(self, xs: Channels, constant: float = 0.0) -> Channels:
         """Return `constant` plus the sum over each window of `size` channels in `xs`.
 
         The channels are divided into chunks of `size`. A window is the end of one chunk and the beginning of the next, so its sum
-        is a suffix sum of one plus a prefix sum of the other: three additions for each window.
+        is a suffix sum of one plus a prefix sum of the other, at three additions per window.
         """
         prefixes = list(xs)
         for i in range(1, len(xs)):
@@ -102,7 +104,7 @@ def response_norm(x: Array, norm: Norm, interpret: bool) -> Array:
       interpret: whether to run in Pallas's interpreter.
 
     Returns:
-      Normalized activations, of the shape and type of `x`.
+      Normalized activations, with the shape and dtype of `x`.
     """
     return _call(_forward, x, x, norm=norm, interpret=interpret, name="response_norm")
 

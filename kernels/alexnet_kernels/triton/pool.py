@@ -1,4 +1,4 @@
-"""Kernels of overlapping max-pooling, alone or fused with ReLU and response normalization before it.
+"""Kernels of overlapping max-pooling, alone or fused with a preceding ReLU and response normalization.
 
 In the forward kernel an element is a tile of neighboring windows: pixels that several windows share are read and normalized once.
 In the backward kernel an element is a cell: the `stride` x `stride` pixels between the starts of neighboring windows. All pixels
@@ -34,7 +34,7 @@ class Pool:
     norm: Norm | None = None
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the numbers of rows and columns of windows."""
+        """Return the number of rows and the number of columns of windows."""
         return pooled_size(height, self.window, self.stride), pooled_size(width, self.window, self.stride)
 
     def rectify(self, xs: Channels) -> Channels:
@@ -66,7 +66,7 @@ class Pool:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def max_pool(x: Array, pool: Pool, interpret: bool) -> Array:
-    """Compute the maxima of all windows.
+    """Compute the maximum of each window, after ReLU and normalization if `pool.norm` is given.
 
     Args:
       x: activations, `[..., height, width, channels]`.
@@ -80,7 +80,7 @@ def max_pool(x: Array, pool: Pool, interpret: bool) -> Array:
 
 
 def _fwd(x: Array, pool: Pool, interpret: bool) -> tuple[Array, tuple[Array, Array]]:
-    """Return the maxima, and as residuals their positions in their windows (row * window + column) and `x`."""
+    """Return the maxima, and the residuals: positions of the maxima in their windows (row * window + column), and `x`."""
     *leading, height, width, channels = x.shape
     rows, columns = pool.output_size(height, width)
     size = group_size(channels, x.dtype)
@@ -166,7 +166,10 @@ def _forward(x_ref, y_ref, argmax_ref, *, pool: Pool, axes, height: int, width: 
 
 
 def _update_maxima(maxima: tuple[Channels, Channels] | None, keys: Channels, position: int) -> tuple[Channels, Channels]:
-    """Return maxima and their positions after `keys` at `position`: the first of equal keys, and NaN before all numbers."""
+    """Update the maxima and their positions with the keys at `position`.
+
+    Of equal keys, the first is kept; NaN takes precedence over all numbers.
+    """
     if maxima is None:
         return keys, [jnp.full(key.shape, position, jnp.int32) for key in keys]
     replaces = [(new > old) | (new != new) for old, new in zip(maxima[0], keys, strict=True)]

@@ -14,21 +14,21 @@ from alexnet_kernels.unrolled_vmap import unrolled_vmap
 Arrays = TypeVar("Arrays", Array, tuple[Array, Array])
 
 CHUNK_BYTES = 5 << 19
-"""Bytes of activations in a chunk: two images after AlexNet's first convolution, in float32."""
+"""Maximum size of the activations in a chunk, bytes: two images after AlexNet's first convolution, in float32."""
 
 
 def chunked_over_batch(function: Callable[..., Arrays], x: Array, *others: Array, delay_store: bool = False) -> Arrays:
-    """Compute `function(x, *others)`, on a CPU in chunks of the first axis.
+    """Compute `function(x, *others)`; on a CPU, in chunks along the first axis.
 
-    On the whole batch, XLA would write intermediate arrays to memory: on two cores, the gradients of response normalization
-    and of `norm_pool` were measured to take three times as long.
+    On the whole batch, XLA would write intermediate arrays to memory: measured on two cores, the gradients of response
+    normalization and of `norm_pool` took three times as long.
 
     Args:
       function: function that treats the images of a batch independently.
       x: array whose first axis is the batch. It is not divided if it has fewer than four axes.
       *others: further arrays with the same first axis.
       delay_store: whether to store the results of a chunk while the next one is computed. Otherwise XLA fuses the last operation
-        of a chunk with the store. This keeps it from vectorizing window maxima, which then take three times as long; window sums
+        of a chunk with the store. The fusion prevents vectorizing window maxima, which then take three times as long; window sums
         are not affected.
     """
     if x.ndim < 4 or current_device().platform != "cpu":

@@ -29,8 +29,8 @@ def forward(x: Array, window: int, stride: int) -> tuple[Array, Array]:
 
     positions = range(window * window)
     maxima = reduce(jnp.maximum, map(pixels_at, positions))
-    # In reverse order, so that the first of equal pixels remains. A NaN equals nothing and gets the last position. The positions
-    # are float32, although a byte would do, because the compared values are: on a CPU, all vectors have the same width then.
+    # In reverse order, so that the first of equal pixels is kept. NaN compares unequal to all pixels and gets the last position.
+    # Positions are float32, like the compared values, although a byte would do: on a CPU, all vectors then have the same width.
     argmax = jnp.full(maxima.shape, positions[-1], jnp.float32)
     for position in reversed(positions[:-1]):
         argmax = jnp.where(pixels_at(position) == maxima, jnp.float32(position), argmax)
@@ -39,7 +39,7 @@ def forward(x: Array, window: int, stride: int) -> tuple[Array, Array]:
 
 def backward(window: int, stride: int, residuals: tuple[Array, Array], g: Array) -> tuple[Array]:
     """Compute the gradient with respect to the input of `max_pool`, from the positions of the maxima and the input."""
-    argmax, x = residuals  # only the shape of x is used, so that XLA does not keep it in memory
+    argmax, x = residuals  # only the shape of x is used, so XLA does not keep x in memory
     return (chunked_over_batch(partial(gradient, x.shape[-3:-1], window, stride), g, argmax, delay_store=True),)
 
 

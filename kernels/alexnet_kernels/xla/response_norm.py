@@ -1,4 +1,7 @@
-"""Response normalization. Window sums are sums of shifted slices, which XLA fuses into one pass, forward and backward."""
+"""Response normalization in XLA operations.
+
+Window sums are computed as sums of shifted slices, which XLA fuses into one pass, both forward and backward.
+"""
 
 from functools import partial
 

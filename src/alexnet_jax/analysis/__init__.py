@@ -5,10 +5,10 @@ html_page.py        rendering of the HTML page
 plots.py            learning curves and first-layer kernels (paper, Fig. 3)
 kernel_colors.py    color statistics of first-layer kernels
 examples.py         predictions and retrieved images for example images
-figure4.py          their figures (paper, Fig. 4)
+figure4.py          figures of predictions and retrieved images (paper, Fig. 4)
 contact_sheet.py    augmented training images and test views of a data set
 indexing.py         building and opening of an index of image features
-index.py            the index on disk
+index.py            reader and writer of the index on disk
 exact_search.py     exact nearest-neighbor search
 binary_codes.py     nearest-neighbor search with binary codes
 """

@@ -1,9 +1,10 @@
-"""Short binary codes of features, for nearest-neighbor search by Hamming distance, which section 6.1 of the paper suggests.
+"""Short binary codes of features, for nearest-neighbor search by Hamming distance (paper, section 6.1).
 
-"This could be made efficient by training an auto-encoder to compress these vectors to short binary codes." Here encoder and
-decoder have one hidden layer each. As in Krizhevsky and Hinton, Using Very Deep Autoencoders for Content-Based Image Retrieval
-(ESANN 2011), code units are rounded in the forward pass only; noise added before rounding pushes them away from the threshold.
-Random hyperplanes and signs of principal components are baselines that need no training.
+The paper suggests it without results: "This could be made efficient by training an auto-encoder to compress these vectors to
+short binary codes." Here the encoder and the decoder have one hidden layer each. As in Krizhevsky and Hinton, Using Very Deep
+Autoencoders for Content-Based Image Retrieval (ESANN 2011), code units are rounded in the forward pass only; noise added before
+rounding pushes them away from the threshold. Random hyperplanes and signs of principal components are baselines that need no
+training.
 """
 
 from collections.abc import Callable
@@ -23,16 +24,18 @@ Features = Float32[np.ndarray, "images features"]
 Codes = UInt8[np.ndarray, "images bytes"]
 """Binary codes, packed eight bits to a byte."""
 Encoder = Callable[[Features], Codes]
-"""Function from features to codes with a fixed number of bits."""
+"""Function that maps features to binary codes with a fixed number of bits."""
 
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """Hyperparameters of the autoencoder, which is trained with Adam on a cosine schedule from `learning_rate` to zero.
+    """Hyperparameters of an autoencoder.
+
+    It is trained with Adam and a cosine schedule from `learning_rate` to zero.
 
     Attributes:
-      hidden: units of the hidden layers of the encoder and the decoder.
-      noise: standard deviation of the noise added to the code units before rounding, in training.
+      hidden: number of units in the hidden layer of the encoder, and in that of the decoder.
+      noise: standard deviation of the noise added to the code units before rounding, during training.
       steps: training steps.
       batch_size: images per step.
       learning_rate: initial learning rate.
@@ -50,7 +53,7 @@ class Autoencoder:
         """Train an autoencoder and return its encoder.
 
         Args:
-          features: training data.
+          features: features to train on.
           bits: number of bits of a code.
         """
         mean = features.mean(axis=0)
@@ -98,10 +101,10 @@ def _perceptron(hidden: int, outputs: int) -> nn.Sequential:
 
 
 def random_hyperplanes(features: Features, bits: int, seed: int = 0) -> Encoder:
-    """Return an encoder whose bits are the sides of random hyperplanes through the mean of the features.
+    """Return an encoder whose bits give the side of each of several random hyperplanes through the mean of the features.
 
     Args:
-      features: features whose mean is used.
+      features: features whose mean the hyperplanes pass through.
       bits: number of hyperplanes.
       seed: random seed of the hyperplanes.
     """
@@ -110,10 +113,10 @@ def random_hyperplanes(features: Features, bits: int, seed: int = 0) -> Encoder:
 
 
 def principal_component_signs(features: Features, bits: int) -> Encoder:
-    """Return an encoder whose bits are the signs of the first principal components.
+    """Return an encoder whose bits are the signs of the projections on the first principal components.
 
     Args:
-      features: features whose mean and principal components are used.
+      features: features from which the mean and the principal components are computed.
       bits: number of bits. Bits beyond the number of features are always zero.
     """
     mean = features.mean(axis=0)

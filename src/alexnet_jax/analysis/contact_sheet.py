@@ -16,7 +16,7 @@ COLUMNS, ROWS = 8, 3
 TEST_IMAGES = 2
 """Number of images whose test views are shown."""
 MIN_SIDE = 120
-"""Side to which smaller images are enlarged, by an integer factor, screen pixels."""
+"""Minimum side of a displayed image, screen pixels; smaller images are enlarged by an integer factor."""
 CAPTION, GAP = 18, 4  # screen pixels
 _CROPS = ("top left", "top right", "bottom left", "bottom right", "center")
 VIEWS = (*_CROPS, *(f"{crop}, flipped" for crop in _CROPS))
@@ -25,14 +25,14 @@ Pixels = UInt8[np.ndarray, "size size 3"]
 
 
 def draw_contact_sheet(dataset: Dataset, file: Path, augmentation: Augmentation, *, input_size: int, seed: int = 0) -> None:
-    """Write a PNG with the first augmented training images, before subtraction of the mean, and the views of test images.
+    """Draw the first augmented training images, before mean subtraction, and the ten views of some test images.
 
     Args:
       dataset: prepared data set.
       file: PNG file to write.
-      augmentation: augmentation in training.
+      augmentation: training augmentation.
       input_size: input size of the network, pixels.
-      seed: seed of the order and the augmentation.
+      seed: random seed of the image order and the augmentation.
 
     Raises:
       UserError: if the data set does not support the augmentation's image size.
@@ -44,9 +44,9 @@ def draw_contact_sheet(dataset: Dataset, file: Path, augmentation: Augmentation,
     shifted = np.clip(np.rint(batch.image + batch.color_shift[:, None, None]), 0, 255).astype(np.uint8)
     cells = [(image, names[label]) for image, label in zip(shifted, batch.label, strict=True)]
     parts = [
-        _caption(f"{dataset.path.name}, training: crops of {input_size} pixels out of {size}, flipped, colors shifted"),
+        _caption(f"{dataset.path.name}, training: random crops of {input_size} out of {size} pixels, random flips, color shifts"),
         *(_row(cells[i : i + COLUMNS]) for i in range(0, len(cells), COLUMNS)),
-        _caption(f"{split}: the whole image and its ten views, which are the corner and center crops and their flips"),
+        _caption(f"{split}: the whole image and its ten views (corner and center crops, and their horizontal flips)"),
     ]
     images = DecodedImages(dataset, split, size)
     for i in np.linspace(0, len(images) - 1, TEST_IMAGES).astype(int).tolist():

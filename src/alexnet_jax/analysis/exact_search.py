@@ -1,8 +1,8 @@
-"""Exact nearest neighbors by Euclidean distance, for data larger than memory.
+"""Exact nearest-neighbor search by Euclidean distance, for data larger than memory.
 
-The data is read in blocks, each once. In a block, |x - q|² = |x|² - 2xq + |q|² is computed with a float32 matrix product. It
-suffers from cancellation when x is close to q, so it is used with a bound of its rounding error, only to discard rows that cannot
-be among the nearest. The distances of the remaining rows are computed in float64.
+The data is read in blocks, each once. For each block, |x - q|² = |x|² - 2xq + |q|² is computed with a float32 matrix product.
+This formula suffers from cancellation when x is close to q, so it is used only to discard rows that, given a bound on its
+rounding error, cannot be among the nearest. The distances of the remaining rows are computed in float64.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,30 +12,35 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 QUERY_CHUNK = 64
-"""Queries compared with a block at a time."""
+"""Number of queries compared with a block at a time."""
 ROW_CHUNK = 1024
-"""Rows whose float64 distances are computed at a time."""
+"""Number of rows whose float64 distances are computed at a time."""
 
 Rows = Float32[np.ndarray, "rows features"]
 """Features, one row per image."""
 
 
 class Neighbors(NamedTuple):
-    """Indices of the nearest rows of each query and their distances, nearest first. Ties are ordered by index."""
+    """Nearest rows of each query, nearest first, with ties ordered by index.
+
+    Attributes:
+      indices: indices of the rows.
+      distances: Euclidean distances of the rows from the query.
+    """
 
     indices: Int[np.ndarray, "queries neighbors"]
     distances: Float[np.ndarray, "queries neighbors"]
 
 
 def nearest_neighbors(queries: Float32[np.ndarray, "queries features"], blocks: Iterable[Rows], count: int) -> Neighbors:
-    """Return the nearest rows of each query, the same as a brute-force search in float64 finds.
+    """Return the nearest rows of each query, identical to the result of a brute-force search in float64.
 
-    Besides the block, about 3 kB of memory are needed for each of its rows. With the 64 MB blocks of an index, that is less than
-    200 MB in total, independent of the number of blocks.
+    Besides the block itself, the search needs about 3 kB of memory for each row of a block. With the 64 MB blocks of an index,
+    the total is less than 200 MB, regardless of the number of blocks.
 
     Args:
-      queries: features to search for; finite.
-      blocks: blocks of the rows to search, in order; finite. A block is not referenced after the next one is requested.
+      queries: features to search for; must be finite.
+      blocks: blocks of the rows to search, in index order; must be finite. A block is not used after the next one is requested.
       count: number of neighbors per query, at least 1; all rows are returned if there are fewer.
     """
     best_indices = np.full((len(queries), count), np.iinfo(np.int64).max)
@@ -58,7 +63,7 @@ def nearest_neighbors(queries: Float32[np.ndarray, "queries features"], blocks: 
 def _candidates(
     queries: Float32[np.ndarray, "queries features"], block: Rows, worst: Float[np.ndarray, " queries"], count: int
 ) -> Iterator[Int[np.ndarray, " candidates"]]:
-    """Yield for each query the rows of a block that can be among its `count` nearest.
+    """Yield, for each query, the rows of a block that may be among its `count` nearest.
 
     Args:
       queries: features to search for.
@@ -67,8 +72,9 @@ def _candidates(
       count: number of neighbors per query.
     """
     features = block.shape[1]
-    # A float32 sum of n products has an error of at most n+1 roundings of the sum of their absolute values (Higham, Accuracy and
-    # Stability of Numerical Algorithms, section 3.1), plus underflow. It is doubled because the bound itself is rounded.
+    # The error of a float32 sum of n products is at most n + 1 rounding errors of the sum of their absolute values (Higham,
+    # Accuracy and Stability of Numerical Algorithms, section 3.1), plus underflow. The bound is doubled because computing it also
+    # rounds.
     rounding = 2 * (features + 2) * float(np.finfo(np.float32).eps)
     underflow = 4 * features * float(np.finfo(np.float32).tiny)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -87,6 +93,6 @@ def _candidates(
 def _squared_distances(
     block: Rows, rows: Int[np.ndarray, " candidates"], query: Float[np.ndarray, " features"]
 ) -> Float[np.ndarray, " candidates"]:
-    """Return squared distances of some rows of a block, computed in float64."""
+    """Return the squared distances of the given rows of a block from a query, computed in float64."""
     chunks = [rows[start : start + ROW_CHUNK] for start in range(0, len(rows), ROW_CHUNK)]
     return np.concatenate([np.square(block[chunk] - query).sum(axis=1) for chunk in chunks] or [np.empty(0)])

@@ -23,7 +23,7 @@ BATCH_SIZE = 64
 
 
 class LabeledImage(NamedTuple):
-    """Pixels of an image, name of its class, and name of the image."""
+    """Pixels of an image, the name of its class, and its own name."""
 
     pixels: UInt8[np.ndarray, "height width 3"]
     label: str
@@ -73,7 +73,7 @@ class Examples:
 
     Attributes:
       predictions: prediction for each example image.
-      retrievals: retrieved images for the first of the example images.
+      retrievals: training images retrieved for the first `ExampleOptions.queries` example images.
       split: split of the example images.
       num_searched: number of training images that were searched.
       num_training: number of training images in the data set.
@@ -96,13 +96,13 @@ def find_examples(
       dataset: prepared data set.
       split: split of the images to classify.
       options: selection of the images.
-      index: index of the training images, built with the same model; it is searched instead of `options.searched` images.
+      index: index of the training images, built with the same model, to search instead of `options.searched` random images.
 
     Raises:
-      UserError: if the index was built with another model.
+      UserError: if the index was built with a different model.
     """
     if index is not None and index.metadata.parameters != model_digest(model):
-        raise UserError(f"{index.path} was built with other parameters than {model}: pass another --index, or none")
+        raise UserError(f"{index.path} was built from different parameters than {model}: rebuild the index, or omit --index")
     rng = np.random.default_rng(options.seed)
     images = DecodedImages(dataset, split, model.image_size)
     examples = read_images(images, _sample(rng, len(images), options.images), dataset.manifest.classes)
@@ -164,5 +164,5 @@ def _read_pixels(images: DecodedImages, indices: Int[np.ndarray, " images"]) -> 
 
 
 def _sample(rng: np.random.Generator, total: int, count: int) -> Int[np.ndarray, " count"]:
-    """Draw distinct indices below `total`, and return them sorted."""
+    """Return `count` distinct random indices below `total`, or all if there are fewer, in ascending order."""
     return np.sort(rng.choice(total, min(count, total), replace=False))

@@ -70,6 +70,6 @@ def _draw_bars(axes: Axes, prediction: Prediction) -> None:
 
 
 def _save(figure: Figure, file: Path) -> None:
-    with warnings.catch_warnings():  # a letter missing from the font is drawn as a box
+    with warnings.catch_warnings():  # glyphs missing from the font are drawn as boxes
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(file, dpi=DPI)

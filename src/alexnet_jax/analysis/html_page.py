@@ -21,7 +21,7 @@ THUMBNAIL = 160
 
 @dataclass(frozen=True)
 class ReportContent:
-    """Content of the page.
+    """Content of the HTML page.
 
     Attributes:
       title: title of the page.
@@ -47,7 +47,7 @@ class ReportContent:
 
 
 def html_page(content: ReportContent) -> str:
-    """Return the page as HTML. All text from file names and settings is escaped."""
+    """Render the page as HTML, with all text from file names and settings escaped."""
     parts = [
         f"<h1>{escape(content.title)}</h1>",
         _summary(content),
@@ -79,7 +79,7 @@ def _training(curves: bytes | None) -> str:
 
 
 def _summary(content: ReportContent) -> str:
-    """Return the main results of the training."""
+    """Return the main results of the run, as HTML."""
     if content.curves is None:
         return ""
     result = content.result
@@ -106,7 +106,7 @@ def _epochs(epochs: list[dict[str, Any]]) -> str:
         f"<td>{line['top1_error']:.1%}<td>{line['top5_error']:.1%}<td>{_percent(line.get('training_error'))}"
         for line in epochs
     )
-    head = "<tr><th>epoch<th>step<th>rate<th>loss<th>top-1 error<th>top-5 error<th>training top-1 error"
+    head = "<tr><th>epoch<th>step<th>learning rate<th>loss<th>top-1 error<th>top-5 error<th>training top-1 error"
     return (
         f"<details><summary>Errors after each epoch</summary><table class=numbers>{head}{rows}</table></details>" if rows else ""
     )
@@ -117,7 +117,7 @@ def _percent(fraction: float | None) -> str:
 
 
 def _colors(colors: dict[str, Any]) -> str:
-    """Return a histogram of the color fractions for each tower."""
+    """Return a histogram of the color fractions for each tower, as HTML."""
     top = max(max(tower["histogram"]) for tower in colors["towers"])
     figures = []
     for number, tower in enumerate(colors["towers"]):
@@ -180,7 +180,7 @@ def _image(image: LabeledImage) -> str:
 
 
 def _network(network: Mapping[str, Any]) -> str:
-    """Return a table of the layers and their hyperparameters."""
+    """Return a table of the layers and their hyperparameters, as HTML."""
     rows = []
     for layer in network["layers"]:
         hyperparameters = ", ".join(f"{key} {_text(value)}" for key, value in layer.items() if key not in ("layer", "name"))
@@ -202,7 +202,7 @@ def _table(values: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    """Format a setting as text. Long lists are shortened."""
+    """Format a setting as text, with long lists shortened."""
     if value is None or value == []:
         return "none"
     if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):

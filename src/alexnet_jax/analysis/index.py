@@ -1,4 +1,4 @@
-"""On-disk index of the features of a data set's images, for nearest-neighbor search. `indexing` builds it.
+"""On-disk index of image features for nearest-neighbor search, built by `indexing`.
 
     index.json      metadata, see `IndexMetadata`
     features.npy    float32 [images, features]
@@ -25,14 +25,14 @@ from alexnet_jax.data.records import Encoding
 from alexnet_jax.errors import UserError, disk_full_as_user_error
 
 FORMAT = 1
-BLOCK_BYTES, BLOCK_ROWS = 1 << 26, 1 << 14  # limits of a block
+BLOCK_BYTES, BLOCK_ROWS = 1 << 26, 1 << 14  # maximum size of a block
 
 Features = Float32[np.ndarray, "images features"]
 """Outputs of a layer, one row per image."""
 
 
 class IndexedImage(NamedTuple):
-    """Name of an image, as in its source, and name of its class."""
+    """Name of an image in its data source, and name of its class."""
 
     name: str
     label: str
@@ -48,7 +48,7 @@ class IndexMetadata:
       names_bytes: size of images.jsonl, bytes.
       run: run folder or file of the model.
       step: training step of the model.
-      parameters: digest of the model's network, parameters and mean image.
+      parameters: digest of the model; see `indexing.model_digest`.
       layer: name of the layer whose outputs are the features.
       data: folder of the data set.
       split: split that was indexed.
@@ -72,13 +72,13 @@ class IndexMetadata:
 
 
 class Index:
-    """Existing index.
+    """Reader of an on-disk feature index.
 
     Args:
       path: folder of the index.
 
     Raises:
-      UserError: if the folder is not an index, is incomplete or has another format.
+      UserError: if the folder is not an index, is incomplete or has a different format version.
 
     Attributes:
       path: folder of the index.
@@ -87,26 +87,26 @@ class Index:
 
     def __init__(self, path: Path):
         self.path = path
-        advice = "delete it and build it again"
+        advice = "delete it and rebuild the index"
         try:
             values = json.loads((path / "index.json").read_text())
             if values["format"] != FORMAT:
-                raise UserError(f"{path} has the format of another version of alexnet-jax: {advice}")
+                raise UserError(f"{path} has index format {values['format']}, expected {FORMAT}: {advice}")
             self.metadata = IndexMetadata(**values)
             with (path / "features.npy").open("rb") as file:
                 shape = _read_header(file)
                 self._start = file.tell()
             if shape != (self.metadata.images, self.metadata.features):
-                raise ValueError(f"features.npy has shape {shape}")
+                raise ValueError(f"features.npy has shape {shape}, expected {(self.metadata.images, self.metadata.features)}")
             for name, size in (
                 ("features.npy", self._start + 4 * shape[0] * shape[1]),
                 ("images.jsonl", self.metadata.names_bytes),
             ):
                 if (actual := (path / name).stat().st_size) != size:
-                    raise ValueError(f"{name} has {actual:,} bytes instead of {size:,}")
+                    raise ValueError(f"{name} has {actual:,} bytes, expected {size:,}")
         except FileNotFoundError as error:
             advice = "build an index with alexnet-jax index RUN --to INDEX"
-            raise UserError(f"{path} is not an index, it has no {Path(error.filename).name}: {advice}") from error
+            raise UserError(f"{path} is not an index ({Path(error.filename).name} is missing): {advice}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}): {advice}") from error
 
@@ -118,15 +118,15 @@ class Index:
           count: number of neighbors per query; all images are returned if there are fewer.
 
         Returns:
-          Exact neighbors, see `exact_search.nearest_neighbors`, which also states the memory needed.
+          Exact neighbors; see `exact_search.nearest_neighbors`, which also states the memory required.
         """
         return nearest_neighbors(queries, self.blocks(), count)
 
     def blocks(self) -> Iterator[Features]:
-        """Yield the features in blocks of at most 64 MB. All blocks share one buffer, which the next block overwrites.
+        """Yield the features in blocks of at most 64 MB.
 
-        The file is not memory-mapped: if it shrinks or cannot be read, reading raises an exception, but a mapping would kill the
-        process.
+        All blocks share one buffer, so each block is overwritten by the next. The file is read rather than memory-mapped: if it
+        is truncated or unreadable, reading raises an exception, whereas access to a mapping would kill the process.
         """
         features = self.metadata.features
         rows = max(1, min(BLOCK_BYTES // (4 * features), BLOCK_ROWS, self.metadata.images))
@@ -138,23 +138,23 @@ class Index:
                 unread = block.data.cast("B")
                 while unread:
                     if not (read := file.readinto(unread)):
-                        raise UserError(f"{file.name} was truncated while it was read: build the index again")
+                        raise UserError(f"{file.name} was truncated while it was read: rebuild the index")
                     unread = unread[read:]
                 yield block
 
     def images(self, indices: Sequence[int] | Int[np.ndarray, "..."]) -> dict[int, IndexedImage]:
-        """Return names and classes of images, by index."""
+        """Return the names and classes of the given images, keyed by index."""
         requested = set(np.ravel(indices).tolist())
         with (self.path / "images.jsonl").open() as lines:
             return {index: IndexedImage(*json.loads(line)) for index, line in enumerate(lines) if index in requested}
 
 
 class IndexWriter:
-    """Writer of an index, which images are added to in order.
+    """Writer that appends images to an index.
 
     Args:
-      features: open features.npy, after its header.
-      images: open images.jsonl.
+      features: features.npy, open for writing and positioned after its header.
+      images: images.jsonl, open for writing.
 
     Attributes:
       num_written: number of images added so far.
@@ -165,11 +165,11 @@ class IndexWriter:
         self.num_written = 0
 
     def add(self, features: Features, images: Sequence[IndexedImage]) -> None:
-        """Add images.
+        """Append images to the index.
 
         Args:
           features: features, one row per image.
-          images: names and classes.
+          images: names and classes of the images, in the same order.
         """
         self._features.write(np.ascontiguousarray(features).data)
         for image in images:
@@ -179,11 +179,13 @@ class IndexWriter:
 
 @contextmanager
 def create_index(path: Path, metadata: IndexMetadata) -> Iterator[IndexWriter]:
-    """Context manager that yields a writer, and moves the index to `path` on exit, or deletes it if an exception was raised.
+    """Context manager that creates an index and yields its writer.
+
+    The index is written to a temporary folder, which is renamed to `path` on exit, or deleted if an exception is raised.
 
     Args:
       path: folder to create.
-      metadata: metadata; `metadata.images` images must be added.
+      metadata: metadata of the index; exactly `metadata.images` images must be added.
 
     Raises:
       UserError: if `path` exists, the disk is full, or another process is building the same index.
@@ -203,7 +205,7 @@ def create_index(path: Path, metadata: IndexMetadata) -> Iterator[IndexWriter]:
                 size, free = 4 * metadata.images * metadata.features, shutil.disk_usage(partial).free
                 if free < 1.05 * size:
                     raise UserError(
-                        f"not enough disk space for {path}: it needs {size / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free"
+                        f"not enough disk space for {path} ({size / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free): free space"
                     )
                 _write_header(features, (metadata.images, metadata.features))
                 with open(partial / "images.jsonl", "wb") as images:
@@ -229,5 +231,7 @@ def _read_header(file: IO[bytes]) -> tuple[int, ...]:
     np.lib.format.read_magic(file)
     shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
     if fortran_order or dtype != np.dtype("<f4"):
-        raise ValueError(f"features.npy has dtype {dtype}, Fortran order {fortran_order}")
+        raise ValueError(
+            f"features.npy has dtype {dtype} and fortran_order={fortran_order}, expected float32 and fortran_order=False"
+        )
     return shape

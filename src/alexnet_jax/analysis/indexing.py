@@ -1,4 +1,4 @@
-"""Features of images from the last hidden layer of a trained model, for an index and its queries (paper, section 6.1)."""
+"""Building and loading of an index of last-hidden-layer features (paper, section 6.1)."""
 
 import hashlib
 import json
@@ -21,9 +21,9 @@ from alexnet_jax.weights.trained_model import TrainedModel, load
 
 
 def last_hidden_layer(network: Network) -> str:
-    """Return the name of the layer whose outputs the last layer with weights reads.
+    """Return the name of the layer whose outputs are the input of the last layer with weights.
 
-    Dropout is skipped: at test time it only scales its input.
+    Dropout is skipped because at test time it only scales its input.
 
     Examples:
       >>> from alexnet_jax import TWO_TOWER
@@ -36,7 +36,10 @@ def last_hidden_layer(network: Network) -> str:
 
 
 def model_digest(model: TrainedModel) -> str:
-    """Return a SHA-256 digest of all that determines a model's outputs: network, parameters, mean image and how it is cropped."""
+    """Return a SHA-256 digest of everything that determines a model's outputs.
+
+    It covers the network, the parameters, the mean image, and how the mean image is cropped.
+    """
     digest = hashlib.sha256(json.dumps([model.network.to_json(), model.config["augmentation"]["mean"]]).encode())
     for leaf in (*jax.tree.leaves(model.params), model.mean_image):
         digest.update(np.ascontiguousarray(leaf).data)
@@ -79,30 +82,30 @@ def build_index(model: TrainedModel, dataset: Dataset, split: str, path: Path, *
         for number, row in enumerate(features):
             record = images.record(number)
             if not np.isfinite(row).all():
-                raise UserError(f"{model} has non-finite outputs in {layer} for {record.name}: pass another checkpoint")
+                raise UserError(f"{model} has non-finite outputs in {layer} for {record.name}: pass a different checkpoint")
             writer.add(row[None], [IndexedImage(record.name, manifest.classes[record.label])])
     return Index(path)
 
 
 def load_indexed_model(index: Index, run: Path | None = None) -> TrainedModel:
-    """Load the model that an index was built with, which must also compute the features of queries.
+    """Load the model that an index was built with, to compute the features of queries.
 
     Args:
       index: index to search.
       run: current run folder or file of the model; None uses the one recorded in the index.
 
     Raises:
-      UserError: if the model does not exist, or has other parameters.
+      UserError: if the model does not exist, or has different parameters.
     """
     metadata = index.metadata
     folder = run or Path(metadata.run)
     checkpoint = folder if folder.suffix == SUFFIX else folder / "checkpoints" / str(metadata.step)
     if not checkpoint.exists():
-        advice = "if it was moved, pass its folder or file as --run; otherwise build the index again"
+        advice = "if it was moved, pass its folder or file as --run; otherwise rebuild the index"
         raise UserError(f"the model of {index.path}, step {metadata.step} of {folder}, does not exist: {advice}")
     model = load(checkpoint)
     if model_digest(model) != metadata.parameters:
-        raise UserError(f"{index.path} was built with other parameters than {model}: build it again")
+        raise UserError(f"{index.path} was built from different parameters than {model}: rebuild the index")
     return model
 
 
@@ -114,12 +117,12 @@ def open_indexed_dataset(index: Index, path: Path | None = None) -> Dataset:
       path: current folder of the data set; None uses the one recorded in the index.
 
     Raises:
-      UserError: if the data set does not exist, or has another number of images.
+      UserError: if the data set does not exist, or has a different number of images.
     """
     dataset, metadata = open_dataset(path or Path(index.metadata.data)), index.metadata
     images = dataset.manifest.splits.get(metadata.split, 0)
     if images != metadata.images:
         raise UserError(
-            f"{dataset.path} has {images:,} {metadata.split} images, but {index.path} has {metadata.images:,}: build it again"
+            f"{dataset.path} has {images:,} {metadata.split} images, but {index.path} has {metadata.images:,}: rebuild the index"
         )
     return dataset

@@ -1,5 +1,7 @@
-"""Color statistics of first-layer kernels. In the paper, GPU 1 learned color-agnostic and GPU 2 color-specific kernels
-(section 6.1)."""
+"""Color statistics of first-layer kernels.
+
+In the paper, GPU 1 learned largely color-agnostic kernels and GPU 2 largely color-specific ones (section 6.1).
+"""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ def color_fractions(kernels: Float[np.ndarray, "towers size size 3 features"]) -
 
 
 def color_statistics(kernels: Float[np.ndarray, "towers size size 3 features"]) -> dict[str, Any]:
-    """Return statistics of the color fractions per tower as JSON: number of kernels, mean, median and histogram."""
+    """Return JSON-serializable color statistics per tower: number of kernels, and mean, median and histogram of the fractions."""
     towers = [
         {
             "kernels": len(fractions),

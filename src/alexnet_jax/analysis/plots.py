@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 SCALE = 4
-"""Side of a weight, screen pixels."""
+"""Side of a kernel weight in the figure, screen pixels."""
 GAP = 1
 """Distance between kernels, in weights."""
 COLUMNS = 16

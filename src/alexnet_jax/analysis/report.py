@@ -26,11 +26,11 @@ from alexnet_jax.weights.trained_model import TrainedModel, load
 
 PAGE = "report.html"
 TRAINING_EXAMPLES = ExampleOptions(searched=2000)
-"""Examples shown after training. The number of searched images is limited so that they take seconds on any data set."""
+"""Examples in the report written after training; few images are searched, so that this takes seconds on any data set."""
 
 
 def write_training_report(folder: Path) -> None:
-    """Draw the curves and first-layer kernels of a finished run and write its page, unless the page is newer than the result.
+    """Draw the curves and first-layer kernels of a finished run and write its HTML page, unless it is newer than the result.
 
     If the examples cannot be computed, the page contains the reason instead. After multi-process training, all processes must
     call this function.
@@ -52,7 +52,7 @@ def write_training_report(folder: Path) -> None:
     with disk_full_as_user_error(f"for the figures in {folder}"):
         draw_curves(log, folder / "curves.png", title=title)
         draw_kernels(first_layer_kernels(model), folder / "kernels.png")
-    try:  # an unexpected error here must not fail a finished training
+    try:  # an unexpected error here must not make a finished run fail
         with disk_full_as_user_error(f"for {page}; the training is finished"):
             _write_page(folder, model, run, _examples_or_reason(model))
     except UserError:
@@ -69,7 +69,7 @@ def draw_figures(
     options: ExampleOptions,
     index: Index | None = None,
 ) -> Path:
-    """Draw all figures of a trained network, write the page, and print the color statistics of its first-layer kernels.
+    """Draw all figures of a trained network, write the HTML page, and print the color statistics of its first-layer kernels.
 
     Args:
       model: trained network, from a run or a file.
@@ -77,13 +77,13 @@ def draw_figures(
       split: split of the images to classify.
       folder: folder to write to.
       options: selection of the examples.
-      index: index of the training images; all of them are searched instead of a sample.
+      index: index of the training images, to search instead of a random sample of them.
 
     Returns:
-      Path of the page.
+      Path of the HTML page.
 
     Raises:
-      UserError: if the index was built with another model, or the disk is full.
+      UserError: if the index was built with a different model, or the disk is full.
     """
     examples = find_examples(model, dataset, split, options, index)
     run = RunDirectory(model.path, fresh=False) if model.output_dir == model.path else None
@@ -115,7 +115,7 @@ def _title(model: TrainedModel, run: RunDirectory | None) -> str:
 
 
 def _write_page(folder: Path, model: TrainedModel, run: RunDirectory | None, examples: Examples | str) -> Path:
-    """Write the page. kernels.png and, if the run has a log, curves.png must exist in `folder`."""
+    """Write the HTML page. kernels.png and, if the run has a log, curves.png must exist in `folder`."""
     log: list[dict[str, Any]] = run.log_lines() if run else []
     content = ReportContent(
         title=_title(model, run),
@@ -135,11 +135,11 @@ def _write_page(folder: Path, model: TrainedModel, run: RunDirectory | None, exa
 def _examples_or_reason(model: TrainedModel) -> Examples | str:
     command = f"alexnet-jax figures {model.path}"
     if jax.process_count() > 1:  # a predictor in one process would wait for the devices of the others
-        return f"Left out because several processes trained together. To add them, run: {command}"
+        return f"Omitted after multi-process training. To add them, run: {command}"
     try:
         dataset = find_training_dataset(None, model.config["data"]["path"], Path("data"))
         return find_examples(model, dataset, dataset.evaluation_split, TRAINING_EXAMPLES)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        console.print(f"no predictions and no retrieval in {model.path / PAGE}: {reason}", style="yellow", markup=False)
-        return f"Left out: {reason}. Once this is fixed, run: {command}"
+        console.print(f"cannot add predictions and retrieval to {model.path / PAGE}: {reason}", style="yellow", markup=False)
+        return f"Omitted ({reason}). Once this is fixed, run: {command}"

@@ -1,10 +1,10 @@
 """`evaluate`: measure the errors of trained networks, and of the mean of their predictions, on a split of a data set.
 
-Files that it writes to its output folder:
+The command writes these files to its output folder:
 
-errors.json             errors of each network and of their mean, for each kind of views; top-1 errors of each class
-classes.csv             a row for each class: number of images, top-1 error for each kind of views
-predictions-VIEWS.csv   a row for each image: name, class, and the five most probable classes with their probabilities
+errors.json             errors of each network and of their mean, for each of the `views`; top-1 errors of each class
+classes.csv             one row per class: number of images, top-1 error for each of the `views`
+predictions-VIEWS.csv   one row per image: name, class, and the five most probable classes with their probabilities
 """
 
 import csv
@@ -47,13 +47,13 @@ class Evaluate:
     Attributes:
       networks: run folders (latest checkpoint), checkpoint folders RUN/checkpoints/STEP, or .safetensors files; several form an
         ensemble.
-      data: a folder of images, a prepared data set, or a name in `data_dir`; None uses the training data of the first network.
+      data: a folder of images, a prepared data set, or a name in --data-dir; None uses the training data of the first network.
       data_dir: folder of prepared data sets.
       split: split to evaluate; None uses validation, or test if there is no validation split.
       views: views of an image over which probabilities are averaged: its center crop, the ten views of the paper, or the nine
         views of the original code for CIFAR. Several are evaluated separately; None uses center and ten, or center and nine for
         images of 32 pixels.
-      best: of a run, use the checkpoint with the smallest validation error instead of the latest.
+      best: for a run folder, use the checkpoint with the smallest validation error instead of the latest one.
       search: split on which to search the coefficients of a weighted mean, as the original code did on validation images; None
         evaluates no weighted mean.
       to: folder to write to; None uses `evaluation/DATA-SPLIT`, or `ensemble/DATA-SPLIT` for several networks, in the run folder
@@ -94,7 +94,7 @@ def evaluate(settings: Evaluate) -> Path:
     if not settings.networks:
         raise UserError("pass one or more run folders or checkpoints: alexnet-jax evaluate RUN")
     if settings.search and len(settings.networks) == 1:
-        raise UserError("--search needs several networks: pass more of them, or omit --search")
+        raise UserError("--search requires at least two networks: pass another network, or omit --search")
     if settings.batch_size < 1:
         raise UserError(f"--batch-size is {settings.batch_size}: choose 1 or more")
     models = [load(path, best=settings.best) for path in settings.networks]
@@ -105,7 +105,7 @@ def evaluate(settings: Evaluate) -> Path:
             raise UserError(f"{dataset.path} has no split {name!r}: choose one of {', '.join(dataset.manifest.splits)}")
     if settings.search == split:
         console.print(
-            f"The coefficients are searched and tested on the same split, {split}: the weighted mean's errors are too small.",
+            f"Coefficients are searched and evaluated on the same split ({split}): the errors of the weighted mean are too low.",
             style="yellow",
         )
     views: tuple[Views, ...] = settings.views or ("center", "nine" if dataset.manifest.size == CIFAR_SIZE else "ten")
@@ -123,7 +123,7 @@ def evaluate(settings: Evaluate) -> Path:
             coefficients = np.round(means[name], 6).tolist()
             errors.append({"name": name, "views": view, **metrics_json(counter), "coefficients": coefficients})
             console.print(format_errors(name, view, errors[-1]), markup=False)
-            class_counters[view] = counter  # the last one, of the mean of all networks, remains
+            class_counters[view] = counter  # keeps the last counter, that of the mean of all networks
     classes = class_errors(dataset.manifest.classes, class_counters)
     if len(classes) <= MAX_PRINTED_CLASSES:
         console.print(class_table(classes), soft_wrap=False)
@@ -148,7 +148,7 @@ def evaluate(settings: Evaluate) -> Path:
 
 
 def _mean_coefficients(ensemble: Ensemble, settings: Evaluate, dataset: Dataset) -> dict[str, Float[np.ndarray, " models"]]:
-    """Return the coefficients of each mean to evaluate by its name: each network alone, their mean, and their weighted mean."""
+    """Return the coefficients of each mean to evaluate, by name: each network alone, the mean, and the weighted mean."""
     num_models = len(settings.networks)
     means = {str(path): one_hot for path, one_hot in zip(settings.networks, np.eye(num_models), strict=True)}
     if num_models > 1:
@@ -164,7 +164,7 @@ def _mean_coefficients(ensemble: Ensemble, settings: Evaluate, dataset: Dataset)
 def _count_errors(
     ensemble: Ensemble, dataset: Dataset, split: str, means: dict[str, Float[np.ndarray, " models"]], file: Path
 ) -> dict[str, ErrorCounter]:
-    """Count the errors of each mean, by its name, and write the predictions of the last one to a CSV file."""
+    """Count the errors of each mean, by name, and write the predictions of the last mean to a CSV file."""
     classes = dataset.manifest.classes
     images = DecodedImages(dataset, split, dataset.manifest.size)
     rows = PredictionRows(classes, (images.record(index).name for index in range(len(images))))
@@ -172,7 +172,7 @@ def _count_errors(
     with atomic_text_writer(file) as text:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(rows.header)
-        for labels, probabilities in _predict(ensemble, dataset, split, "testing"):
+        for labels, probabilities in _predict(ensemble, dataset, split, "evaluating"):
             mean = probabilities[0]
             for name, coefficients in means.items():
                 mean = np.tensordot(coefficients, probabilities, axes=1)

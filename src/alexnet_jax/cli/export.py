@@ -1,4 +1,4 @@
-"""`export`: write a trained network to one file, in the alexnet-jax layout or as a PyTorch state dict."""
+"""`export`: write a trained network to a single file, in the alexnet-jax layout or as a PyTorch state dict."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +19,14 @@ of this project ("pytorch") or of torchvision ("torchvision")."""
 
 @dataclass(frozen=True)
 class Export:
-    """Write a trained network to one file. Commands accept a file in the alexnet-jax layout in place of a run folder.
+    """Write a trained network to a single file. Commands accept a file in the alexnet-jax layout instead of a run folder.
 
     Attributes:
       network: run folder, checkpoint RUN/checkpoints/STEP, or .safetensors file in the alexnet-jax layout.
       to: .safetensors file to write.
       layout: "alexnet-jax" is the layout that other commands read; "pytorch" is a PyTorch state dict for
         `experiments/benchmarks/pytorch_network.py`; "torchvision" is a PyTorch state dict for torchvision's alexnet.
-      best: of a run, use the checkpoint with the smallest validation error instead of the last.
+      best: for a run folder, use the checkpoint with the smallest validation error instead of the latest one.
     """
 
     network: tyro.conf.Positional[Path]
@@ -58,7 +58,7 @@ def export(command: Export) -> Path:
         if not pytorch.is_torchvision_alexnet(network):
             raise UserError(f"{network.name} is not torchvision's alexnet: use --layout pytorch")
         if not (mean == mean[0, 0]).all():
-            raise UserError("torchvision subtracts one mean per color, not a mean image: use --layout pytorch")
+            raise UserError("torchvision subtracts one mean per color, and cannot use a mean image: use --layout pytorch")
         arrays = pytorch.to_torchvision(arrays)
     else:
         arrays[safetensors_file.MEAN_IMAGE] = np.ascontiguousarray(mean.transpose(2, 0, 1))

@@ -21,11 +21,11 @@ class Figures:
     Attributes:
       run: run folder, checkpoint RUN/checkpoints/STEP, or .safetensors file.
       to: folder to write to; None uses the run folder, or the path of the .safetensors file without its suffix.
-      best: of a run, use the checkpoint with the smallest validation error instead of the last.
-      data: a folder of images, a prepared data set, or a name in the data folder; None uses the network's training data.
+      best: for a run folder, use the checkpoint with the smallest validation error instead of the latest one.
+      data: a folder of images, a prepared data set, or a name in --data-dir; None uses the network's training data.
       data_dir: folder of prepared data sets.
-      split: split of the images to classify; None uses the validation split, or test if there is none.
-      index: index of the training images, built by `index`; all of them are searched instead of a sample.
+      split: split of the images to classify; None uses validation, or test if there is no validation split.
+      index: index of the training images, built by `alexnet-jax index`, to search instead of a sample of the images.
       examples: selection of the images to show.
     """
 

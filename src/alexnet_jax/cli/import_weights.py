@@ -1,4 +1,4 @@
-"""`import`: convert weights of PyTorch, torchvision or Caffe into a file that every command reads."""
+"""`import`: convert weights of PyTorch, torchvision or Caffe into a file that all commands accept."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from alexnet_jax.weights.trained_model import check_suffix, save
 
 @dataclass(frozen=True)
 class Import:
-    """Convert weights of PyTorch, torchvision or Caffe into a file that every command reads.
+    """Convert weights of PyTorch, torchvision or Caffe into a file that all commands accept.
 
     Attributes:
       file: .safetensors, .pt or .pth file with a PyTorch state dict, or Caffe weights as .caffemodel, .npz, .h5 or a folder of
@@ -20,7 +20,7 @@ class Import:
       network: name of the network, as for `summary`; None uses the network recorded in the file.
       mean: mean image, .binaryproto or .npy; None uses the one in the file, or the color means of Caffe or torchvision.
       classes: text file with one class name per line, ordered by label, or a prepared data set; None uses the names recorded in
-        the file, or else numbers.
+        the file, or numbers if there are none.
     """
 
     file: tyro.conf.Positional[Path]

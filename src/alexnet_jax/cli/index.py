@@ -14,13 +14,14 @@ from alexnet_jax.weights.trained_model import load
 
 @dataclass(frozen=True)
 class BuildIndex:
-    """Store the outputs of a trained network's last hidden layer for all images of a split. `retrieve` searches them.
+    """Store the outputs of a trained network's last hidden layer for all images of a split, for `retrieve` to search.
 
     Attributes:
-      run: run folder, checkpoint RUN/checkpoints/STEP, or .safetensors file. `retrieve` loads it again, so keep it.
+      run: run folder, checkpoint RUN/checkpoints/STEP, or .safetensors file. Keep it, because
+        `retrieve` loads the network again.
       to: folder to create. Its size is 4 bytes per image and unit of the layer: 20 GB for the paper's network on ImageNet.
-      best: of a run, use the checkpoint with the smallest validation error instead of the last.
-      data: a folder of images, a prepared data set, or a name in the data folder; None uses the network's training data.
+      best: for a run folder, use the checkpoint with the smallest validation error instead of the latest one.
+      data: a folder of images, a prepared data set, or a name in --data-dir; None uses the network's training data.
       data_dir: folder of prepared data sets.
       split: split to index.
       batch_size: images per batch.

@@ -1,4 +1,4 @@
-"""Entry point of the command line: dispatch to a command, and errors as one line with an exit code."""
+"""Entry point of the command line: dispatch to the commands, and one-line error messages."""
 
 import sys
 from importlib import import_module
@@ -9,7 +9,7 @@ from alexnet_jax.training.preemption import exit_on_sigterm
 HELP = """usage: alexnet-jax COMMAND …
 
   train CONFIG        train a config of the package, or a Python file that defines CONFIG
-  evaluate RUN…       top-1 and top-5 error of a trained network, or of several and their mean
+  evaluate RUN…       measure the errors of a trained network, or of several and their mean prediction
   prepare             convert images into a prepared data set, or verify one
   data show DATA      draw augmented training images and the ten test views of a data set
   summary NETWORK     print a network layer by layer
@@ -17,10 +17,10 @@ HELP = """usage: alexnet-jax COMMAND …
   figures RUN         draw kernels, predictions and retrieval, and write report.html
   index RUN           store the last hidden layer's features of each image of a data set
   retrieve INDEX      find the images of an index that are nearest to a photo
-  export RUN          write a trained network to one file, for this program or for PyTorch
-  import FILE         convert weights of PyTorch, torchvision or Caffe into such a file
+  export RUN          write a trained network to a single file, for this program or for PyTorch
+  import FILE         convert weights of PyTorch, torchvision or Caffe into a file that all commands accept
 
-COMMAND --help lists its options."""
+Run alexnet-jax COMMAND --help for the options of a command."""
 
 COMMANDS = {
     "train": "train",
@@ -35,7 +35,7 @@ COMMANDS = {
     "export": "export",
     "import": "import_weights",
 }
-"""Command name to the module of this package whose `run(arguments)` runs it."""
+"""Module in this package of each command, by command name; its function `run(arguments)` runs the command."""
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
         if name == "train":
             exit_on_sigterm()  # before the imports below, which take seconds
         import_module(f"alexnet_jax.cli.{COMMANDS[name]}").run(arguments)
-    except (UserError, OSError) as error:  # OSError: a full disk, a folder without write permission
+    except (UserError, OSError) as error:  # OSError: for example, a full disk or a missing write permission
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -21,13 +21,15 @@ def _prepare(
     verify: Path | None = None,
     options: Annotated[PrepareOptions, tyro.conf.OmitArgPrefixes] = PrepareOptions(),  # noqa: B008 (frozen)
 ) -> None:
-    """Convert pictures into a data set of small square images, or verify one. Run an interrupted command again to resume it.
+    """Convert images into a prepared data set of small square images, or verify one.
+
+    Run an interrupted command again to resume it.
 
     Args:
       source: a folder of train|validation|test/<class>/*.jpg or <class>/*.jpg, where a .tar counts as a folder; the archives of
         ILSVRC or CIFAR; or tfds:NAME, already prepared by TensorFlow Datasets.
       to: folder to create; data/NAME makes the data set available as NAME.
-      verify: prepared data set to read from end to end instead.
+      verify: prepared data set to verify by reading all of it, instead of preparing one.
       options: conversion options.
     """
     if verify and not source and not to:

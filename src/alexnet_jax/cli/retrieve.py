@@ -28,8 +28,8 @@ class Retrieve:
       photos: image files; each is scaled and cropped to a square as the images of the data set were.
       nearest: number of images to retrieve per photo.
       picture: PNG file to write, with one row per photo: the photo and the images retrieved for it.
-      run: current run folder or file of the network, if it was moved after the index was built.
-      data: current folder of the prepared data set, if it was moved after the index was built; only --picture needs it.
+      run: current run folder or file of the network, if the network was moved after the index was built.
+      data: current folder of the prepared data set, if the data set was moved after the index was built; only used by --picture.
     """
 
     index: tyro.conf.Positional[Path]

@@ -17,19 +17,19 @@ def run(arguments: list[str]) -> None:
     """Print the table of learning rates."""
     if len(arguments) != 1:
         names = ", ".join(config_names())
-        raise UserError(f"name a config: alexnet-jax schedule CONFIG, one of {names}, or a Python file that defines CONFIG")
+        raise UserError(f"pass one config: alexnet-jax schedule CONFIG, one of {names}, or a Python file that defines CONFIG")
     Console(width=None if sys.stdout.isatty() else 140).print(schedule_table(load_config(arguments[0])))
 
 
 def schedule_table(config: TrainConfig) -> Table:
-    """Return a table of the learning rates of weights and biases and of the use of color shifts.
+    """Return a table of learning rates and color shifts by range of epochs.
 
-    There are columns for the network, its first layer and every layer in `config.layer_rates`; layers with the same rates share
-    columns. A row is a range of epochs. With `ReduceOnPlateau`, the epochs are not known in advance, and rows list the rates in
-    order.
+    The table has columns for the network, its first layer and every layer in `config.layer_rates`; layers with the same rates
+    share columns. Each row is a range of epochs. With `ReduceOnPlateau`, the epochs are not known in advance, and rows list the
+    rates in order.
 
     Args:
-      config: config of a training.
+      config: training config.
 
     Raises:
       UserError: if the config changes the learning rate of a layer that its network does not have.
@@ -61,10 +61,10 @@ def _layer_rates(hparams: EpochHparams, layer: str) -> tuple[float, float]:
 
 
 def _rows(config: TrainConfig) -> list[tuple[str, EpochHparams]]:
-    """Return the ranges of epochs and their hyper-parameters, in order."""
+    """Return the ranges of epochs and their hyperparameters, in order."""
     schedule = config.schedule
     if isinstance(schedule, ReduceOnPlateau):
-        # Simulate an error that never improves: each rate lasts one epoch that is the best so far, and `patience` others.
+        # Simulate an error that never improves: each rate lasts one epoch that sets the best error, and `patience` more epochs.
         constant = replace(config, layer_rates=(), color_epochs=None)
         epochs_per_rate = 1 + schedule.patience
         hparams_by_rate = [

@@ -17,12 +17,12 @@ class ShowData:
     """Draw a contact sheet: augmented training images with their classes, and the ten test views.
 
     Attributes:
-      data: a folder of images, a prepared data set, or a name in the data folder.
+      data: a folder of images, a prepared data set, or a name in --data-dir.
       config: training config whose augmentation and input size are shown; None uses the paper's augmentation with crops
-        of seven eighths of the stored size.
+        of 7/8 of the stored size.
       out: PNG file to write; None uses NAME.png in the current folder.
       data_dir: folder of prepared data sets.
-      seed: seed of the order and the augmentation.
+      seed: seed of the image order and the augmentation.
     """
 
     data: tyro.conf.Positional[str]

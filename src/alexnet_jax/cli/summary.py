@@ -12,5 +12,5 @@ from alexnet_jax.model.summary import summary_table
 def run(arguments: list[str]) -> None:
     """Print a table of a network's layers."""
     if len(arguments) != 1 or arguments[0] not in NETWORKS:
-        raise UserError(f"pass the name of a network: alexnet-jax summary {'|'.join(NETWORKS)}")
+        raise UserError(f"pass one network: alexnet-jax summary {'|'.join(NETWORKS)}")
     Console(width=None if sys.stdout.isatty() else 140).print(summary_table(NETWORKS[arguments[0]]))

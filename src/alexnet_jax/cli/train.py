@@ -19,10 +19,10 @@ from alexnet_jax.weights.trained_model import TrainedModel, load
 
 
 def run(arguments: list[str]) -> None:
-    """Train and print the run folder."""
+    """Train a config and print the run folder."""
     if not arguments or arguments[0].startswith("-"):
         raise UserError(
-            f"name a config: alexnet-jax train CONFIG, one of {', '.join(config_names())}, or a Python file that defines CONFIG"
+            f"pass a config: alexnet-jax train CONFIG, one of {', '.join(config_names())}, or a Python file that defines CONFIG"
         )
     name, *arguments = arguments
     default = load_config(name)
@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> None:
         config: Annotated[TrainConfig, tyro.conf.OmitArgPrefixes] = default,
         options: Annotated[Options, tyro.conf.OmitArgPrefixes] = Options(),  # noqa: B008 (frozen)
     ) -> Path:
-        # tyro rebuilds the config, and the layers of the network would lose their names.
+        # Restore the network, because the config that tyro rebuilds lacks the names of its layers.
         return train_with_report(Path(name).stem, replace(config, network=default.network), options)
 
     parsing = (tyro.conf.SuppressFixed, tyro.conf.OmitSubcommandPrefixes)
@@ -42,9 +42,9 @@ def run(arguments: list[str]) -> None:
 
 
 def train_with_report(name: str, config: TrainConfig, options: Options) -> Path:
-    """Load the network at `config.init_from`, if any, train, and write the figures and the page of a finished run.
+    """Train a config, initialized from `config.init_from` if given, and write the report of the finished run.
 
-    Args and errors are those of `training.loop.train`.
+    The arguments and errors are those of `training.loop.train`.
 
     Returns:
       The run folder.
@@ -57,10 +57,10 @@ def train_with_report(name: str, config: TrainConfig, options: Options) -> Path:
 
 
 def _initial_model(name: str, config: TrainConfig, options: Options) -> TrainedModel | None:
-    """The network at `config.init_from`; None if it is gone and a run that started from it has recorded what it was."""
+    """Return the network at `config.init_from`; None if it cannot be loaded, but an earlier run was initialized from it."""
     if config.init_from is None:
         return None
-    # Reading a checkpoint starts JAX's backends, which fixes the number of processes and of CPU devices.
+    # Reading a checkpoint initializes JAX's backends, which fixes the number of processes and of CPU devices.
     initialize_distributed(options.processes)
     choose_mesh(config.network, options.placement, options.devices)
     try:

@@ -1,4 +1,4 @@
-"""Training configs, one per file: what the paper reports, the command, and a `CONFIG` of type `TrainConfig`."""
+"""Training configs, one per file, each with its command, the published results, and a `CONFIG` of type `TrainConfig`."""
 
 import importlib
 import importlib.util

@@ -1,12 +1,12 @@
-"""Caffe's version of the paper's network (models/bvlc_alexnet), with the training of its solver.prototxt.
+"""Caffe's version of the paper's network (models/bvlc_alexnet), trained with the settings of its solver.prototxt.
 
     make train EXP=bvlc_alexnet DATA=<ImageNet, prepared>
 
 Published: 57.1 % top-1 and 80.2 % top-5 accuracy on the ILSVRC-2012 validation set, center view, after 360,000 steps of 256
 images.
 
-The learning rate is divided by ten every 100,000 steps, which are 20 epochs of ImageNet, and training ends at step 450,000.
-Caffe warps images to 256 x 256; here they are prepared as in the paper.
+The learning rate is divided by ten every 100,000 steps (20 epochs of ImageNet), and training ends at step 450,000. Caffe warps
+images to 256 x 256; here, they are prepared as in the paper.
 """
 
 from alexnet_jax.data.pipeline.augment import Augmentation

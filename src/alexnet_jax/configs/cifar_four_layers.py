@@ -3,11 +3,11 @@
     python -m alexnet_jax prepare --from cifar-10-binary.tar.gz --to data/cifar10
     make train EXP=cifar_four_layers
 
-Two convolutions, each with response normalization, and two locally connected layers. Training uses random crops of 24 x 24 of
-the 32 x 32 pixels, flipped at random; test averages nine views.
+The network has two convolutions, each with response normalization, and two locally connected layers. Training uses random
+24 x 24 crops of the 32 x 32 images, flipped at random; evaluation averages nine views.
 
 Published: 11 % test error after about 520 epochs, with the learning rate divided by ten before the last 20 and before the last
-10. Training is shorter here, to suit a CPU; experiments/cifar_lrn.py reports the measured errors with and without normalization.
+10. Training is shorter here, for a CPU; experiments/cifar_lrn.py reports the measured errors with and without normalization.
 """
 
 from alexnet_jax.data.pipeline.augment import Augmentation

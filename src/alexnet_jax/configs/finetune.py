@@ -7,17 +7,18 @@
 
 Paper: 39.0 % top-1 and 16.6 % top-5 error on the ILSVRC-2012 validation set, ten views. Original log (net 146-2012-2011,
 layer-params-146-2012-2011.cfg): 38.99 % and 16.62 %; pre-trained on Fall 2009 alone, 39.10 % and 16.88 %. The first network of
-this sequence, net 145, was itself trained on ILSVRC-2012, so the improvement is not that of the other images alone.
+this sequence, net 145, was itself trained on ILSVRC-2012, so the improvement is not due to the additional images alone.
 
 conv1 to fc7 are copied; the bottleneck is dropped; fc8 is new. The schedule is that of the log: the learning rate is 0.001,
-divided by ten after epochs 22 and 42. fc8 has 0.01 until epoch 9. conv1 has 0.0001, less after epoch 5, and is frozen after
-epoch 7. The color noise ends after epoch 38, training after epoch 54. The original run trained fc8 with 0.001 for the first 300
-batches; this is omitted. The log does not mention the rates of biases; the file that contains it has 0.02, and 0 for conv1.
+divided by ten after epochs 22 and 42. The rate of fc8 is 0.01 until epoch 9. That of conv1 is 0.0001, and 0.00001 after epoch
+5; conv1 is frozen after epoch 7. The color noise ends after epoch 38, training after epoch 54. The original run trained fc8
+with 0.001 for the first 300 batches; this is omitted. The log does not mention the rates of biases; the file that contains the
+log has 0.02, and 0 for conv1.
 
     python -m alexnet_jax schedule finetune
 
-The ensembles of the paper average networks that are trained alike: "5 CNNs" (38.1 % and 16.4 %) are five runs of source_145,
-here with different seeds; "7 CNNs*" (36.7 % and 15.4 %) are these and two pre-trained networks.
+The ensembles of the paper average networks trained with the same settings: "5 CNNs" (38.1 % and 16.4 %) are five runs of
+source_145, here with different seeds; "7 CNNs*" (36.7 % and 15.4 %) are these and two pre-trained networks.
 
     for seed in 0 1 2 3 4; do make train EXP=source_145 ARGS="--seed $seed"; done
     python -m alexnet_jax evaluate runs/source_145/*-seed[0-4]-* --data data/imagenet --views ten

@@ -2,8 +2,8 @@
 
     make train EXP=one_gpu DATA=<ImageNet, prepared>
 
-Paper: the two-tower network has a top-1 and top-5 error lower by 1.7 and 1.2 points. Original log, ILSVRC-2010 test set, ten
-views: 39.17 % and 18.23 %, against 37.47 % and 17.00 % with two towers.
+Paper: the top-1 and top-5 errors of the two-tower network are 1.7 and 1.2 percentage points lower. Original log, ILSVRC-2010
+test set, ten views: 39.17 % and 18.23 %, compared with 37.47 % and 17.00 % with two towers.
 """
 
 from alexnet_jax.model.alexnet import ONE_GPU

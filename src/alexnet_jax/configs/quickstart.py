@@ -1,4 +1,4 @@
-"""A small two-tower network on synthetic images: a complete training in minutes on a CPU.
+"""Small two-tower network on synthetic images, which trains in minutes on a CPU.
 
     make train
 

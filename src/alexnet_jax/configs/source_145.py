@@ -9,9 +9,9 @@ layer 1, a second normalization in layer 2, alpha, the learning rate of biases, 
 and the size of the color shift. Each of these is a field below or in `SOURCE_145`.
 
 The schedule is that of the log (layer-params-145.cfg): the learning rate of weights is divided by ten after epochs 25, 51 and
-79; after epoch 67, conv1 gets a lower rate and the color noise ends; after epoch 72, conv1 is frozen; training ends in epoch 91.
-The log mentions reductions of the weights' rate only. The file that contains it has 0.02 for biases, and 0 for those of conv1
-from an unknown epoch on; here it is epoch 72.
+79; after epoch 67, conv1 gets a lower rate and the color noise ends; after epoch 72, conv1 is frozen; training ends in epoch
+91. The log mentions reductions of the weights' rate only. The file that contains the log has 0.02 for biases, and 0 for those
+of conv1 from an unknown epoch on; here, it is epoch 72.
 
     python -m alexnet_jax schedule source_145
 """

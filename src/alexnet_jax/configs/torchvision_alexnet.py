@@ -1,4 +1,4 @@
-"""torchvision's alexnet, with the training of its references/classification: eight GPUs with 32 images each.
+"""torchvision's alexnet, trained with the settings of its references/classification (eight GPUs with 32 images each).
 
     make train EXP=torchvision_alexnet DATA=<ImageNet, prepared>
 

@@ -1,4 +1,4 @@
-"""The network and training as the paper describes them (sections 3 to 5), for Table 1 and Table 2.
+"""The two-tower network and its training as described in the paper (sections 3 to 5), for Tables 1 and 2.
 
     make train EXP=two_tower DATA=<ImageNet, prepared>
 
@@ -7,8 +7,7 @@ test set (39.0 % and 18.3 % with the center view). Training took five to six day
 145 of the original code, which differs in details from the description; see source_145.py.
 
 The learning rate is divided by ten when the validation error stops improving, three times before the end of training, which
-lasts at most 90 epochs. The paper does not define when an error stops improving: patience and minimum improvement are our
-choice.
+lasts at most 90 epochs. The paper does not define when an error stops improving: `patience` and `min_delta` are our choices.
 """
 
 from alexnet_jax.model.alexnet import TWO_TOWER

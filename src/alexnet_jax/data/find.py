@@ -12,11 +12,11 @@ from alexnet_jax.errors import UserError
 
 
 def find_dataset(name: str | None, default: str, data_dir: Path) -> Dataset:
-    """Open the data set a user names, preparing it first if it is a source of images.
+    """Open a data set by name or path, preparing it first if it is a source of images.
 
     Args:
-      name: a prepared data set, anything `prepare` takes, or a name under `data_dir`; None for `default`.
-      default: name of the config's own data set. If it is missing, the synthetic images are used instead, with a warning.
+      name: path of a prepared data set, source that `prepare` accepts, or name of a folder in `data_dir`; None uses `default`.
+      default: name of the config's data set. If it does not exist, synthetic images are used instead, with a warning.
       data_dir: folder of prepared data sets.
 
     Raises:
@@ -38,7 +38,7 @@ def find_dataset(name: str | None, default: str, data_dir: Path) -> Dataset:
     source = Path(dataset_name)
     if not source.exists() and not dataset_name.startswith(tfds.PREFIX):
         raise UserError(f"no data set {dataset_name!r}: pass a folder of images, a prepared data set, or a name in {data_dir}/")
-    # A folder of images is prepared once, under a name that follows from its path.
+    # A folder of images is prepared once, under a name derived from its path.
     location = str(source.resolve()) if source.exists() else dataset_name
     digest = hashlib.sha256(location.encode()).hexdigest()[:8]
     prepared = data_dir / f"{re.sub(r'[^a-zA-Z0-9_.-]+', '-', Path(location).name)}-{digest}"
@@ -46,10 +46,10 @@ def find_dataset(name: str | None, default: str, data_dir: Path) -> Dataset:
 
 
 def find_training_dataset(name: str | None, trained_on: str, data_dir: Path) -> Dataset:
-    """Open the data set a user names, as `find_dataset` does, or the training data of a network if no name is given.
+    """Open a data set as `find_dataset` does, or the training data of a network if no name is given.
 
     Args:
-      name: see `find_dataset`; None for `trained_on`.
+      name: see `find_dataset`; None uses `trained_on`.
       trained_on: path of the data set that the network was trained on.
       data_dir: folder of prepared data sets.
 
@@ -64,6 +64,6 @@ def find_training_dataset(name: str | None, trained_on: str, data_dir: Path) -> 
 
 
 def _synthetic_dataset(data_dir: Path) -> Dataset:
-    """Open the synthetic data set; the first use prepares it, which takes half a minute on one core."""
+    """Open the synthetic data set, preparing it on first use, which takes half a minute on one core."""
     path = data_dir / synthetic.NAME
     return open_dataset(path) if is_prepared(path) else prepare(synthetic.SyntheticSource(), path)

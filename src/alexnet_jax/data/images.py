@@ -20,7 +20,8 @@ JPEG_QUALITY = 95
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 """Supported file formats, detected from the content: file names can be wrong (one .JPEG of ILSVRC-2012 is a PNG)."""
 
-# Pillow only warns about images above Image.MAX_IMAGE_PIXELS (89 million). A file of a few kilobytes could exhaust the memory.
+# By default, Pillow only warns above Image.MAX_IMAGE_PIXELS (89 million), but decoding a file of a few kilobytes could exhaust
+# the memory.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
@@ -70,7 +71,7 @@ def shorter_side(image: bytes | Pixels) -> int | None:
 
 
 def resize_and_center_crop(pixels: Pixels, size: int) -> SquarePixels:
-    """Scale the shorter side to `size` and crop the central square; return `pixels` itself if it has this shape."""
+    """Scale the shorter side to `size` and crop the central square; return `pixels` itself if no change is needed."""
     return pixels if pixels.shape == (size, size, 3) else _center_crop(Image.fromarray(pixels), size)
 
 
@@ -100,7 +101,7 @@ def encode_jpeg(pixels: Pixels) -> bytes:
 
 
 def decode_jpeg(jpeg: bytes, size: int, *, colors: Literal["RGB", "BGR"] = "RGB", out: Pixels | None = None) -> Pixels:
-    """Decode a square JPEG at its full size, a half, a quarter or an eighth of it.
+    """Decode a square JPEG at its full size, or at a half, a quarter or an eighth of it.
 
     Args:
       jpeg: content of a JPEG file.

@@ -24,11 +24,11 @@ from alexnet_jax.errors import UserError
 FORMAT = 3
 """Version of the manifest format."""
 Encoding = Literal["jpeg", "raw"]
-"""Encoding of a record's image: a JPEG file, or raw pixels [size, size, 3], which take ten times the space and no decoding."""
+"""Encoding of a record's image: "jpeg", or "raw" for uint8 pixels [size, size, 3], with ten times the space but no decoding."""
 
 
 class Record(NamedTuple):
-    """Prepared image.
+    """Prepared image with its label and name.
 
     Attributes:
       image: square image in the manifest's `encoding`.
@@ -68,13 +68,13 @@ class Manifest:
       splits: number of images in each split.
       color_deviations: `statistics.ColorComponents.deviations` of the training images.
       color_directions: `statistics.ColorComponents.directions` of the training images.
-      skipped: names of images that could not be read, with the reason.
+      skipped: reason for each image that could not be read, by name.
       encoding: encoding of the images.
       counts: number of images of each class, by split.
       shards: record files of each split, in order.
       source: description of the source.
-      left_out: images excluded from the source by rule and the reason, one line each.
-      plan: SHA-256 that depends on the source, the options, and the versions of the image libraries.
+      left_out: images excluded by a rule of the source, with the reason, one line each.
+      plan: SHA-256 of the source's fingerprint, the options, and the versions of the image libraries, in hexadecimal.
       versions: versions of the image libraries.
       format: version of the manifest format.
     """
@@ -118,7 +118,7 @@ class Dataset:
 
     @property
     def mean_image(self) -> Float[np.ndarray, "size size 3"]:
-        """Mean of the training images, 0 to 255, float32. Each access reads the file."""
+        """Mean of the training images, 0 to 255, float32; read from the file on each access."""
         return np.load(self.path / "mean_image.npy", allow_pickle=False)
 
     @property
@@ -136,7 +136,7 @@ class Dataset:
         for split in ("validation", "test"):
             if split in self.manifest.splits:
                 return split
-        raise UserError(f"{self.path} has no validation or test images: add some to its source and prepare it again")
+        raise UserError(f"{self.path} has no validation or test images: add validation images to its source and prepare it again")
 
 
 def pack(record: Record) -> bytes:
@@ -163,34 +163,36 @@ def read_manifest(path: Path) -> Manifest:
       path: folder of the data set.
 
     Raises:
-      UserError: if the manifest is missing, damaged, or of another format version.
+      UserError: if the manifest is missing, damaged, or has a different format version.
     """
     try:
         values = json.loads((path / "manifest.json").read_text())
         if values["format"] != FORMAT:
-            raise UserError(f"{path} was prepared by another version of alexnet-jax: delete it and prepare it again")
+            raise UserError(f"{path} was prepared by a different version of alexnet-jax: delete it and prepare it again")
         shards = {split: [Shard(*shard) for shard in files] for split, files in values.pop("shards").items()}
         return Manifest(**values, shards=shards)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is not a prepared data set: manifest.json does not exist") from error
+        raise UserError(f"{path} is not a prepared data set (no manifest.json): create it with alexnet-jax prepare") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}/manifest.json is damaged ({error}): delete {path} and prepare it again") from error
 
 
 def open_dataset(path: Path) -> Dataset:
-    """Open a prepared data set after checking its files' existence and sizes; `prepare --verify` also checks their content.
+    """Open a prepared data set.
+
+    Checks that all files exist and have the expected sizes; `prepare --verify` also checks their content.
 
     Args:
       path: folder of the data set.
 
     Raises:
-      UserError: if the data set is of another format version, or one of its files is missing or damaged.
+      UserError: if the data set has a different format version, or one of its files is missing or damaged.
     """
     dataset = Dataset(path, read_manifest(path))
     manifest = dataset.manifest
     try:
-        if (shape := dataset.mean_image.shape) != (manifest.size, manifest.size, 3):
-            raise ValueError(f"mean_image.npy has the shape {shape}")
+        if (shape := dataset.mean_image.shape) != (expected := (manifest.size, manifest.size, 3)):
+            raise ValueError(f"mean_image.npy has shape {shape}, expected {expected}")
         for shard in (shard for shards in manifest.shards.values() for shard in shards):
             if (size := (path / shard.file).stat().st_size) != shard.num_bytes:
                 raise ValueError(f"{shard.file} has {size:,} bytes, expected {shard.num_bytes:,}")

@@ -47,7 +47,7 @@ class PixelStatistics:
         """Add an image.
 
         Args:
-          image: RGB pixels, `size` on a side.
+          image: RGB pixels, `size` pixels on a side.
           products: `color_products(image)` if already computed; None computes it.
         """
         self.num_images += 1

@@ -18,8 +18,8 @@ MAX_PASSES = 5
 class CachedPredictions:
     """Compact cache of predictions, from which the errors of any weighted mean can be counted.
 
-    For each image it keeps only the classes to which some model assigns at least the probability of the true class: no other
-    class can precede the true one in a weighted mean. This needs much less memory than the probabilities of a whole split.
+    For each image, the cache holds only the classes to which some model assigns at least the probability of the true class: no
+    other class can rank above the true one in a weighted mean. This needs much less memory than all probabilities of a split.
 
     Args:
       predictions: batches of predictions, which together cover all images.
@@ -32,7 +32,7 @@ class CachedPredictions:
             parts.append(_competing_classes(labels, probabilities, self.num_images))
             self.num_images += len(labels)
             self._num_classes = probabilities.shape[2]
-        # For each competing class: its image, its margin over the true class by model, and whether it precedes in case of a tie.
+        # For each competing class: its image, its margin over the true class by model, and whether it ranks first in a tie.
         self._image, self._margins, self._wins_tie = (np.concatenate(part) for part in zip(*parts, strict=True))
 
     @property
@@ -63,8 +63,8 @@ def _competing_classes(
 def search_coefficients(predictions: CachedPredictions) -> Float[np.ndarray, " models"]:
     """Search for the coefficients with the fewest errors by coordinate descent over a grid.
 
-    Starts from equal coefficients. Each coefficient in turn is set to the value of `GRID` with the fewest errors, until a pass
-    over all of them changes nothing, or after `MAX_PASSES` passes.
+    The search starts from equal coefficients. Each coefficient in turn is set to the value of `GRID` with the fewest errors,
+    until a pass over all of them changes nothing, or for `MAX_PASSES` passes.
 
     Args:
       predictions: predictions on labeled images.

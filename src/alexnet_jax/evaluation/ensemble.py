@@ -22,7 +22,7 @@ class ModelPredictions(NamedTuple):
 
 
 class Ensemble:
-    """One or more trained models with the same classes. Their architectures and image sizes may differ.
+    """One or more trained models with the same classes; their architectures and image sizes may differ.
 
     Args:
       models: models of the ensemble.
@@ -46,22 +46,22 @@ class Ensemble:
         """Check that the models can be evaluated on a data set.
 
         Raises:
-          UserError: if its classes are not those of the models, or its images are smaller than those a model was trained on.
+          UserError: if its classes differ from those of the models, or its images cannot be decoded to the image size of a model.
         """
         first = self.models[0]
         if first.classes != dataset.manifest.classes:
             difference = _class_difference(dataset.manifest.classes, first.classes)
-            raise UserError(f"{dataset.path} does not match {first} ({difference}): pass another --data")
+            raise UserError(f"{dataset.path} does not match {first} ({difference}): pass a different --data")
         for model in self.models:
             try:
                 check_size(dataset, model.image_size)
             except UserError as error:
-                stored = f"{dataset.path} holds images of {dataset.manifest.size} pixels"
+                stored = f"{dataset.path} has images of {dataset.manifest.size} pixels"
                 needed = f"{model} needs {model.image_size}"
-                raise UserError(f"{stored}, but {needed}: prepare them again with --size {model.image_size}") from error
+                raise UserError(f"{stored}, but {needed}: prepare the data set again with --size {model.image_size}") from error
 
     def batches(self, dataset: Dataset, split: str) -> Iterator[ModelPredictions]:
-        """Predict a split of a data set, in its order. An image is decoded once per image size that the models need.
+        """Predict a split of a data set, in order. Each image is decoded once for each image size of the models.
 
         Yields:
           Predictions of all models for a batch.
@@ -78,9 +78,8 @@ class Ensemble:
             probabilities = [predict(images[predict.model.image_size]) for predict in self._predictors]
             for model, rows in zip(self.models, probabilities, strict=True):
                 if not np.isfinite(rows).all():
-                    raise UserError(
-                        f"{model} predicts non-finite probabilities, its training diverged: pass an earlier checkpoint or --best"
-                    )
+                    problem = f"{model} predicts non-finite probabilities because its training diverged"
+                    raise UserError(f"{problem}: pass an earlier checkpoint or --best")
             yield ModelPredictions(np.asarray(batches[0].label), np.stack(probabilities))
 
 

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from alexnet_jax.training.validation import EvalMetrics
 
 TOP_K = 5
-"""Number of most probable classes among which a top-5 error looks for the true one (paper, section 2)."""
+"""Number of classes in a top-5 prediction, which is an error if they do not include the true class (paper, section 2)."""
 
 _MIN_PROBABILITY = np.finfo(np.float32).tiny
 """Lower bound of probabilities in the loss, which keeps it finite: at most 87 nats per image."""
@@ -51,8 +51,8 @@ class ErrorCounter:
         """Add a batch.
 
         Args:
-          labels: true classes.
-          probabilities: predictions, which sum to 1 over the classes.
+          labels: indices of the true classes.
+          probabilities: predicted probabilities, which sum to 1 over the classes.
         """
         rank, num_classes = label_ranks(labels, probabilities), len(self.images)
         self.images += np.bincount(labels, minlength=num_classes)
@@ -75,5 +75,5 @@ class ErrorCounter:
 
     @property
     def mean_class_error(self) -> float:
-        """Top-1 error averaged over the classes that have images. All these classes have equal weight."""
+        """Top-1 error averaged over the classes that have images, with equal weights."""
         return float(np.mean([error for error in self.class_errors if error is not None]))

@@ -28,7 +28,7 @@ class PairedDifference:
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> PairedDifference:
-    """Return the mean of `first` minus `second` with its confidence interval by Student's t-distribution.
+    """Return the mean of `first` minus `second`, with its 95% confidence interval by Student's t-distribution.
 
     Args:
       first: values of one method, ordered by seed.

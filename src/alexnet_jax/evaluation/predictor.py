@@ -30,7 +30,7 @@ _VIEWS: dict[Views, Any] = {"center": lambda images, size: (center_crop(images, 
 
 
 class SplitPredictions(NamedTuple):
-    """Labels and model outputs for images of a split, in its order; float32."""
+    """Labels and float32 model outputs of the images of a split, in the order of the split."""
 
     labels: Int[np.ndarray, " images"]
     outputs: Float[np.ndarray, "images outputs"]
@@ -50,7 +50,7 @@ class ClassProbability(NamedTuple):
 
 
 class Predictor:
-    """Trained model on the available devices, ready for inference.
+    """Trained model placed on the available devices for inference.
 
     Runs on all GPUs; on a CPU backend, all towers run on one device.
 
@@ -58,7 +58,7 @@ class Predictor:
       model: trained model.
       views: views of each image over which the outputs are averaged.
       layer: name of the layer whose outputs are returned; None returns class probabilities.
-      batch_size: images per batch, rounded up to a multiple of the devices that share a batch.
+      batch_size: images per batch, rounded up to a multiple of the number of devices that share a batch.
     """
 
     def __init__(self, model: TrainedModel, *, views: Views = "center", layer: str | None = None, batch_size: int = 128):
@@ -117,7 +117,7 @@ class Predictor:
           UserError: if a file is not a readable image, or this predictor returns the outputs of a layer.
         """
         if self._layer is not None:
-            raise UserError(f"outputs of {self._layer} are not class probabilities: create a Predictor without layer")
+            raise UserError(f"outputs of {self._layer} are not class probabilities: create a Predictor with layer=None")
         names = self.model.classes
         return [[ClassProbability(names[label], float(row[label])) for label in np.argsort(-row)[:top]] for row in self(images)]
 
@@ -128,13 +128,13 @@ class Predictor:
         return np.stack([read_photo(Path(file), size=size, encoding="raw", image_size=size) for file in images])
 
     def batches(self, dataset: Dataset, split: str) -> Iterator[SplitPredictions]:
-        """Predict a split of a data set, in its order, and yield the results per batch."""
+        """Predict a split of a data set, in order, and yield the results of each batch."""
         size = self.model.image_size
         stream = evaluation_batches(dataset, split, image_size=size, input_size=size, batch_size=self.batch_size)
         for batch in stream:
             yield SplitPredictions(np.asarray(batch.label), self(batch.image))
 
     def predict_split(self, dataset: Dataset, split: str) -> SplitPredictions:
-        """Predict a whole split of a data set, in its order."""
+        """Predict a whole split of a data set, in order."""
         labels, outputs = zip(*self.batches(dataset, split), strict=True)
         return SplitPredictions(np.concatenate(labels), np.concatenate(outputs))

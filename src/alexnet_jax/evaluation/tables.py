@@ -1,4 +1,4 @@
-"""Format errors as JSON, CSV rows, terminal lines and tables."""
+"""Formatting of errors as JSON, CSV rows, terminal lines and tables."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -18,11 +18,11 @@ def metrics_json(counter: ErrorCounter) -> dict[str, Any]:
 
 
 def format_errors(name: str, views: str, metrics: dict[str, Any]) -> str:
-    """Return one line with the errors of a network or of an average.
+    """Return one line with the errors of a network or of a mean of networks.
 
     Args:
-      name: name of the network or the average.
-      views: views that were averaged over.
+      name: name of the network or of the mean.
+      views: views over which the probabilities were averaged.
       metrics: errors and loss, from `metrics_json`.
     """
     parts = [f"top-1 error {metrics['top1_error']:.2%}", f"top-5 error {metrics['top5_error']:.2%}"]

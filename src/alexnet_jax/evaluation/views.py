@@ -8,7 +8,7 @@ from alexnet_jax.data.pipeline.augment import center_crop
 def ten_views(images: Any, size: int) -> tuple[Any, ...]:
     """Return the four corner crops, the center crop, and the horizontal flips of these five (paper, section 4.1).
 
-    Called inside a jitted function, it crops on the device, so that an image is transferred once and not ten times.
+    Inside a jitted function, the crops are made on the device, so an image is transferred once instead of ten times.
 
     Args:
       images: NumPy or JAX array, [..., height, width, channels].
@@ -25,7 +25,7 @@ def ten_views(images: Any, size: int) -> tuple[Any, ...]:
 
 
 def nine_views(images: Any, size: int) -> tuple[Any, ...]:
-    """Return a 3x3 grid of evenly spaced crops without flips, the test of the original code for CIFAR (convdata_cifar.py).
+    """Return a 3x3 grid of evenly spaced crops without flips, used by the original code to test on CIFAR (convdata_cifar.py).
 
     Args:
       images: NumPy or JAX array, [..., height, width, channels].

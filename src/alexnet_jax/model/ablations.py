@@ -1,4 +1,4 @@
-"""Ablations: functions from one network to another that differs in one component.
+"""Ablations: functions that return a network with one component changed or removed.
 
 Layers keep their names. Initial weights depend on the name and the shape of a layer, so layers that an ablation leaves unchanged
 start with the same weights as in the original network.
@@ -35,8 +35,8 @@ def without_normalization(network: Network) -> Network:
 def without_overlap(network: Network) -> Network:
     """Replace overlapping pooling with windows as large as the stride (section 3.4; net 147 of the original code).
 
-    The output sizes stay the same, as the paper says: a last row and column that fill no window are dropped. The original code
-    lets the window extend past the edge instead, and has one pixel less of padding in conv2 and conv5 to reach the same 6 x 6.
+    The output sizes stay the same, as the paper says: a last row or column that does not fill a window is dropped. The original
+    code lets the window extend past the edge instead, and pads conv2 and conv5 by one pixel less to reach the same 6 x 6 output.
     """
     layers: list[Layer] = []
     for layer in network.layers:
@@ -75,8 +75,8 @@ def with_nonlinearity(name: str) -> Ablation:
 def without_layer(name: str) -> Ablation:
     """Return the ablation that removes an inner weighted layer, with its nonlinearity, normalization and dropout (section 7).
 
-    Its pooling stays, so that the sizes of later layers do not change. If the layer read all towers, the next weighted layer does
-    so instead.
+    Its pooling remains, so that the sizes of later layers do not change. If the layer read all towers, the next weighted layer
+    does so instead.
 
     Args:
       name: name of the layer; neither the first nor the last weighted one.
@@ -101,7 +101,7 @@ def without_layer(name: str) -> Ablation:
                     layer = layer.clone(reads="all")
                 removed_reads = None
             if not (removing and isinstance(layer, _REMOVED_TOGETHER)):
-                # Pooling of the removed layer may follow another pooling, whose name it must not repeat.
+                # The pooling of the removed layer may follow an earlier pooling, which must not have the same name.
                 layers.append(layer.clone(name=f"{name}_{layer.short_name}") if layer.short_name in short_names else layer)
                 short_names.add(layer.short_name)
         return replace(network, layers=tuple(layers))
@@ -112,8 +112,8 @@ def without_layer(name: str) -> Ablation:
 def one_tower(network: Network) -> Network:
     """Return the one-GPU network of section 3.2 (footnote 2).
 
-    It is a single tower with the width of one of the original towers, except that the last convolution and the dense layers keep
-    the width of all towers.
+    The result is a single tower with the width of one of the original towers, except that the last convolution and the dense
+    layers keep the width of all towers.
     """
     last = [layer.name for layer in network.layers if isinstance(layer, Conv)][-1]
 

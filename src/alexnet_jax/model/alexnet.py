@@ -124,6 +124,6 @@ QUICKSTART = Network(
         Dense(10, name="fc8", reads="all"),
     ),
 )  # fmt: skip
-"""A small two-tower network that a CPU trains in minutes: a quarter of the pixels, a fraction of the kernels. Initial weights are
+"""Small two-tower network that trains on a CPU in minutes, with a quarter of the pixels and fewer kernels. Initial weights are
 larger because the layers have fewer inputs, and activations would otherwise shrink from layer to layer. Dropout removes a fifth
-of the units instead of half, because there are few."""
+of the units instead of half, because the layers have few units."""

@@ -20,4 +20,4 @@ NETWORKS = {
         BVLC_ALEXNET, CAFFENET, TORCHVISION_ALEXNET,
     )
 }  # fmt: skip
-"""Networks by name, without those for CIFAR-10, which are in `cifar.CIFAR_NETWORKS`."""
+"""Networks by name, except those for CIFAR-10, which are in `cifar.CIFAR_NETWORKS`."""

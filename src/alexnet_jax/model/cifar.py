@@ -22,7 +22,7 @@ FOUR_LAYERS_NORM = Network(
     ),
 )  # fmt: skip
 """layers-conv-local-11pct.cfg: two convolutions, two locally connected layers and the classifier. The paper quotes "a four-layer
-CNN" with a test error of 13 % without and 11 % with normalization."""
+CNN" with a test error of 13% without and 11% with normalization."""
 
 FOUR_LAYERS = Network(
     name="cifar_plain",
@@ -30,7 +30,7 @@ FOUR_LAYERS = Network(
     input_size=24,
     layers=tuple(layer for layer in FOUR_LAYERS_NORM.layers if not isinstance(layer, LocalResponseNorm)),
 )
-"""`FOUR_LAYERS_NORM` without normalization and otherwise equal. This is not layers-conv-local-13pct.cfg, which has half as many
+"""`FOUR_LAYERS_NORM` without normalization. This is not layers-conv-local-13pct.cfg, which has half as many
 kernels in local3 and a smaller weight decay in the last layer."""
 
 THREE_CONVOLUTIONS = Network(

@@ -1,4 +1,4 @@
-"""Layers of networks that the paper's is compared with: ablations, cuda-convnet's CIFAR-10 networks, Caffe and torchvision."""
+"""Layers of the comparison networks: ablations, cuda-convnet's CIFAR-10 networks, and those of Caffe and torchvision."""
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,10 @@ from alexnet_kernels.reference import pooled_size
 
 
 class GroupedConv(Conv):
-    """Grouped convolution: each group of kernels reads one group of maps. It replaces the towers in networks for one device.
+    """Grouped convolution: each group of kernels reads one group of maps. Replaces towers in networks for one device.
 
     Attributes:
-      groups: number of groups. They are in order: the first kernels read the first maps.
+      groups: number of groups. The first group of kernels reads the first group of maps, and so on.
     """
 
     groups: int = 2
@@ -44,7 +44,7 @@ class LocallyConnected(WeightedLayer):
 
 
 class Standardize(Layer):
-    """Division of the colors of an image by their standard deviation. Their mean has been subtracted before.
+    """Division of each color of an image by its standard deviation. The mean must already be subtracted.
 
     Attributes:
       deviation: standard deviations of red, green and blue, on the scale 0 to 255.
@@ -115,7 +115,7 @@ class Trim(Layer):
     """Crop to the largest height and width that are multiples of `multiple`, so that no pooling window extends past the edge.
 
     Attributes:
-      multiple: pixels.
+      multiple: divisor of the output's height and width, pixels.
     """
 
     short_name = "trim"
@@ -155,7 +155,7 @@ class AvgPool(Layer):
 class InvertedDropout(Dropout):
     """Dropout of Caffe and PyTorch: kept units are divided by `keep` in training, and all units are unchanged at test.
 
-    Weights trained with `Dropout` cannot be used with `InvertedDropout`, or the reverse: the mean activations differ by the
+    Weights trained with `Dropout` cannot be used with `InvertedDropout`, or vice versa: the mean activations differ by the
     factor `keep`.
     """
 

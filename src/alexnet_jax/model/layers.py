@@ -105,7 +105,7 @@ class Conv(WeightedLayer):
 
 
 class Dense(WeightedLayer):
-    """Fully connected layer; it flattens the maps of a convolution in the order (row, column, channel)."""
+    """Fully connected layer. The maps of a convolution are flattened in the order (row, column, channel)."""
 
     @nn.compact
     def __call__(self, x, keys=None):
@@ -126,9 +126,11 @@ class ReLU(Layer):
 class LocalResponseNorm(Layer):
     """Response normalization across the maps of one tower, pixel by pixel (paper, section 3.3).
 
+    Computes x_i / (k + alpha * sum_j x_j^2)^beta, where j runs over the `size` maps centered at map i.
+
     Attributes:
       size: maps in the window (the paper's n).
-      k, alpha, beta: constants of the paper's formula; `alpha` multiplies the sum of squares, not its mean.
+      k, alpha, beta: constants of the formula; `alpha` multiplies the sum of squares, not their mean.
     """
 
     short_name = "norm"
@@ -143,7 +145,7 @@ class LocalResponseNorm(Layer):
 
 
 class SameMapNorm(Layer):
-    """Response normalization over a square within each map, `rnorm` of the original code; it is not in the paper.
+    """Response normalization over a square within each map, `rnorm` of the original code; not in the paper.
 
     Attributes:
       size: side of the square, pixels.
@@ -162,7 +164,7 @@ class SameMapNorm(Layer):
 
 
 class MaxPool(Layer):
-    """Max-pooling; it is overlapping if `size` exceeds `stride` (paper, section 3.4).
+    """Max-pooling, overlapping if `size` exceeds `stride` (paper, section 3.4).
 
     Attributes:
       size: side of a window, pixels (the paper's z).
@@ -195,7 +197,7 @@ class NormPool(Layer):
 
 
 class Dropout(Layer):
-    """Dropout: random units are set to zero in training, and all are multiplied by `keep` at test (paper, section 4.2).
+    """Dropout: random units are set to zero in training, and all units are multiplied by `keep` at test (paper, section 4.2).
 
     The mask depends on the image's key and the tower, but not on the device.
 

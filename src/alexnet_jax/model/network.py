@@ -1,4 +1,4 @@
-"""Networks as lists of layers."""
+"""Definition of a network as a list of layers, with conversion to and from JSON."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -10,7 +10,7 @@ from alexnet_jax.model.layers import Layer, WeightedLayer
 
 @dataclass(frozen=True)
 class Network:
-    """A network: layers in order, divided among towers.
+    """Network: a sequence of layers divided among towers.
 
     Attributes:
       name: name of the network, for commands and messages.
@@ -70,13 +70,14 @@ class Network:
         """Create a network from the return value of `to_json`.
 
         Raises:
-          UserError: if this version does not know one of the layers or their fields.
+          UserError: if this version does not support one of the layers or their fields.
         """
         try:
             layers = [_layer_from_json(**values) for values in record["layers"]]
             return cls(record["name"], tuple(layers), record["towers"], record["input_size"])
         except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"this version of alexnet-jax does not support the network: {error}") from error
+            problem = f"this version of alexnet-jax does not support the network ({error})"
+            raise UserError(f"{problem}: use the version that saved it") from error
 
 
 def _hyperparameters(layer: Layer) -> dict[str, Any]:

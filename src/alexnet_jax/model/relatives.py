@@ -1,7 +1,7 @@
-"""AlexNet as defined by Caffe and torchvision, for their published weights. One tower each.
+"""AlexNet as defined by Caffe and torchvision, with one tower each, for their published weights.
 
-Their dropout divides by the keep probability in training and does nothing at test. Pixels are red, green and blue here, even if
-the original reads blue, green and red.
+Their dropout divides by the keep probability in training and is the identity at test. Input channels are in RGB order, even if
+the original reads BGR.
 """
 
 from alexnet_jax.model.comparison_layers import GroupedConv, InvertedDropout, Standardize
@@ -26,7 +26,8 @@ BVLC_ALEXNET = Network(
     ),
 )  # fmt: skip
 """models/bvlc_alexnet of Caffe. Grouped convolutions replace the two towers. Response normalization is across the maps of both
-groups, with k = 1 and alpha divided by the window size. The crop has 227 pixels. Biases that are 1 in the paper are 0.1."""
+groups, with k = 1 and alpha divided by the window size. The input has 227 x 227 pixels. Biases that are 1 in the paper are
+0.1."""
 
 CAFFENET = Network(
     name="caffenet",

@@ -17,11 +17,11 @@ from alexnet_jax.model.layers import TOWER, Activations, Keys, Layer, LocalRespo
 from alexnet_jax.model.network import Network
 
 Params = dict[str, dict[str, Array]]
-"""Parameters {layer: {"kernel": ..., "bias": ...}}: of one tower inside the mapped axis, and stacked along a first axis of towers
+"""Parameters {layer: {"kernel": ..., "bias": ...}}: those of one tower inside the mapped axis; stacked along a leading tower axis
 outside."""
 
 HostParams = dict[str, dict[str, np.ndarray]]
-"""Parameters as NumPy arrays, stacked along a first axis of towers."""
+"""Parameters as NumPy arrays, stacked along a leading tower axis."""
 
 Images = Float[Array, "batch height width 3"]
 """Pixels on the scale 0 to 255, minus their mean."""
@@ -85,7 +85,7 @@ def init(network: Network, key: Key[Array, ""]) -> Params:
 
 
 def parameter_shapes(network: Network) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Return the shapes of the parameters, stacked along a first axis of towers."""
+    """Return the shapes of the parameters, stacked along a leading tower axis."""
     stacked = jax.vmap(partial(init, network), in_axes=None, axis_name=TOWER, axis_size=network.towers)
     return jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(stacked, jax.eval_shape(jax.random.key, 0)))
 
@@ -106,5 +106,5 @@ def _input(layer: Layer, x: Activations) -> Activations:
 
 
 def _name_hash(name: str) -> int:
-    """Return a number to fold into random keys. It depends on the name only, so a layer's keys do not depend on other layers."""
+    """Return a hash of a layer's name to fold into random keys, so that a layer's keys do not depend on other layers."""
     return zlib.crc32(name.encode()) & 0x7FFFFFFF

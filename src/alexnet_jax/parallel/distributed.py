@@ -28,10 +28,10 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.parallel.mesh import to_global_array
 
 INITIALIZATION_TIMEOUT_S = 300
-"""Seconds that processes wait for one another at the start."""
+"""Maximum time that processes wait for one another at the start, in seconds."""
 
 SHUTDOWN_TIMEOUT_S = 30
-"""Seconds that processes wait for one another at the end; if one has failed, the others are then terminated, too."""
+"""Maximum time that processes wait for one another at the end, in seconds; if one has failed, the others are terminated then."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class DistributedOptions:
 
     Attributes:
       distributed: detect the other processes from the environment of SLURM or Open MPI.
-      coordinator_address: HOST:PORT of process 0, the same for all processes. Without SLURM or Open MPI, pass it together with
-        `num_processes` and `process_id`.
+      coordinator_address: HOST:PORT of process 0, the same for all processes; required, together with `num_processes` and
+        `process_id`, without SLURM or Open MPI.
       num_processes: number of processes.
       process_id: index of this process, from 0.
     """
@@ -53,7 +53,7 @@ class DistributedOptions:
 
 
 def initialize_distributed(options: DistributedOptions) -> None:
-    """Initialize JAX's distributed runtime if the options ask for it; call before JAX initializes its backends.
+    """Initialize JAX's distributed runtime if the options request it; call before JAX initializes its backends.
 
     Raises:
       UserError: if the options are incomplete or the coordinator cannot be reached.
@@ -81,10 +81,10 @@ def initialize_distributed(options: DistributedOptions) -> None:
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            "--distributed needs SLURM or Open MPI, which did not start this process: pass --coordinator-address, "
+            "--distributed requires a SLURM or Open MPI job, but none was detected: pass --coordinator-address, "
             "--num-processes and --process-id instead"
             if options.distributed
-            else f"cannot initialize distributed training; check that every process uses --coordinator-address {address}: {error}"
+            else f"cannot initialize distributed training ({error}): pass --coordinator-address {address} to every process"
         ) from error
 
 
@@ -125,7 +125,7 @@ def main_process_first(name: str) -> Iterator[None]:
     """Run the block in process 0 first, then in the other processes, which can use the files that process 0 wrote.
 
     Args:
-      name: name of the barrier between them.
+      name: name of the barrier, the same in all processes.
     """
     if not is_main_process():
         sync_processes(name)
@@ -145,17 +145,17 @@ def check_same_settings(settings: Any) -> None:
     """
     digest = np.frombuffer(hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).digest()[:4], np.uint32)
     if jax.process_count() > 1 and len(set(multihost_utils.process_allgather(digest).flat)) > 1:
-        raise UserError("the processes have different settings or data: use the same for all of them, except --process-id")
+        raise UserError("settings or data differ between processes: pass the same options to every process, except --process-id")
 
 
 def check_shared_filesystem(folder: Path) -> None:
     """Check that a folder is on a file system that all hosts share.
 
     Args:
-      folder: existing folder in which process 0 writes a temporary file for the other processes to find.
+      folder: existing folder, in which process 0 creates a temporary file that the other processes look for.
 
     Raises:
-      UserError: in all processes, if one of them does not find the file.
+      UserError: in all processes, if the file does not exist for one of them.
     """
     if jax.process_count() == 1:
         return
@@ -182,11 +182,11 @@ class Request(IntEnum):
 class RequestConsensus:
     """All-reduce (max) of the requests of all processes, so that they save or stop after the same step.
 
-    Signals and timers reach the processes at different steps. The maximum is computed on the devices after the current step and
-    read after the next one, so that no process blocks.
+    Signals and timers take effect at different steps in different processes. The maximum is computed on the devices after the
+    current step and read after the next one, so that no process blocks.
 
     Args:
-      mesh: device mesh of the training.
+      mesh: device mesh.
     """
 
     def __init__(self, mesh: Mesh):
@@ -211,5 +211,5 @@ class RequestConsensus:
             requests = np.full(self._local_devices, request, np.int32)
             self._pending = self._max(to_global_array(requests, self._sharding))
         else:
-            self._pending = None  # drop requests that were made before this action, so that it is not taken twice
+            self._pending = None  # drop requests made before this action, so that the action is not taken twice
         return action

@@ -1,7 +1,7 @@
 """Device mesh and shardings.
 
-A mesh has an axis `DATA`, over which the images of a batch are sharded. If every tower has its own devices, the mesh also has an
-axis `TOWER`.
+A mesh has an axis `DATA`, over which the images of a batch are sharded. If every tower runs on its own devices, the mesh also
+has an axis `TOWER`.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def make_mesh(network: Network, devices: Sequence[Any], *, split_towers: bool) -
     Args:
       network: network to place.
       devices: JAX devices of all processes.
-      split_towers: whether every tower has its own devices.
+      split_towers: whether to run every tower on its own devices.
 
     Raises:
       ValueError: if the towers are to be split and the number of devices is not a multiple of the number of towers.
@@ -43,7 +43,7 @@ def to_global_array(values: Any, sharding: NamedSharding) -> Any:
     """Convert this process's NumPy arrays to global JAX arrays.
 
     Args:
-      values: pytree of NumPy arrays, with the local slice of axes that are sharded over processes and all elements of other axes.
+      values: pytree of NumPy arrays: the local slice of axes that are sharded over processes, and all elements of other axes.
       sharding: sharding of the global arrays.
     """
     with jax.transfer_guard("allow"):  # with several processes, JAX counts this explicit transfer as an implicit one
@@ -63,7 +63,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def local_batch_slice(mesh: Mesh, batch_size: int) -> slice:
     """Return the slice of a global batch that the devices of this process read.
 
-    It is the whole batch if the process only holds some of the towers.
+    A process that holds only some of the towers reads the whole batch.
 
     Args:
       mesh: device mesh.
@@ -95,7 +95,7 @@ def choose_mesh(network: Network, placement: Placement = "auto", devices: int | 
         into any number of virtual devices; experiments/results/bench.json compares one and two.
 
     Raises:
-      UserError: if there are fewer devices than requested, or "split" cannot divide them evenly.
+      UserError: if there are fewer devices than requested, or the towers cannot be divided evenly among them.
     """
     if devices is not None or placement != "single":
         set_cpu_device_count(
@@ -103,7 +103,7 @@ def choose_mesh(network: Network, placement: Placement = "auto", devices: int | 
         )
     retain_freed_memory()
     if devices is None and jax.default_backend() == "cpu":
-        # A program or notebook may have initialized JAX with a single CPU device. By default, all towers then run on it.
+        # A program or notebook may have initialized JAX with a single CPU device. By default, all towers then run on this device.
         too_few = placement == "auto" and jax.local_device_count() < network.towers
         devices = 1 if placement == "single" or too_few else network.towers
     selected = []
@@ -117,4 +117,4 @@ def choose_mesh(network: Network, placement: Placement = "auto", devices: int | 
     try:
         return make_mesh(network, selected, split_towers=split)
     except ValueError as error:
-        raise UserError(f"{error}: choose another number of --devices, or --placement single") from error
+        raise UserError(f"{error}: choose a different --devices, or --placement single") from error

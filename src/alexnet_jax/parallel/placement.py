@@ -1,6 +1,6 @@
-"""Forward pass and initialization of both towers, on separate devices (`shard_map`) or on the same one (`vmap`).
+"""Forward pass and initialization of all towers, on separate devices (`shard_map`) or on the same device (`vmap`).
 
-Both placements compute the same numbers. Outside the model, parameters are stacked along a first axis of towers, and images are
+Both placements compute the same values. Outside the model, parameters are stacked along a first axis of towers, and images are
 global batches; the shardings are in `parallel.mesh`.
 """
 
@@ -29,10 +29,10 @@ def forward(network: Network, mesh: Mesh, layer: str | None = None) -> Forward:
     The function takes one random key per image for dropout in training, and None for evaluation.
 
     Args:
-      network: layers of the network.
+      network: network to run.
       mesh: device mesh; with a tower axis, every tower runs on its own devices.
-      layer: name of a layer whose outputs to return instead of the logits, [batch, features]: the features of tower 0, then
-        those of tower 1.
+      layer: name of a layer whose outputs are returned instead of the logits, [batch, features], concatenated in the order of
+        the towers.
     """
     split = TOWER in mesh.axis_names
     outputs = network.num_classes if layer is None else None

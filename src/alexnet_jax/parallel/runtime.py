@@ -12,16 +12,17 @@ import jax
 def set_cpu_device_count(devices: int, *, data_parallel: bool = True) -> None:
     """Set the number of virtual CPU devices; call before JAX initializes its backends.
 
-    A device that waits in a collective blocks one of XLA's threads. With one thread per core, every thread can be blocked while
-    the work they wait for has no thread to run on: a deadlock. PJRT_NPROC therefore raises the number of threads, to no more than
-    needed, because surplus threads compete for the cores. With no more cores than devices, Eigen uses a single thread per device,
-    which is also faster than sharing the threads.
+    A device that waits in a collective blocks one of XLA's threads. With one thread per core, all threads can be blocked while
+    no thread is left for the work they wait for, which is a deadlock. PJRT_NPROC therefore raises the number of threads, to no
+    more than needed, because surplus threads compete for the cores. With no more cores than devices, Eigen uses a single thread
+    per device, which is also faster than sharing the threads.
 
-    PJRT_NPROC is kept if it is set, and so is the number of devices if JAX is initialized already.
+    An existing value of PJRT_NPROC is kept. The number of devices does not change if JAX's backends are already initialized.
 
     Args:
       devices: number of devices of this process.
-      data_parallel: whether devices sum gradients, which takes many concurrent collectives; towers alone take a few.
+      data_parallel: whether gradients are summed over devices, which needs many concurrent collectives; the exchange between
+        towers needs few.
     """
     cores, multi_process = os.cpu_count() or 1, jax.distributed.is_initialized()
     if devices > 1 or multi_process:
@@ -50,7 +51,7 @@ def enable_compilation_cache() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK):
                 jax.config.update("jax_compilation_cache_dir", str(folder))
-                # Cache every program: a training has few, and all are small.
+                # Cache every program: a training run compiles few, and all are small.
                 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
@@ -67,22 +68,22 @@ def retain_freed_memory() -> None:
 
 
 _MALLOC_OPTIONS = ((-8, 1), (-4, 0), (-1, -1))
-"""Options of malloc.h: M_ARENA_MAX, one arena for all threads; M_MMAP_MAX, no buffer in a mapping of its own; M_TRIM_THRESHOLD,
-never shrink the heap."""
+"""Options of `mallopt`: one arena for all threads (M_ARENA_MAX = 1), no separately mapped buffers (M_MMAP_MAX = 0), and a heap
+that never shrinks (M_TRIM_THRESHOLD = -1)."""
 
 
 @cache
 def compiler_options(platform: str) -> dict[str, str]:
     """Return the `compiler_options` of `jax.jit` for training and evaluation steps.
 
-    On a CPU, they select Eigen instead of YNNPACK for convolutions, which makes the paper's training step one sixth faster on two
-    cores.
+    On a CPU, the options select Eigen instead of YNNPACK for convolutions, which makes the paper's training step one sixth faster
+    on two cores.
 
     Args:
       platform: platform of the devices, such as "cpu" or "gpu".
 
     Returns:
-      XLA option names and values; empty on other platforms and if XLA does not accept the option.
+      XLA option names and values; empty on other platforms, or if XLA does not support the option.
     """
     options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
     if platform != "cpu":

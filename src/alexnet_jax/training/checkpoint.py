@@ -39,20 +39,20 @@ def _ignore_closed_event_loop(unraisable: Any, hook: Callable[[Any], Any] = sys.
 
 
 sys.unraisablehook = _ignore_closed_event_loop
-for _logger_name in ("absl", "asyncio"):  # Orbax logs every file and asyncio every array; errors are raised as well
+for _logger_name in ("absl", "asyncio"):  # Orbax logs every file and asyncio every array; errors are raised anyway
     logging.getLogger(_logger_name).setLevel(logging.CRITICAL)
 
 
 class Checkpoints:
     """Checkpoint manager of a run.
 
-    A checkpoint holds the training state, a checksum of every array, the run's config, the versions of the packages that
-    computed it, and metadata of the caller. Towers are stacked along the first axis of every parameter, so a checkpoint can be
-    restored on any number of devices.
+    A checkpoint contains the training state, a checksum of every array, the run's config, the versions of the packages that
+    computed the state, and the caller's metadata. Towers are stacked along the first axis of every parameter, so a checkpoint
+    can be restored on any number of devices.
 
     Args:
       folder: folder of all checkpoints of the run, one subfolder per step.
-      config: config of the run (see `run_directory.run_config`); a checkpoint of another network is rejected.
+      config: config of the run (see `run_directory.run_config`); a checkpoint of a different network is rejected.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any]):
@@ -77,8 +77,8 @@ class Checkpoints:
         free = shutil.disk_usage(self._folder).free
         if free < 1.1 * size:
             raise UserError(
-                f"a checkpoint of {size / 1e6:,.0f} MB does not fit in {self._folder}, where {free / 1e6:,.0f} MB is free: "
-                "free some disk space, or choose another --run"
+                f"a checkpoint of {size / 1e6:,.0f} MB does not fit in {self._folder} ({free / 1e6:,.0f} MB free): "
+                "free some disk space, or choose a different --run"
             )
         with (
             disk_full_as_user_error(self._disk_full_message),
@@ -105,7 +105,7 @@ class Checkpoints:
           The state and the checkpoint's metadata; None if there is no checkpoint.
 
         Raises:
-          UserError: if the checkpoints are of another network, if none of them can be read, or, in training with several
+          UserError: if the checkpoints are of a different network, if none of them can be read, or, in training with several
             processes, if one process cannot read its part of the latest checkpoint.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
@@ -121,7 +121,7 @@ class Checkpoints:
                         shutil.rmtree(self._folder / str(damaged))
                 self._manager.reload()
                 return restored
-            console.print(f"cannot read the checkpoint of step {step}: {restored}", style="yellow", markup=False)
+            console.print(f"cannot read the checkpoint of step {step} ({restored})", style="yellow", markup=False)
         if steps:
             raise UserError(f"cannot read any checkpoint in {self._folder}: pass --fresh to start over")
         return None
@@ -132,16 +132,17 @@ class Checkpoints:
             metadata = self._manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))["metadata"]
             if metadata["config"]["network"] != self._config["network"]:
                 raise UserError(
-                    f"{self._folder} holds a checkpoint of another network: choose another --run, or pass --fresh to start over"
+                    f"{self._folder} contains a checkpoint of a different network: "
+                    "choose a different --run, or pass --fresh to start over"
                 )
             state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
         except UserError:
             raise
         except Exception as error:  # Orbax raises many types of errors for damaged files
             reason = " ".join(str(error).split()).split(". ")[0][:100]
-            if jax.process_count() > 1:  # the other processes may have read their parts, so all have to stop
-                message = f"cannot read {self._folder / str(step)}: {reason}"
-                raise UserError(f"{message}; delete it to resume from the checkpoint before it") from error
+            if jax.process_count() > 1:  # the other processes may have read their parts, so all must stop
+                message = f"cannot read {self._folder / str(step)} ({reason})"
+                raise UserError(f"{message}: delete it to resume from the previous checkpoint") from error
             return reason
         return (state, metadata) if _checksums(state) == metadata["checksums"] else "the checksums do not match"
 
@@ -153,7 +154,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def close(self) -> None:
-        """Wait until the last checkpoint is written.
+        """Wait until the last checkpoint is written, and close the manager.
 
         Raises:
           UserError: if the disk is full.
@@ -169,7 +170,7 @@ def read_metadata(checkpoint: Path) -> dict[str, Any]:
       checkpoint: folder of the checkpoint.
 
     Raises:
-      UserError: if it cannot be read.
+      UserError: if the metadata cannot be read.
     """
     try:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
@@ -179,13 +180,13 @@ def read_metadata(checkpoint: Path) -> dict[str, Any]:
 
 
 def read_params(checkpoint: Path) -> tuple[dict[str, Any], HostParams]:
-    """Read the metadata and the parameters of a checkpoint, as NumPy arrays.
+    """Read the metadata of a checkpoint, and its parameters as NumPy arrays.
 
     Args:
       checkpoint: folder of the checkpoint.
 
     Raises:
-      UserError: if it cannot be read.
+      UserError: if the checkpoint cannot be read.
     """
     metadata = read_metadata(checkpoint)
     with _ignore_abandoned_reads():
@@ -214,7 +215,7 @@ def _restore_params(checkpoint: Path) -> HostParams:
 
 def _read_error(checkpoint: Path, error: Exception) -> UserError:
     reason = " ".join(str(error).split()).split(". ")[0][:100]
-    return UserError(f"cannot read the checkpoint {checkpoint} ({reason}): pass another checkpoint")
+    return UserError(f"cannot read the checkpoint {checkpoint} ({reason}): pass a different checkpoint")
 
 
 def versions() -> dict[str, str]:
@@ -224,7 +225,7 @@ def versions() -> dict[str, str]:
 
 
 class _LatestAndBest(PreservationPolicy):
-    """Keep the latest checkpoints and the one with the smallest validation error."""
+    """Policy that keeps the latest checkpoints and the one with the smallest validation error."""
 
     best_step: int | None = None
 
@@ -234,13 +235,13 @@ class _LatestAndBest(PreservationPolicy):
 
 
 def _checksums(state: TrainState) -> list[int]:
-    """Return a checksum of each array; the files that Orbax writes have none."""
+    """Return a checksum of each array: the sum of its 32-bit words modulo 2**32. Orbax stores no checksums."""
     return [int(checksum) for checksum in jax.device_get(_sum_bits(state))]
 
 
 @jax.jit
 def _sum_bits(state: TrainState) -> list[UInt32[Array, ""]]:
-    # A sum of integers does not depend on the order in which devices add.
+    # A sum of integers does not depend on the order of summation across devices.
     return [lax.bitcast_convert_type(leaf, jnp.uint32).sum(dtype=jnp.uint32) for leaf in jax.tree.leaves(state)]
 
 

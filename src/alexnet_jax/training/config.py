@@ -1,4 +1,4 @@
-"""Training configuration: the network and the hyper-parameters of its training."""
+"""Training config: the network and the hyperparameters of a training run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ from alexnet_jax.training.step import Precision
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Network and hyper-parameters of a training. The defaults are those of the paper (section 5).
+    """Network and hyperparameters of a training run. The defaults are those of the paper (section 5).
 
     Attributes:
       network: network to train; its last layer is resized to the number of classes of the data set.
@@ -38,7 +38,7 @@ class TrainConfig:
         float32.
       init_from: run folder or checkpoint of a trained network from which to copy the initial parameters of layers with the same
         name and shape; the last layer is copied only if the classes are the same, too.
-      init_layers: names of the layers to copy; None copies all that match.
+      init_layers: names of the layers to copy; None copies all matching layers.
       seed: seed of initial parameters, dropout, data order and augmentation.
     """
 
@@ -61,7 +61,7 @@ class TrainConfig:
     seed: int = 0
 
     def with_epochs(self, epochs: int) -> "TrainConfig":
-        """Return the config with another number of epochs and a schedule rescaled to it.
+        """Return the config with a different number of epochs and a schedule rescaled to it.
 
         The epochs in `StepDecay`, `StaircaseExponential`, `layer_rates` and `color_epochs` are multiplied by the ratio of the new
         to the old number of epochs and rounded to at least 1; 0 stays 0.
@@ -86,13 +86,13 @@ class TrainConfig:
         return replace(self, epochs=epochs, schedule=schedule, layer_rates=rates, color_epochs=color)
 
     def epoch_hparams(self, errors: Sequence[float]) -> EpochHparams | None:
-        """Return the hyper-parameters of an epoch.
+        """Return the hyperparameters of the next epoch.
 
         Args:
           errors: validation top-1 errors, as fractions, after each of the preceding epochs.
 
         Returns:
-          None if the schedule has ended training.
+          Hyperparameters of epoch `len(errors) + 1`; None if the schedule has ended training.
 
         Raises:
           UserError: if `layer_rates` or `layer_decays` name a layer that the network does not have.
@@ -101,12 +101,12 @@ class TrainConfig:
         named = [change.layer for change in self.layer_rates] + [layer for layer, _ in self.layer_decays]
         if missing := [layer for layer in named if layer not in layers]:
             raise UserError(
-                f"{self.network.name} has no layer {missing[0]}: layer_rates and layer_decays can name {', '.join(layers)}"
+                f"{self.network.name} has no layer {missing[0]}: in layer_rates and layer_decays, use {', '.join(layers)}"
             )
         factors, epoch = self.schedule.factors(errors), len(errors)
         if factors is None:
             return None
-        # Multiplied in float32, like in the training step, so that a rate is the same number wherever it is computed.
+        # Multiply in float32, as in the training step, so that a rate has the same value wherever it is computed.
         weights = float(np.float32(self.learning_rate) * np.float32(factors.weights))
         biases = float(np.float32(self.bias_rate * self.learning_rate) * np.float32(factors.biases))
         layer_rates: dict[str, tuple[float, float]] = {}

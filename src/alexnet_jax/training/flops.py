@@ -1,4 +1,4 @@
-"""FLOPs of a training step and peak FLOP/s of the devices, from which logs compute the utilization."""
+"""FLOPs of a training step and measured matmul FLOP/s of the devices, for utilization metrics."""
 
 import time
 from functools import cache
@@ -18,10 +18,10 @@ REPEATS = 5
 
 @cache
 def measure_matmul_flops(mesh: Mesh, precision: Precision) -> float:
-    """Measure the FLOP/s of square matrix products on all devices of the mesh; takes a fraction of a second.
+    """Measure the FLOP/s of square matrix products on all devices of the mesh.
 
-    The matrices have 1024 rows on a CPU and 8192 on other devices. All devices multiply at the same time, because virtual CPU
-    devices share the cores.
+    The measurement takes a fraction of a second. The matrices have 1024 rows on a CPU and 8192 on other devices. All devices
+    multiply at the same time, because virtual CPU devices share the cores.
 
     Args:
       mesh: device mesh.
@@ -54,8 +54,9 @@ def measure_matmul_flops(mesh: Mesh, precision: Precision) -> float:
 def training_flops_per_image(network: Network) -> int:
     """Return the FLOPs of a training step per image.
 
-    A multiply-accumulate counts as two FLOPs. The backward pass takes twice as many as the forward pass, for the gradients of
-    inputs and weights, except in the first layer, which needs no gradient of its inputs.
+    The formula is 2 * (3 * MACs of all layers - MACs of the first layer): a multiply-accumulate (MAC) counts as two FLOPs, and
+    the backward pass takes twice the FLOPs of the forward pass, for the gradients of inputs and weights. The first layer needs no
+    gradient of its inputs.
     """
     macs = [layer.macs for layer in summarize(network)]
     first = next(filter(None, macs))

@@ -21,11 +21,11 @@ from alexnet_jax.training.step import TrainState
 
 @runtime_checkable
 class InitialModel(Protocol):
-    """A trained network to copy layers from; `weights.trained_model.TrainedModel` is one."""
+    """Trained network to copy layers from; implemented by `weights.trained_model.TrainedModel`."""
 
     @property
     def path(self) -> Path:
-        """Run folder, or file that the network was loaded from."""
+        """Run folder or file from which the network was loaded."""
         ...
 
     @property
@@ -35,7 +35,7 @@ class InitialModel(Protocol):
 
     @property
     def network(self) -> Network:
-        """Architecture."""
+        """Architecture of the network."""
         ...
 
     @property
@@ -55,9 +55,9 @@ class InitialLayers:
 
     Attributes:
       record: origin of the layers as JSON, for the run's config: path and step of the trained network, a checksum of its
-        parameters, and the requested layers, or None.
+        parameters, and the names of the requested layers (None if all matching layers are copied).
       params: parameters of the copied layers, stacked along a first axis of towers; None if the trained network is no longer
-        available and `record` was read from the run that started from it.
+        available and `record` was read from the run that was initialized from it.
       summary: one line naming the layers that are copied, newly initialized, and not used.
     """
 
@@ -73,8 +73,8 @@ class InitialLayers:
         """
         if self.params is None:
             raise UserError(
-                f"{self.record['path']} is no longer available, and the run that started from it has no checkpoint: "
-                "pass another --init-from"
+                f"{self.record['path']} is no longer available, and the run that was initialized from it has no checkpoint: "
+                "pass a different --init-from"
             )
         console.print(self.summary, markup=False)
         copied = {name: jax.tree.map(_place, state.params[name], layer) for name, layer in self.params.items()}
@@ -90,17 +90,18 @@ def select_initial_layers(
 
     Args:
       config: training config, with `init_from` and `init_layers`.
-      network: the network to train.
+      network: network to train.
       classes: class names of the training data.
-      model: the trained network at `config.init_from`; None if it is no longer available.
-      started: run folder, or folder of run folders, to search for a run that already started from it; None for a new run.
+      model: trained network at `config.init_from`; None if it is no longer available.
+      started: run folder, or folder of run folders, to search for an earlier run that was initialized from
+        `config.init_from`; None for a new run.
 
     Returns:
-      None if training starts from random weights.
+      Layers to copy; None if training starts from random parameters.
 
     Raises:
-      UserError: if the network is not available and no run has started from it, or if it lacks a requested layer or has no
-        matching layer at all.
+      UserError: if the trained network is not available and no run was initialized from it, or if it lacks a requested layer or
+        has no matching layer.
     """
     if config.init_from is None:
         return None
@@ -108,7 +109,7 @@ def select_initial_layers(
     if model is None:
         record = recorded_initial_layers(config, started)
         if record is None:
-            raise UserError(f"the config has init_from: pass initial_model=load({str(config.init_from)!r})")
+            raise UserError(f"config.init_from requires initial_model: pass initial_model=load({str(config.init_from)!r})")
         return InitialLayers(record)
     shapes = tower.parameter_shapes(network)
     matching = {name: layer for name, layer in model.params.items() if shapes.get(name) == jax.tree.map(np.shape, layer)}
@@ -116,9 +117,9 @@ def select_initial_layers(
         matching.pop(list(network.named_layers)[-1], None)
     copied = {name: layer for name, layer in matching.items() if requested is None or name in requested}
     if missing := [name for name in requested or [] if name not in copied]:
-        raise UserError(f"{network.name} cannot copy {missing[0]} from {model}; layers that match: {_join(matching)}")
+        raise UserError(f"cannot copy layer {missing[0]} from {model} to {network.name}; layers that match: {_join(matching)}")
     if not copied:
-        raise UserError(f"no layer of {model} ({model.network.name}) matches one of {network.name}: pass another --init-from")
+        raise UserError(f"no layer of {model} ({model.network.name}) matches {network.name}: pass a different --init-from")
     new, unused = [name for name in shapes if name not in copied], [name for name in model.params if name not in shapes]
     summary = f"copied {_join(copied)} from {model}; newly initialized: {_join(new)}; not used: {_join(unused)}"
     record = {"path": str(model.path), "step": model.step, "checksum": _checksum(model.params), "layers": requested}
@@ -126,11 +127,11 @@ def select_initial_layers(
 
 
 def recorded_initial_layers(config: TrainConfig, started: Path | None) -> dict[str, Any] | None:
-    """Return the record of a run that started from `config.init_from`, or None.
+    """Return the `InitialLayers.record` of a run that was initialized from `config.init_from`, or None.
 
     Args:
       config: training config, with `init_from` and `init_layers`.
-      started: a run folder or a folder of run folders; None finds no run.
+      started: run folder, or folder of run folders, to search; None for a new run, which has no record.
     """
     assert config.init_from is not None
     for folder in () if started is None else (started, *started.glob("*")):

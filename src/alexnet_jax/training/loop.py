@@ -53,7 +53,7 @@ from alexnet_jax.training.validation import EvalMetrics, validate
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a training run that do not change its results.
+    """Options of a training run besides its config: data, devices, folders and logging.
 
     Attributes:
       data: a folder of images, a prepared data set, or a name in `data_dir`; None uses the config's default data set.
@@ -65,10 +65,10 @@ class Options:
         towers if the number of devices is a multiple of the number of towers.
       devices: number of devices to use in each process; None uses all GPUs, or one CPU device per tower.
       threads: number of threads that decode images; None uses one per core, or one in each of the `workers`.
-      workers: number of processes that decode images; 0 decodes in this process. The batches are the same.
+      workers: number of processes that decode images; 0 decodes in this process. The batches do not depend on this number.
       checkpoint_seconds: seconds between checkpoints.
-      tensorboard: write the log as TensorBoard events to the run folder as well.
-      processes: for training with several processes, the number of processes and the id of this one.
+      tensorboard: also write the log to the run folder as TensorBoard events.
+      processes: arguments of multi-process training: coordinator, number of processes and index of this one.
     """
 
     data: str | None = None
@@ -91,7 +91,7 @@ def train(name: str, config: TrainConfig, options: Options, initial_model: Initi
     Args:
       name: name of the config; run folders are created in a folder of this name.
       config: training config.
-      options: data, devices, folders and other options that do not change the results.
+      options: data, devices, folders and logging.
       initial_model: the trained network at `config.init_from`, as returned by `load`; None if `config.init_from` is None, or if
         the network is no longer available and the run already has a checkpoint.
 
@@ -117,14 +117,14 @@ def train(name: str, config: TrainConfig, options: Options, initial_model: Initi
 
 
 def existing_runs(name: str, options: Options) -> Path | None:
-    """Return the folder to search for an earlier run: the run folder, or that of all runs of the config; None with `fresh`."""
+    """Return the folder to search for earlier runs: the run folder, or the folder of the config's runs; None with `fresh`."""
     return None if options.fresh else options.run or options.runs_dir / name
 
 
 class Training:
     """Training state and loop. The constructor checks the settings; `start` creates or restores the state; `loop` updates it.
 
-    Args and errors are those of `train`.
+    The arguments and errors are those of `train`.
 
     Attributes:
       run: run folder.
@@ -232,7 +232,7 @@ class Training:
           UserError: if the disk is full.
         """
         batches, save_time, consensus = TimedIterator(self._batches()), time.monotonic(), RequestConsensus(self._mesh)
-        pending = None  # metrics of a step are fetched after the next step is dispatched, so that the device never waits
+        pending = None  # fetch the metrics of a step after dispatching the next step, so that the device never waits
         # The transfer guard rejects implicit transfers, which would be repeated in every step.
         with StopOnSignal() as stop_signal, closing(self._checkpoints), self._logger, jax.transfer_guard("disallow"):
             for step in range(self._first_step + 1, self.steps + 1 if self._hparams else 0):
@@ -268,7 +268,7 @@ class Training:
         return finished
 
     def finish(self) -> None:
-        """Write result.json."""
+        """Validate if necessary, and write result.json."""
         metrics = self._eval_metrics or self._validate()
         assert metrics is not None
         summary = {
@@ -335,13 +335,13 @@ class Training:
     def _log_train_metrics(self, step: int, metrics: TrainMetrics) -> None:
         loss, error = (float(value) for value in jax.device_get((metrics.loss, metrics.top1_error)))
         if not math.isfinite(loss):
-            # The loss was computed with the parameters after the step before, which may already have been saved.
+            # The loss was computed with the parameters of the previous step, which may already have been saved.
             self._raise_diverged(f"the training loss is {loss} at step {step}", first_bad_step=step - 1)
         self._training_error += error / self._steps_per_epoch
         self._logger.log_step(step, loss)
 
     def _validate_epoch(self, step: int, stop: Callable[[], bool] = lambda: False) -> None:
-        """Compute and log the validation metrics of the epoch that ends at `step`, unless `stop` returns True meanwhile."""
+        """Compute and log the validation metrics of the epoch that ends at `step`, unless `stop` cancels validation."""
         metrics = self._validate(stop)
         if metrics is None:
             return
@@ -356,5 +356,5 @@ class Training:
     def _raise_diverged(self, reason: str, *, first_bad_step: int) -> NoReturn:
         """Delete the checkpoints of `first_bad_step` and later, and raise `DivergedError`."""
         last_step = self._checkpoints.delete_from(first_bad_step)
-        kept = "there is no checkpoint yet" if last_step is None else f"the last good checkpoint, of step {last_step}, is kept"
-        raise DivergedError(f"{reason}: choose a lower --learning-rate; in {self.run.folder}, {kept}")
+        kept = "no checkpoint was saved" if last_step is None else f"the last good checkpoint is that of step {last_step}"
+        raise DivergedError(f"{reason}: choose a lower --learning-rate ({kept} in {self.run.folder})")

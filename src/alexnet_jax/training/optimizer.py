@@ -26,7 +26,7 @@ def paper_update(
     Args:
       momentum: momentum coefficient.
       weight_decay: weight decay coefficient of weights; biases are not decayed (weights.cu and layer.cu of the original code).
-      layer_decays: weight decay coefficients of layers that differ, by layer name.
+      layer_decays: weight decay coefficients of layers with a different coefficient, by layer name.
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -62,7 +62,7 @@ def learning_rates(
       params: parameters of the network, or their shapes.
       weights: learning rate of weights.
       biases: learning rate of biases; None uses that of weights.
-      layers: learning rates (weights, biases) of layers that differ, by layer name.
+      layers: learning rates (weights, biases) of layers with different rates, by layer name.
     """
     biases = weights if biases is None else biases
 

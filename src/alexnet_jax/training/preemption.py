@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-STDERR = 2  # handlers write to the file descriptor: they may run in the middle of a print
+STDERR = 2  # signal handlers write to the file descriptor, because they may interrupt a print
 
 
 class StopOnSignal:

@@ -1,4 +1,4 @@
-"""Training progress bar, and measurement of the time spent waiting for data."""
+"""Training progress bar, and measurement of the time that training waits for data."""
 
 import time
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class TimedIterator(Generic[Item]):
         start = time.monotonic()
         item = next(self._items)
         if self._first_item_time is None:
-            self._first_item_time = time.monotonic()  # the first item is not counted: it includes the start of the pipeline
+            self._first_item_time = time.monotonic()  # exclude the first item, whose time includes the pipeline's startup
         else:
             self._wait_seconds += time.monotonic() - start
         return item
@@ -48,10 +48,10 @@ class TimedIterator(Generic[Item]):
 
 
 class TrainingProgress:
-    """Progress bar with epoch, step, loss, images/s and time left; if the output is not a terminal, a line every 30 seconds.
+    """Progress bar with epoch, step, loss, images/s and remaining time; without a terminal, one line every 30 seconds.
 
     Args:
-      start: number of steps taken before this run started or resumed.
+      start: number of steps completed before this run started or resumed.
       steps: total number of training steps.
       steps_per_epoch: number of steps of an epoch.
       batch_size: images per step.
@@ -80,11 +80,11 @@ class TrainingProgress:
 
     @property
     def images_per_second(self) -> float:
-        """Mean training speed since this run started or resumed; 0 until two steps are done."""
+        """Mean training throughput since this run started or resumed, images per second; 0 until two steps are completed."""
         return self._timed_steps * self._batch_size / self._train_seconds if self._train_seconds else 0.0
 
     def pause(self) -> None:
-        """Exclude the time until the next step from the speed."""
+        """Pause the throughput timer until the next step."""
         self._last_step_time = None
 
     def advance(self, step: int, loss: float) -> None:
@@ -120,7 +120,7 @@ class TrainingProgress:
 
 
 def format_duration(seconds: float) -> str:
-    """Format a duration as H:MM:SS, or as M:SS if it is shorter than an hour."""
+    """Format a duration in seconds as H:MM:SS, or as M:SS if it is shorter than an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,12 +1,12 @@
 """Run folder: config, log, checkpoints and result of a training run.
 
-config.json      config, network, training data and devices
-log.jsonl        a line for every tenth step {"step", "loss"} and for every epoch {"step", "epoch", "top1_error", …};
+config.json      config, network, data set and devices
+log.jsonl        one line for every tenth step {"step", "loss"} and one for every epoch {"step", "epoch", "top1_error", …};
                  matmul_fraction is the FLOP/s of training divided by those of a square matrix product on the same devices
 tensorboard/     the same log as TensorBoard events, with --tensorboard
 checkpoints/     the last two checkpoints and the one with the smallest validation error
-mean_image.npy   mean image that is subtracted from images, at the size they are decoded to, pixel values from 0 to 255
-result.json      errors, speed and time; written when training is finished
+mean_image.npy   mean image subtracted from images, at the size to which they are decoded; pixel values from 0 to 255
+result.json      errors, throughput and time; written when training is finished
 curves.png, kernels.png, report.html   figures and a report page; written when training is finished (`figures` draws more)
 """
 
@@ -47,15 +47,15 @@ class RunDirectory:
         self.folder, self.is_writer = folder, is_writer
         if fresh and is_writer and folder.exists():
             if not _is_run_directory(folder):
-                raise UserError(f"{folder} is not a run folder, so --fresh does not delete it: choose another --run")
-            # Rename it first: a half-deleted run folder would be resumed.
+                raise UserError(f"{folder} is not a run folder, so --fresh does not delete it: choose a different --run")
+            # Rename the folder before deleting it: a partly deleted run folder would be resumed.
             deleted = folder.with_name(f"{folder.name}.deleted")
             shutil.rmtree(deleted, ignore_errors=True)
             shutil.rmtree(folder.rename(deleted))
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot write to {folder} ({error.strerror}): choose another --run") from error
+            raise UserError(f"cannot write to {folder} ({error.strerror}): choose a different --run") from error
 
     @property
     def checkpoints(self) -> Path:
@@ -83,7 +83,7 @@ class RunDirectory:
         self._write_bytes(name, (json.dumps(content, indent=1) + "\n").encode())
 
     def write_mean_image(self, mean_image: Float[np.ndarray, "size size 3"]) -> None:
-        """Write the mean image, which inference with the trained network needs as well."""
+        """Write the mean image (pixel values from 0 to 255), which inference with the trained network also needs."""
         content = io.BytesIO()
         np.save(content, mean_image, allow_pickle=False)
         self._write_bytes(MEAN_IMAGE, content.getvalue())
@@ -93,7 +93,7 @@ class RunDirectory:
             atomic_write(self.folder / name, content)
 
     def resume_log(self, step: int, epochs: int) -> None:
-        """Delete the log lines of steps after `step` and epochs after `epochs`, which will be repeated."""
+        """Delete the log lines of steps after `step` and epochs after `epochs`, because they will be repeated."""
         kept = [line for line in self.log_lines() if line["step"] <= step and line.get("epoch", 0) <= epochs]
         self._write_bytes("log.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
 
@@ -112,7 +112,7 @@ class RunDirectory:
                 lines.write(json.dumps(values) + "\n")
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """Return the lines of the log, without an incomplete last line."""
+        """Return the parsed lines of the log, without an incomplete last line."""
         file = self.folder / "log.jsonl"
         lines = []
         for line in file.read_text().splitlines() if file.is_file() else ():

@@ -20,7 +20,7 @@ LOG_EVERY = 10
 
 
 class RunLogger:
-    """Logger of a training run, to the terminal and the run folder. As a context manager, it shows the progress bar.
+    """Logger of a training run to the terminal and the run folder; as a context manager, also shows the progress bar.
 
     Args:
       run: run folder.
@@ -28,11 +28,11 @@ class RunLogger:
       config: training config.
       dataset: training data.
       mesh: device mesh.
-      start: number of steps taken before this run started or resumed.
+      start: number of steps completed before this run started or resumed.
       steps_per_epoch: number of training steps of an epoch.
       image_flops: FLOPs of a training step per image.
       matmul_flops: measured FLOP/s of matrix products on the mesh, the denominator of the logged `matmul_fraction`.
-      tensorboard: whether to write TensorBoard events as well.
+      tensorboard: whether to also write TensorBoard events.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class RunLogger:
 
         Args:
           record: the run's config, see `run_config`.
-          epochs: number of epochs whose validation errors are known.
+          epochs: number of validated epochs.
         """
         self._run.write("config.json", {**record, **self._environment})
         self._run.resume_log(self._start, epochs)
@@ -99,7 +99,7 @@ class RunLogger:
         self._progress.advance(step, loss)
 
     def pause(self) -> None:
-        """Exclude the time until the next step from the speed."""
+        """Pause the throughput timer until the next step."""
         self._progress.pause()
 
     def log_epoch(self, step: int, metrics: EvalMetrics, rate: float, training_error: float) -> None:
@@ -118,7 +118,7 @@ class RunLogger:
             self._events.write(step, "train", **training)
             self._events.write(step, split, **_rounded(metrics))
         line = f"top-1 error {metrics.top1_error:.1%}  top-5 error {metrics.top5_error:.1%}"
-        if speed:  # unknown if the run was resumed at the end of an epoch
+        if speed:  # 0 if the run was resumed at the end of an epoch
             line += f"  {speed:.0f} images/s"
         self._progress.print(f"epoch {epoch}/{self._config.epochs}  {split} loss {metrics.loss:.3f}  {line}")
 
@@ -132,7 +132,7 @@ class RunLogger:
 
         Args:
           metrics: validation metrics of the final parameters.
-          summary: further entries of result.json.
+          summary: additional entries of result.json.
         """
         result = {
             "config": self._name,
@@ -152,7 +152,7 @@ class RunLogger:
 
 
 def format_result(result: dict[str, Any]) -> str:
-    """Return a result as one line."""
+    """Format the contents of result.json as one line."""
     errors = f"top-1 error {result['top1_error']:.1%}, top-5 error {result['top5_error']:.1%}"
     cost = f"{result['epochs']} epochs, {result['images_per_second']:.0f} images/s, {format_duration(result['seconds'])}"
     return f"{errors} on {result['images']} {result['split']} images after {cost}"

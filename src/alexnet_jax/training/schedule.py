@@ -1,7 +1,7 @@
 """Learning rate schedules: by validation error, as described in the paper, or at fixed epochs, as in the original code.
 
-A schedule is a function of the validation errors after each completed epoch and has no other state. A resumed run therefore only
-restores the errors. Schedules at fixed epochs use the number of errors as the number of completed epochs.
+A schedule is a function of the validation errors after each completed epoch and has no other state. A resumed run therefore
+restores only the errors. Schedules at fixed epochs use the number of errors as the number of completed epochs.
 """
 
 import math
@@ -37,16 +37,16 @@ class ReduceOnPlateau:
 
     def __post_init__(self) -> None:
         if self.patience < 1 or self.min_delta < 0 or self.max_reductions < 0:
-            raise UserError("reduce-on-plateau needs --patience 1 or more, --min-delta 0 or more and --max-reductions 0 or more")
+            raise UserError("--patience must be >= 1, and --min-delta and --max-reductions must be >= 0")
 
     def factors(self, errors: Sequence[float]) -> Factors | None:
         """Return the factors for the next epoch.
 
         Args:
-          errors: validation top-1 errors after each completed epoch.
+          errors: validation top-1 errors after each completed epoch, as fractions.
 
         Returns:
-          None if training has ended.
+          Factors of the initial learning rates; None if training has ended.
         """
         reductions, epochs_without_improvement, best = 0, 0, math.inf
         for error in errors:
@@ -64,8 +64,8 @@ class StepDecay:
     """Divide the learning rate by ten after given epochs.
 
     Attributes:
-      milestones: numbers of epochs after which the learning rate of weights is divided; the default is that of the original log
-        of net 145.
+      milestones: numbers of epochs after which the learning rate of weights is divided; the defaults are those of the original
+        log of net 145.
       bias_milestones: the same for biases; None uses `milestones`.
     """
 
@@ -74,13 +74,13 @@ class StepDecay:
 
     def __post_init__(self) -> None:
         if any(epoch < 1 for epoch in (*self.milestones, *(self.bias_milestones or ()))):
-            raise UserError("step-decay needs --milestones and --bias-milestones of 1 or more")
+            raise UserError("--milestones and --bias-milestones must be >= 1")
 
     def factors(self, errors: Sequence[float]) -> Factors | None:
         """Return the factors for the next epoch.
 
         Args:
-          errors: one number per completed epoch.
+          errors: validation errors, one per completed epoch; only their number is used.
         """
 
         def factor(milestones: Sequence[int]) -> float:
@@ -93,17 +93,17 @@ class StepDecay:
 class StaircaseExponential:
     """Decay the learning rate exponentially in discrete levels: `dexp` of the original code's later networks (lr.cu).
 
-    Level k of n, counted from 0, divides the initial rate by `decay_factor ** (k / (n - 1))`. All levels have equal shares of
-    `decay_epochs`; a change that falls within an epoch takes effect at the next one. With the defaults, those of net 170, weights
-    have 1, 1/6.3, 1/40 and 1/250 of their initial rate in the four quarters of training, and biases have 1 and 1/10 of theirs in
-    the two halves.
+    Level k of n, counted from 0, divides the initial rate by `decay_factor ** (k / (n - 1))`. The `decay_epochs` are divided
+    equally among the levels; a change that falls within an epoch takes effect at the next one. With the defaults, which are
+    those of net 170, weights have 1, 1/6.3, 1/40 and 1/250 of their initial rate in the four quarters of training, and biases
+    have 1 and 1/10 of theirs in the two halves.
 
     Attributes:
       decay_factor: initial rate of weights divided by the final one.
       num_levels: number of levels of weights.
       bias_decay_factor: initial rate of biases divided by the final one.
       bias_num_levels: number of levels of biases.
-      decay_epochs: total number of epochs of all levels; later epochs use the final rate.
+      decay_epochs: number of epochs over which the rates decay; later epochs use the final rates.
     """
 
     decay_factor: float = 250.0
@@ -117,13 +117,16 @@ class StaircaseExponential:
             min(self.decay_factor, self.bias_decay_factor) <= 0
             or min(self.num_levels, self.bias_num_levels, self.decay_epochs) < 1
         ):
-            raise UserError("staircase-exponential needs decay factors above 0, at least one level, and --decay-epochs 1 or more")
+            raise UserError(
+                "--decay-factor and --bias-decay-factor must be > 0; "
+                "--num-levels, --bias-num-levels and --decay-epochs must be >= 1"
+            )
 
     def factors(self, errors: Sequence[float]) -> Factors | None:
         """Return the factors for the next epoch.
 
         Args:
-          errors: one number per completed epoch.
+          errors: validation errors, one per completed epoch; only their number is used.
         """
 
         def factor(decay_factor: float, num_levels: int) -> float:
@@ -135,13 +138,15 @@ class StaircaseExponential:
 
 @dataclass(frozen=True)
 class LayerRate:
-    """Learning rates of a layer from an epoch on, independent of the schedule. A later `LayerRate` of the same layer replaces it.
+    """Learning rates of a layer from a given epoch on, independent of the schedule.
+
+    A later `LayerRate` of the same layer replaces an earlier one.
 
     Attributes:
       layer: name of the layer.
       after: number of epochs after which the rates are used.
       weights: learning rate of the layer's weights; 0 freezes them.
-      biases: learning rate of its biases; None does not change it.
+      biases: learning rate of the layer's biases; None leaves it unchanged.
     """
 
     layer: str
@@ -151,12 +156,12 @@ class LayerRate:
 
 
 class EpochHparams(NamedTuple):
-    """Hyper-parameters of an epoch.
+    """Hyperparameters of an epoch.
 
     Attributes:
       weights: learning rate of weights.
       biases: learning rate of biases.
-      layers: learning rates (weights, biases) of layers that differ, by layer name.
+      layers: learning rates (weights, biases) of layers with different rates, by layer name.
       color: whether training images have random color shifts.
     """
 

@@ -39,11 +39,13 @@ class TrainState:
 
 @struct.dataclass
 class StepHparams:
-    """Hyper-parameters of a step, which can change between epochs; device arrays, so that a change does not recompile the step.
+    """Hyperparameters of a step that can change between epochs.
+
+    They are device arrays, so that a change does not recompile the step.
 
     Attributes:
       learning_rates: learning rate of each parameter, a tree of float32 [] (see `optimizer.learning_rates`).
-      color: whether to apply the color shifts of a batch, bool [].
+      color: whether to apply the color shifts of the batch, bool [].
     """
 
     learning_rates: Any
@@ -52,7 +54,7 @@ class StepHparams:
 
 @struct.dataclass
 class TrainMetrics:
-    """Mean loss and top-1 error of a training batch, with the parameters before the update; each float32 []."""
+    """Mean cross-entropy (nats) and top-1 error of a training batch, computed before the update; each float32 []."""
 
     loss: Any
     top1_error: Any
@@ -60,7 +62,7 @@ class TrainMetrics:
 
 @struct.dataclass
 class EvalSums:
-    """Sums over the images of evaluation batches, each float32 []; divide by `images` for means."""
+    """Sums of the metrics over evaluation images, each float32 []; divide by `images` for means."""
 
     loss: Any
     top1_errors: Any
@@ -93,7 +95,7 @@ def initial_state(network: Network, mesh: Mesh, optimizer: optax.GradientTransfo
 
 
 def state_shardings(mesh: Mesh, state: TrainState) -> TrainState:
-    """Return the sharding of each array of the state: arrays of parameters are sharded by tower, scalars are replicated.
+    """Return the sharding of each array of the state: parameters are sharded by tower, and scalars are replicated.
 
     Args:
       mesh: device mesh.
@@ -119,7 +121,7 @@ def make_train_step(
     Args:
       network: network to train.
       mesh: device mesh.
-      optimizer: `optimizer.paper_update`, or another transformation whose `update` takes `learning_rates`.
+      optimizer: `optimizer.paper_update`, or a different transformation whose `update` takes `learning_rates`.
       seed: seed of the dropout masks.
       color_divisor: divisor of images with a color shift, which reduces their variance to that of images without one.
       precision: dtype of activations and gradients.
@@ -148,7 +150,7 @@ def make_train_step(
 
 
 def constant_hparams(state: TrainState, rate: float) -> StepHparams:
-    """Return hyper-parameters with the same learning rate for all parameters, and with color shifts."""
+    """Return hyperparameters with the same learning rate for all parameters, and with color shifts."""
     return StepHparams(learning_rates(state.params, rate), np.bool_(True))
 
 
@@ -193,7 +195,7 @@ def normalize(batch: Example, mean: MeanImage) -> Float[Array, "batch size size 
 
 
 def crop_mean_image(mean: MeanImage, crop: Crop, size: int) -> Float[Array, "batch size size 3"]:
-    """Return the crop of the mean image for each image of a batch, flipped if the image is.
+    """Return the crop of the mean image for each image of a batch, flipped if the image is flipped.
 
     Args:
       mean: mean image before cropping.
@@ -208,10 +210,10 @@ def crop_mean_image(mean: MeanImage, crop: Crop, size: int) -> Float[Array, "bat
 
 
 def cross_entropy(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, " batch"]:
-    """Return the cross-entropy of the softmax with integer labels, in nats.
+    """Return the softmax cross-entropy with integer labels, in nats.
 
-    Computed with sums over the classes, because logits are sharded by tower: devices exchange a few numbers per image instead of
-    the logits.
+    The label's logit is computed as a sum over the classes, because logits are sharded by tower: devices exchange a few numbers
+    per image instead of the logits.
     """
     logits = logits.astype(jnp.float32)
     return jax.nn.logsumexp(logits, axis=-1) - _label_logits(logits, labels)
@@ -231,17 +233,17 @@ def _label_logits(logits: Float[Array, "batch classes"], labels: Int[Array, " ba
 
 
 def put_batch(batch: Example, mesh: Mesh) -> Example:
-    """Return a batch of NumPy arrays as JAX arrays, sharded along the data axis.
+    """Transfer a batch of NumPy arrays to the devices, sharded along the data axis.
 
     Args:
-      batch: global batch, or with several processes, this process's `local_batch_slice` of it.
+      batch: global batch; in multi-process training, this process's `local_batch_slice` of it.
       mesh: device mesh.
     """
     return to_global_array(batch, batch_sharding(mesh))
 
 
 def random_batch(batch_size: int, size: int) -> Example:
-    """Return a batch of random pixels, all of class 0, for benchmarks and compilation.
+    """Return a batch of images with random pixels and label 0, for benchmarks and compilation.
 
     Args:
       batch_size: number of images.

@@ -1,7 +1,7 @@
-"""TensorBoard event files: TFRecords of protocol buffers.
+"""Minimal writer of TensorBoard scalars.
 
-Only the fields that scalars need are implemented. Existing libraries write events in a background thread; if the disk is full,
-the thread ends and the training waits for it forever.
+An event file consists of TFRecords of protocol buffers; only the fields that scalars need are implemented. Existing libraries
+write events in a background thread: if the disk is full, the thread ends, and training waits for it forever.
 """
 
 import struct
@@ -12,12 +12,14 @@ from alexnet_jax.errors import disk_full_as_user_error
 
 
 class EventWriter:
-    """Writer of a new event file. TensorBoard shows all event files of a folder as one run.
+    """Writer of a new event file.
+
+    TensorBoard shows all event files of a folder as one run.
 
     Args:
       folder: folder of the run's event files; created if missing.
-      start: number of completed steps; TensorBoard discards events of later steps from earlier files, because these steps are
-        repeated.
+      start: number of completed steps; TensorBoard then discards events of later steps in earlier files, because these steps
+        are repeated.
     """
 
     def __init__(self, folder: Path, *, start: int):
@@ -49,7 +51,7 @@ class EventWriter:
 
 
 def record(data: bytes) -> bytes:
-    """Return a TFRecord: length, masked CRC of the length, data, masked CRC of the data."""
+    """Encode data as a TFRecord: length, masked CRC of the length, data, masked CRC of the data."""
     length = struct.pack("<Q", len(data))
     return length + _masked_crc(crc32c(length)) + data + _masked_crc(crc32c(data))
 
@@ -57,7 +59,7 @@ def record(data: bytes) -> bytes:
 def crc32c(data: bytes) -> int:
     """Return the CRC-32C checksum (Castagnoli polynomial, RFC 3720).
 
-    Computed bit by bit, which is fast enough for events of about a hundred bytes.
+    The bitwise computation is fast enough for events of about a hundred bytes.
     """
     crc = 0xFFFFFFFF
     for byte in data:
@@ -82,6 +84,6 @@ def _bytes_field(field: int, value: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Encode an integer in groups of seven bits, the lowest first."""
+    """Encode an integer as a varint: groups of seven bits, lowest first."""
     low, rest = value & 0x7F, value >> 7
     return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])

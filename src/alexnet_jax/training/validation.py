@@ -18,7 +18,7 @@ from alexnet_jax.training.step import EvalSums, EvaluationStep, MeanImage, put_b
 
 @dataclass(frozen=True)
 class EvalMetrics:
-    """Mean metrics of the images of a split.
+    """Mean metrics over the images of a split.
 
     Attributes:
       top1_error: fraction of images whose class is not the most probable one.
@@ -51,7 +51,7 @@ def validate(
     Args:
       step: evaluation step, see `make_evaluation_step`.
       params: parameters of the network.
-      mean: mean image.
+      mean: mean image before cropping, pixel values from 0 to 255.
       mesh: device mesh.
       dataset: data set.
       split: name of the split.
@@ -61,7 +61,7 @@ def validate(
       stop: called before every batch; if it returns True, validation is canceled.
 
     Returns:
-      None if `stop` canceled validation.
+      Metrics of the split; None if `stop` canceled validation.
     """
     rows = local_batch_slice(mesh, batch_size)
     batches = evaluation_batches(

@@ -1,11 +1,13 @@
-"""Readers for Caffe's weights and mean images. Pickled files are rejected, since loading a pickle can run arbitrary code.
+"""Readers for Caffe weights and mean images.
 
 NAME.caffemodel    NetParameter of caffe.proto, with layers in the V1 or the current format
 NAME.npz, folder   arrays conv1_w, conv1_b, …; in a folder, files conv1_w.npy, conv1_b.npy, …
-NAME.h5            HDF5 as written by Caffe: data/conv1/0, data/conv1/1, …; needs h5py
+NAME.h5            HDF5 as written by Caffe: data/conv1/0, data/conv1/1, …; requires h5py
 
-Caffe's networks read BGR images. Here the input channels of the first layer and the channels of the mean image are reversed, so
-that the converted network reads RGB images.
+Pickled files are rejected because loading a pickle can run arbitrary code.
+
+Caffe networks read BGR images. `swap_bgr_rgb` reverses the input channels of the first layer, and `read_mean_image` reverses the
+channels of a mean image from Caffe, so that the converted network reads RGB images.
 """
 
 import zipfile
@@ -21,7 +23,7 @@ from alexnet_jax.model.tower import HostParams
 from alexnet_jax.weights.protobuf import parse_fields, parse_floats, parse_varints
 
 IMAGENET_MEAN = (123.0, 117.0, 104.0)
-"""Means of red, green and blue, 0 to 255, that Caffe's examples subtract instead of a mean image."""
+"""Per-channel mean (red, green, blue; 0 to 255) that Caffe's examples subtract instead of a mean image."""
 
 # Field numbers in caffe.proto.
 _LAYERS_V1, _LAYERS = 2, 100  # of NetParameter
@@ -33,38 +35,42 @@ _DIM = 1  # of BlobShape
 
 
 def swap_bgr_rgb(params: HostParams) -> HostParams:
-    """Return the parameters with the input channels of the first layer reversed: from BGR to RGB images, or back."""
+    """Reverse the input channels of the first layer, to convert parameters from BGR to RGB images or back."""
     first, *_ = params
     kernel = np.ascontiguousarray(params[first]["kernel"][..., ::-1, :])
     return {**params, first: {**params[first], "kernel": kernel}}
 
 
 def read_caffe_weights(path: Path) -> dict[str, np.ndarray]:
-    """Read the weights and biases of all layers, named as in PyTorch: "conv1.weight", "conv1.bias".
+    """Read the weights and biases of all layers.
 
     Args:
       path: .caffemodel, .npz or .h5 file, or a folder of .npy files.
 
+    Returns:
+      Arrays by their names in PyTorch, such as "conv1.weight" and "conv1.bias".
+
     Raises:
-      UserError: if the file has another format, is damaged or is a pickle.
+      UserError: if the file has an unsupported format, is damaged or is a pickle.
     """
     readers: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
         ".caffemodel": _read_caffemodel, ".npz": _read_npz, ".h5": _read_hdf5, ".hdf5": _read_hdf5, ".npy": _reject_npy,
     }  # fmt: skip
     read = _read_folder if path.is_dir() else readers.get(path.name[path.name.rfind(".") :])
     if read is None:
-        raise UserError(f"{path} is not a supported file: pass one of {', '.join(readers)}, or a folder of .npy files")
+        suffixes = ", ".join(suffix for suffix in readers if suffix != ".npy")
+        raise UserError(f"{path} is not a supported file: pass one of {suffixes}, or a folder of .npy files")
     try:
         return read(path)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         if "allow_pickle" in str(error):
-            advice = "if you trust it, load it with NumPy and save its arrays with np.savez"
+            advice = "if you trust the file, load it with allow_pickle=True and save its arrays with np.savez"
             raise UserError(f"{path} is a pickle, which can run arbitrary code: {advice}") from error
         raise UserError(f"cannot read {path}: {error}") from error
 
 
 def read_mean_image(path: Path) -> Float[np.ndarray, "size size 3"]:
-    """Read a mean image, 0 to 255, as RGB.
+    """Read a mean image as RGB, with values from 0 to 255.
 
     Args:
       path: .binaryproto or .npy file from Caffe, or the mean_image.npy of a run.
@@ -79,7 +85,7 @@ def read_mean_image(path: Path) -> Float[np.ndarray, "size size 3"]:
         if mean.ndim == 3 and len(mean) == 3:
             mean = mean[::-1].transpose(1, 2, 0)
         if mean.shape != (len(mean), len(mean), 3):
-            raise ValueError(f"its shape {mean.shape} is not that of a square image with three channels")
+            raise ValueError(f"shape {mean.shape}, expected (size, size, 3) or (3, size, size)")
         return np.ascontiguousarray(mean, np.float32)
     except (OSError, ValueError, EOFError, TypeError) as error:
         raise UserError(f"cannot read the mean image {path}: {error}") from error
@@ -98,12 +104,12 @@ def _read_caffemodel(path: Path) -> dict[str, np.ndarray]:
                     blobs.append(_parse_blob(value))
             weights.update(_name_blobs(name, dict(enumerate(blobs))))
     if not weights:
-        raise ValueError("it contains no weights")
+        raise ValueError("the file contains no weights")
     return weights
 
 
 def _parse_blob(message: memoryview) -> np.ndarray:
-    """Return a BlobProto as an array."""
+    """Parse a BlobProto message into an array."""
     shape, legacy_shape = None, [1, 1, 1, 1]
     floats: list[memoryview] = []
     doubles: list[memoryview] = []
@@ -136,8 +142,8 @@ def _read_folder(path: Path) -> dict[str, np.ndarray]:
 
 
 def _reject_npy(path: Path) -> dict[str, np.ndarray]:
-    np.load(path, allow_pickle=False)  # raises an error of its own for a pickle
-    raise ValueError("it contains a single array; pass a .npz file, or a folder of conv1_w.npy, conv1_b.npy, …")
+    np.load(path, allow_pickle=False)  # raises ValueError for a pickle
+    raise ValueError("a .npy file holds a single array; pass a .npz file, or a folder of conv1_w.npy, conv1_b.npy, …")
 
 
 def _pytorch_name(name: str) -> str:

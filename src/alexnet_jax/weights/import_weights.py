@@ -21,7 +21,7 @@ _MEANS = {
     "torchvision_alexnet": pytorch.TORCHVISION_MEAN,
 }
 _IMAGE_SIZE = 256
-"""Image size of ImageNet models, pixels."""
+"""Side to which images are decoded for ImageNet models, pixels."""
 
 
 def import_weights(
@@ -33,9 +33,10 @@ def import_weights(
       file: .safetensors, .pt or .pth file with a PyTorch state dict, or Caffe weights as .caffemodel, .npz, .h5 or a folder of
         .npy files.
       network: key of `NETWORKS`; None uses the network recorded in the file.
-      mean: mean image, .binaryproto or .npy; None uses the one in the file, or the color means of Caffe or torchvision.
+      mean: mean image, .binaryproto or .npy; None uses the one in the weights file, if any, or else the per-channel mean of
+        Caffe or torchvision.
       classes: text file with one class name per line, ordered by label, or a prepared data set; None uses the names recorded in
-        the file, or else numbers.
+        the weights file, or else the label numbers.
 
     Raises:
       UserError: if a file cannot be read, the weights do not match the network, or the network or its mean image is unknown.
@@ -48,7 +49,7 @@ def import_weights(
     if is_pytorch := file.suffix in (".safetensors", ".pt", ".pth"):
         arrays, metadata = pytorch.read_pytorch(file)
         if metadata.get("layout") == safetensors_file.LAYOUT:
-            raise UserError(f"{file} is already in the alexnet-jax layout: use it without importing it")
+            raise UserError(f"{file} is already in the alexnet-jax layout: use it directly, without importing it")
         stored_mean = arrays.pop(safetensors_file.MEAN_IMAGE, None)
         if mean_image is None and stored_mean is not None:
             mean_image = np.ascontiguousarray(stored_mean.transpose(1, 2, 0))
@@ -75,7 +76,8 @@ def _network(name: str | None, config: dict[str, Any], last_bias: np.ndarray | N
     if name is None and config:
         return Network.from_json(config["network"])
     if name not in NETWORKS:
-        raise UserError(f"{file} does not record its network: pass one with --network: {', '.join(NETWORKS)}")
+        problem = f"{file} does not record its network" if name is None else f"unknown network {name!r}"
+        raise UserError(f"{problem}: pass --network with one of {', '.join(NETWORKS)}")
     return NETWORKS[name] if last_bias is None else NETWORKS[name].with_num_classes(last_bias.size)
 
 
@@ -89,5 +91,7 @@ def _read_classes(file: Path, network: Network) -> list[str]:
     names = open_dataset(file).manifest.classes if is_prepared(file) else file.read_text().split("\n")
     names = [name.strip() for name in names if name.strip()]
     if len(names) != network.num_classes:
-        raise UserError(f"{file} has {len(names)} class names, but the network has {network.num_classes} classes")
+        raise UserError(
+            f"{file} has {len(names)} class names, expected {network.num_classes}, the number of classes of the network"
+        )
     return names

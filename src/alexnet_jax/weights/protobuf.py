@@ -1,25 +1,30 @@
-"""Minimal parser of the protocol buffer wire format, enough for Caffe's weights. Fields are identified by number only."""
+"""Minimal parser of the protocol buffer wire format, sufficient for Caffe weights.
+
+Fields are identified by number only, since no schema is read.
+"""
 
 from collections.abc import Iterator
 
 import numpy as np
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-"""Wire types."""
+"""Wire types of fields."""
 
 
 def parse_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield the fields of a message in order, as field number and value: an integer, or the bytes of any other type.
+    """Yield the number and value of each field of a message, in order.
+
+    The value of a varint field is an integer; the value of any other field is its raw bytes.
 
     Raises:
-      ValueError: if the bytes are not a protocol buffer message, or it is truncated.
+      ValueError: if the bytes are not a valid protocol buffer message, or are truncated.
     """
     offset = 0
     while offset < len(message):
         key, offset = _parse_varint(message, offset)
         number, wire_type = key >> 3, key & 7
         if number == 0 or wire_type not in (VARINT, FIXED64, BYTES, FIXED32):
-            raise ValueError("it is not a protocol buffer")
+            raise ValueError("not a valid protocol buffer message")
         if wire_type == VARINT:
             value, offset = _parse_varint(message, offset)
             yield number, value
@@ -35,7 +40,7 @@ def parse_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def parse_varints(value: int | memoryview) -> Iterator[int]:
-    """Yield the integers in a value of a repeated field, which holds one integer, or several if it is packed."""
+    """Yield the integers in one value of a repeated field: a single integer, or several if the field is packed."""
     if isinstance(value, int):
         yield value
         return
@@ -50,7 +55,7 @@ def parse_floats(values: list[memoryview], dtype: str) -> np.ndarray:
 
     Args:
       values: values of the field, from `parse_fields`.
-      dtype: NumPy type of the numbers, with byte order.
+      dtype: NumPy dtype of the numbers, including the byte order, such as "<f4".
 
     Raises:
       ValueError: if the number of bytes is not a multiple of the size of a number.
@@ -59,7 +64,7 @@ def parse_floats(values: list[memoryview], dtype: str) -> np.ndarray:
 
 
 def _parse_varint(message: memoryview, offset: int) -> tuple[int, int]:
-    """Return a base-128 varint, least significant group first, and the offset of the byte after it."""
+    """Decode the base-128 varint at `offset`, least significant group first; return its value and the offset of the next byte."""
     value = 0
     for shift in range(0, 70, 7):
         if offset == len(message):
@@ -69,4 +74,4 @@ def _parse_varint(message: memoryview, offset: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, offset
-    raise ValueError("it is not a protocol buffer")
+    raise ValueError("not a valid protocol buffer message")

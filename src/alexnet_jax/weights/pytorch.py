@@ -1,7 +1,8 @@
-"""State dicts of PyTorch, read from and written to .safetensors files, or read from .pt and .pth files, which needs PyTorch.
+"""Reader of PyTorch state dicts, and conversion to and from torchvision's layer names.
 
-A model is exported under this project's layer names, with the mean image as a buffer, for the module in
-`experiments/benchmarks/pytorch_network.py`; or, for torchvision's alexnet, under torchvision's names.
+State dicts are read from .safetensors files, or from .pt and .pth files, which requires PyTorch. A model is exported under this
+project's layer names, with the mean image as a buffer, for the module in `experiments/benchmarks/pytorch_network.py`; or, for
+torchvision's alexnet, under torchvision's names.
 """
 
 import pickle
@@ -20,23 +21,24 @@ TORCHVISION = {
     "conv1": "features.0", "conv2": "features.3", "conv3": "features.6", "conv4": "features.8", "conv5": "features.10",
     "fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6",
 }  # fmt: skip
-"""Names of the layers in torchvision's alexnet, by this project's names."""
+"""Layer names of torchvision's alexnet, keyed by this project's layer names."""
 
 TORCHVISION_MEAN = (123.675, 116.28, 103.53)
-"""Means of red, green and blue that torchvision subtracts, 0 to 255."""
+"""Per-channel mean (red, green, blue; 0 to 255) that torchvision subtracts."""
 
 
 def read_pytorch(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read a state dict.
+    """Read a PyTorch state dict.
 
     Args:
       path: .safetensors, .pt or .pth file.
 
     Returns:
-      Arrays by name, with torchvision's layer names replaced by this project's, and the metadata of a .safetensors file.
+      Arrays by name, with torchvision's layer names replaced by this project's, and the metadata of a .safetensors file,
+      which is empty for .pt and .pth files.
 
     Raises:
-      UserError: if the file cannot be read, or contains anything but tensors.
+      UserError: if the file cannot be read, or contains values other than tensors.
     """
     tensors, metadata = _read_torch_file(path) if path.suffix in (".pt", ".pth") else read_tensors(path)
     return {_from_torchvision_name(name): array for name, array in tensors.items()}, metadata
@@ -48,7 +50,7 @@ def is_torchvision_alexnet(network: Network) -> bool:
 
 
 def to_torchvision(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays of a state dict under torchvision's names."""
+    """Rename the arrays of a state dict to torchvision's names."""
     renamed: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
         layer, _, kind = name.rpartition(".")

@@ -1,10 +1,10 @@
-"""This project's file format for a trained model: a .safetensors file with JSON metadata.
+"""Reader and writer of this project's format for trained models: a .safetensors file with JSON metadata.
 
 conv1.kernel, conv1.bias, …   parameters with a leading tower axis, as in `tower.HostParams`, float32
 mean_image                    [size, size, 3], 0 to 255
 
-Metadata, each value as JSON: `network`, see `Network.to_json`; `classes`, class names; `config` of the run; `step`; `versions` of
-the software that saved the model.
+Metadata values are JSON: `network`, see `Network.to_json`; `classes`, the class names; `config`, the config of the run; `step`,
+the training step; `versions`, the versions of the software that saved the model.
 """
 
 import json
@@ -49,7 +49,7 @@ def read_tensors(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with safe_open(file, framework="numpy") as tensors:
             return {name: tensors.get_tensor(name) for name in tensors.keys()}, tensors.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a dtype that NumPy does not have
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: dtype unknown to NumPy
         raise UserError(f"cannot read {file}: {error}") from error
 
 
@@ -62,12 +62,12 @@ def read_json_metadata(metadata: dict[str, str], key: str, file: Path) -> Any:
       file: file that the metadata was read from, for the error message.
 
     Raises:
-      UserError: if the value is missing or is not JSON.
+      UserError: if the value is missing or is not valid JSON.
     """
     try:
         return json.loads(metadata[key])
     except (KeyError, ValueError) as error:
-        raise UserError(f"{file} has no valid {key} in its metadata: export the network again") from error
+        raise UserError(f"{file} has no valid {key} in its metadata: export the model again") from error
 
 
 def write_model(file: Path, params: HostParams, mean_image: np.ndarray, metadata: dict[str, Any]) -> None:
@@ -76,7 +76,7 @@ def write_model(file: Path, params: HostParams, mean_image: np.ndarray, metadata
     Args:
       file: file to write.
       params: parameters with a leading tower axis.
-      mean_image: mean image, [size, size, 3].
+      mean_image: mean image, [size, size, 3], 0 to 255.
       metadata: `network`, `classes`, `config`, `step` and `versions`.
     """
     tensors = {f"{layer}.{kind}": array for layer, arrays in params.items() for kind, array in arrays.items()}
@@ -90,7 +90,8 @@ def read_model(file: Path) -> tuple[dict[str, Any], HostParams, np.ndarray]:
       Metadata, parameters with a leading tower axis, and mean image.
 
     Raises:
-      UserError: if the file cannot be read, has another layout, or lacks tensors or metadata.
+      UserError: if the file cannot be read, has a different layout, or its tensors or metadata are incomplete or
+        invalid.
     """
     tensors, text_metadata = read_tensors(file)
     if text_metadata.get("layout") != LAYOUT:

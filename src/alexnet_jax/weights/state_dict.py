@@ -1,7 +1,8 @@
-"""Conversion of parameters to and from PyTorch's names and shapes.
+"""Conversion of parameters to and from PyTorch state dicts.
 
-"conv2.weight" is [kernels, channels, rows, columns], with groups where towers do not communicate. "fc6.weight" is [units,
-inputs], with a feature map flattened in the order channel, row, column. Values are only reordered, so a round trip is bit-exact.
+"conv2.weight" is [kernels, channels, rows, columns], a grouped convolution where towers do not communicate. "fc6.weight" is
+[units, inputs], with a feature map flattened in the order channel, row, column. Values are only reordered, so a round trip is
+bit-exact.
 
 Padding units of the last layer, which make its width divisible by the number of towers, are dropped, and are zero after a round
 trip.
@@ -19,11 +20,17 @@ from alexnet_jax.model.summary import summarize
 from alexnet_jax.model.tower import HostParams
 
 StateDict = Mapping[str, np.ndarray]
-"""Arrays by name: layer name, ".", and "weight" or "bias"."""
+"""Arrays by name, "LAYER.weight" or "LAYER.bias"."""
 
 
 class _LayerShapes(NamedTuple):
-    """Layer with weights, its input shape, (height, width, channels) or (features,), and the number of towers."""
+    """Shapes of a layer with weights.
+
+    Attributes:
+      layer: the layer.
+      input_shape: shape of its input, (height, width, channels) or (features,).
+      towers: number of towers.
+    """
 
     layer: WeightedLayer
     input_shape: tuple[int, ...]
@@ -39,13 +46,13 @@ class _LayerShapes(NamedTuple):
 
     @property
     def weight(self) -> tuple[int, ...]:
-        """Shape of PyTorch's weight."""
+        """Shape of the weight in PyTorch: (kernels, channels, rows, columns) or (units, inputs)."""
         *inputs, features = self.kernel
         return (features, inputs[-1], *inputs[:-1])
 
 
 def state_dict_shapes(network: Network) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a network's state dict.
+    """Return the shapes of the arrays in a network's state dict, by name.
 
     Examples:
       >>> from alexnet_jax import TWO_TOWER
@@ -92,13 +99,14 @@ def from_state_dict(network: Network, arrays: StateDict, source: str) -> HostPar
     Args:
       network: network of the parameters.
       arrays: state dict. Arrays may have additional leading axes of size 1, as in Caffe's fully-connected layers and biases.
-      source: origin of the arrays, for error messages.
+      source: file or other origin of the arrays, for error messages.
 
     Returns:
       Parameters with a leading tower axis, float32.
 
     Raises:
-      UserError: if an array is missing, unexpected or has another shape, or the network has a layer without a PyTorch equivalent.
+      UserError: if an array is missing or unexpected, or has the wrong shape or dtype, or the network has a layer without a
+        PyTorch equivalent.
     """
     layer_shapes = _layer_shapes(network)
     check_names(arrays, state_dict_shapes(network), source)
@@ -120,21 +128,21 @@ def check_names(arrays: Mapping[str, object], expected: Mapping[str, object], so
 
     Args:
       arrays: arrays of a file, by name.
-      expected: mapping with the names that the network needs.
-      source: origin of the arrays, for the error message.
+      expected: mapping whose keys are the expected names.
+      source: file or other origin of the arrays, for the error message.
 
     Raises:
-      UserError: with the names that are missing or unexpected.
+      UserError: if names are missing or unexpected.
     """
     missing = [name for name in expected if name not in arrays]
     unexpected = [name for name in arrays if name not in expected]
     problems = []
     if missing:
-        problems.append(f"lacks {_format_names(missing)}")
+        problems.append(f"missing arrays: {_format_names(missing)}")
     if unexpected:
-        problems.append(f"contains unexpected arrays: {_format_names(unexpected)}")
+        problems.append(f"unexpected arrays: {_format_names(unexpected)}")
     if problems:
-        raise UserError(f"{source} does not match the network: it {' and '.join(problems)}")
+        raise UserError(f"{source} does not match the network: {'; '.join(problems)}")
 
 
 def _format_names(names: list[str]) -> str:
@@ -146,7 +154,7 @@ def _reshape(array: np.ndarray, shape: tuple[int, ...], name: str, source: str) 
     while len(squeezed) > len(shape) and squeezed[0] == 1:
         squeezed = squeezed[1:]
     if squeezed != shape:
-        raise UserError(f"{name} in {source} has shape {_format_shape(array.shape)}, the network needs {_format_shape(shape)}")
+        raise UserError(f"{name} in {source} has shape {_format_shape(array.shape)}, expected {_format_shape(shape)}")
     if not np.issubdtype(array.dtype, np.floating):
         raise UserError(f"{name} in {source} has dtype {array.dtype}, expected floating point")
     return np.asarray(array.reshape(shape), np.float32)

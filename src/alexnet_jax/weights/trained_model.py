@@ -1,4 +1,7 @@
-"""Trained model in memory, loaded from a run, a checkpoint or a file; input of evaluation, figures and export."""
+"""Trained models in memory: initialization, loading and saving.
+
+A `TrainedModel` is the input of evaluation, figures and export.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,7 +32,7 @@ class TrainedModel:
       step: training step at which the model was saved.
       network: architecture.
       params: parameters with a leading tower axis, float32.
-      mean_image: image subtracted from the input, 0 to 255, at the size that images are decoded to.
+      mean_image: mean image subtracted from the input, 0 to 255, of the size to which images are decoded.
       config: config of the run, see `run_config` in `training.run_directory`.
       versions: versions of the software that saved the model.
     """
@@ -49,7 +52,7 @@ class TrainedModel:
 
     @property
     def image_size(self) -> int:
-        """Side that images are decoded to before they are cropped to the network's input size, pixels."""
+        """Side in pixels to which images are decoded before they are cropped to the network's input size."""
         return self.config["augmentation"]["image_size"]
 
     @property
@@ -65,9 +68,9 @@ def load(path: str | Path, *, best: bool = False) -> TrainedModel:
     """Load a model from a run, a checkpoint or a file.
 
     Args:
-      path: run folder, which loads its latest checkpoint; checkpoint folder, RUN/checkpoints/STEP; or .safetensors file written
+      path: run folder, whose latest checkpoint is loaded; checkpoint folder, RUN/checkpoints/STEP; or .safetensors file written
         by `export` or `import`.
-      best: of a run, load the checkpoint with the smallest validation error instead of the latest.
+      best: whether to load a run's checkpoint with the lowest validation error instead of its latest one.
 
     Raises:
       UserError: if the checkpoint or file does not exist, cannot be read, or has an incompatible version.
@@ -82,12 +85,12 @@ def load(path: str | Path, *, best: bool = False) -> TrainedModel:
     try:
         mean_image = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"cannot read {file} ({error}): resume the training, which writes it again") from error
+        raise UserError(f"cannot read {file} ({error}): resume training to write it again") from error
     return _from_metadata(run, step, metadata, params, mean_image)
 
 
 def save(model: TrainedModel, file: str | Path) -> None:
-    """Write a model to one .safetensors file that `load` reads. The file is written atomically.
+    """Write a model atomically to one .safetensors file that `load` can read.
 
     Raises:
       UserError: if the file name does not end in .safetensors, or the disk is full.
@@ -97,19 +100,19 @@ def save(model: TrainedModel, file: str | Path) -> None:
 
 
 def check_suffix(file: str | Path) -> Path:
-    """Return a file name as a path.
+    """Check the suffix of a file name, and return the name as a path.
 
     Raises:
-      UserError: if it does not end in .safetensors.
+      UserError: if the name does not end in .safetensors.
     """
     file = Path(file)
     if file.suffix != SUFFIX:
-        raise UserError(f"{file} must end in {SUFFIX}, the only format that is written")
+        raise UserError(f"{file} must end in {SUFFIX}, the only supported output format")
     return file
 
 
 def file_metadata(model: TrainedModel) -> dict[str, Any]:
-    """Return the metadata of a model's file, see `safetensors_file`."""
+    """Return the metadata stored in a model's file; see `safetensors_file`."""
     return {
         "network": model.network.to_json(),
         "classes": model.classes,
@@ -120,16 +123,16 @@ def file_metadata(model: TrainedModel) -> dict[str, Any]:
 
 
 def initialize(network: Network, *, classes: Sequence[str] | None = None, image_size: int = 256, seed: int = 0) -> TrainedModel:
-    """Return a model with the initial parameters of a training and a uniform mean image of 128.
+    """Return a model with randomly initialized parameters and a uniform mean image of 128.
 
     Args:
       network: architecture; the width of its last layer is set to the number of `classes`.
       classes: class names, ordered by label; None uses the network's number of classes, with the names "0", "1", …
-      image_size: side that images are scaled to before the center crop, pixels.
+      image_size: side to which images are scaled before the center crop, pixels.
       seed: random seed of the parameters.
 
     Raises:
-      UserError: if `image_size` is smaller than the network's input.
+      UserError: if `image_size` is smaller than the network's input size.
 
     Examples:
       >>> from alexnet_jax import QUICKSTART
@@ -138,7 +141,9 @@ def initialize(network: Network, *, classes: Sequence[str] | None = None, image_
       (2, 11, 11, 3, 16)
     """
     if image_size < network.input_size:
-        raise UserError(f"images of {image_size} pixels are too small for {network.name}, which needs {network.input_size}")
+        raise UserError(
+            f"images of {image_size} pixels are too small for {network.name}, which needs at least {network.input_size}"
+        )
     network = network if classes is None else network.with_num_classes(len(classes))
     mesh = make_mesh(network, jax.devices()[:1], split_towers=False)
     params = jax.device_get(placement.init(network, mesh, jax.random.key(seed)))
@@ -157,7 +162,7 @@ def from_params(
     Args:
       network: architecture.
       params: parameters with a leading tower axis.
-      mean_image: image subtracted from the input, 0 to 255.
+      mean_image: mean image subtracted from the input, 0 to 255.
       classes: class names, ordered by label; None uses "0", "1", …
       source: file that the parameters were read from, if any.
     """
@@ -183,10 +188,10 @@ def _find_checkpoint(path: Path, best: bool) -> tuple[Path, int]:
         return path.parents[1], int(path.name)
     steps = sorted(int(file.name) for file in (path / "checkpoints").glob("*") if file.name.isdecimal())
     if not steps:
-        raise UserError(f"{path} has no checkpoints: pass a run folder, or a checkpoint, RUN/checkpoints/STEP")
+        raise UserError(f"{path} has no checkpoints: pass a run folder or a checkpoint folder, RUN/checkpoints/STEP")
     if not best:
         return path, steps[-1]
     step = read_metadata(path / "checkpoints" / str(steps[-1]))["best_step"]
     if step is None:
-        raise UserError(f"{path} has no validation errors yet, so no best checkpoint: omit --best")
+        raise UserError(f"{path} has no best checkpoint, since no validation error is recorded yet: omit --best")
     return path, step

@@ -1,4 +1,4 @@
-"""Tests of the augmentation, most of them on the statistics of many random parameters."""
+"""Tests of the augmentation, mostly statistical tests of random parameters."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def is_uniform(counts, expected):
     ("augmentation", "positions"), [(PAPER, 32), (replace(SOURCE, images_per_crop=1), 33)], ids=["paper", "code"]
 )
 def test_crops_and_flips_are_uniform(augmentation, positions):
-    """There are 32 x 32 x 2 = 2048 crops in the paper and 33 x 33 x 2 in the original code."""
+    """Check all 32 x 32 x 2 = 2048 crops of the paper, and 33 x 33 x 2 = 2178 of the original code."""
     position, flipped, _ = draw_batches(augmentation, 400)
     counts = np.zeros((positions, positions, 2))
     np.add.at(counts, (*position.T, flipped.astype(int)), 1)
@@ -98,7 +98,7 @@ def test_crop_position_without_border():
 
 @pytest.mark.parametrize("mean_kind", ["crop", "center", "channel"])
 def test_normalize_matches_numpy(mean_kind, rng):
-    """The mean is subtracted on the device; the reference processes one image at a time in NumPy."""
+    """Compare the subtraction of the mean on the device with NumPy, one image at a time."""
     stored = rng.uniform(0, 255, (16, 16, 3)).astype(np.float32)
     resized = stored.reshape(8, 2, 8, 2, 3).mean((1, 3))
     mean = resize_mean_image(stored, Augmentation(image_size=8, mean=mean_kind))

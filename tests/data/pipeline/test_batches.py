@@ -72,7 +72,7 @@ if __name__ == "__main__":
 
 
 def test_stream_is_independent_of_worker_processes(dataset, tmp_path):
-    """The stream is read in a separate program that imports JAX, as in training."""
+    """Read the stream in a separate program that imports JAX, as in training."""
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, str(tmp_path / "program.py"), str(dataset.path), str(tmp_path / "batches.npz")]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
@@ -107,7 +107,7 @@ def test_epochs_contain_every_image_once_in_random_order(dataset):
 
 
 def test_batches_are_not_overwritten(dataset):
-    """Batches stay valid after later ones are loaded; threads reuse only their internal buffers."""
+    """Check that batches stay valid after later batches are loaded, although threads reuse internal buffers."""
     batches = stream(dataset, 20, loader_options=LoaderOptions(threads=2, memory_fraction=0.0))
     assert all(map(batches_equal, batches, stream(dataset, 20, loader_options=LoaderOptions(threads=1))))
 
@@ -130,8 +130,10 @@ def test_raw_records(dataset, tmp_path):
             np.testing.assert_array_equal(image, crop[:, ::-1] if flipped else crop)
 
 
-def test_errors(dataset, tmp_path):
-    with pytest.raises(UserError, match="has images of 32 pixels, not 24: choose an image size of 32, 16, 8, 4"):
+def test_invalid_arguments_and_damaged_images_raise(dataset, tmp_path):
+    with pytest.raises(
+        UserError, match="has images of 32 pixels, which cannot be decoded to 24: choose an image size of 32, 16, 8, 4"
+    ):
         stream(dataset, 1, replace(AUGMENTATION, image_size=24))
     with pytest.raises(UserError, match="pass --threads 1 or more"):
         stream(dataset, 1, loader_options=LoaderOptions(threads=0))
@@ -145,7 +147,7 @@ def test_errors(dataset, tmp_path):
 
 @pytest.mark.slow
 def test_workers_exit_with_parent(tmp_path):
-    """Workers exit after the parent is killed, and ignore SIGINT and SIGTERM."""
+    """Check that workers ignore SIGINT and SIGTERM, and exit after the parent is killed."""
     program = f"""
 import multiprocessing, sys, time
 sys.path[:0] = {sys.path!r}

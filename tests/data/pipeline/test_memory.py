@@ -99,7 +99,7 @@ print(sum_labels(2 * 1024 // 16, float(sys.argv[2])))
 
 
 def test_dataset_larger_than_memory(tmp_path):
-    """A process limited to 96 MB reads 192 MB of pixels twice. It fails only if forced to cache all of them."""
+    """Read 192 MB of pixels twice with 96 MB of free memory; the process fails only if it is forced to cache all pixels."""
     rng = np.random.default_rng(0)
     with create_dataset(tmp_path / "large", [str(i) for i in range(1024)], size=256) as writer:
         for i in range(1024):

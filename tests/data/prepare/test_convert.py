@@ -1,3 +1,5 @@
+"""Tests of data set preparation: conversion, splits, statistics and errors."""
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -59,7 +61,7 @@ def test_validation_split_is_stable_when_images_are_added(tmp_path, rng):
 
 
 def test_resize_shorter_side_and_center_crop(tmp_path):
-    """The left, middle and right third of the image have different colors; the crop shows the middle one."""
+    """Check that the crop of an image with thirds of different colors contains only the middle third."""
     image = np.zeros((100, 300, 3), np.uint8)
     image[:, :100], image[:, 100:200], image[:, 200:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     Image.fromarray(image).save(tmp_path / "flag.png")
@@ -74,7 +76,7 @@ def test_image_modes_and_exif_orientation(tmp_path, rng):
         assert decode_and_center_crop((tmp_path / f"{mode}.tiff").read_bytes(), 32).shape == (32, 32, 3)
     rotated = Image.fromarray(np.tile(np.arange(60, dtype=np.uint8)[:, None, None], (1, 60, 3)))
     exif = rotated.getexif()
-    exif[0x0112] = 6  # rotate by 90 degrees clockwise: rows become columns
+    exif[0x0112] = 6  # rotation by 90 degrees clockwise, which turns rows into columns
     rotated.save(tmp_path / "rotated.png", exif=exif)
     upright = decode_and_center_crop((tmp_path / "rotated.png").read_bytes(), 60)
     assert upright[30, 5, 0] > upright[30, 50, 0]
@@ -174,7 +176,7 @@ def test_find_dataset_by_folder_or_name(folder, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_linear_classifier_fails_on_synthetic_dataset():
-    """Fit ridge regression on 32x32 pixels. The penalty is chosen on the test images, so the accuracy is an upper bound."""
+    """Fit ridge regression on 32x32 pixels; the penalty is chosen on the test images, so the accuracy is an upper bound."""
     rng = np.random.default_rng(0)
 
     def draw_images(count):

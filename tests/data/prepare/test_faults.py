@@ -1,4 +1,4 @@
-"""Tests of `prepare` under interruptions: the final path never has partial content, and a resumed run writes the same bytes."""
+"""Tests of `prepare` under interruptions: no partial data set at the final path, and bit-identical data sets after resuming."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ def eight_images_per_shard(monkeypatch):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Folder with 30 training and 10 validation images, which make 4 and 2 shards. One image is unreadable."""
+    """Folder of 30 training and 10 validation images for 4 and 2 shards; one training image is unreadable."""
     root = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for split, images in (("train", 15), ("val", 5)):
@@ -66,11 +66,11 @@ def expected(photos, tmp_path_factory):
 
 
 class Killed(BaseException):
-    """Simulated end of the process."""
+    """Raised to simulate a kill of the process."""
 
 
 def kill_at(monkeypatch, step):
-    """Raise `Killed` at the given file system operation: before it if `step` is odd, after it otherwise."""
+    """Raise `Killed` at the `step`-th file system operation, before the operation if `step` is odd and after it if even."""
     remaining = {"steps": step}
 
     def counting(function):
@@ -143,7 +143,7 @@ convert.prepare_path(sys.argv[1], Path(sys.argv[2]), convert.PrepareOptions(size
 
 
 def test_resume_after_sigkill(photos, tmp_path, expected):
-    """The process is killed after one shard and after three shards, then runs to the end."""
+    """Kill the process after one shard and after three shards, then let it finish."""
     out = tmp_path / "out"
     for num_shards in (1, 3, None):
         process = subprocess.Popen([sys.executable, "-c", SCRIPT, photos, out], stderr=subprocess.PIPE)
@@ -188,7 +188,7 @@ def test_finished_shards_are_not_rewritten(photos, tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize("change", ["options", "source"])
-def test_partial_dataset_of_another_plan_is_discarded(photos, tmp_path, monkeypatch, capsys, expected, change):
+def test_partial_dataset_of_different_plan_is_discarded(photos, tmp_path, monkeypatch, capsys, expected, change):
     extra = photos / "train" / "cat" / "extra.png"
     if change == "source":
         Image.new("RGB", (9, 9)).save(extra)
@@ -219,7 +219,7 @@ def test_concurrent_processes_are_rejected(photos, tmp_path):
 
 
 def test_resume_after_full_disk(photos, tmp_path, capsys, expected):
-    """A limit on the file size simulates a full disk: the manifest fits, the third shard does not."""
+    """Simulate a full disk by a limit on the file size that the third shard exceeds."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:
@@ -281,7 +281,7 @@ def test_verify_intact_dataset(prepared, capsys):
 
 
 def test_verify_detects_bit_flips(prepared, capsys):
-    """`verify` reports a flipped bit, and reading the damaged record raises an error instead of returning other bytes."""
+    """Check that `verify` reports a flipped bit, and that reading the damaged record raises an error."""
     path = prepared / "train-00001.array_record"
     content = path.read_bytes()
     reader = ArrayRecordReader(str(path))
@@ -336,7 +336,7 @@ def test_verify_checks_images_and_labels(tmp_path, capsys):
         writer.write("validation", Record(bytes(191), 1, "short"), np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(UserError, match=r"is damaged \(errors: 1\)"):
         verify(tmp_path / "raw")
-    assert "validation-00000.array_record: record 0: short has a wrong size of 191 bytes" in capsys.readouterr().err
+    assert "validation-00000.array_record: record 0: short has 191 bytes, expected 192" in capsys.readouterr().err
 
 
 def test_verify_folder_without_dataset(tmp_path):

@@ -90,14 +90,14 @@ def test_square_of_target_size_is_unchanged(rng):
 
 
 def test_center_crop_of_resized_image(rng):
-    """As in the paper: the shorter side is resized to 32, then the center is cropped."""
+    """Compare with Pillow: as in the paper, the shorter side is resized, then the center is cropped."""
     image = Image.fromarray(rng.integers(0, 256, (64, 160, 3), np.uint8))
     resized = image.resize((80, 32), Image.Resampling.BICUBIC).crop((24, 0, 56, 32))
     np.testing.assert_array_equal(decode_and_center_crop(encode(image, "PNG"), 32), np.asarray(resized))
 
 
 def huge_png():
-    """Return a PNG file of a few bytes with a size of 0.5 gigapixels."""
+    """Return a small PNG file whose header specifies 0.5 gigapixels."""
 
     def chunk(chunk_type, data):
         return struct.pack(">I", len(data)) + chunk_type + data + struct.pack(">I", zlib.crc32(chunk_type + data))

@@ -1,4 +1,4 @@
-"""Tests of the sources: folders, archives of ImageNet and CIFAR, and data sets prepared by TFDS."""
+"""Tests of the image sources: folders, ImageNet and CIFAR archives, and data sets prepared by TFDS."""
 
 import gzip
 import io
@@ -56,7 +56,7 @@ def open_source(path, **kwargs):
 
 
 def read_all(source):
-    """Return class name, file name and bytes of every image, by split."""
+    """Return the class name, file name and bytes of every image, by split."""
     return {
         split: [
             (source.classes[label], name.split("/")[-1], data)
@@ -67,7 +67,7 @@ def read_all(source):
 
 
 TRAIN = {wnid: {f"{wnid}_{i}.JPEG": png_image(10 * k + i) for i in (2, 10)} for k, wnid in enumerate(WNIDS)}
-# Labels by image number. The images are archived in this order, which is not the order of their numbers.
+# Labels by image number, in the order of the archives, which differs from the order of the numbers.
 VALIDATION = {4: WNIDS[1], 1: WNIDS[2], 3: WNIDS[0], 2: WNIDS[2]}
 EXPECTED = {
     "train": sorted((wnid, name, data) for wnid, files in TRAIN.items() for name, data in files.items()),
@@ -80,7 +80,7 @@ def validation_files(folder=""):
 
 
 def devkit(year=2012, *, split="validation"):
-    """Return the files of the development kit. Class numbers are not in the order of the names, and one synset is a group."""
+    """Return the files of a development kit in which classes are not sorted by name and one synset is a group."""
     order = [WNIDS[2], WNIDS[0], WNIDS[1]]
     synsets = np.empty((4, 1), [(f"ILSVRC{year}_ID", "O"), ("WNID", "O"), ("num_children", "O")])
     for i, wnid in enumerate([*order, "n00000001"]):
@@ -319,7 +319,7 @@ def test_unsupported_paths(tmp_path):
     with pytest.raises(UserError, match=r"nowhere does not exist: pass a folder with train/<class>.*cifar-10-python"):
         open_source(tmp_path / "nowhere")
     (tmp_path / "photos.zip").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"unpack it first, or pass a folder with train/<class>"):
+    with pytest.raises(UserError, match=r"unpack it first; otherwise pass a folder with train/<class>"):
         open_source(tmp_path / "photos.zip")
     (tmp_path / "loop" / "a").mkdir(parents=True)
     (tmp_path / "loop" / "a" / "again").symlink_to(tmp_path / "loop")
@@ -338,7 +338,7 @@ def test_truncated_or_deleted_archive(tmp_path):
         read_all(source)
 
 
-# CIFAR files with 3 random images each.
+# CIFAR, with files of 3 random images each.
 
 
 def cifar_files(layout, rng):
@@ -362,7 +362,7 @@ def cifar_files(layout, rng):
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=[layout.archive for layout in LAYOUTS])
 def test_cifar(tmp_path, layout):
-    """Paths of the archive, of its folder, and of the folder around either; the binary and python versions are equal."""
+    """Check the paths of the archive, of its folder and of their parent folder, and that binary and python versions are equal."""
     files = cifar_files(layout, np.random.default_rng(0))
     write_files(tmp_path / "a", {layout.archive: make_tar_gz({f"{layout.folder}/{name}": data for name, data in files.items()})})
     write_files(tmp_path / "b" / layout.folder, files)
@@ -418,7 +418,7 @@ def test_damaged_cifar(tmp_path, layout):
         open_source(write_files(tmp_path / "no", {layout.archive: not_tar_gz}))
 
 
-# TFDS: a fake of the library, and the library itself if it is installed.
+# TFDS, with a fake of the library, and with the library itself if ALEXNET_JAX_TFDS is set.
 
 
 class FakeBuilder:
@@ -474,7 +474,7 @@ def test_tfds_source(tfds_builder, tmp_path):
 
 
 def test_tfds_errors(tfds_builder, monkeypatch):
-    with pytest.raises(UserError, match=r"has no data set nonesuch \(Dataset nonesuch not found\.\)$"):
+    with pytest.raises(UserError, match=r"has no data set nonesuch \(Dataset nonesuch not found\.\): check the name$"):
         open_source("tfds:nonesuch")
     tfds_builder.info.file_format.value = "tfrecord"
     with pytest.raises(UserError, match=r"not in ArrayRecord format: run .* --file_format=array_record --overwrite"):

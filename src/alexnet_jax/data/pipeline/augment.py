@@ -1,7 +1,7 @@
 """Data augmentation and mean subtraction (paper, sections 2 and 4.1).
 
 The host draws the random parameters and copies crops as uint8. The jitted training step subtracts the mean and adds the color
-shift on the device, so apart from the pixels only the crop and three numbers per image are transferred.
+shift on the device, so only the pixels, the crop and three numbers per image are transferred.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from alexnet_jax.data.statistics import ColorComponents
 from alexnet_jax.errors import UserError
 
 ColorScale = Literal["variance", "deviation"]
-"""Scale of the color shift along a principal component: the variance, which is an eigenvalue of the covariance, as in the paper's
-text, or the standard deviation, as in the original code."""
+"""Scale of the color shift along a principal component: "variance", an eigenvalue of the color covariance, as in the paper's
+text, or "deviation", its square root, as in the original code."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ class Augmentation:
         center crop of the mean image, as in the original code. "channel": the mean of each color.
       color: scale of the color shift. "variance": eigenvalues of the covariance of pixels in [0, 1], as in the paper's text.
         "deviation": their square roots, as in the original code. None: no color shift.
-      color_std: standard deviation of the normal variables by which the scale is multiplied.
-      color_divisor: divisor of training images, which compensates for the color shift; 1.1 in the original code.
+      color_std: standard deviation of the normal variables by which the scale is multiplied; 0.1 in the paper.
+      color_divisor: divisor of images with a color shift, which reduces their variance to that of images without one; 1.1 in
+        the original code.
     """
 
     image_size: int = 256
@@ -51,11 +52,11 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if self.images_per_crop < 1 or self.color_std < 0 or self.color_divisor <= 0:
-            raise UserError("images per crop must be at least 1, the color std at least 0, and the color divisor greater than 0")
+            raise UserError("--images-per-crop must be at least 1, --color-std at least 0, and --color-divisor greater than 0")
 
 
 class Crop(NamedTuple):
-    """Crop of an image, or of a batch of images.
+    """Position and flip of the crop of an image, or of each image of a batch.
 
     Attributes:
       position: row and column of the upper left corner, pixels.
@@ -72,7 +73,7 @@ class Example(NamedTuple):
     Attributes:
       image: RGB pixels, 0 to 255.
       label: class index.
-      color_shift: shift to add to red, green and blue, gray levels.
+      color_shift: shift to add to red, green and blue, in gray levels.
       crop: crop of the mean image to subtract; None uses the center crop.
     """
 
@@ -92,14 +93,14 @@ class AugmentationParams(NamedTuple):
 def draw_augmentation(
     augmentation: Augmentation, colors: ColorComponents, *, border: int, batch_size: int, seed: int, step: int
 ) -> AugmentationParams:
-    """Draw the random augmentation parameters of a batch. They depend on the arguments only.
+    """Draw the random augmentation parameters of a batch, a deterministic function of the arguments.
 
     Args:
       augmentation: augmentation options.
       colors: principal components of the training set's colors.
-      border: difference between the sides of image and crop, pixels.
+      border: side of the image minus side of the crop, pixels.
       batch_size: global batch size, over all processes.
-      seed: seed of the training.
+      seed: seed of the training run.
       step: training step, from 0.
     """
     rng = np.random.default_rng([seed, step])
@@ -121,14 +122,14 @@ def draw_augmentation(
 def color_shift(
     normals: Float[np.ndarray, "batch 3"], colors: ColorComponents, scale: ColorScale
 ) -> Float[np.ndarray, "batch 3"]:
-    """Return shifts of red, green and blue in gray levels (paper, section 4.1).
+    """Return shifts of red, green and blue, `directions @ (normals * scale)`, in gray levels (paper, section 4.1).
 
-    The paper multiplies the normal variables by eigenvalues. These are variances, so the unit of the pixels matters: with pixels
-    in [0, 1] the shift has a plausible size. The original code multiplies by standard deviations, for which the unit does not
-    matter; on ImageNet its shifts are about twice as large.
+    The paper multiplies the normal variables by eigenvalues. These are variances, so the shift depends on the range of pixel
+    values, which is assumed to be [0, 1]; for [0, 255] the shift would be 255 times as large. The original code multiplies by
+    standard deviations, for which the range does not matter; on ImageNet its shifts are about twice as large.
 
     Args:
-      normals: one normal variable per image and principal component.
+      normals: normal variables with standard deviation `color_std`, one per image and principal component.
       colors: principal components of the training set's colors.
       scale: scale of the shift along each component.
     """
@@ -143,7 +144,7 @@ def resize_mean_image(
 
     Args:
       mean_image: mean of the stored training images, gray levels.
-      augmentation: its `image_size` and `mean` are used; the crop is applied later, in the training step.
+      augmentation: options, of which `image_size` and `mean` are used; the crop is applied later, in the training step.
     """
     resized = downscale(mean_image, augmentation.image_size)
     if augmentation.mean == "channel":
@@ -152,12 +153,12 @@ def resize_mean_image(
 
 
 def downscale(image: Shaped[np.ndarray, "full full 3"], size: int) -> Float[np.ndarray, "size size 3"]:
-    """Downscale an image to `size` pixels a side by averaging square blocks, as decoding a JPEG at a reduced size does."""
+    """Downscale an image to `size` pixels on a side by averaging square blocks, as decoding a JPEG at a reduced size does."""
     block = image.shape[0] // size
     return image.reshape(size, block, size, block, 3).mean(axis=(1, 3))
 
 
 def center_crop(image: Any, size: int) -> Any:
-    """Return the center crop of `size` x `size` pixels of NumPy or JAX arrays of shape [..., height, width, channels]."""
+    """Return the center crop, `size` pixels on a side, of a NumPy or JAX array [..., height, width, channels]."""
     top, left = ((side - size) // 2 for side in image.shape[-3:-1])
     return image[..., top : top + size, left : left + size, :]

@@ -19,16 +19,17 @@ from alexnet_jax.errors import UserError
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """Options of the data loader. They change its speed, not the batches.
+    """Options of the data loader, which affect its speed but not the batches.
 
     The JPEG decoder releases the GIL. Threads return batches without a copy and share the cache of decoded images; on two cores
     they are faster than worker processes (`experiments/benchmarks/data_pipeline.py`). Worker processes are for machines with many
     cores.
 
     Attributes:
-      threads: number of threads that read and decode, per process; None uses one per core, or one in each worker process.
+      threads: number of threads that read and decode, per process; None uses one per core, or one per worker process.
       workers: number of worker processes; 0 loads in this process.
-      memory_fraction: see `loading.DecodedImages`; worker processes cache nothing.
+      memory_fraction: decoded images are cached if they fit in this fraction of the available memory; worker processes cache
+        nothing.
     """
 
     threads: int | None = None
@@ -49,7 +50,7 @@ def training_batches(
 ) -> Iterator[Example]:
     """Return an infinite stream of training batches, starting at step `start`.
 
-    The batch of a step depends on the seed only, not on `start` or the number of threads and processes. A stream with `start=100`
+    The batch of a step depends on the seed, but not on `start` or the number of threads and processes. A stream with `start=100`
     yields the batches that a stream with `start=0` yields after 100 batches.
 
     Each epoch has a new random order. The last batch of an epoch is filled from the next epoch.
@@ -115,10 +116,10 @@ def _prefetch(batches: grain.MapDataset[Example], options: LoaderOptions) -> Ite
             f"--threads is {options.threads} and --workers is {options.workers}: pass --threads 1 or more, --workers 0 or more"
         )
     threads = options.threads or (1 if options.workers else os.cpu_count() or 1)
-    # Each thread loads one batch, and one is ready: a batch of 128 images of 224 pixels takes 19 MB.
+    # One batch per thread is being loaded and one is ready; a batch of 128 images of 224 x 224 pixels takes 19 MB.
     stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1))
     if options.workers:
-        # Grain reads this flag, and absl raises an error unless the flags were parsed by `absl.app.run`.
+        # Grain reads this flag. Without this line absl raises an error, because `absl.app.run` has not parsed the flags.
         flags.FLAGS["grain_enable_multiprocess_worker_profiling"].present = 1
         multiprocessing_options = grain.MultiprocessingOptions(options.workers, per_worker_buffer_size=1)
         stream = stream.mp_prefetch(multiprocessing_options, worker_init_fn=_initialize_worker)
@@ -128,7 +129,7 @@ def _prefetch(batches: grain.MapDataset[Example], options: LoaderOptions) -> Ite
 def _initialize_worker(worker_index: int, num_workers: int) -> None:
     """Ignore SIGINT and SIGTERM, and exit when the parent process ends.
 
-    Ctrl-C and the SIGTERM of many job managers reach all processes, but the parent still needs batches to stop in an orderly way.
+    Ctrl-C and the SIGTERM of many job managers reach all processes, but the parent needs batches until it has stopped.
     If the parent is killed, Grain's worker processes would wait for it forever.
     """
     for signal_number in (signal.SIGINT, signal.SIGTERM):

@@ -12,18 +12,18 @@ from jaxtyping import Int
 
 from alexnet_jax.data.images import InvalidImageError, Pixels, decode_jpeg
 from alexnet_jax.data.pipeline.augment import Augmentation, Crop, Example, downscale, draw_augmentation
-from alexnet_jax.data.pipeline.crops import copy_crop, copy_flipped_crop_bgr
+from alexnet_jax.data.pipeline.copy_crop import copy_crop, copy_flipped_crop_bgr
 from alexnet_jax.data.pipeline.memory import available_memory
 from alexnet_jax.data.records import Dataset, Record, unpack
 from alexnet_jax.data.statistics import ColorComponents
 from alexnet_jax.errors import UserError
 
 MEMORY_FRACTION = 0.25
-"""Decoded images of a split are cached if they take at most this fraction of the available memory."""
+"""Maximum size of the cache of decoded images, as a fraction of the available memory."""
 
 
 def check_size(dataset: Dataset, size: int) -> None:
-    """Check that the images of a data set can be decoded to `size` pixels a side.
+    """Check that the images of a data set can be decoded to `size` pixels on a side.
 
     Raises:
       UserError: if `size` is not the stored size divided by 1, 2, 4 or 8, the factors that JPEG decoders support.
@@ -32,11 +32,14 @@ def check_size(dataset: Dataset, size: int) -> None:
     sizes = [stored // divisor for divisor in (1, 2, 4, 8) if stored % divisor == 0]
     if size not in sizes:
         supported = ", ".join(map(str, sizes))
-        raise UserError(f"{dataset.path} has images of {stored} pixels, not {size}: choose an image size of {supported}")
+        problem = f"has images of {stored} pixels, which cannot be decoded to {size}"
+        raise UserError(f"{dataset.path} {problem}: choose an image size of {supported}")
 
 
 class DecodedImages:
-    """Images of a split, decoded on access. Can be shared by threads and pickled; a copy in another process starts with no cache.
+    """Images of a split, decoded on access.
+
+    An instance can be shared by threads and pickled; an unpickled copy has no cache.
 
     Args:
       dataset: prepared data set.
@@ -65,7 +68,7 @@ class DecodedImages:
         return self._cache is not None
 
     def copy_crop(self, index: int, top: int, left: int, flipped: bool, out: np.ndarray) -> int:
-        """Copy a square crop of an image to `out` and return the label.
+        """Copy a square crop of an image to `out` and return the image's label.
 
         Args:
           index: index of the image in the split.
@@ -97,7 +100,7 @@ class DecodedImages:
         return unpack(self._records[index])
 
     def decode(self, record: Record, color_order: Literal["RGB", "BGR"] = "RGB") -> Pixels:
-        """Decode a record to `size` pixels a side.
+        """Decode a record to `size` pixels on a side.
 
         Args:
           record: record of this data set.
@@ -113,7 +116,7 @@ class DecodedImages:
             if self._encoding == "jpeg":
                 return decode_jpeg(record.image, self.size, colors=color_order, out=self._buffer())
             if len(record.image) != 3 * self._stored_size**2:
-                raise InvalidImageError(f"it has {len(record.image)} bytes instead of {3 * self._stored_size**2}")
+                raise InvalidImageError(f"{len(record.image):,} bytes of pixels, expected {3 * self._stored_size**2:,}")
         except InvalidImageError as error:
             raise UserError(f"{record.name} in {self._path} is damaged ({error}): prepare the data set again") from error
         pixels = np.frombuffer(record.image, np.uint8).reshape(self._stored_size, self._stored_size, 3)
@@ -134,7 +137,7 @@ class DecodedImages:
 
 @dataclass(frozen=True)
 class TrainingBatches:
-    """Callable that maps a step to its training batch, which depends on the seed and the step only.
+    """Callable that returns the training batch of a step, which depends on the seed and the step only.
 
     Each epoch contains every image once, in a new random order. The last batch of an epoch is filled from the next epoch.
 
@@ -145,8 +148,8 @@ class TrainingBatches:
       input_size: side of the crops, pixels.
       batch_size: global batch size, over all processes.
       seed: seed of the order and the augmentation.
-      batch_slice: part of the global batch that this process loads. Random parameters are drawn for the global batch, so it does
-        not depend on the number of processes.
+      batch_slice: part of the global batch that this process loads. Random parameters are drawn for the global batch, so
+        they do not depend on the number of processes.
     """
 
     images: DecodedImages
@@ -168,7 +171,7 @@ class TrainingBatches:
         return batch._replace(color_shift=color_shift, crop=crop if self.augmentation.mean == "crop" else None)
 
     def image_indices(self, step: int) -> list[int]:
-        """Return the indices of the images of a step in the training split."""
+        """Return the indices, in the training split, of the images that this process loads for a step."""
         positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[self.batch_slice]
         epochs, positions = np.divmod(positions, len(self.images))
         first_epoch = epochs[0]
@@ -176,14 +179,14 @@ class TrainingBatches:
         return [int(orders[epoch - first_epoch][position]) for epoch, position in zip(epochs, positions, strict=True)]
 
 
-@lru_cache(maxsize=2)  # the current epoch and the next, which other threads may already load
+@lru_cache(maxsize=2)  # the current epoch and the next, which other threads may already be loading
 def _epoch_order(num_images: int, seed: int, epoch: int) -> Int[np.ndarray, " num_images"]:
     return np.random.default_rng([seed, epoch, 1]).permutation(num_images).astype(np.int32)
 
 
 @dataclass(frozen=True)
 class CenterCropBatches:
-    """Callable that maps a batch index to the center crops of the next images of a split, in order and without augmentation.
+    """Callable that returns the center crops of one batch of a split, given the batch index; images are in order.
 
     Attributes:
       images: images of the split.

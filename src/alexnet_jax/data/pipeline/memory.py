@@ -18,11 +18,11 @@ def available_memory() -> int:
 def _machine_memory() -> int:
     if (PROC / "meminfo").is_file():
         return _read_proc_bytes(PROC / "meminfo", "MemAvailable")
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # total: macOS has no call for the available memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # total memory: macOS has no call for the available memory
 
 
 def _cgroup_memory() -> Iterator[int]:
-    """Yield the available memory of each control group (version 2) with a limit that contains this process, as in Docker."""
+    """Yield the available bytes of each control group (version 2) that contains this process and has a limit, as in Docker."""
     if not (PROC / "self/cgroup").is_file():
         return
     match = re.search(r"^0::/(.*)$", (PROC / "self/cgroup").read_text(), re.MULTILINE)
@@ -46,7 +46,7 @@ def _rlimit_memory() -> Iterator[int]:
 
 
 def _read_proc_bytes(file: Path, name: str) -> int:
-    """Return a value of a /proc file in bytes."""
+    """Return the value of a field of a /proc file, in bytes."""
     match = re.search(rf"^{name}:\s+(\d+) kB$", file.read_text(), re.MULTILINE)
     assert match is not None
     return 1024 * int(match[1])

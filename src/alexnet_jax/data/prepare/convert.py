@@ -31,9 +31,9 @@ from alexnet_jax.data.statistics import color_products
 from alexnet_jax.errors import UserError
 
 MIN_SHARD_IMAGES = 1024
-"""Images per shard of a small split. The number is doubled until the split has at most `MAX_SHARDS` shards."""
+"""Number of images per shard of a small split; doubled until the split has at most `MAX_SHARDS` shards."""
 MAX_SHARDS = 512
-"""Shards per split: a reader keeps all of them open. ImageNet's training split has 313 shards of 4,096 images."""
+"""Maximum number of shards per split, all of which a reader keeps open. ImageNet's training split has 313, of 4,096 images."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -45,10 +45,10 @@ class PrepareOptions:
 
     Attributes:
       size: side of the images, pixels; None uses the default of the source: 256, as in the paper, or 32 for CIFAR.
-      raw: store pixels instead of JPEG: ten times the disk space, no loss, no decoding. Always on for CIFAR.
-      max_bad: maximum number of unreadable images; more are an error.
+      raw: store pixels instead of JPEGs: lossless and without decoding, but ten times the disk space. Always on for CIFAR.
+      max_bad: maximum number of unreadable images to skip; more are an error.
       held_out: expected fraction of the images to use for validation, if the source has no splits.
-      seed: seed of the choice of validation images, if the source has no splits.
+      seed: seed of the random selection of validation images, if the source has no splits.
       tfds_dir: data folder of TensorFlow Datasets; None uses the default of TensorFlow Datasets.
       threads: number of threads that read, resize and encode images; None uses one per core.
     """
@@ -84,13 +84,13 @@ class SkippedImage(NamedTuple):
 
 
 def prepare(source: Source, out: Path, options: PrepareOptions = PrepareOptions()) -> Dataset:
-    """Convert a source to the data set `out` and print a summary. An interrupted conversion is resumed by the same call.
+    """Convert a source to a prepared data set and print a summary.
 
-    Images that cannot be read are skipped, printed, and listed in the manifest.
+    The same call resumes an interrupted conversion. Images that cannot be read are skipped, printed, and listed in the manifest.
 
     Args:
       source: images and labels to convert.
-      out: path of the data set. If it is already complete, nothing is done.
+      out: path of the data set. If the data set is already complete, it is only opened.
       options: options of the conversion.
 
     Raises:
@@ -117,7 +117,7 @@ def prepare(source: Source, out: Path, options: PrepareOptions = PrepareOptions(
         console.print(f"{out} is already complete", markup=False)
         return dataset
     if out.exists():
-        raise UserError(f"{out} already exists with different content: choose another folder for --to, or delete it")
+        raise UserError(f"{out} already exists with different content: choose a different folder for --to, or delete {out}")
     side = shorter_side(source.read("train", 0).data)
     if options.size is None and side and side <= size // 4:
         console.print(f"images of {side} pixels are upscaled to {size} pixels: pass --size {side} to keep their resolution")
@@ -136,10 +136,15 @@ def prepare(source: Source, out: Path, options: PrepareOptions = PrepareOptions(
 
 
 def prepare_path(source: str | Path, out: Path, options: PrepareOptions = PrepareOptions()) -> Dataset:
-    """Find the source at a path or with a name, see `sources.registry.find_source`, and convert it as `prepare` does.
+    """Convert the source at a path or with a `tfds:` name to a prepared data set, as `prepare` does.
+
+    Args:
+      source: path or name, see `sources.registry.find_source`.
+      out: path of the data set.
+      options: options of the conversion.
 
     Raises:
-      UserError: if `options.held_out` is out of range, there is no such source, or for the reasons given in `prepare`.
+      UserError: if `options.held_out` is not in [0, 1), the source does not exist, or the conversion fails as in `prepare`.
     """
     if not 0 <= options.held_out < 1:
         raise UserError(f"--held-out must be at least 0 and less than 1, not {options.held_out}")
@@ -148,7 +153,7 @@ def prepare_path(source: str | Path, out: Path, options: PrepareOptions = Prepar
 
 
 def _images_per_shard(num_images: int) -> int:
-    """Return the number of images per shard of a split of `num_images` images."""
+    """Return the number of images per shard of a split with `num_images` images."""
     shard_images = MIN_SHARD_IMAGES
     while num_images > shard_images * MAX_SHARDS:
         shard_images *= 2

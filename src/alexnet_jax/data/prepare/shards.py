@@ -35,7 +35,7 @@ from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import UserError
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""No space on the device, quota exceeded, and file size limit exceeded."""
+"""Error numbers for no space on the device, quota exceeded, and file size limit exceeded."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class PreparePlan:
       images: number of source images in each split, including unreadable ones.
       shard_images: number of source images per shard, for each split.
       source: description of the source.
-      left_out: reasons why parts of the source are not converted.
+      left_out: images excluded by a rule of the source, with the reason, one line each.
       fingerprint: fingerprint of the source, see `sources.base.Source.fingerprint`.
       versions: versions of the libraries that decode, resize and encode the images.
     """
@@ -66,7 +66,7 @@ class PreparePlan:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the plan, hexadecimal. A partial data set is resumed only if its plan has the same digest."""
+        """SHA-256 of the plan, in hexadecimal. A partial data set is resumed only if its plan has the same digest."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
 
 
@@ -87,7 +87,7 @@ class ShardReport(NamedTuple):
 
 
 class ShardWriter:
-    """Writer of one shard of images of `size` pixels a side, under a temporary name until `finish` is called."""
+    """Writer of one shard of images, `size` pixels on a side. The file has a temporary name until `finish` is called."""
 
     def __init__(self, folder: Path, split: str, shard_index: int, size: int):
         self._path = folder / f"{split}-{shard_index:05}.array_record"
@@ -114,11 +114,11 @@ class ShardWriter:
             self._statistics.add(pixels, products)
 
     def skip(self, name: str, reason: str) -> None:
-        """Record that the image `name` is skipped, with the reason."""
+        """Add a skipped image, with the reason, to the report of the shard."""
         self._skipped[name] = reason
 
     def finish(self) -> ShardReport:
-        """Flush the shard to disk and return its report. Rename it to its final name, or delete it if it has no images.
+        """Flush the shard to disk, rename it to its final name, and return its report. A shard without images is deleted.
 
         Raises:
           OSError: if the shard cannot be written, for example because the disk is full.
@@ -138,12 +138,12 @@ class ShardWriter:
 
     def abort(self) -> None:
         """Close the file without renaming it."""
-        with suppress(RuntimeError):  # the exception that led here is already being raised
+        with suppress(RuntimeError):  # the original exception is already being raised
             self._writer.close()
 
 
 class PartialDataset:
-    """Unfinished data set in an existing folder. Content that was written with another plan is deleted."""
+    """Unfinished data set in an existing folder. Content that was written with a different plan is deleted."""
 
     def __init__(self, partial: Path, plan: PreparePlan):
         self._plan = plan
@@ -220,7 +220,7 @@ class PartialDataset:
             if report.shard.num_images:
                 files[split].append(report.shard)
         if not statistics.num_images:
-            raise UserError("none of the training images can be read")
+            raise UserError("none of the training images can be read: check the files of the source")
         components = statistics.color_components()
         np.save(self._data_dir / "mean_image.npy", statistics.mean_image)
         manifest = Manifest(
@@ -268,14 +268,14 @@ def open_partial_dataset(path: Path, plan: PreparePlan) -> Iterator[PartialDatas
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
             raise UserError(
-                f"no space left for {path} ({error.strerror}): free some space and run the same command again to resume"
+                f"no space left for {path} ({error.strerror}): free some space and run the same command again"
             ) from error
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextmanager
 def _array_record_errors_as_os_errors() -> Iterator[None]:
-    """Convert a RuntimeError of ArrayRecord to the OSError that caused it, recognized by its text."""
+    """Convert a RuntimeError of ArrayRecord to an OSError, with the error number inferred from the message."""
     try:
         yield
     except RuntimeError as error:
@@ -286,7 +286,7 @@ def _array_record_errors_as_os_errors() -> Iterator[None]:
 
 
 class DatasetWriter:
-    """Writer of a data set with one shard per split, see `create_dataset`. Splits can be written in any order."""
+    """Writer of a data set with one shard per split, created by `create_dataset`. Splits can be written in any order."""
 
     def __init__(self, partial: PartialDataset, stack: ExitStack):
         self._partial, self._stack = partial, stack
@@ -320,7 +320,7 @@ def create_dataset(path: Path, classes: list[str], *, size: int, encoding: Encod
       UserError: if `path` exists or cannot be written, or the disk is full.
     """
     if path.exists():
-        raise UserError(f"{path} already exists: choose another folder, or delete it")
+        raise UserError(f"{path} already exists: choose a different folder, or delete it")
     try:
         with open_partial_dataset(path, PreparePlan(classes, size, encoding)) as partial:
             with ExitStack() as stack:

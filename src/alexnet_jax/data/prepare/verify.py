@@ -14,7 +14,7 @@ from alexnet_jax.errors import UserError
 
 
 def verify(path: Path, threads: int | None = None) -> None:
-    """Check the checksum of every file and the image and label of every record, and print each error on its own line.
+    """Verify the checksum of every file and the image and label of every record. Each error is printed on its own line.
 
     Args:
       path: prepared data set.
@@ -58,7 +58,7 @@ def _shard_errors(path: Path, manifest: Manifest, shard: Shard) -> list[str]:
 
 def _record_errors(reader: ArrayRecordReader, manifest: Manifest, shard: Shard) -> Iterator[str]:
     if reader.num_records() != shard.num_images:
-        yield f"{reader.num_records():,} records instead of {shard.num_images:,}"
+        yield f"{reader.num_records():,} records, expected {shard.num_images:,}"
     for index in range(reader.num_records()):
         try:
             _check_record(reader.read([index])[0], manifest)
@@ -71,9 +71,9 @@ def _check_record(data: bytes, manifest: Manifest) -> None:
     if manifest.encoding == "jpeg":
         decode_jpeg(record.image, manifest.size)
     elif len(record.image) != 3 * manifest.size**2:
-        raise InvalidImageError(f"{record.name} has a wrong size of {len(record.image):,} bytes")
+        raise InvalidImageError(f"{record.name} has {len(record.image):,} bytes, expected {3 * manifest.size**2:,}")
     if not 0 <= record.label < len(manifest.classes):
-        raise InvalidImageError(f"{record.name} has the invalid label {record.label}")
+        raise InvalidImageError(f"{record.name} has label {record.label}, expected 0 to {len(manifest.classes) - 1}")
 
 
 def _one_line(error: Exception) -> str:

@@ -27,7 +27,7 @@ class SourceImage(NamedTuple):
 
 
 class Source(ABC):
-    """Labeled images by split. `read` may be called from several threads.
+    """Base class of sources: labeled images by split. `read` must be thread-safe.
 
     Attributes:
       description: short description, written to the manifest.

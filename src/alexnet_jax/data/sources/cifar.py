@@ -1,6 +1,7 @@
-"""CIFAR-10 and CIFAR-100 from https://www.cs.toronto.edu/~kriz/cifar.html: binary or python version, archive or folder.
+"""Source that reads CIFAR-10 or CIFAR-100 (https://www.cs.toronto.edu/~kriz/cifar.html), as an archive or a folder.
 
-Images keep their 32x32 pixels and are stored without compression: at this size, JPEG artifacts would be visible.
+Both the binary and the Python version are supported. Images keep their 32x32 pixels and are stored without compression, because
+JPEG artifacts would be visible at this size.
 """
 
 import hashlib
@@ -45,7 +46,7 @@ class Layout:
 
     @property
     def binary(self) -> bool:
-        """Whether this is the binary version rather than the python one."""
+        """Whether this is the binary version rather than the Python version."""
         return self.class_names.endswith(".txt")
 
 
@@ -115,13 +116,13 @@ class CifarSource(Source):
 
 
 def cifar_source(path: Path) -> CifarSource | None:
-    """Load CIFAR into memory.
+    """Load CIFAR-10 or CIFAR-100 into memory.
 
     Args:
-      path: an archive of CIFAR, the folder in it, or a folder that holds one of these.
+      path: a CIFAR archive, the folder that it contains, or the parent folder of either.
 
     Returns:
-      None if the path holds no version of CIFAR.
+      The source, or None if the path contains no version of CIFAR.
 
     Raises:
       UserError: if a file of CIFAR is missing or damaged.
@@ -175,7 +176,7 @@ def _parse(layout: Layout, location: Path, files: dict[str, bytes]) -> CifarSour
         parse = _parse_binary_batch if layout.binary else _parse_python_batch
         batches = {split: [parse(layout, name, files[name]) for name in names] for split, names in layout.splits.items()}
         if any(batch.labels.min() < 0 or batch.labels.max() >= len(classes) for split in batches.values() for batch in split):
-            raise ValueError(f"it has labels outside 0 to {len(classes) - 1}")
+            raise ValueError(f"labels outside 0 to {len(classes) - 1}")
     except Exception as error:  # unpickling a damaged file may raise any exception
         raise UserError(f"{location} is damaged ({error}): download it again") from error
     return CifarSource(layout.archive.removesuffix(".tar.gz"), classes, batches)
@@ -197,7 +198,8 @@ def _parse_python_batch(layout: Layout, name: str, data: bytes) -> Batch:
     batch = _unpickle(data)
     images, labels = np.asarray(batch[b"data"]), np.asarray(batch[layout.label_key.encode()], np.int64)
     if images.dtype != np.uint8 or images.shape != (len(labels), IMAGE_BYTES):
-        raise ValueError(f"{name} has images of dtype {images.dtype} and shape {images.shape}")
+        actual, expected = f"{images.dtype} {images.shape}", f"uint8 {(len(labels), IMAGE_BYTES)}"
+        raise ValueError(f"{name} has images {actual}, expected {expected}")
     return Batch(name, images, labels)
 
 
@@ -211,7 +213,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             return {"_reconstruct": _reconstruct, "ndarray": np.ndarray, "dtype": np.dtype}[global_name]
         if (module_name, global_name) == ("_codecs", "encode"):  # Python 3 pickles bytes this way in protocols 0 to 2
             return lambda text, encoding: text.encode("latin1")
-        raise pickle.UnpicklingError(f"it calls {module_name}.{global_name}, which is not allowed")
+        raise pickle.UnpicklingError(f"the pickle calls {module_name}.{global_name}, which is not allowed")
 
 
 def _reconstruct(_subtype: type, shape: tuple[int, ...], _code: bytes) -> np.ndarray:

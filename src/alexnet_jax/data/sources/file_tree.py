@@ -17,7 +17,7 @@ from alexnet_jax.errors import UserError
 
 
 class Entry(NamedTuple):
-    """File of a tree: a byte range of a file on disk.
+    """File of a tree, stored as a byte range of a file on disk.
 
     Attributes:
       name: path in the tree, with parts separated by `/`; the name of an archive appears without `.tar`.
@@ -47,7 +47,7 @@ def read(entry: Entry) -> bytes:
     except OSError as error:
         raise UserError(f"cannot read {entry.path}: {error.strerror}") from error
     if len(data) != entry.size:
-        raise UserError(f"{entry.path} was truncated after its files were listed: run the command again when it is complete")
+        raise UserError(f"{entry.path} was truncated after its files were listed: restore it and run the command again")
     return data
 
 
@@ -118,7 +118,7 @@ def _list_members(file: BufferedReader, root: Entry, display_name: str) -> Itera
                 yield from _list_members(nested, folder, f"{display_name}:{member.name}")
             else:
                 yield root._replace(name=name, offset=offset, size=member.size)
-        # TarFile also stops at a damaged or missing header. A complete archive ends with a block of zeros.
+        # TarFile also stops, without an error, at a damaged or missing header. A complete archive ends with a block of zeros.
         file.seek(archive.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"truncated or damaged at byte {archive.offset:,}")

@@ -1,4 +1,4 @@
-"""Images in folders or tar archives, one folder per class, optionally grouped into one folder per split.
+"""Source that reads images from folders or tar archives: one folder per class, optionally grouped into one folder per split.
 
 An archive counts as a folder (see `file_tree`), so ImageNet's releases are read as distributed. `ILSVRC2012_img_train.tar`, an
 archive of one archive per class, is a split with class folders. `ILSVRC2012_img_val.tar` is a split without class folders, whose
@@ -82,7 +82,7 @@ class FolderSource(Source):
         digest = hashlib.sha256(repr(self.classes).encode())
         for split, files in self.files.items():
             for entry, label in files:
-                # The path on disk is not part of it, so a source can be moved.
+                # The path on disk is not part of the fingerprint, so a source can be moved.
                 digest.update(f"{split}/{entry.name}/{label}/{entry.offset}/{entry.size}/{entry.modified}\n".encode())
         return digest.hexdigest()
 
@@ -95,7 +95,7 @@ def folder_source(root: Path, validation_split: ValidationSplit) -> FolderSource
       validation_split: rule that selects validation images if there are no split folders.
 
     Raises:
-      UserError: if there are no training images, there is only one class, or the labels of a split are missing or do not fit.
+      UserError: if there are no training images, there is only one class, or the labels of a split are missing or invalid.
     """
     images: list[Entry] = []
     other_files: list[Entry] = []
@@ -173,12 +173,13 @@ def _assign_labels(
             notes.append(f"{len(unsorted):,} {split} images outside class folders")
         unknown = sorted({class_name for class_name, _ in entries if class_name is not None} - set(classes))
         if unknown:
-            raise UserError(f"{root} has {split} classes without training images: {', '.join(unknown[:5])}; add some to train")
+            names = ", ".join(unknown[:5])
+            raise UserError(f"{root} has {split} classes without training images: {names}; add images of them to train")
         files[split] = [(entry, labels[class_name]) for class_name, entry in entries if class_name is not None]
     if not files["train"]:
         raise UserError(f"{root} has no training images; expected {EXPECTED_LAYOUT}")
     if len(classes) < 2:
         raise UserError(f"{root} has images of one class only ({classes[0]}): add a folder for at least one more class")
-    # Images are ordered by class and, within a class, by name; label files may have another order.
+    # Images are ordered by class and, within a class, by name; label files may have a different order.
     ordered = {split: sorted(entries, key=itemgetter(1)) for split, entries in files.items() if entries}
     return FolderSource(classes, ordered, tuple(notes))

@@ -1,9 +1,9 @@
 """Labels of images without class folders, from the label files distributed with ImageNet's validation and test images.
 
-The format follows from the lines of the file:
+The format is detected from the lines of the file:
 
     n01751748                              class of image i, on line i; i is the number at the end of the image's name
-    490                                    the same, as a class number of the development kit; its meta.mat has the names
+    490                                    the same, as a class number of the development kit, whose meta.mat has the names
     ILSVRC2012_val_00000001.JPEG 65        image name, and index into the sorted class names, from 0
     ILSVRC2012_val_00000001 n01751748      image name and class
     ILSVRC2012_val_00000001,n01751748 1…   the same, from Kaggle; bounding boxes after the class are ignored
@@ -39,7 +39,7 @@ def expected_files(split: str) -> str:
 
 
 def find_labels(split: str, images: list[Entry], other_files: list[Entry], classes: list[str]) -> list[tuple[Entry, int]] | None:
-    """Label the images of a split from the first label file among the other files.
+    """Label the images of a split from the first supported label file.
 
     Args:
       split: "validation" or "test".
@@ -51,13 +51,13 @@ def find_labels(split: str, images: list[Entry], other_files: list[Entry], class
       Images with their labels, or None if there is no label file. A test label file whose labels are all 0 is ignored.
 
     Raises:
-      UserError: if the label file does not fit the images or the classes.
+      UserError: if the label file does not match the images or the classes.
     """
     short = SHORT_NAMES[split]
     pattern = re.compile(rf"(.*{split}_(synset_labels|ground_truth)|{short}|{split})\.txt|LOC_{short}_solution\.csv")
     files = dict(_read_label_files(other_files, pattern))
     meta = files.pop(META, None)
-    # The development kit's file is the last choice because it needs meta.mat, too.
+    # The development kit's file comes last because it also needs meta.mat.
     for name in sorted(files, key=lambda name: (name.endswith("ground_truth.txt"), name)):
         label_file = _parse(name, files[name])
         if split == "test" and set(label_file.labels) == {"0"}:
@@ -107,7 +107,8 @@ def _label_classes(label_file: _LabelFile, classes: list[str], meta: bytes | Non
     if label_file.image_names:
         return {str(number): name for number, name in enumerate(classes)}
     if meta is None:
-        raise UserError(f"{label_file.name} has class numbers only: put the development kit's {META} next to it for their names")
+        advice = f"put the development kit's {META}, which has the class names, next to it"
+        raise UserError(f"{label_file.name} has class numbers only: {advice}")
     return _read_devkit_classes(meta)
 
 
@@ -128,7 +129,7 @@ def _match(
         if label is None:
             raise UserError(f"{label_file.name} has no label for {image.name}: add it, or remove the image")
         if label_classes.get(label) not in class_indices:
-            raise UserError(f"{label_file.name} has the class {label}, which has no training images: add some")
+            raise UserError(f"{label_file.name} has the class {label}, which has no training images: add images of it to train")
         labeled.append((image, class_indices[label_classes[label]]))
     return labeled
 

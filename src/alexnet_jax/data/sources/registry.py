@@ -1,4 +1,4 @@
-"""Selection of the source that a path or a `tfds:` name refers to."""
+"""Lookup of a source by path or `tfds:` name."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from alexnet_jax.errors import UserError
 
 
 def find_source(name: str, validation_split: ValidationSplit, tfds_dir: str | None = None) -> Source:
-    """Open the source with this path or `tfds:` name. The kind of source follows from the files at the path.
+    """Open the source at a path or with a `tfds:` name. The files at the path determine the type of the source.
 
     Args:
       name: path of a folder or an archive, or `tfds:NAME`.
@@ -19,7 +19,7 @@ def find_source(name: str, validation_split: ValidationSplit, tfds_dir: str | No
       tfds_dir: data folder of TensorFlow Datasets; None uses its default.
 
     Raises:
-      UserError: if the path does not exist or holds no supported source.
+      UserError: if the path does not exist or contains no supported source.
     """
     if name.startswith(PREFIX):
         return tfds_source(name, tfds_dir)
@@ -31,5 +31,7 @@ def find_source(name: str, validation_split: ValidationSplit, tfds_dir: str | No
             if path.is_dir() or path.suffix == ".tar":
                 return folder_source(path, validation_split)
     archives = ", ".join(layout.archive for layout in LAYOUTS)
-    problem = "is not a supported source: unpack it first, or pass" if path.exists() else "does not exist: pass"
+    problem = "does not exist: pass"
+    if path.exists():
+        problem = "is not a supported source: if it is an archive, unpack it first; otherwise pass"
     raise UserError(f"{path} {problem} a folder with {EXPECTED_LAYOUT}, or one of {archives}")

@@ -2,7 +2,8 @@
 
 Each image shows an object with one of five shapes and one of five textures; the class is a combination of the two. Colors,
 position, size and rotation of the object are random, and so are the background, the clutter, the brightness gradient and the
-color of the light. A network therefore has to recognize form, and the paper's crops, reflections and color shifts help.
+color of the light. The class therefore depends on shape and texture only, and the paper's crops, flips and color shifts
+improve generalization.
 """
 
 import math
@@ -21,7 +22,7 @@ NUM_IMAGES = {"train": 3000, "validation": 500}
 Plane = Float[np.ndarray, "height width"]
 """One value per pixel."""
 ScalarField = Callable[[Plane, Plane], Plane]
-"""Function of the coordinates u and v of each pixel, with one value per pixel."""
+"""Function that maps the coordinates u and v of each pixel to one value per pixel."""
 
 # Approximate distance to the edge, positive inside the object and negative outside; u and v are in units of the radius.
 SHAPES: dict[str, ScalarField] = {
@@ -60,7 +61,7 @@ class SyntheticSource(Source):
 
 
 def draw_image(class_name: str, rng: np.random.Generator) -> Pixels:
-    """Draw a 256x256 image of a random object.
+    """Draw a 256x256 image of a random object of a class.
 
     Args:
       class_name: one of `CLASSES`.

@@ -1,4 +1,4 @@
-"""Data sets prepared by TensorFlow Datasets (TFDS), read in place. Reading them does not need TensorFlow."""
+"""Source that reads data sets prepared by TensorFlow Datasets (TFDS) in place, without TensorFlow."""
 
 import hashlib
 from typing import Any
@@ -17,9 +17,9 @@ class TfdsSource(Source):
     Args:
       description: `tfds:` and the data set's full name.
       classes: class names.
-      size: side of the images, in pixels, but at most 256.
+      size: default side of a prepared image, in pixels; at most 256.
       records: TFDS data source of each split.
-      shards: sizes of the data set's files, for the fingerprint.
+      shards: sizes of the splits and their files, for the fingerprint.
       notes: excluded images and the reason, one line each.
     """
 
@@ -37,7 +37,7 @@ class TfdsSource(Source):
         name = record.get("file_name", record.get("id", f"{index:07}"))
         name = f"{split}/{name.decode() if isinstance(name, bytes) else name}"
         if not 0 <= record["label"] < len(self.classes):
-            raise InvalidImageError(f"{name} has no valid label")
+            raise InvalidImageError(f"{name} has label {record['label']}, expected 0 to {len(self.classes) - 1}")
         return SourceImage(name, int(record["label"]), record["image"])
 
     def fingerprint(self) -> str:
@@ -58,12 +58,13 @@ def tfds_source(name: str, data_dir: str | None) -> TfdsSource:
     try:
         import tensorflow_datasets  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UserError(f"{name} needs TensorFlow Datasets: pip install 'alexnet-jax[tfds]' ({error})") from error
+        raise UserError(f"{name} needs TensorFlow Datasets ({error}): run pip install 'alexnet-jax[tfds]'") from error
     tfds_name = name.removeprefix(PREFIX)
     try:
         builder = tensorflow_datasets.builder(tfds_name, data_dir=data_dir)
-    except Exception as error:  # exceptions of many types for unknown names and versions
-        raise UserError(f"TensorFlow Datasets has no data set {tfds_name} ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # TFDS raises exceptions of many types for unknown names and versions
+        reason = str(error).splitlines()[0]
+        raise UserError(f"TensorFlow Datasets has no data set {tfds_name} ({reason}): check the name") from error
     data_dir_option = f" --data_dir={data_dir}" if data_dir else ""
     command = f"tfds build {tfds_name}{data_dir_option} --file_format=array_record"
     if not builder.is_prepared():
@@ -73,17 +74,18 @@ def tfds_source(name: str, data_dir: str | None) -> TfdsSource:
         raise UserError(f"{builder.data_path} is not in ArrayRecord format: run {command} --overwrite (needs TensorFlow)")
     features = info.features
     if not {"image", "label"} <= set(features or ()):
-        raise UserError(f"{tfds_name} has no image and label features, only {', '.join(features or ())}: choose another data set")
+        names = ", ".join(features or ())
+        raise UserError(f"{tfds_name} has no image and label features, only {names}: choose a different data set")
     decoders = {"image": tensorflow_datasets.decode.SkipDecoding()}
     records, notes = {}, []
     for split in (split for split in SPLITS if split in info.splits):
         data = builder.as_data_source(split=split, decoders=decoders)
-        if len(data) and data[0]["label"] < 0:  # undisclosed labels, as those of ImageNet's test images
+        if len(data) and data[0]["label"] < 0:  # undisclosed labels, such as those of ImageNet's test images
             notes.append(f"{len(data):,} {split} images without labels")
         elif len(data):
             records[split] = data
     if "train" not in records:
-        raise UserError(f"{tfds_name} has no labeled training images: choose another data set")
+        raise UserError(f"{tfds_name} has no labeled training images: choose a different data set")
     sides = [side for side in features["image"].shape[:2] if side]
     size = min([*sides, SIZE])
     shards = repr([(split, info.splits[split].shard_lengths, info.splits[split].num_bytes) for split in records])

@@ -1,6 +1,6 @@
 """Fast copies of image crops into a batch.
 
-For small images that are kept in memory, the copy takes most of the loading time.
+For small images that are cached in memory, the copies take most of the loading time.
 """
 
 import math

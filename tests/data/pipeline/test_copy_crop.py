@@ -1,7 +1,9 @@
+"""Test of the functions that copy crops into a batch."""
+
 import numpy as np
 import pytest
 
-from alexnet_jax.data.pipeline.crops import copy_crop, copy_flipped_crop_bgr
+from alexnet_jax.data.pipeline.copy_crop import copy_crop, copy_flipped_crop_bgr
 
 
 @pytest.mark.parametrize("size", [1, 3, 24, 29, 30, 32])
