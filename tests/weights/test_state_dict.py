@@ -76,8 +76,6 @@ def test_mismatched_arrays_are_named_in_the_error():
     )
     many_missing = "missing arrays: conv1.weight, conv1.bias, conv2.weight, conv2.bias and 12 more"
     assert_fails(f"^w.pt does not match the network: {many_missing}$", {})
-        r"^w.pt does not match the network: missing arrays: conv1.weight, conv1.bias, conv2.weight, conv2.bias and 12 more$", {}
-    )
     assert_fails(
         r"^conv2.weight in w.pt has shape 12×8×5×5, expected 12×4×5×5$",
         {**arrays, "conv2.weight": np.zeros((12, 8, 5, 5), np.float32)},
