@@ -16,11 +16,12 @@ from the same seeds:
 The seed also selects the training images of the second half. Errors are measured on the validation and test images of the second
 half, which are not used for any selection. To resume after an interruption, run the same command.
 
-Results on photos of clothes, 150 after pretraining on 1,471 of other classes (results/transfer.json, five seeds, about 15 minutes
-on a CPU): the error is 45.9% from scratch and 38.2% with all layers, 7.8 points lower (95% interval: 1.3 to 14.2). With layer
-rates, with the bottleneck, or with both, the mean is also lower than from scratch, but the interval includes 0. A possible reason
-is that the learning rates are too small for 320 steps; this was not tested. Three seeds were planned and increased to five after
-the intervals of the first two were inconclusive. No learning rate was tuned for any of the methods.
+Results on photos of clothes, with fine-tuning on 150 images after pretraining on 1,471 images of other classes
+(results/transfer.json, five seeds, about 15 minutes on a CPU): the error is 45.9% from scratch and 38.2% with all layers, 7.8
+points lower (95% interval: 1.3 to 14.2). With layer rates, with the bottleneck, or with both, the mean is also lower than from
+scratch, but the interval includes 0. A possible reason is that the learning rates are too small for 320 steps; this was not
+tested. Three seeds were planned. The number was increased to five because the intervals of the first two seeds were
+inconclusive. No learning rate was tuned for any of the methods.
 """
 
 import json

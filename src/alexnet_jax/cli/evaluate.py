@@ -167,17 +167,17 @@ def _count_errors(
     """Count the errors of each mean, by name, and write the predictions of the last mean to a CSV file."""
     classes = dataset.manifest.classes
     images = DecodedImages(dataset, split, dataset.manifest.size)
-    rows = PredictionRows(classes, (images.record(index).name for index in range(len(images))))
+    predictions = PredictionRows(classes, (images.record(index).name for index in range(len(images))))
     counters = {name: ErrorCounter(len(classes)) for name in means}
     with atomic_text_writer(file) as text:
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(rows.header)
+        writer.writerow(predictions.header)
         for labels, probabilities in _predict(ensemble, dataset, split, "evaluating"):
             mean = probabilities[0]
             for name, coefficients in means.items():
                 mean = np.tensordot(coefficients, probabilities, axes=1)
                 counters[name].add(labels, mean)
-            writer.writerows(rows.rows(labels, mean))
+            writer.writerows(predictions.rows(labels, mean))
     return counters
 
 

@@ -2,7 +2,7 @@
 
     make train EXP=bvlc_alexnet DATA=<ImageNet, prepared>
 
-Published: 57.1 % top-1 and 80.2 % top-5 accuracy on the ILSVRC-2012 validation set, center view, after 360,000 steps of 256
+Published: 57.1% top-1 and 80.2% top-5 accuracy on the ILSVRC-2012 validation set, center view, after 360,000 steps of 256
 images.
 
 The learning rate is divided by ten every 100,000 steps (20 epochs of ImageNet), and training ends at step 450,000. Caffe warps

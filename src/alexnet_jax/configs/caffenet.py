@@ -2,7 +2,7 @@
 
     make train EXP=caffenet DATA=<ImageNet, prepared>
 
-Published: 57.4 % top-1 and 80.4 % top-5 accuracy on the ILSVRC-2012 validation set, center view, after 310,000 steps of 256
+Published: 57.4% top-1 and 80.4% top-5 accuracy on the ILSVRC-2012 validation set, center view, after 310,000 steps of 256
 images.
 """
 

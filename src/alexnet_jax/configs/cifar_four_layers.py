@@ -6,7 +6,7 @@
 The network has two convolutions, each with response normalization, and two locally connected layers. Training uses random
 24 x 24 crops of the 32 x 32 images, flipped at random; evaluation averages nine views.
 
-Published: 11 % test error after about 520 epochs, with the learning rate divided by ten before the last 20 and before the last
+Published: 11% test error after about 520 epochs, with the learning rate divided by ten before the last 20 and before the last
 10. Training is shorter here, for a CPU; experiments/cifar_lrn.py reports the measured errors with and without normalization.
 """
 

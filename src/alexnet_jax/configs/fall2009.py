@@ -3,11 +3,11 @@
     python -m alexnet_jax prepare --from <folder of a .tar for each synset> --held-out 0.5 --to data/fall2009
     make train EXP=fall2009
 
-Paper: 67.4 % top-1 and 40.9 % top-5 error, with half of the images for training and half for testing. The best previously
-published results were 78.1 % and 60.9 %.
+Paper: 67.4% top-1 and 40.9% top-5 error, with half of the images for training and half for testing. The best previously
+published results were 78.1% and 60.9%.
 
 Original log: the run for the comparison with other publications (layer-params-141-2009-half.cfg) logs no final error. Networks
-without the sixth convolution had 69.4 % and 43.7 %.
+without the sixth convolution had 69.4% and 43.7%.
 
 The schedule is that of the log: the learning rate of weights is divided by ten after epochs 6, 13 and 25; after epoch 18, conv1
 and conv2 get a lower rate and the color noise ends; after epoch 21, both are frozen; training ends after epoch 28. The original

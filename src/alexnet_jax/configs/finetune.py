@@ -5,8 +5,8 @@
     make train EXP=fall2011 ARGS="--init-from runs/fall2009_from_145/…"
     make train EXP=finetune ARGS="--init-from runs/fall2011/…"
 
-Paper: 39.0 % top-1 and 16.6 % top-5 error on the ILSVRC-2012 validation set, ten views. Original log (net 146-2012-2011,
-layer-params-146-2012-2011.cfg): 38.99 % and 16.62 %; pre-trained on Fall 2009 alone, 39.10 % and 16.88 %. The first network of
+Paper: 39.0% top-1 and 16.6% top-5 error on the ILSVRC-2012 validation set, ten views. Original log (net 146-2012-2011,
+layer-params-146-2012-2011.cfg): 38.99% and 16.62%; pre-trained on Fall 2009 alone, 39.10% and 16.88%. The first network of
 this sequence, net 145, was itself trained on ILSVRC-2012, so the improvement is not due to the additional images alone.
 
 conv1 to fc7 are copied; the bottleneck is dropped; fc8 is new. The schedule is that of the log: the learning rate is 0.001,
@@ -17,8 +17,8 @@ log has 0.02, and 0 for conv1.
 
     python -m alexnet_jax schedule finetune
 
-The ensembles of the paper average networks trained with the same settings: "5 CNNs" (38.1 % and 16.4 %) are five runs of
-source_145, here with different seeds; "7 CNNs*" (36.7 % and 15.4 %) are these and two pre-trained networks.
+The ensembles of the paper average networks trained with the same settings: "5 CNNs" (38.1% and 16.4%) are five runs of
+source_145, here with different seeds; "7 CNNs*" (36.7% and 15.4%) are these and two pre-trained networks.
 
     for seed in 0 1 2 3 4; do make train EXP=source_145 ARGS="--seed $seed"; done
     python -m alexnet_jax evaluate runs/source_145/*-seed[0-4]-* --data data/imagenet --views ten

@@ -3,7 +3,7 @@
     make train EXP=one_gpu DATA=<ImageNet, prepared>
 
 Paper: the top-1 and top-5 errors of the two-tower network are 1.7 and 1.2 percentage points lower. Original log, ILSVRC-2010
-test set, ten views: 39.17 % and 18.23 %, compared with 37.47 % and 17.00 % with two towers.
+test set, ten views: 39.17% and 18.23%, compared with 37.47% and 17.00% with two towers.
 """
 
 from alexnet_jax.model.alexnet import ONE_GPU

@@ -2,7 +2,7 @@
 
     make train EXP=source_145 DATA=<ImageNet, prepared>
 
-Original log: 40.66 % top-1 and 18.21 % top-5 error on the ILSVRC-2012 validation set, ten views.
+Original log: 40.66% top-1 and 18.21% top-5 error on the ILSVRC-2012 validation set, ten views.
 
 The original code differs from the text of the paper in the initial weights of conv3 to conv5, the order of the operations in
 layer 1, a second normalization in layer 2, alpha, the learning rate of biases, the crops, the mean that is subtracted from them,

@@ -2,7 +2,7 @@
 
     make train EXP=torchvision_alexnet DATA=<ImageNet, prepared>
 
-Published: 56.522 % top-1 and 79.066 % top-5 accuracy on the ILSVRC-2012 validation set, center view, after 90 epochs.
+Published: 56.522% top-1 and 79.066% top-5 accuracy on the ILSVRC-2012 validation set, center view, after 90 epochs.
 
 Two differences: torchvision crops with random size and aspect ratio, and applies weight decay to biases, too. Here crops are
 those of the paper, and weight decay applies to weights only.

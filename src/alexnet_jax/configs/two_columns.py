@@ -2,8 +2,8 @@
 
     make train EXP=two_columns DATA=<ImageNet, prepared>
 
-This network is not in the paper. Original log (layer-params-150.cfg): 41.83 % top-1 and 19.33 % top-5 error on the ILSVRC-2012
-validation set, ten views, compared with 40.66 % and 18.21 % for net 145. The number of parameters is nearly the same, because
+This network is not in the paper. Original log (layer-params-150.cfg): 41.83% top-1 and 19.33% top-5 error on the ILSVRC-2012
+validation set, ten views, compared with 40.66% and 18.21% for net 145. The number of parameters is nearly the same, because
 the columns are wider where a tower of net 145 reads the other tower.
 
 The schedule is that of the log: the learning rate of weights is divided by ten after epochs 25, 49 and 79; after epoch 66, conv1

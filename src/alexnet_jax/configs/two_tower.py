@@ -2,8 +2,8 @@
 
     make train EXP=two_tower DATA=<ImageNet, prepared>
 
-Paper: 40.7 % top-1 and 18.2 % top-5 error on the ILSVRC-2012 validation set, ten views; 37.5 % and 17.0 % on the ILSVRC-2010
-test set (39.0 % and 18.3 % with the center view). Training took five to six days on two GTX 580 GPUs. These results are from net
+Paper: 40.7% top-1 and 18.2% top-5 error on the ILSVRC-2012 validation set, ten views; 37.5% and 17.0% on the ILSVRC-2010
+test set (39.0% and 18.3% with the center view). Training took five to six days on two GTX 580 GPUs. These results are from net
 145 of the original code, which differs in details from the description; see source_145.py.
 
 The learning rate is divided by ten when the validation error stops improving, three times before the end of training, which

@@ -23,7 +23,7 @@ def conv_per_tower(operation: Callable[[Array, Array], Array]) -> Callable[[Arra
     than two.
 
     Args:
-      operation: function that is linear in each argument, so that its gradient does not need its value.
+      operation: function of `x` and `kernel` that is linear in each of them; its gradient needs only the arguments.
     """
 
     @jax.custom_vjp

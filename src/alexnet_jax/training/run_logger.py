@@ -125,7 +125,9 @@ class RunLogger:
     def interrupted(self, step: int, *, fresh: bool) -> None:
         """Print that training was interrupted at `step`, with its state saved, and how to resume it."""
         command = "the same command without --fresh" if fresh else "the same command"
-        console.print(f"Stopped at step {step} of {self._steps}. Run {command} to resume: {self._run.folder}", markup=False)
+        console.print(
+            f"Stopped at step {step} of {self._steps}; state saved in {self._run.folder}. Run {command} to resume.", markup=False
+        )
 
     def finish(self, metrics: EvalMetrics, summary: dict[str, Any]) -> None:
         """Write result.json and print it.

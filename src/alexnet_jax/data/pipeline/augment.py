@@ -36,8 +36,8 @@ class Augmentation:
       color: scale of the color shift. "variance": eigenvalues of the covariance of pixels in [0, 1], as in the paper's text.
         "deviation": their square roots, as in the original code. None: no color shift.
       color_std: standard deviation of the normal variables by which the scale is multiplied; 0.1 in the paper.
-      color_divisor: divisor of images with a color shift, which reduces their variance to that of images without one; 1.1 in
-        the original code.
+      color_divisor: divisor of images with a color shift, which compensates for their larger variance; 1.1 in the original
+        code.
     """
 
     image_size: int = 256

@@ -47,7 +47,7 @@ def read(entry: Entry) -> bytes:
     except OSError as error:
         raise UserError(f"cannot read {entry.path}: {error.strerror}") from error
     if len(data) != entry.size:
-        raise UserError(f"{entry.path} was truncated after its files were listed: restore it and run the command again")
+        raise UserError(f"{entry.path} is shorter than when it was listed: restore it and run the command again")
     return data
 
 
