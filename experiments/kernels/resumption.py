@@ -41,7 +41,7 @@ def train_kill_resume(epochs: int, seconds: float) -> dict[str, Any]:
         run = folder / "run"
         command = [
             sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--epochs", str(epochs), "--checkpoint-seconds", "0.1",
-            "--data-dir", str(folder / "data"), "--run", str(run),
+            "--run", str(run),
         ]  # fmt: skip
         output = folder / "stderr"
         with _process(command, output) as process:

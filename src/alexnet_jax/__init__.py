@@ -12,6 +12,8 @@ The names below are the public API. Each is imported on first use, so that `impo
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from alexnet_jax.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from alexnet_jax.analysis.report import write_training_report
     from alexnet_jax.configs import load_config
@@ -50,7 +52,6 @@ __all__ = [
     "train",
     "write_training_report",
 ]
-__version__ = "0.1.0"
 
 _EXPORTS = {
     "analysis.report": ["write_training_report"],

@@ -21,12 +21,12 @@ from jax import lax
 from jaxtyping import Array, UInt32
 from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
-import alexnet_jax
 from alexnet_jax.console import console
 from alexnet_jax.errors import UserError, disk_full_as_user_error
 from alexnet_jax.model.tower import HostParams
 from alexnet_jax.parallel.distributed import is_main_process, main_process_first
 from alexnet_jax.training.step import TrainState
+from alexnet_jax.version import __version__
 
 MAX_TO_KEEP = 2
 """Number of latest checkpoints to keep, in addition to the one with the smallest validation error."""
@@ -221,7 +221,7 @@ def _read_error(checkpoint: Path, error: Exception) -> UserError:
 def versions() -> dict[str, str]:
     """Return the versions of this package, of Python, and of the packages that results depend on."""
     packages = {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")}
-    return {"alexnet-jax": alexnet_jax.__version__, "python": platform.python_version(), **packages}
+    return {"alexnet-jax": __version__, "python": platform.python_version(), **packages}
 
 
 class _LatestAndBest(PreservationPolicy):
