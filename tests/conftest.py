@@ -21,8 +21,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 os.environ["JAX_PLATFORMS"] = "cpu"
-# The networks in the tests are small, so compilation takes most of the time; it is eight times faster without optimization. CI
-# runs the slow tests with optimization. XLA aborts on unknown flags, and versions after 0.10 have only the first of these.
+# The networks in the tests are small, so compilation takes most of the time; it is eight times faster without optimization. `make
+# parity` compiles with optimization. XLA aborts on unknown flags, and versions after 0.10 have only the first of these.
 if os.environ.get("ALEXNET_TESTS_OPTIMIZE") != "1":
     flags = ["--xla_backend_optimization_level=0"]
     if version("jaxlib").startswith("0.10."):
