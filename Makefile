@@ -25,6 +25,11 @@ $(VENV)/installed: pyproject.toml
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@echo '$(EXTRAS)' > $@
 
+$(VENV)/installed-%: $(VENV)/installed
+	@echo "Installing '$*' into $(VENV), once"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),$*]'
+	@touch $@
+
 train: setup ## Train EXP, a config of the package or a Python file [DATA=folder ARGS="--epochs 10 …"]
 	@$(PY) -m alexnet_jax train $(EXP) $(if $(DATA),--data '$(DATA)') $(ARGS)
 
@@ -35,24 +40,20 @@ figures: setup ## Draw kernels, predictions and retrieval of RUN, a run folder [
 	@test -n '$(RUN)' || { echo 'name a run folder: make figures RUN=runs/quickstart/…'; exit 1; }
 	@$(PY) -m alexnet_jax figures '$(RUN)' $(ARGS)
 
-bench: setup ## Benchmark training steps on this CPU, with PyTorch (installed first)
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),parity]'
+bench: $(VENV)/installed-parity ## Benchmark training steps on this CPU, with PyTorch (installed first)
 	@$(PY) experiments/benchmarks/train_step.py
 
-bench-data: setup ## Benchmark the data pipeline, with PyTorch's (installed first)
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),parity]'
+bench-data: $(VENV)/installed-parity ## Benchmark the data pipeline, with PyTorch's (installed first)
 	@$(PY) experiments/benchmarks/data_pipeline.py $(ARGS)
 
 tables: setup ## Print Tables 1 and 2 of the paper and its ablations: published, logged by its code, ours
 	@$(PY) experiments/paper_tables.py
 
-docs: setup ## Build the documentation; open site/index.html
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),docs]'
+docs: $(VENV)/installed-docs ## Build the documentation; open site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet $(ARGS)
 	@echo site/index.html
 
-notebooks: setup ## Run the notebooks of experiments/notebooks/
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),notebooks]'
+notebooks: $(VENV)/installed-notebooks ## Run the notebooks of experiments/notebooks/
 	@$(PY) -m pytest tests/experiments/test_notebooks.py
 	@$(PY) -m pytest --nbmake --nbmake-timeout 900 -n $(WORKERS) experiments/notebooks/*.ipynb
 
@@ -62,8 +63,7 @@ readme: setup ## Write the tables of README.md and docs/ from experiments/result
 test: setup ## Run the tests, in WORKERS processes
 	@$(PY) -m pytest -m 'not slow' -n $(WORKERS) --dist worksteal $(ARGS)
 
-parity: setup ## Compare with PyTorch (installed first); compiled as in training
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),parity]'
+parity: $(VENV)/installed-parity ## Compare with PyTorch (installed first); compiled as in training
 	@ALEXNET_TESTS_OPTIMIZE=1 $(PY) -m pytest tests/parity -n $(WORKERS) --dist worksteal $(ARGS)
 
 kernel-check: setup ## Compile the kernels for several GPUs, without a GPU [ARGS=--quick]

@@ -184,9 +184,9 @@ def test_linear_classifier_fails_on_synthetic_dataset():
         pixels = [draw_image(CLASSES[label], rng).reshape(32, 8, 32, 8, 3).mean((1, 3)) for label in labels]
         return np.stack(pixels).reshape(count, -1) / 255 - 0.5, labels
 
-    (x, y), (x_test, y_test) = draw_images(1500), draw_images(500)
+    (x, y), (x_test, y_test) = draw_images(700), draw_images(300)
     accuracies = []
     for penalty in (1, 10, 100, 1000):
-        w = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ np.eye(10)[y])
-        accuracies.append(((x_test @ w).argmax(1) == y_test).mean())
-    assert max(accuracies) < 0.5
+        alpha = np.linalg.solve(x @ x.T + penalty * np.eye(len(x)), np.eye(10)[y])
+        accuracies.append(((x_test @ (x.T @ alpha)).argmax(1) == y_test).mean())
+    assert max(accuracies) < 0.2, "a tenth is chance"
