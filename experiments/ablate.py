@@ -35,10 +35,10 @@ from alexnet_jax.files import atomic_text_writer
 from alexnet_jax.model import ablations
 from alexnet_jax.parallel.mesh import Placement
 from alexnet_jax.parallel.runtime import enable_compilation_cache
-from alexnet_jax.training.config import TrainConfig
-from alexnet_jax.training.loop import Options, train
+from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.preemption import exit_on_sigterm
 from alexnet_jax.training.progress import format_duration
+from alexnet_jax.training.train import train
 from alexnet_jax.weights.trained_model import load
 
 

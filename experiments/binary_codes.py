@@ -175,7 +175,7 @@ def main() -> None:
     compare = tyro.cli(Compare)
     enable_compilation_cache()
     model = load(compare.run)
-    dataset = find_training_dataset(compare.data, model.config["data"]["path"], compare.data_dir)
+    dataset = find_training_dataset(compare.data, model.config.data.path, compare.data_dir)
     predictor = Predictor(model, layer=last_hidden_layer(model.network))
     training, queries = (predictor.predict_split(dataset, split) for split in ("train", dataset.evaluation_split))
     exact = nearest_neighbors(queries.outputs, blocks(training.outputs), NEIGHBORS).indices

@@ -30,9 +30,9 @@ from alexnet_jax.model.comparison_layers import Tanh
 from alexnet_jax.model.layers import ReLU
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.runtime import enable_compilation_cache
-from alexnet_jax.training.config import TrainConfig
-from alexnet_jax.training.loop import Options, train
+from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.schedule import StepDecay
+from alexnet_jax.training.train import train
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -25,7 +25,8 @@ from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.model.cifar import FOUR_LAYERS
 from alexnet_jax.parallel.runtime import enable_compilation_cache
-from alexnet_jax.training.loop import Options, train
+from alexnet_jax.training.config import Options
+from alexnet_jax.training.train import train
 from alexnet_jax.weights.trained_model import load
 
 RESULT = Path(__file__).parent / "results" / "cifar_lrn.json"

@@ -49,9 +49,9 @@ from alexnet_jax.model.alexnet import QUICKSTART
 from alexnet_jax.model.layers import Dense
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.runtime import enable_compilation_cache
-from alexnet_jax.training.config import TrainConfig
-from alexnet_jax.training.loop import Options, train
+from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.schedule import LayerRate, StepDecay
+from alexnet_jax.training.train import train
 from alexnet_jax.weights.trained_model import load
 
 RESULT = Path(__file__).parent / "results" / "transfer.json"
