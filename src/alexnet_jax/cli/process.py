@@ -20,8 +20,7 @@ def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
     configure_cpu(devices, data_parallel=data_parallel)
     for name in ("absl", "asyncio"):  # Orbax logs every file and asyncio every array; errors are raised anyway
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    if sys.unraisablehook is not _ignore_closed_event_loop:
-        sys.unraisablehook = _ignore_closed_event_loop
+    sys.unraisablehook = _ignore_closed_event_loop
 
 
 def configure_training(options: Options, towers: int) -> None:
