@@ -110,31 +110,20 @@ class RunConfig:
         """
         try:
             network, augmentation = Network.from_json(record["network"]), Augmentation(**record["augmentation"])
-            initial_layers = record.get("initial_layers")
-            return cls(
-                network,
-                augmentation,
-                DataRecord(**record["data"]),
-                _training_from_json(record, network, augmentation) if "schedule" in record else None,
-                None if initial_layers is None else InitialLayersRecord(**initial_layers),
-                record.get("imported"),
-            )
+            training = _training_from_json(record, network, augmentation) if "schedule" in record else None
+            initial = InitialLayersRecord(**record["initial_layers"]) if "initial_layers" in record else None
+            return cls(network, augmentation, DataRecord(**record["data"]), training, initial, record.get("imported"))
         except (KeyError, TypeError) as error:
             problem = f"this version of alexnet-jax does not support the config ({error})"
             raise UserError(f"{problem}: use the version that saved it") from error
 
 
 def _training_from_json(record: dict[str, Any], network: Network, augmentation: Augmentation) -> TrainConfig:
-    names = {field.name for field in fields(TrainConfig)} - set(_NOT_RECORDED)
-    settings = {name: _as_tuples(record[name]) for name in names}
-    schedule = dict(record["schedule"])
-    rule = SCHEDULES[schedule.pop("rule")]
-    settings |= {
-        "augmentation": augmentation,
-        "schedule": rule(**{name: _as_tuples(value) for name, value in schedule.items()}),
-        "layer_rates": tuple(LayerRate(**change) for change in record["layer_rates"]),
-    }
-    return TrainConfig(network, **settings)
+    settings = {field.name: _as_tuples(record[field.name]) for field in fields(TrainConfig) if field.name not in _NOT_RECORDED}
+    schedule = {name: _as_tuples(value) for name, value in record["schedule"].items()}
+    settings["schedule"] = SCHEDULES[schedule.pop("rule")](**schedule)
+    settings["layer_rates"] = tuple(LayerRate(**change) for change in record["layer_rates"])
+    return TrainConfig(network, **{**settings, "augmentation": augmentation})
 
 
 def _as_tuples(value: Any) -> Any:

@@ -11,12 +11,7 @@ from alexnet_jax.data.pipeline.loading import check_size
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.network import Network
-from alexnet_jax.parallel.distributed import (
-    check_same_settings,
-    check_shared_filesystem,
-    is_main_process,
-    main_process_first,
-)
+from alexnet_jax.parallel.distributed import check_same_settings, check_shared_filesystem, is_main_process, main_process_first
 from alexnet_jax.parallel.mesh import DATA, choose_mesh, replicated, to_global_array
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.initialization import InitialLayers, InitialModel, select_initial_layers
@@ -90,28 +85,22 @@ def setup(name: str, config: TrainConfig, options: Options, initial_model: Initi
     mean = resize_mean_image(dataset.mean_image, config.augmentation)
     run.write_mean_image(mean)
     optimizer = paper_update(momentum=config.momentum, weight_decay=config.weight_decay, layer_decays=dict(config.layer_decays))
-    train_step = make_train_step(
-        network,
-        mesh,
-        optimizer,
-        seed=config.seed,
-        color_divisor=config.augmentation.color_divisor,
-        precision=config.precision,
-    )
+    color_divisor, precision = config.augmentation.color_divisor, config.precision
+    train_step = make_train_step(network, mesh, optimizer, seed=config.seed, color_divisor=color_divisor, precision=precision)
     return TrainContext(
-        name,
-        config,
-        options,
-        dataset,
-        network,
-        mesh,
-        run,
-        run_config,
-        initial_layers,
-        optimizer,
-        train_step,
-        make_evaluation_step(network, mesh, precision=config.precision),
-        to_global_array(mean, replicated(mesh)),
+        name=name,
+        config=config,
+        options=options,
+        dataset=dataset,
+        network=network,
+        mesh=mesh,
+        run=run,
+        run_config=run_config,
+        initial_layers=initial_layers,
+        optimizer=optimizer,
+        train_step=train_step,
+        evaluation_step=make_evaluation_step(network, mesh, precision=precision),
+        mean=to_global_array(mean, replicated(mesh)),
     )
 
 
@@ -123,17 +112,13 @@ def _check_sizes(name: str, config: TrainConfig, dataset: Dataset, mesh: Mesh) -
     """
     image_size, input_size, data_parallelism = config.augmentation.image_size, config.network.input_size, mesh.shape[DATA]
     if image_size < input_size:
-        raise UserError(
-            f"images of {image_size} pixels are too small for {name}, whose input size is {input_size}: "
-            "choose a larger --image-size"
-        )
+        problem = f"images of {image_size} pixels are too small for {name}, whose input size is {input_size}"
+        raise UserError(f"{problem}: choose a larger --image-size")
     check_size(dataset, image_size)
     if config.batch_size % data_parallelism:
-        raise UserError(
-            f"a batch of {config.batch_size} images cannot be split evenly over {data_parallelism} devices: "
-            "change --batch-size or --devices"
-        )
-    _ = dataset.evaluation_split
+        problem = f"a batch of {config.batch_size} images cannot be split evenly over {data_parallelism} devices"
+        raise UserError(f"{problem}: change --batch-size or --devices")
+    _ = dataset.evaluation_split  # raises if the data set has none
 
 
 def _open_run(name: str, options: Options, dataset: Dataset, run_config: RunConfig) -> RunDirectory:
