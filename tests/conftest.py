@@ -52,7 +52,7 @@ from alexnet_jax.training.train import train
 from tests.tiny import TINY
 
 # Helper modules without tests, some of which need PyTorch.
-collect_ignore = ["parity/transcription.py", "parity/others.py", "numpy_network.py", "without_dropout.py"]
+collect_ignore = ["parity/transcription.py", "process_settings.py", "parity/others.py", "numpy_network.py", "without_dropout.py"]
 
 HAS_GPU = any(Path("/dev").glob("nvidia[0-9]*")) and any(
     importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)
