@@ -1,5 +1,6 @@
 """Tests that the library changes no setting of the process, and trains in a thread after other JAX work."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import pytest
 import alexnet_jax as alexnet
 from alexnet_jax.errors import UserError
 from alexnet_jax.parallel.runtime import configure_cpu
+from alexnet_jax.training.preemption import StopOnSignal
 from tests.conftest import TINY_CONFIG, StopAfter, process_environment
 from tests.process_settings import process_settings
 from tests.tiny import TINY
@@ -103,3 +105,16 @@ def test_configure_cpu_too_late_is_an_error():
     configure_cpu(4)
     with pytest.raises(UserError, match=r"JAX already uses 4 CPU device\(s\).*: call configure_cpu\(devices=64\) before JAX is"):
         configure_cpu(64)
+
+
+def test_signal_requests_a_stop_once_training_has_asked():
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with StopOnSignal(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    with StopOnSignal() as should_stop:
+        assert not should_stop()
+        signal.raise_signal(signal.SIGTERM)
+        assert should_stop()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
