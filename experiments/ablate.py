@@ -24,6 +24,7 @@ import tyro
 from published_results import ABLATIONS, Ablation, Errors
 from rich.table import Table
 
+from alexnet_jax.cli.process import configure_training
 from alexnet_jax.configs import load_config
 from alexnet_jax.console import console
 from alexnet_jax.data.find import find_dataset
@@ -34,11 +35,10 @@ from alexnet_jax.evaluation.predictor import Predictor, Views
 from alexnet_jax.files import atomic_text_writer
 from alexnet_jax.model import ablations
 from alexnet_jax.parallel.mesh import Placement
-from alexnet_jax.parallel.runtime import enable_compilation_cache
-from alexnet_jax.training.config import TrainConfig
-from alexnet_jax.training.loop import Options, train
-from alexnet_jax.training.preemption import exit_on_sigterm
+from alexnet_jax.training.config import Options, TrainConfig
+from alexnet_jax.training.preemption import StopOnSignal, exit_on_sigterm
 from alexnet_jax.training.progress import format_duration
+from alexnet_jax.training.train import train
 from alexnet_jax.weights.trained_model import load
 
 
@@ -212,13 +212,14 @@ def train_and_test(name: str, config: TrainConfig, settings: Ablate, dataset: Da
         devices=settings.devices,
     )
     try:
-        folder = train(f"{Path(settings.base).stem}-{name}", config, options)
+        with StopOnSignal() as should_stop:
+            result = train(f"{Path(settings.base).stem}-{name}", config, options, should_stop=should_stop)
     except DivergedError as error:
         console.print(f"{name} diverged: {error}", style="yellow", markup=False)
         return None, None
-    if not (folder / "result.json").is_file():
+    if not result.finished:
         sys.exit(0)  # stopped by a signal
-    labels, probabilities = Predictor(load(folder), views=settings.views).predict_split(dataset, dataset.evaluation_split)
+    labels, probabilities = Predictor(load(result.run), views=settings.views).predict_split(dataset, dataset.evaluation_split)
     rank = (probabilities > probabilities[range(len(probabilities)), labels][:, None]).sum(axis=1)
     return float((rank > 0).mean()), float((rank > 4).mean())
 
@@ -302,7 +303,8 @@ def format_errors(errors: Errors) -> str:
 def main() -> None:
     exit_on_sigterm()
     settings = tyro.cli(Ablate, config=(tyro.conf.FlagCreatePairsOff,))
-    enable_compilation_cache()
+    options = Options(placement=settings.placement, devices=settings.devices)
+    configure_training(options, load_config(settings.base).network.towers)
     result = ablate(settings)
     console.print(table(result))
     seeds = len(result["seeds"])

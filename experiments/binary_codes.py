@@ -32,7 +32,7 @@ from alexnet_jax.analysis.indexing import last_hidden_layer
 from alexnet_jax.console import console
 from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.evaluation.predictor import Predictor, SplitPredictions
-from alexnet_jax.parallel.runtime import enable_compilation_cache
+from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 from alexnet_jax.weights.trained_model import load
 
 matplotlib.use("Agg")
@@ -174,8 +174,9 @@ def draw(rows: list[dict[str, Any]], file: Path, *, title: str) -> None:
 def main() -> None:
     compare = tyro.cli(Compare)
     enable_compilation_cache()
+    configure_cpu()
     model = load(compare.run)
-    dataset = find_training_dataset(compare.data, model.config["data"]["path"], compare.data_dir)
+    dataset = find_training_dataset(compare.data, model.config.data.path, compare.data_dir)
     predictor = Predictor(model, layer=last_hidden_layer(model.network))
     training, queries = (predictor.predict_split(dataset, split) for split in ("train", dataset.evaluation_split))
     exact = nearest_neighbors(queries.outputs, blocks(training.outputs), NEIGHBORS).indices

@@ -29,10 +29,11 @@ from alexnet_jax.model.cifar import THREE_CONVOLUTIONS
 from alexnet_jax.model.comparison_layers import Tanh
 from alexnet_jax.model.layers import ReLU
 from alexnet_jax.model.network import Network
-from alexnet_jax.parallel.runtime import enable_compilation_cache
-from alexnet_jax.training.config import TrainConfig
-from alexnet_jax.training.loop import Options, train
+from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
+from alexnet_jax.training.config import Options, TrainConfig
+from alexnet_jax.training.preemption import StopOnSignal
 from alexnet_jax.training.schedule import StepDecay
+from alexnet_jax.training.train import train
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -119,12 +120,14 @@ def train_candidates(network: Network, settings: Figure1) -> Curves:
         if len(errors) >= epoch:
             return errors[:epoch]
         try:
-            train(network.name, config, Options(data=settings.data, run=folder, placement="single", devices=1))
+            with StopOnSignal() as should_stop:
+                options = Options(data=settings.data, run=folder, placement="single", devices=1)
+                result = train(network.name, config, options, should_stop=should_stop)
         except DivergedError:
             return errors
-        if len(errors := training_errors(folder)) < epoch:
+        if not result.finished:
             sys.exit(0)  # stopped by a signal
-        return errors
+        return training_errors(folder)
 
     return search(settings.rates, train_to, settings.max_epochs)
 
@@ -175,6 +178,7 @@ def result(curves: dict[str, Curves], data: str) -> dict[str, Any]:
 if __name__ == "__main__":
     settings = tyro.cli(Figure1)
     enable_compilation_cache()
+    configure_cpu()
     tanh_layers = tuple(Tanh() if isinstance(layer, ReLU) else layer for layer in THREE_CONVOLUTIONS.layers)
     networks = {"relu": THREE_CONVOLUTIONS, "tanh": replace(THREE_CONVOLUTIONS, name="cifar_19pct_tanh", layers=tanh_layers)}
     curves = {}

@@ -24,8 +24,10 @@ from alexnet_jax.data.find import find_dataset
 from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.model.cifar import FOUR_LAYERS
-from alexnet_jax.parallel.runtime import enable_compilation_cache
-from alexnet_jax.training.loop import Options, train
+from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
+from alexnet_jax.training.config import Options
+from alexnet_jax.training.preemption import StopOnSignal
+from alexnet_jax.training.train import train
 from alexnet_jax.weights.trained_model import load
 
 RESULT = Path(__file__).parent / "results" / "cifar_lrn.json"
@@ -62,9 +64,11 @@ def compare(settings: Comparison) -> dict[str, Any]:
         for name, network in networks.items():
             config = replace(base, network=network, seed=seed)
             options = Options(data=settings.data, runs_dir=settings.runs_dir, placement="single", devices=1)
-            folder = train(network.name, config, options)
-            if not (folder / "result.json").is_file():
+            with StopOnSignal() as should_stop:
+                trained = train(network.name, config, options, should_stop=should_stop)
+            if not trained.finished:
                 sys.exit(0)  # stopped by a signal
+            folder = trained.run
             model = load(folder)
             predictions = Predictor(model, views="nine").predict_split(
                 find_dataset(settings.data, "cifar10", Path("data")), "test"
@@ -100,6 +104,7 @@ def table(result: dict[str, Any]) -> Table:
 if __name__ == "__main__":
     settings = tyro.cli(Comparison)
     enable_compilation_cache()
+    configure_cpu()
     result = compare(settings)
     console.print(table(result))
     print(json.dumps(result))

@@ -48,11 +48,12 @@ from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.model.alexnet import QUICKSTART
 from alexnet_jax.model.layers import Dense
 from alexnet_jax.model.network import Network
-from alexnet_jax.parallel.runtime import enable_compilation_cache
-from alexnet_jax.training.config import TrainConfig
-from alexnet_jax.training.loop import Options, train
+from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
+from alexnet_jax.training.config import Options, TrainConfig
+from alexnet_jax.training.preemption import StopOnSignal
 from alexnet_jax.training.schedule import LayerRate, StepDecay
-from alexnet_jax.weights.trained_model import load
+from alexnet_jax.training.train import train
+from alexnet_jax.weights.trained_model import TrainedModel, load
 
 RESULT = Path(__file__).parent / "results" / "transfer.json"
 SIZE = 128
@@ -159,7 +160,7 @@ def compare(settings: Transfer) -> dict[str, Any]:
             pretrained_error[PRETRAINED[name].name].append(json.loads((run / "result.json").read_text())["top1_error"])
         for method, config in fine_tuning_configs(runs, seed, settings):
             model = load(config.init_from) if config.init_from else None
-            run = check_finished(train("transfer", config, options(training_data, settings), model))
+            run = train_to_end(config, options(training_data, settings), model)
             errors[method].append(held_out_error(run, training_data))
         result = {
             "data": dataset.path.name,
@@ -182,7 +183,7 @@ def compare(settings: Transfer) -> dict[str, Any]:
 def pretrain(network: Network, dataset: Dataset, seed: int, settings: Transfer) -> Path:
     """Pretrain a network and return its run folder."""
     config = base_config(network, seed, settings.pretrain_epochs)
-    return check_finished(train("transfer", config, options(dataset, settings)))
+    return train_to_end(config, options(dataset, settings))
 
 
 def fine_tuning_configs(runs: dict[str, Path], seed: int, settings: Transfer) -> Iterator[tuple[str, TrainConfig]]:
@@ -231,11 +232,13 @@ def options(dataset: Dataset, settings: Transfer) -> Options:
     return Options(data=str(dataset.path), data_dir=settings.data_dir, runs_dir=settings.runs_dir, placement="single", devices=1)
 
 
-def check_finished(run: Path) -> Path:
-    """Return the run folder, or exit if training was stopped by a signal."""
-    if not (run / "result.json").is_file():
+def train_to_end(config: TrainConfig, options: Options, model: TrainedModel | None = None) -> Path:
+    """Train and return the run folder, or exit if training is stopped by a signal."""
+    with StopOnSignal() as should_stop:
+        result = train("transfer", config, options, model, should_stop=should_stop)
+    if not result.finished:
         sys.exit(0)
-    return run
+    return result.run
 
 
 def held_out_error(run: Path, dataset: Dataset) -> float:
@@ -257,6 +260,7 @@ def table(result: dict[str, Any]) -> Table:
 if __name__ == "__main__":
     settings = tyro.cli(Transfer)
     enable_compilation_cache()
+    configure_cpu()
     result = compare(settings)
     console.print(table(result))
     print(json.dumps(result))

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +34,7 @@ from jaxtyping import install_import_hook
 
 with install_import_hook("alexnet_jax", "beartype.beartype"):
     import alexnet_jax.cli.evaluate
-    import alexnet_jax.training.loop  # noqa: F401  (to check calls within these modules, too)
+    import alexnet_jax.training.train  # noqa: F401  (to check calls within these modules, too)
     from alexnet_jax.parallel import runtime
 
 import jax
@@ -46,18 +47,18 @@ from alexnet_jax.cli.train import train_with_report
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.network import Network
-from alexnet_jax.training.config import TrainConfig
-from alexnet_jax.training.loop import Options, train
+from alexnet_jax.training.config import Options, TrainConfig
+from alexnet_jax.training.train import train
 from tests.tiny import TINY
 
 # Helper modules without tests, some of which need PyTorch.
-collect_ignore = ["parity/transcription.py", "parity/others.py", "numpy_network.py", "without_dropout.py"]
+collect_ignore = ["parity/transcription.py", "process_settings.py", "parity/others.py", "numpy_network.py", "without_dropout.py"]
 
 HAS_GPU = any(Path("/dev").glob("nvidia[0-9]*")) and any(
     importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)
 )
 jax.config.update("jax_platforms", "cpu,cuda" if HAS_GPU else "cpu")
-runtime.set_cpu_device_count(4)
+runtime.configure_cpu(4)
 jax.devices()  # initialize the backend: the number of devices cannot change afterwards
 
 
@@ -144,23 +145,17 @@ def assert_train_raises(message, config, options):
         train("tiny", config, options)
 
 
-class StopAfter:
-    """Replacement for `StopOnSignal` that requests a stop at the n-th read of `requested`.
+class StopAfter(nullcontext):
+    """Value of `should_stop`, or replacement for `StopOnSignal`, that requests a stop at the n-th call.
 
-    The training loop reads the property after every training step and before every validation batch.
+    The training loop calls it after every training step and before every validation batch.
     """
 
-    def __init__(self, reads):
-        self._remaining = reads
+    def __init__(self, calls):
+        super().__init__(self)
+        self._remaining = calls
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    @property
-    def requested(self):
+    def __call__(self):
         self._remaining -= 1
         return self._remaining <= 0
 

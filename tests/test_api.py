@@ -32,7 +32,7 @@ def test_all_public_names_exist():
 
 
 def test_imports_are_lazy():
-    modules = ["grain", "orbax", "matplotlib", "safetensors", "alexnet_jax.training.loop"]
+    modules = ["grain", "orbax", "matplotlib", "safetensors", "alexnet_jax.training.train"]
     code = f"import sys, alexnet_jax; print([name for name in {modules} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
@@ -73,7 +73,7 @@ def test_unreadable_image_raises(untrained_model, tmp_path):
 
 def test_train_save_and_load(photos, tmp_path):
     options = alexnet.Options(data=str(photos), data_dir=tmp_path / "data", runs_dir=tmp_path / "runs")
-    run = alexnet.train("mine", replace(TINY_CONFIG, epochs=1), options)
+    run = alexnet.train("mine", replace(TINY_CONFIG, epochs=1), options).run
     model = alexnet.load(str(run))
     alexnet.save(model, str(tmp_path / "model.safetensors"))
     loaded = alexnet.load(str(tmp_path / "model.safetensors"))

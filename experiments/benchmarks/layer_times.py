@@ -13,7 +13,7 @@ from alexnet_jax.model.alexnet import TWO_TOWER
 from alexnet_jax.model.layers import TOWER
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.mesh import choose_mesh
-from alexnet_jax.parallel.runtime import compiler_options
+from alexnet_jax.parallel.runtime import compiler_options, configure_cpu
 from alexnet_jax.training.optimizer import paper_update
 from alexnet_jax.training.step import constant_hparams, initial_state
 
@@ -34,6 +34,7 @@ def layer_times(batch: int, network: Network = TWO_TOWER) -> list[dict[str, Any]
       Dicts with the keys "layer", "forward_ms" and "backward_ms", in milliseconds. "backward_ms" is the time of both passes minus
       that of the forward pass.
     """
+    configure_cpu()
     optimizer = paper_update()
     state = initial_state(network, choose_mesh(network, "single", 1), optimizer, 0)
     keys = jax.random.split(jax.random.key(0), batch)

@@ -60,10 +60,12 @@ def alexnet_jax_step(devices: int, batch: int) -> dict[str, float]:
 
     from alexnet_jax.model.alexnet import TWO_TOWER
     from alexnet_jax.parallel.mesh import choose_mesh, replicated
+    from alexnet_jax.parallel.runtime import configure_cpu
     from alexnet_jax.training.flops import measure_matmul_flops, training_flops_per_image
     from alexnet_jax.training.optimizer import paper_update
     from alexnet_jax.training.step import constant_hparams, initial_state, make_train_step, put_batch, random_batch
 
+    configure_cpu(devices, data_parallel=False)
     mesh = choose_mesh(TWO_TOWER, "split" if devices == 2 else "single", devices)
     optimizer = paper_update()
     state = initial_state(TWO_TOWER, mesh, optimizer, 0)

@@ -16,16 +16,20 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 import jax
-import jax.numpy as jnp
 import tyro
 
 from alexnet_jax.configs import load_config
 from alexnet_jax.data.find import find_dataset
-from alexnet_jax.parallel.runtime import enable_compilation_cache
-from alexnet_jax.training.loop import Options, Training
-from alexnet_jax.training.step import TrainMetrics, put_batch
+from alexnet_jax.data.pipeline.batches import training_batches
+from alexnet_jax.parallel.mesh import replicated
+from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
+from alexnet_jax.training import loop
+from alexnet_jax.training.config import Options
+from alexnet_jax.training.setup import TrainContext, setup
+from alexnet_jax.training.step import constant_hparams, initial_state, put_batch
 from alexnet_jax.training.validation import EvalMetrics
 
 RESULT = Path(__file__).parents[1] / "results" / "loop.json"
@@ -56,36 +60,41 @@ class Bench:
     out: Path = RESULT
 
 
-class TimedTraining(Training):
-    """Training with throughput measurement, whose validation returns constant metrics."""
+def step_rate(context: TrainContext) -> float:
+    """Return the throughput of the training step alone, in images/s."""
+    config = context.config
+    state = initial_state(context.network, context.mesh, context.optimizer, config.seed)
+    hparams = jax.device_put(constant_hparams(state, config.learning_rate), replicated(context.mesh))
+    batches = training_batches(
+        context.dataset,
+        config.augmentation,
+        input_size=context.network.input_size,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+    batch = put_batch(next(batches), context.mesh)
+    state, previous = context.train_step(state, batch, context.mean, hparams)
+    jax.block_until_ready(previous)
+    start = time.perf_counter()
+    for _ in range(context.steps - 1):
+        state, metrics = context.train_step(state, batch, context.mean, hparams)
+        jax.block_until_ready(previous)  # metrics are read one step late, as in the loop
+        previous = metrics
+    jax.block_until_ready(state)
+    return (context.steps - 1) * config.batch_size / (time.perf_counter() - start)
 
-    _first_step_end: float | None = None
 
-    def step_rate(self) -> float:
-        """Return the throughput of the step alone, in images/s."""
-        state, batch = jax.tree.map(jnp.copy, self._state), put_batch(next(self._batches()), self._mesh)
-        state, previous = self._train_step(state, batch, self._mean, self._step_hparams)
-        jax.block_until_ready(previous)
-        start = time.perf_counter()
-        for _ in range(self.steps - 1):
-            state, metrics = self._train_step(state, batch, self._mean, self._step_hparams)
-            jax.block_until_ready(previous)  # metrics are read one step late, as in the loop
-            previous = metrics
-        jax.block_until_ready(state)
-        return (self.steps - 1) * self._config.batch_size / (time.perf_counter() - start)
+def loop_rate(context: TrainContext) -> float:
+    """Return the throughput of the loop after its first step, in images/s."""
+    asked: list[float] = []  # times after each step
 
-    def loop_rate(self) -> float:
-        """Return the throughput of the loop after its first step, in images/s."""
-        self.loop()
-        assert self._first_step_end is not None
-        return (self.steps - 1) * self._config.batch_size / (time.perf_counter() - self._first_step_end)
+    def should_stop() -> bool:
+        asked.append(time.perf_counter())
+        return False
 
-    def _log_train_metrics(self, step: int, metrics: TrainMetrics) -> None:
-        super()._log_train_metrics(step, metrics)
-        self._first_step_end = self._first_step_end or time.perf_counter()
-
-    def _validate(self, stop: object = None) -> EvalMetrics:
-        return EvalMetrics(0.5, 0.5, 1.0, 1)
+    with mock.patch.object(loop, "validate", return_value=EvalMetrics(0.5, 0.5, 1.0, 1)):
+        loop.run_loop(context, should_stop)
+    return (context.steps - 1) * context.config.batch_size / (time.perf_counter() - asked[0])
 
 
 def rates(name: str, bench: Bench, folder: Path) -> Iterator[tuple[float, float]]:
@@ -96,16 +105,15 @@ def rates(name: str, bench: Bench, folder: Path) -> Iterator[tuple[float, float]
     steps_per_epoch = dataset.manifest.splits["train"] // BATCH
     epochs = -(-(bench.steps or STEPS[name]) // steps_per_epoch)
     for number in range(bench.rounds):
-        run = folder / f"{name}-{number}"
-        training = TimedTraining(name, replace(config, epochs=epochs), replace(options, run=run))
-        training.start()
-        yield training.step_rate(), training.loop_rate()
+        context = setup(name, replace(config, epochs=epochs), replace(options, run=folder / f"{name}-{number}"))
+        yield step_rate(context), loop_rate(context)
 
 
 def main() -> None:
     """Run all measurements; write and print the results."""
     bench = tyro.cli(Bench)
     enable_compilation_cache()
+    configure_cpu(2, data_parallel=False)
     result = {}
     for name in bench.configs:
         rounds = []

@@ -41,13 +41,13 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
-from alexnet_jax import TWO_TOWER
+from alexnet_jax import TWO_TOWER, configure_cpu
 from alexnet_jax.model import tower
 from alexnet_jax.model.summary import summarize
-from alexnet_jax.parallel import placement, runtime
+from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import make_mesh, parameter_sharding
 
-runtime.set_cpu_device_count(2)  # before JAX initializes its backends
+configure_cpu(devices=2)  # before JAX is first used
 gpus = [device for device in jax.devices() if device.platform != "cpu"]
 pair = gpus[:2] if len(gpus) > 1 else jax.devices("cpu")[:2]
 jax.config.update("jax_default_device", pair[0])

@@ -86,7 +86,7 @@ display(Image(folder / "sheet.png"))
 # interrupted, running it again resumes from the last checkpoint. A finished training is not repeated.
 
 # %%
-run = alexnet_jax.train("your_photos", CONFIG, Options(data=DATA, data_dir=ROOT / "data", runs_dir=ROOT / "runs"))
+run = alexnet_jax.train("your_photos", CONFIG, Options(data=DATA, data_dir=ROOT / "data", runs_dir=ROOT / "runs")).run
 alexnet_jax.write_training_report(run)
 display(Image(run / "curves.png"))
 

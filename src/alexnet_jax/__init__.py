@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from alexnet_jax.model.alexnet import ONE_GPU, QUICKSTART, SIXTH_CONV, SOURCE_145, TWO_TOWER
     from alexnet_jax.model.catalog import NETWORKS
     from alexnet_jax.model.network import Network
-    from alexnet_jax.training.config import TrainConfig
-    from alexnet_jax.training.loop import Options, train
+    from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
+    from alexnet_jax.training.config import Options, TrainConfig
+    from alexnet_jax.training.preemption import StopOnSignal
+    from alexnet_jax.training.result import TrainResult
+    from alexnet_jax.training.train import train
     from alexnet_jax.weights.import_weights import import_weights
     from alexnet_jax.weights.trained_model import TrainedModel, initialize, load, save
 
@@ -41,9 +44,13 @@ __all__ = [
     "Network",
     "Options",
     "Predictor",
+    "StopOnSignal",
     "TrainConfig",
+    "TrainResult",
     "TrainedModel",
     "UserError",
+    "configure_cpu",
+    "enable_compilation_cache",
     "import_weights",
     "initialize",
     "load",
@@ -62,8 +69,11 @@ _EXPORTS = {
     "model.alexnet": ["ONE_GPU", "QUICKSTART", "SIXTH_CONV", "SOURCE_145", "TWO_TOWER"],
     "model.catalog": ["NETWORKS"],
     "model.network": ["Network"],
-    "training.config": ["TrainConfig"],
-    "training.loop": ["Options", "train"],
+    "parallel.runtime": ["configure_cpu", "enable_compilation_cache"],
+    "training.config": ["Options", "TrainConfig"],
+    "training.preemption": ["StopOnSignal"],
+    "training.result": ["TrainResult"],
+    "training.train": ["train"],
     "weights.import_weights": ["import_weights"],
     "weights.trained_model": ["TrainedModel", "initialize", "load", "save"],
 }

@@ -9,7 +9,13 @@ from rich.text import Text
 
 Item = TypeVar("Item")
 
-console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+def make_console(*, quiet: bool = False) -> Console:
+    """Return a console that writes to stderr, or, with `quiet`, nothing."""
+    return Console(stderr=True, soft_wrap=True, highlight=False, quiet=quiet)
+
+
+console = make_console()
 
 
 class _SpeedColumn(ProgressColumn):

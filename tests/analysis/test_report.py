@@ -54,7 +54,7 @@ def model(trained_run):
 
 @pytest.fixture(scope="module")
 def dataset(model, trained_run):
-    return find_training_dataset(None, model.config["data"]["path"], trained_run)
+    return find_training_dataset(None, model.config.data.path, trained_run)
 
 
 def test_figures_writes_all_files_and_does_not_change_the_run(trained_run, tmp_path, monkeypatch, capsys):

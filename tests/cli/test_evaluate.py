@@ -25,7 +25,8 @@ from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.parallel import placement
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.config import TrainConfig
-from alexnet_jax.training.run_directory import RunDirectory, run_config
+from alexnet_jax.training.run_config import RunConfig
+from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.step import TrainState
 from alexnet_jax.weights.trained_model import load
 from tests.conftest import TINY, TINY_CONFIG, cpu_mesh
@@ -62,7 +63,7 @@ def dataset(tmp_path_factory):
 def create_untrained_run(dataset, folder, config, std=0.15):
     """Write a run folder with a checkpoint of random parameters, and return the folder."""
     network = config.network.with_num_classes(len(dataset.manifest.classes))
-    run, record = RunDirectory(folder, fresh=False), run_config(config, network, dataset)
+    run, record = RunDirectory(folder, fresh=False), RunConfig.of_training(config, network, dataset).to_json()
     run.write_mean_image(resize_mean_image(dataset.mean_image, config.augmentation))
     rng = np.random.default_rng(config.seed)
     shapes = jax.eval_shape(partial(placement.init, network, cpu_mesh(network, 1, split=False)), jax.random.key(0))
@@ -90,7 +91,7 @@ def runs(dataset, tmp_path_factory):
 def numpy_predictions(run, dataset, split, views):
     """Return the labels, and the probabilities averaged over the views."""
     model = load(run)
-    size, crop_mean = model.network.input_size, model.config["augmentation"]["mean"] == "crop"
+    size, crop_mean = model.network.input_size, model.config.augmentation.mean == "crop"
     decoded = DecodedImages(dataset, split, model.image_size)
     images = np.stack([decoded.decode(decoded.record(index)).copy() for index in range(len(decoded))]).astype(np.float32)
     labels = np.array([decoded.record(index).label for index in range(len(decoded))])

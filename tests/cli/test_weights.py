@@ -17,7 +17,8 @@ from alexnet_jax.cli.export import Export, export
 from alexnet_jax.cli.import_weights import Import, import_file
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
-from alexnet_jax.training.loop import Options, train
+from alexnet_jax.training.config import Options
+from alexnet_jax.training.train import train
 from alexnet_jax.weights.caffe import swap_bgr_rgb
 from alexnet_jax.weights.pytorch import to_torchvision
 from alexnet_jax.weights.state_dict import to_state_dict
@@ -30,7 +31,7 @@ from tests.weights.small import SMALL_BVLC, SMALL_TORCHVISION, random_params
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory):
     options = Options(data=str(photos), data_dir=photos.parent / "data", runs_dir=tmp_path_factory.mktemp("runs"), devices=2)
-    return train("tiny", replace(TINY_CONFIG, epochs=1), options)
+    return train("tiny", replace(TINY_CONFIG, epochs=1), options).run
 
 
 @pytest.fixture

@@ -225,10 +225,10 @@ def test_diverged_training_does_not_stop_the_study(ablate, monkeypatch):
     module, settings = ablate
     original_train = module.train
 
-    def train(name, *args):
+    def train(name, *args, **kwargs):
         if name.endswith("no_flip"):
             raise DivergedError("the loss is nan at step 3")
-        return original_train(name, *args)
+        return original_train(name, *args, **kwargs)
 
     monkeypatch.setattr(module, "train", train)
     result = module.ablate(replace(settings, no_flip=True, no_crop=True, seeds=(0,), views="center"))

@@ -17,7 +17,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.model.layers import Dropout
 from alexnet_jax.parallel import distributed
 from alexnet_jax.parallel.distributed import DistributedOptions
-from alexnet_jax.training.loop import train
+from alexnet_jax.training.train import train
 from tests.conftest import TINY_CONFIG, process_environment, read_log
 from tests.tiny import TINY
 

@@ -10,6 +10,7 @@ import pytest
 
 from alexnet_jax import QUICKSTART
 from alexnet_jax.data.pipeline.augment import Crop, Example
+from alexnet_jax.errors import UserError
 from alexnet_jax.model.summary import summarize
 from alexnet_jax.model.tower import activations
 from alexnet_jax.parallel import placement
@@ -156,4 +157,7 @@ def test_uneven_split_of_towers_is_an_error(tiny):
 def test_both_towers_run_on_a_single_initialized_device(tiny, monkeypatch):
     assert dict(choose_mesh(tiny).shape) == {"data": 1, "tower": 2}
     monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+    monkeypatch.setattr(jax, "local_devices", lambda process_index: jax.devices()[:1])
     assert dict(choose_mesh(tiny).shape) == {"data": 1}
+    with pytest.raises(UserError, match=r"2 devices requested, 1 available .*: call configure_cpu\(devices=2\) before JAX"):
+        choose_mesh(tiny, "split")

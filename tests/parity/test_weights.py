@@ -12,8 +12,10 @@ from safetensors.numpy import load_file
 from alexnet_jax import NETWORKS, SOURCE_145, TWO_TOWER
 from alexnet_jax.cli.export import Export, export
 from alexnet_jax.cli.import_weights import Import, import_file
+from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import UserError
 from alexnet_jax.parallel import placement
+from alexnet_jax.training.run_config import DataRecord, RunConfig
 from alexnet_jax.weights.caffe import swap_bgr_rgb
 from alexnet_jax.weights.state_dict import from_state_dict, state_dict_shapes, to_state_dict
 from alexnet_jax.weights.trained_model import TrainedModel, load, save
@@ -125,9 +127,9 @@ def test_exported_network_in_pytorch(network, tmp_path, monkeypatch):
 
     size = network.input_size + 9
     mean = np.random.default_rng(2).uniform(100, 150, (size, size, 3)).astype(np.float32)
-    config = {"network": network.to_json(), "augmentation": {"image_size": size, "mean": "crop"}}
-    config["data"] = {"path": "nowhere", "classes": [str(number) for number in range(network.num_classes)]}
-    model = TrainedModel(tmp_path, 3, network, random_params(network), mean, config, {})
+    data = DataRecord("nowhere", {}, [str(number) for number in range(network.num_classes)])
+    config = RunConfig(network, Augmentation(image_size=size, mean="crop"), data)
+    model = TrainedModel(tmp_path, 3, random_params(network), mean, config, {})
     save(model, tmp_path / "ours.safetensors")
     file = export(Export(tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors", layout="pytorch"))
     theirs = pytorch_network.load(file).eval()

@@ -13,8 +13,8 @@ import pytest
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.training.checkpoint import Checkpoints
-from alexnet_jax.training.loop import train
 from alexnet_jax.training.step import TrainState
+from alexnet_jax.training.train import train
 from tests.conftest import TINY_CONFIG, read_log
 
 CONFIG = {"network": ["tiny"], "seed": 0}
@@ -111,7 +111,7 @@ def test_keeps_latest_and_best_checkpoints(tmp_path):
 def test_checkpoint_metadata(options):
     """Check the metadata of a training run's checkpoints, and that the best checkpoint is kept."""
     options = replace(options, checkpoint_seconds=1e9)
-    folder = train("tiny", replace(TINY_CONFIG, epochs=4), options)
+    folder = train("tiny", replace(TINY_CONFIG, epochs=4), options).run
     errors = [line["top1_error"] for line in read_log(folder) if "epoch" in line]
     best = max(epoch for epoch, error in enumerate(errors, 1) if error == min(errors))
     result = json.loads((folder / "result.json").read_text())

@@ -9,15 +9,14 @@ import jax
 import numpy as np
 import pytest
 
-import alexnet_jax.training.loop
+import alexnet_jax.cli.train
 from alexnet_jax.cli import main as cli
 from alexnet_jax.cli.train import train_with_report as train
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.layers import Dense
 from alexnet_jax.parallel import placement
-from alexnet_jax.training.config import TrainConfig
+from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.initialization import select_initial_layers
-from alexnet_jax.training.loop import Options
 from alexnet_jax.training.schedule import LayerRate
 from alexnet_jax.weights.trained_model import load
 from tests.conftest import TINY, TINY_CONFIG, StopAfter, cpu_mesh, read_log
@@ -49,7 +48,7 @@ def init_from(path, **changes) -> TrainConfig:
 def train_one_step(config, options, monkeypatch):
     """Return the initial parameters of a run, after one step with learning rates of zero."""
     frozen = tuple(LayerRate(name, after=0, weights=0.0, biases=0.0) for name in ("conv1", "conv2", "conv3", "fc6", "fc7"))
-    monkeypatch.setattr(alexnet_jax.training.loop, "StopOnSignal", lambda: StopAfter(1))
+    monkeypatch.setattr(alexnet_jax.cli.train, "StopOnSignal", lambda: StopAfter(1))
     run = train("tiny", replace(config, layer_rates=frozen), options)
     monkeypatch.undo()
     assert load(run).step == 1
@@ -108,7 +107,7 @@ def test_mismatching_layers_raise_and_create_no_folder(source, options, tmp_path
 
 def test_started_run_resumes_without_initial_model(copy, options, monkeypatch, capsys):
     uninterrupted = train("tiny", init_from(copy), replace(options, runs_dir=options.runs_dir.parent / "uninterrupted"))
-    monkeypatch.setattr(alexnet_jax.training.loop, "StopOnSignal", lambda: StopAfter(3))
+    monkeypatch.setattr(alexnet_jax.cli.train, "StopOnSignal", lambda: StopAfter(3))
     folder = train("tiny", init_from(copy), options)
     monkeypatch.undo()
     shutil.rmtree(copy)
@@ -122,7 +121,7 @@ def test_started_run_resumes_without_initial_model(copy, options, monkeypatch, c
 
 
 def test_run_without_checkpoint_needs_initial_model(copy, options, monkeypatch):
-    monkeypatch.setattr(alexnet_jax.training.loop, "StopOnSignal", lambda: StopAfter(1))
+    monkeypatch.setattr(alexnet_jax.cli.train, "StopOnSignal", lambda: StopAfter(1))
     folder = train("tiny", init_from(copy), options)
     shutil.rmtree(copy)
     shutil.rmtree(folder / "checkpoints")
@@ -135,7 +134,7 @@ def test_run_folder_depends_on_initial_parameters(copy, options, monkeypatch):
     """Check that the digest in the folder name covers the checksum of the parameters, not only the path of the initial model."""
 
     def start_run():
-        monkeypatch.setattr(alexnet_jax.training.loop, "StopOnSignal", lambda: StopAfter(1))
+        monkeypatch.setattr(alexnet_jax.cli.train, "StopOnSignal", lambda: StopAfter(1))
         folder = train("tiny", init_from(copy), options)
         monkeypatch.undo()
         return folder, json.loads((folder / "config.json").read_text())["initial_layers"]

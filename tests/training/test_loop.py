@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 import alexnet_jax.training.loop
-from alexnet_jax.training.loop import train
+import alexnet_jax.training.setup
 from alexnet_jax.training.schedule import LayerRate, StepDecay
 from alexnet_jax.training.step import make_train_step
+from alexnet_jax.training.train import train
 from tests.conftest import TINY_CONFIG, StopAfter, assert_train_raises
 
 
@@ -50,12 +51,10 @@ def steps(monkeypatch):
 
         return step
 
-    log_train_metrics = alexnet_jax.training.loop.Training._log_train_metrics
-    monkeypatch.setattr(alexnet_jax.training.loop, "make_train_step", make)
+    log_step = alexnet_jax.training.loop._log_step
+    monkeypatch.setattr(alexnet_jax.training.setup, "make_train_step", make)
     monkeypatch.setattr(
-        alexnet_jax.training.loop.Training,
-        "_log_train_metrics",
-        lambda self, step, metrics: (events.append(step), log_train_metrics(self, step, metrics)),
+        alexnet_jax.training.loop, "_log_step", lambda step, *rest: (events.append(step), log_step(step, *rest))[1]
     )
     return jitted_steps, events
 
@@ -86,13 +85,12 @@ def test_metrics_are_fetched_one_step_late(options, steps):
     ]
 
 
-def test_train_step_compiles_once(options, steps, monkeypatch):
+def test_train_step_compiles_once(options, steps):
     """Check the number of compilations when the learning rate drops, a layer freezes, color noise ends and the run is resumed."""
     config = replace(
         TINY_CONFIG, schedule=StepDecay((1,)), layer_rates=(LayerRate("conv1", after=2, weights=0.0),), color_epochs=1
     )
-    monkeypatch.setattr(alexnet_jax.training.loop, "StopOnSignal", lambda: StopAfter(15))
-    train("tiny", config, options)
+    train("tiny", config, options, should_stop=StopAfter(15))
     train("tiny", config, options)
     assert [step._cache_size() for step in steps[0]] == [1, 1]
 

@@ -4,8 +4,8 @@ import struct
 
 import pytest
 
-from alexnet_jax.training.loop import train
 from alexnet_jax.training.tensorboard import EventWriter, crc32c, record
+from alexnet_jax.training.train import train
 from tests.conftest import TINY_CONFIG, read_log
 
 
@@ -46,7 +46,7 @@ def test_tensorboard_reads_the_logged_values(options):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard")
     from dataclasses import replace
 
-    folder = train("tiny", TINY_CONFIG, replace(options, tensorboard=True))
+    folder = train("tiny", TINY_CONFIG, replace(options, tensorboard=True)).run
     resumed = EventWriter(folder / "tensorboard", start=20)
     resumed.write(30, "train", loss=7.0)
     events = reader.EventAccumulator(str(folder / "tensorboard"))

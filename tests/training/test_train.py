@@ -14,17 +14,23 @@ import pytest
 from PIL import Image
 
 import alexnet_jax.analysis.report
-import alexnet_jax.training.loop
 import alexnet_jax.training.run_logger
 from alexnet_jax.cli import main as cli
 from alexnet_jax.cli.train import train_with_report
 from alexnet_jax.configs import config_names, load_config
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import UserError
-from alexnet_jax.training.loop import train
 from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.schedule import ReduceOnPlateau
+from alexnet_jax.training.train import train
+from alexnet_jax.training.validation import EvalMetrics
 from tests.conftest import TINY, TINY_CONFIG, StopAfter, assert_train_raises, process_environment, read_log
+
+
+def rounded(metrics):
+    """Return validation metrics with the precision of result.json."""
+    assert metrics is not None
+    return EvalMetrics(**{name: round(value, 6) for name, value in vars(metrics).items()})
 
 
 @pytest.fixture(autouse=True)
@@ -50,29 +56,30 @@ def test_training_converges_and_writes_all_files(options):
 
 def test_bfloat16_converges_in_a_run_folder_of_its_own(options):
     config = replace(TINY_CONFIG, epochs=6, precision="bfloat16")
-    folder = train("tiny", config, options)
+    folder = train("tiny", config, options).run
     assert json.loads((folder / "result.json").read_text())["top1_error"] < 0.2
     assert json.loads((folder / "config.json").read_text())["precision"] == "bfloat16"
-    assert train("tiny", replace(config, epochs=1, precision="float32"), options) != folder
+    assert train("tiny", replace(config, epochs=1, precision="float32"), options).run != folder
 
 
-def test_resumed_run_equals_uninterrupted_run(options, monkeypatch, capsys):
+def test_resumed_run_equals_uninterrupted_run(options, capsys):
     """Stop a run within an epoch, after the epoch that reduces the learning rate, and within the last validation."""
     reduce_after_two_epochs = ReduceOnPlateau(patience=1, min_delta=1.0, max_reductions=1)
     config = replace(TINY_CONFIG, schedule=reduce_after_two_epochs)
-    uninterrupted = train("tiny", config, options)
+    uninterrupted = train("tiny", config, options).run
     assert [f"{line['rate']:g}" for line in read_log(uninterrupted) if "epoch" in line] == ["0.002", "0.002", "0.0002"]
     interrupted = replace(options, runs_dir=options.runs_dir.parent / "interrupted")
-    for reads, step in ((10 + 3 + 5, 15), (5, 20), (10 + 2, 30)):
-        monkeypatch.setattr(alexnet_jax.training.loop, "StopOnSignal", lambda reads=reads: StopAfter(reads))
-        folder = train("tiny", config, interrupted)
+    for calls, step in ((10 + 3 + 5, 15), (5, 20), (3 + 10 + 2, 30)):
+        result = train("tiny", config, interrupted, should_stop=StopAfter(calls))
+        folder = result.run
+        assert (result.finished, result.step, result.metrics) == (False, step, None)
         assert re.search(
             f"Stopped at step {step} of 30; state saved in .*. Run the same command to resume.", capsys.readouterr().err
         )
         assert not (folder / "result.json").exists()
-    monkeypatch.undo()
-    monkeypatch.setattr(alexnet_jax.training.run_logger, "LOG_EVERY", 1)
-    assert train("tiny", config, interrupted) == folder
+    result = train("tiny", config, interrupted)
+    assert (result.run, result.finished, result.step) == (folder, True, 30)
+    assert train("tiny", config, interrupted) == replace(result, metrics=rounded(result.metrics))
     assert read_log(folder) == read_log(uninterrupted)
     assert [line["step"] for line in read_log(uninterrupted) if "epoch" not in line] == list(range(1, 31))
 
@@ -104,7 +111,7 @@ def test_run_is_finished_if_its_report_fails(options, monkeypatch, capsys):
 
 def test_schedule_ends_training(options, capsys):
     config = replace(TINY_CONFIG, epochs=5, schedule=ReduceOnPlateau(patience=1, min_delta=1.0, max_reductions=0))
-    folder = train("tiny", config, options)
+    folder = train("tiny", config, options).run
     result = json.loads((folder / "result.json").read_text())
     assert (result["epochs"], result["steps"], result["ended_by_schedule"]) == (2, 20, True)
     capsys.readouterr()
@@ -116,11 +123,11 @@ def test_schedule_ends_training(options, capsys):
 
 
 def test_finished_run_is_not_repeated_but_continued_with_more_epochs(options, capsys):
-    folder = train("tiny", TINY_CONFIG, options)
+    folder = train("tiny", TINY_CONFIG, options).run
     before = read_log(folder)
-    assert train("tiny", TINY_CONFIG, options) == folder
+    assert train("tiny", TINY_CONFIG, options).run == folder
     assert "is finished" in capsys.readouterr().err
-    assert train("tiny", replace(TINY_CONFIG, epochs=4), options) == folder
+    assert train("tiny", replace(TINY_CONFIG, epochs=4), options).run == folder
     assert read_log(folder)[: len(before)] == before
     assert read_log(folder)[-1]["epoch"] == 4
 
@@ -130,10 +137,10 @@ def test_fresh_deletes_incomplete_run(options):
     options = replace(options, run=options.runs_dir / "run", fresh=True)
     config = replace(TINY_CONFIG, epochs=1)
     RunDirectory(options.run, fresh=False)
-    folder = train("tiny", config, options)
+    folder = train("tiny", config, options).run
     before = read_log(folder)
     (options.runs_dir / "run.deleted" / "checkpoints").mkdir(parents=True)
-    assert read_log(train("tiny", config, options)) == before
+    assert read_log(train("tiny", config, options).run) == before
     assert [file.name for file in options.runs_dir.iterdir()] == ["run"]
 
 
@@ -145,7 +152,7 @@ def test_fresh_does_not_delete_other_folders(options, tmp_path):
 
 
 def test_checkpoint_of_another_network_raises(options):
-    folder = train("tiny", replace(TINY_CONFIG, epochs=1), options)
+    folder = train("tiny", replace(TINY_CONFIG, epochs=1), options).run
     layers = (*TINY.layers[:-3], TINY.layers[-1])
     other = replace(TINY_CONFIG, network=replace(TINY, layers=layers))
     assert_train_raises("a checkpoint of a different network", other, replace(options, run=folder))

@@ -12,18 +12,18 @@ from alexnet_jax.data.pipeline.augment import center_crop
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.parallel import placement
-from alexnet_jax.training.loop import train
+from alexnet_jax.training.train import train
 from alexnet_jax.weights.trained_model import load
 from tests.conftest import TINY_CONFIG, cpu_mesh
 
 
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory):
-    from alexnet_jax.training.loop import Options
+    from alexnet_jax.training.config import Options
 
     folder = tmp_path_factory.mktemp("trained")
     options = Options(data=str(photos), data_dir=photos.parent / "data", runs_dir=folder / "runs", devices=2)
-    return train("tiny", replace(TINY_CONFIG, epochs=4), options)
+    return train("tiny", replace(TINY_CONFIG, epochs=4), options).run
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ class ReportContent:
 
     Attributes:
       title: title of the page.
-      config: config of the run, see `run_config` in `training.run_directory`.
+      config: config of the run as JSON, see `RunConfig.to_json`.
       result: content of the run's result.json; None if training is not finished.
       epochs: lines of the run's log with the errors after each epoch.
       curves: PNG file of the learning curves; None for a model without a training log.

@@ -40,7 +40,7 @@ def model_digest(model: TrainedModel) -> str:
 
     It covers the network, the parameters, the mean image, and how the mean image is cropped.
     """
-    digest = hashlib.sha256(json.dumps([model.network.to_json(), model.config["augmentation"]["mean"]]).encode())
+    digest = hashlib.sha256(json.dumps([model.network.to_json(), model.config.augmentation.mean]).encode())
     for leaf in (*jax.tree.leaves(model.params), model.mean_image):
         digest.update(np.ascontiguousarray(leaf).data)
     return digest.hexdigest()

@@ -111,7 +111,7 @@ def first_layer_kernels(model: TrainedModel) -> Float[np.ndarray, "towers size s
 
 def _title(model: TrainedModel, run: RunDirectory | None) -> str:
     result = run.result if run else None
-    return f"{result['config'] if result else model.network.name} on {Path(model.config['data']['path']).name}"
+    return f"{result['config'] if result else model.network.name} on {Path(model.config.data.path).name}"
 
 
 def _write_page(folder: Path, model: TrainedModel, run: RunDirectory | None, examples: Examples | str) -> Path:
@@ -119,7 +119,7 @@ def _write_page(folder: Path, model: TrainedModel, run: RunDirectory | None, exa
     log: list[dict[str, Any]] = run.log_lines() if run else []
     content = ReportContent(
         title=_title(model, run),
-        config=run.config if run else model.config,
+        config=run.config if run else model.config.to_json(),
         result=run.result if run else None,
         epochs=[line for line in log if "epoch" in line],
         curves=(folder / "curves.png").read_bytes() if log else None,
@@ -137,7 +137,7 @@ def _examples_or_reason(model: TrainedModel) -> Examples | str:
     if jax.process_count() > 1:  # a predictor in one process would wait for the devices of the others
         return f"Omitted after multi-process training. To add them, run: {command}"
     try:
-        dataset = find_training_dataset(None, model.config["data"]["path"], Path("data"))
+        dataset = find_training_dataset(None, model.config.data.path, Path("data"))
         return find_examples(model, dataset, dataset.evaluation_split, TRAINING_EXAMPLES)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__

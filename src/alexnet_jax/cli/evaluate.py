@@ -19,6 +19,7 @@ import numpy as np
 import tyro
 from jaxtyping import Float
 
+from alexnet_jax.cli.process import configure_process
 from alexnet_jax.console import console, track_progress
 from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.data.pipeline.loading import DecodedImages
@@ -30,7 +31,6 @@ from alexnet_jax.evaluation.metrics import ErrorCounter
 from alexnet_jax.evaluation.predictor import Views
 from alexnet_jax.evaluation.tables import PredictionRows, class_csv_rows, class_errors, class_table, format_errors, metrics_json
 from alexnet_jax.files import atomic_text_writer
-from alexnet_jax.parallel.runtime import enable_compilation_cache
 from alexnet_jax.training.checkpoint import versions
 from alexnet_jax.weights.trained_model import load
 
@@ -74,7 +74,7 @@ class Evaluate:
 
 def run(arguments: list[str]) -> None:
     """Measure the errors and print the path of errors.json."""
-    enable_compilation_cache()
+    configure_process()
     print(evaluate(tyro.cli(Evaluate, prog="alexnet-jax evaluate", args=arguments)))
 
 
@@ -98,7 +98,7 @@ def evaluate(settings: Evaluate) -> Path:
     if settings.batch_size < 1:
         raise UserError(f"--batch-size is {settings.batch_size}: choose 1 or more")
     models = [load(path, best=settings.best) for path in settings.networks]
-    dataset = find_training_dataset(settings.data, models[0].config["data"]["path"], settings.data_dir)
+    dataset = find_training_dataset(settings.data, models[0].config.data.path, settings.data_dir)
     split = settings.split or dataset.evaluation_split
     for name in (split, settings.search):
         if name and name not in dataset.manifest.splits:

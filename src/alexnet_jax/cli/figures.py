@@ -9,8 +9,8 @@ import tyro
 from alexnet_jax.analysis.examples import ExampleOptions
 from alexnet_jax.analysis.index import Index
 from alexnet_jax.analysis.report import draw_figures
+from alexnet_jax.cli.process import configure_process
 from alexnet_jax.data.find import find_training_dataset
-from alexnet_jax.parallel.runtime import enable_compilation_cache
 from alexnet_jax.weights.trained_model import load
 
 
@@ -42,9 +42,9 @@ class Figures:
 def run(arguments: list[str]) -> None:
     """Draw the figures and print the path of the page."""
     command = tyro.cli(Figures, prog="alexnet-jax figures", args=arguments)
-    enable_compilation_cache()
+    configure_process()
     index = None if command.index is None else Index(command.index)
     model = load(command.run, best=command.best)
-    dataset = find_training_dataset(command.data, model.config["data"]["path"], command.data_dir)
+    dataset = find_training_dataset(command.data, model.config.data.path, command.data_dir)
     split = command.split or dataset.evaluation_split
     print(draw_figures(model, dataset, split, command.to or model.output_dir, command.examples, index))

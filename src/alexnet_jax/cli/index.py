@@ -6,9 +6,9 @@ from pathlib import Path
 import tyro
 
 from alexnet_jax.analysis.indexing import build_index
+from alexnet_jax.cli.process import configure_process
 from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.errors import UserError
-from alexnet_jax.parallel.runtime import enable_compilation_cache
 from alexnet_jax.weights.trained_model import load
 
 
@@ -39,9 +39,9 @@ class BuildIndex:
 def run(arguments: list[str]) -> None:
     """Build the index and print its folder."""
     command = tyro.cli(BuildIndex, prog="alexnet-jax index", args=arguments)
-    enable_compilation_cache()
+    configure_process()
     if command.to.exists():  # checked before the network is loaded
         raise UserError(f"{command.to} exists: pass another folder as --to, or delete it")
     model = load(command.run, best=command.best)
-    dataset = find_training_dataset(command.data, model.config["data"]["path"], command.data_dir)
+    dataset = find_training_dataset(command.data, model.config.data.path, command.data_dir)
     print(build_index(model, dataset, command.split, command.to, batch_size=command.batch_size).path)

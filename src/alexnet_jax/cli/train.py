@@ -7,14 +7,15 @@ from typing import Annotated
 import tyro
 
 from alexnet_jax.analysis.report import write_training_report
+from alexnet_jax.cli.process import configure_training
 from alexnet_jax.configs import config_names, load_config
 from alexnet_jax.errors import UserError
-from alexnet_jax.parallel.distributed import initialize_distributed, is_main_process, sync_processes
-from alexnet_jax.parallel.mesh import choose_mesh
-from alexnet_jax.parallel.runtime import enable_compilation_cache
-from alexnet_jax.training.config import TrainConfig
+from alexnet_jax.parallel.distributed import is_main_process, sync_processes
+from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.initialization import recorded_initial_layers
-from alexnet_jax.training.loop import Options, existing_runs, train
+from alexnet_jax.training.preemption import StopOnSignal
+from alexnet_jax.training.run_directory import existing_runs
+from alexnet_jax.training.train import train
 from alexnet_jax.weights.trained_model import TrainedModel, load
 
 
@@ -26,12 +27,12 @@ def run(arguments: list[str]) -> None:
         )
     name, *arguments = arguments
     default = load_config(name)
-    enable_compilation_cache()
 
     def command(
         config: Annotated[TrainConfig, tyro.conf.OmitArgPrefixes] = default,
         options: Annotated[Options, tyro.conf.OmitArgPrefixes] = Options(),  # noqa: B008 (frozen)
     ) -> Path:
+        configure_training(options, default.network.towers)
         # Restore the network, because the config that tyro rebuilds lacks the names of its layers.
         return train_with_report(Path(name).stem, replace(config, network=default.network), options)
 
@@ -42,27 +43,25 @@ def run(arguments: list[str]) -> None:
 
 
 def train_with_report(name: str, config: TrainConfig, options: Options) -> Path:
-    """Train a config, initialized from `config.init_from` if given, and write the report of the finished run.
+    """Train a config, initialized from `config.init_from` if given, until Ctrl-C or SIGTERM, and report on the finished run.
 
-    The arguments and errors are those of `training.loop.train`.
+    The arguments and errors are those of `training.train.train`.
 
     Returns:
       The run folder.
     """
-    folder = train(name, config, options, _initial_model(name, config, options))
-    if (folder / "result.json").is_file():
-        write_training_report(folder)
+    with StopOnSignal() as should_stop:
+        result = train(name, config, options, _initial_model(name, config, options), should_stop=should_stop)
+    if result.finished:
+        write_training_report(result.run)
     sync_processes("report")
-    return folder
+    return result.run
 
 
 def _initial_model(name: str, config: TrainConfig, options: Options) -> TrainedModel | None:
     """Return the network at `config.init_from`; None if it cannot be loaded, but an earlier run was initialized from it."""
     if config.init_from is None:
         return None
-    # Reading a checkpoint initializes JAX's backends, which fixes the number of processes and of CPU devices.
-    initialize_distributed(options.processes)
-    choose_mesh(config.network, options.placement, options.devices)
     try:
         return load(config.init_from)
     except UserError:

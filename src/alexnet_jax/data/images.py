@@ -1,6 +1,5 @@
 """Decoding and encoding of images, and the resize and center crop of the paper."""
 
-import warnings
 from io import BytesIO
 from typing import Literal
 
@@ -20,9 +19,9 @@ JPEG_QUALITY = 95
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 """Supported file formats, detected from the content: file names can be wrong (one .JPEG of ILSVRC-2012 is a PNG)."""
 
-# By default, Pillow only warns above Image.MAX_IMAGE_PIXELS (89 million), but decoding a file of a few kilobytes could exhaust
-# the memory.
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+MAX_PIXELS = 89_478_485
+"""Maximum number of pixels of an image: Pillow's default limit, above which it only warns. Decoding a larger file of a few
+kilobytes could exhaust the memory."""
 
 
 class InvalidImageError(Exception):
@@ -46,6 +45,8 @@ def decode_and_center_crop(data: bytes, size: int) -> SquarePixels:
     """
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise InvalidImageError(f"{image.width} x {image.height} pixels exceeds limit of {MAX_PIXELS} pixels")
             image.draft("RGB", (size, size))  # decodes a large JPEG at a reduced scale, but not below `size`
             ImageOps.exif_transpose(image, in_place=True)
             return _center_crop(_to_rgb(image), size)

@@ -69,7 +69,7 @@ class Predictor:
         self.batch_size = batch_size + -batch_size % self._mesh.shape[DATA]
         forward, size = placement.forward(network, self._mesh, layer), network.input_size
         make_views = partial(_VIEWS[views], size=size)
-        crop_mean = model.config["augmentation"]["mean"] == "crop"
+        crop_mean = model.config.augmentation.mean == "crop"
 
         def average(params: Any, mean: Array, images: Array) -> Array:
             def predict_view(view_and_mean: tuple[Array, Array]) -> Array:

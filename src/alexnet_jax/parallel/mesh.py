@@ -14,7 +14,6 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.layers import TOWER
 from alexnet_jax.model.network import Network
-from alexnet_jax.parallel.runtime import retain_freed_memory, set_cpu_device_count
 
 DATA = "data"
 """Name of the mesh axis over which the images of a batch are sharded."""
@@ -85,25 +84,21 @@ splits them if the number of devices is a multiple of the number of towers."""
 
 
 def choose_mesh(network: Network, placement: Placement = "auto", devices: int | None = None) -> Mesh:
-    """Return the mesh to train on, and set up the CPU runtime for it.
+    """Return the mesh to train on, over the devices that JAX has.
 
     Args:
       network: network to place.
       placement: "split" runs every tower on its own devices, "single" runs all towers on every device, and "auto" splits the
         towers if the number of devices is a multiple of the number of towers.
-      devices: number of devices to use in every process. None uses all GPUs, or one CPU device per tower. A CPU can be divided
-        into any number of virtual devices; experiments/results/bench.json compares one and two.
+      devices: number of devices to use in every process. None uses all GPUs, or one CPU device per tower; with fewer CPU devices,
+        "auto" runs all towers on one. `runtime.configure_cpu` divides a CPU into several virtual devices;
+        experiments/results/bench.json compares one and two.
 
     Raises:
       UserError: if there are fewer devices than requested, or the towers cannot be divided evenly among them.
     """
-    if devices is not None or placement != "single":
-        set_cpu_device_count(
-            devices or network.towers, data_parallel=placement == "single" or devices not in (None, network.towers)
-        )
-    retain_freed_memory()
-    if devices is None and jax.default_backend() == "cpu":
-        # A program or notebook may have initialized JAX with a single CPU device. By default, all towers then run on this device.
+    on_cpu = jax.default_backend() == "cpu"
+    if devices is None and on_cpu:
         too_few = placement == "auto" and jax.local_device_count() < network.towers
         devices = 1 if placement == "single" or too_few else network.towers
     selected = []
@@ -111,7 +106,10 @@ def choose_mesh(network: Network, placement: Placement = "auto", devices: int | 
         available = jax.local_devices(process_index=process)
         if devices is not None and devices > len(available):
             names = ", ".join(map(str, available))
-            raise UserError(f"{devices} devices requested, {len(available)} available ({names}): choose a smaller --devices")
+            advice = f"call configure_cpu(devices={devices}) before JAX is first used, or " if on_cpu else ""
+            raise UserError(
+                f"{devices} devices requested, {len(available)} available ({names}): {advice}choose a smaller --devices"
+            )
         selected += available[:devices]
     split = placement == "split" or (placement == "auto" and network.towers > 1 and len(selected) % network.towers == 0)
     try:

@@ -1,4 +1,4 @@
-"""CPU runtime settings, compilation cache and compiler options."""
+"""Process settings for the CPU and the compilation cache, which only a program's entry point applies, and compiler options."""
 
 import contextlib
 import ctypes
@@ -8,21 +8,34 @@ from pathlib import Path
 
 import jax
 
+from alexnet_jax.errors import UserError
 
-def set_cpu_device_count(devices: int, *, data_parallel: bool = True) -> None:
-    """Set the number of virtual CPU devices; call before JAX initializes its backends.
+
+def configure_cpu(devices: int = 1, *, data_parallel: bool = True) -> None:
+    """Set the number of virtual CPU devices of this process, XLA's threads and malloc; call before JAX is first used.
+
+    Sets `jax_num_cpu_devices`, PJRT_NPROC and XLA_FLAGS, and calls `retain_freed_memory`. The commands call this function; the
+    rest of the library uses the devices that JAX has and changes no setting of the process.
 
     A device that waits in a collective blocks one of XLA's threads. With one thread per core, all threads can be blocked while
     no thread is left for the work they wait for, which is a deadlock. PJRT_NPROC therefore raises the number of threads, to no
     more than needed, because surplus threads compete for the cores. With no more cores than devices, Eigen uses a single thread
-    per device, which is also faster than sharing the threads.
+    per device, which is also faster than sharing the threads. An existing value of PJRT_NPROC is kept.
 
-    An existing value of PJRT_NPROC is kept. The number of devices does not change if JAX's backends are already initialized.
+    In multi-process training, call `jax.distributed.initialize` first.
 
     Args:
-      devices: number of devices of this process.
+      devices: number of CPU devices of this process; two run the towers of `TWO_TOWER` on separate devices.
       data_parallel: whether gradients are summed over devices, which needs many concurrent collectives; the exchange between
         towers needs few.
+
+    Raises:
+      UserError: if JAX already uses the CPU with fewer devices.
+
+    Examples:
+      >>> configure_cpu(devices=2)
+      >>> len(jax.devices("cpu")) >= 2
+      True
     """
     cores, multi_process = os.cpu_count() or 1, jax.distributed.is_initialized()
     if devices > 1 or multi_process:
@@ -31,8 +44,13 @@ def set_cpu_device_count(devices: int, *, data_parallel: bool = True) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if devices > 1 and cores <= devices and _MULTI_THREAD_FLAG not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --{_MULTI_THREAD_FLAG}=false".strip()
-    with contextlib.suppress(RuntimeError):  # raised if the backends are initialized
+    retain_freed_memory()
+    try:
         jax.config.update("jax_num_cpu_devices", devices)
+    except RuntimeError as error:  # the backends are initialized
+        if jax.default_backend() == "cpu" and jax.local_device_count() < devices:
+            problem = f"JAX already uses {jax.local_device_count()} CPU device(s) and cannot change this"
+            raise UserError(f"{problem}: call configure_cpu(devices={devices}) before JAX is first used") from error
 
 
 _MULTI_THREAD_FLAG = "xla_cpu_multi_thread_eigen"

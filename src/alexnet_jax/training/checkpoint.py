@@ -1,14 +1,8 @@
 """Orbax checkpoints of the training state, with checksums and metadata."""
 
-import gc
-import logging
 import platform
 import shutil
-import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,24 +17,14 @@ from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
 from alexnet_jax.console import console
 from alexnet_jax.errors import UserError, disk_full_as_user_error
-from alexnet_jax.model.tower import HostParams
+from alexnet_jax.model.network import Network
+from alexnet_jax.model.tower import HostParams, parameter_shapes
 from alexnet_jax.parallel.distributed import is_main_process, main_process_first
 from alexnet_jax.training.step import TrainState
 from alexnet_jax.version import __version__
 
 MAX_TO_KEEP = 2
 """Number of latest checkpoints to keep, in addition to the one with the smallest validation error."""
-
-
-def _ignore_closed_event_loop(unraisable: Any, hook: Callable[[Any], Any] = sys.unraisablehook) -> None:
-    """Suppress the errors of array writes that Orbax abandons after another array has failed to be written."""
-    if str(unraisable.exc_value) != "Event loop is closed":
-        hook(unraisable)
-
-
-sys.unraisablehook = _ignore_closed_event_loop
-for _logger_name in ("absl", "asyncio"):  # Orbax logs every file and asyncio every array; errors are raised anyway
-    logging.getLogger(_logger_name).setLevel(logging.CRITICAL)
 
 
 class Checkpoints:
@@ -52,7 +36,7 @@ class Checkpoints:
 
     Args:
       folder: folder of all checkpoints of the run, one subfolder per step.
-      config: config of the run (see `run_directory.run_config`); a checkpoint of a different network is rejected.
+      config: config of the run (see `RunConfig.to_json`); a checkpoint of a different network is rejected.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any]):
@@ -110,11 +94,7 @@ class Checkpoints:
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
-            with _ignore_abandoned_reads():
-                restored = self._restore_step(step, like)
-                if isinstance(restored, str):
-                    time.sleep(0.2)  # let pending reads end while their errors are ignored
-                    gc.collect()
+            restored = self._restore_step(step, like)
             if not isinstance(restored, str):
                 with main_process_first("delete damaged checkpoints"):
                     for damaged in steps[: steps.index(step)] if is_main_process() else ():
@@ -128,23 +108,24 @@ class Checkpoints:
 
     def _restore_step(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]] | str:
         """Return the state and metadata of a checkpoint, or the reason why it cannot be read."""
+        checkpoint = self._folder / str(step)
         try:
-            metadata = self._manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))["metadata"]
+            metadata = _read_json(checkpoint)
             if metadata["config"]["network"] != self._config["network"]:
                 raise UserError(
                     f"{self._folder} contains a checkpoint of a different network: "
                     "choose a different --run, or pass --fresh to start over"
                 )
-            state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
+            arrays = _read_arrays(checkpoint, _one_leaf_each(like), metadata["checksums"])
         except UserError:
             raise
         except Exception as error:  # Orbax raises many types of errors for damaged files
-            reason = " ".join(str(error).split()).split(". ")[0][:100]
+            reason = _first_sentence(error)
             if jax.process_count() > 1:  # the other processes may have read their parts, so all must stop
-                message = f"cannot read {self._folder / str(step)} ({reason})"
+                message = f"cannot read {checkpoint} ({reason})"
                 raise UserError(f"{message}: delete it to resume from the previous checkpoint") from error
             return reason
-        return (state, metadata) if _checksums(state) == metadata["checksums"] else "the checksums do not match"
+        return jax.tree.unflatten(jax.tree.structure(like), map(_place, jax.tree.leaves(like), arrays)), metadata
 
     def delete_from(self, step: int) -> int | None:
         """Delete the checkpoints of `step` and later steps; return the latest remaining step, or None."""
@@ -173,8 +154,7 @@ def read_metadata(checkpoint: Path) -> dict[str, Any]:
       UserError: if the metadata cannot be read.
     """
     try:
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            return reader.restore(checkpoint / "metadata")
+        return _read_json(checkpoint)
     except Exception as error:  # Orbax raises many types of errors for damaged files
         raise _read_error(checkpoint, error) from error
 
@@ -189,33 +169,69 @@ def read_params(checkpoint: Path) -> tuple[dict[str, Any], HostParams]:
       UserError: if the checkpoint cannot be read.
     """
     metadata = read_metadata(checkpoint)
-    with _ignore_abandoned_reads():
-        try:
-            params = _restore_params(checkpoint)
-            # The checksums follow the leaves of `TrainState`: step, params, opt_state.
-            checksums = metadata["checksums"][1 : 1 + len(jax.tree.leaves(params))]
-            if [int(leaf.view(np.uint32).sum(dtype=np.uint32)) for leaf in jax.tree.leaves(params)] != checksums:
-                raise ValueError("the checksums do not match")
-            return metadata, params
-        except Exception as error:  # Orbax raises many types of errors for damaged files
-            read_error = _read_error(checkpoint, error)
-        time.sleep(0.2)  # let pending reads end while their errors are ignored
-        gc.collect()
-    raise read_error
+    shapes = parameter_shapes(Network.from_json(metadata["config"]["network"]))
+    names = [(layer, kind) for layer in sorted(shapes) for kind in sorted(shapes[layer])]
+    items = [{"params": {layer: {kind: 0}}} for layer, kind in names]
+    try:
+        # The checksums follow the leaves of `TrainState`: step, params, opt_state.
+        arrays = _read_arrays(checkpoint, items, metadata["checksums"][1 : 1 + len(items)], partial=True)
+    except Exception as error:  # Orbax raises many types of errors for damaged files
+        raise _read_error(checkpoint, error) from error
+    params: HostParams = {layer: {} for layer, _ in names}
+    for (layer, kind), array in zip(names, arrays, strict=True):
+        params[layer][kind] = array
+    return metadata, params
 
 
-def _restore_params(checkpoint: Path) -> HostParams:
+def _read_json(checkpoint: Path) -> dict[str, Any]:
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        return reader.restore(checkpoint / "metadata")
+
+
+def _one_leaf_each(tree: Any) -> list[Any]:
+    """Return the tree once per leaf, with placeholders for all other leaves."""
+    leaves, structure = jax.tree.flatten(tree)
+    return [structure.unflatten([0 if i == j else ocp.PLACEHOLDER for j in range(len(leaves))]) for i in range(len(leaves))]
+
+
+def _read_arrays(checkpoint: Path, items: list[Any], checksums: list[int], *, partial: bool = False) -> list[np.ndarray]:
+    """Read arrays of a checkpoint, and check them.
+
+    The arrays are read one after another. Orbax would read those of one call concurrently and, when the first of them fails,
+    abandon the others, whose warnings and errors appear later in other places of the program.
+
+    Args:
+      checkpoint: folder of the checkpoint.
+      items: for each array, a tree like the stored one with the array as its only leaf.
+      checksums: expected checksums.
+      partial: whether the trees lack other parts of the stored one instead of having placeholders.
+
+    Raises:
+      ValueError: if a checksum does not match; Orbax raises other errors for damaged files.
+    """
+    arrays = []
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        tree = reader.metadata(checkpoint / "state").item_metadata.tree["params"]
-        item = jax.tree.map(lambda _: 0, tree)
-        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-        args = ocp.args.PyTreeRestore({"params": item}, {"params": restore_args}, partial_restore=True)
-        return reader.restore(checkpoint / "state", args=args)["params"]
+        for item, checksum in zip(items, checksums, strict=True):
+            restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+            args = ocp.args.PyTreeRestore(item, restore_args, partial_restore=partial)
+            restored = jax.tree.leaves(reader.restore(checkpoint / "state", args=args))
+            (array,) = [leaf for leaf in restored if leaf is not ocp.PLACEHOLDER]
+            if int(array.view(np.uint32).sum(dtype=np.uint32)) != checksum:
+                raise ValueError("the checksums do not match")
+            arrays.append(array)
+    return arrays
+
+
+def _place(like: jax.ShapeDtypeStruct, array: np.ndarray) -> jax.Array:
+    return jax.make_array_from_callback(like.shape, like.sharding, lambda part: array[part])
+
+
+def _first_sentence(error: Exception) -> str:
+    return " ".join(str(error).split()).split(". ")[0][:100]
 
 
 def _read_error(checkpoint: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split()).split(". ")[0][:100]
-    return UserError(f"cannot read the checkpoint {checkpoint} ({reason}): pass a different checkpoint")
+    return UserError(f"cannot read the checkpoint {checkpoint} ({_first_sentence(error)}): pass a different checkpoint")
 
 
 def versions() -> dict[str, str]:
@@ -243,16 +259,3 @@ def _checksums(state: TrainState) -> list[int]:
 def _sum_bits(state: TrainState) -> list[UInt32[Array, ""]]:
     # A sum of integers does not depend on the order of summation across devices.
     return [lax.bitcast_convert_type(leaf, jnp.uint32).sum(dtype=jnp.uint32) for leaf in jax.tree.leaves(state)]
-
-
-@contextmanager
-def _ignore_abandoned_reads() -> Iterator[None]:
-    """Suppress the warnings and errors of array reads that Orbax abandons after another array has failed to be read."""
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda _: None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            yield
-    finally:
-        sys.unraisablehook = hook

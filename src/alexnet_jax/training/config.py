@@ -1,4 +1,4 @@
-"""Training config: the network and the hyperparameters of a training run."""
+"""Training config: network and hyperparameters of a training run, and the options that do not change its results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +10,8 @@ import tyro
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.network import Network
+from alexnet_jax.parallel.distributed import DistributedOptions
+from alexnet_jax.parallel.mesh import Placement
 from alexnet_jax.training.schedule import EpochHparams, LayerRate, ReduceOnPlateau, StaircaseExponential, StepDecay
 from alexnet_jax.training.step import Precision
 
@@ -116,3 +118,37 @@ class TrainConfig:
                 layer_rates[change.layer] = (change.weights, previous[1] if change.biases is None else change.biases)
         color = self.augmentation.color is not None and (self.color_epochs is None or epoch < self.color_epochs)
         return EpochHparams(weights, biases, layer_rates, color)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a training run besides its config: data, devices, folders and logging.
+
+    Attributes:
+      data: a folder of images, a prepared data set, or a name in `data_dir`; None uses the config's default data set.
+      data_dir: folder of prepared data sets.
+      runs_dir: folder of run folders.
+      run: run folder; None uses a folder in `runs_dir` named after the config, the data and a hash of the settings.
+      fresh: start over, deleting the contents of the run folder.
+      placement: "split" runs every tower on its own devices, "single" runs all towers on every device, and "auto" splits the
+        towers if the number of devices is a multiple of the number of towers.
+      devices: number of devices to use in each process; None uses all GPUs, or one CPU device per tower.
+      threads: number of threads that decode images; None uses one per core, or one in each of the `workers`.
+      workers: number of processes that decode images; 0 decodes in this process. The batches do not depend on this number.
+      checkpoint_seconds: seconds between checkpoints.
+      tensorboard: also write the log to the run folder as TensorBoard events.
+      processes: arguments of multi-process training: coordinator, number of processes and index of this one.
+    """
+
+    data: str | None = None
+    data_dir: Path = Path("data")
+    runs_dir: Path = Path("runs")
+    run: Path | None = None
+    fresh: bool = False
+    placement: Placement = "auto"
+    devices: int | None = None
+    threads: int | None = None
+    workers: int = 0
+    checkpoint_seconds: float = 120.0
+    tensorboard: bool = False
+    processes: DistributedOptions = field(default_factory=DistributedOptions)

@@ -5,17 +5,17 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
-from alexnet_jax.console import console
 from alexnet_jax.errors import UserError
 from alexnet_jax.model import tower
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams
 from alexnet_jax.training.config import TrainConfig
+from alexnet_jax.training.run_config import InitialLayersRecord
 from alexnet_jax.training.step import TrainState
 
 
@@ -54,29 +54,27 @@ class InitialLayers:
     """Layers copied from a trained network into the initial parameters of a run.
 
     Attributes:
-      record: origin of the layers as JSON, for the run's config: path and step of the trained network, a checksum of its
-        parameters, and the names of the requested layers (None if all matching layers are copied).
+      record: origin of the layers, for the run's config.
       params: parameters of the copied layers, stacked along a first axis of towers; None if the trained network is no longer
         available and `record` was read from the run that was initialized from it.
       summary: one line naming the layers that are copied, newly initialized, and not used.
     """
 
-    record: dict[str, Any]
+    record: InitialLayersRecord
     params: HostParams | None = None
     summary: str = ""
 
     def copy_into(self, state: TrainState) -> TrainState:
-        """Return `state` with the copied layers, and print the summary.
+        """Return `state` with the copied layers.
 
         Raises:
           UserError: if the trained network is no longer available.
         """
         if self.params is None:
             raise UserError(
-                f"{self.record['path']} is no longer available, and the run that was initialized from it has no checkpoint: "
+                f"{self.record.path} is no longer available, and the run that was initialized from it has no checkpoint: "
                 "pass a different --init-from"
             )
-        console.print(self.summary, markup=False)
         copied = {name: jax.tree.map(_place, state.params[name], layer) for name, layer in self.params.items()}
         return replace(state, params={**state.params, **copied})
 
@@ -105,7 +103,7 @@ def select_initial_layers(
     """
     if config.init_from is None:
         return None
-    requested = config.init_layers and list(config.init_layers)
+    requested = None if config.init_layers is None else list(config.init_layers)
     if model is None:
         record = recorded_initial_layers(config, started)
         if record is None:
@@ -122,11 +120,11 @@ def select_initial_layers(
         raise UserError(f"no layer of {model} ({model.network.name}) matches {network.name}: pass a different --init-from")
     new, unused = [name for name in shapes if name not in copied], [name for name in model.params if name not in shapes]
     summary = f"copied {_join(copied)} from {model}; newly initialized: {_join(new)}; not used: {_join(unused)}"
-    record = {"path": str(model.path), "step": model.step, "checksum": _checksum(model.params), "layers": requested}
+    record = InitialLayersRecord(str(model.path), model.step, _checksum(model.params), requested)
     return InitialLayers(record, copied, summary)
 
 
-def recorded_initial_layers(config: TrainConfig, started: Path | None) -> dict[str, Any] | None:
+def recorded_initial_layers(config: TrainConfig, started: Path | None) -> InitialLayersRecord | None:
     """Return the `InitialLayers.record` of a run that was initialized from `config.init_from`, or None.
 
     Args:
@@ -136,14 +134,12 @@ def recorded_initial_layers(config: TrainConfig, started: Path | None) -> dict[s
     assert config.init_from is not None
     for folder in () if started is None else (started, *started.glob("*")):
         try:
-            record = json.loads((folder / "config.json").read_text()).get("initial_layers")
-        except (OSError, ValueError):
+            record = InitialLayersRecord(**json.loads((folder / "config.json").read_text())["initial_layers"])
+        except (OSError, ValueError, KeyError, TypeError):
             continue
-        if record is None:
-            continue
-        paths = (record["path"], f"{record['path']}/checkpoints/{record['step']}")
-        requested = config.init_layers and list(config.init_layers)
-        if str(config.init_from.resolve()) in paths and record["layers"] == requested:
+        paths = (record.path, f"{record.path}/checkpoints/{record.step}")
+        requested = None if config.init_layers is None else list(config.init_layers)
+        if str(config.init_from.resolve()) in paths and record.layers == requested:
             return record
     return None
 

@@ -4,9 +4,8 @@ import time
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-
-from alexnet_jax.console import console
 
 LINE_INTERVAL_S = 30.0
 """Seconds between progress lines if the output is not a terminal."""
@@ -51,14 +50,21 @@ class TrainingProgress:
     """Progress bar with epoch, step, loss, images/s and remaining time; without a terminal, one line every 30 seconds.
 
     Args:
+      console: console to print to.
       start: number of steps completed before this run started or resumed.
       steps: total number of training steps.
       steps_per_epoch: number of steps of an epoch.
       batch_size: images per step.
     """
 
-    def __init__(self, *, start: int, steps: int, steps_per_epoch: int, batch_size: int):
-        self._start, self._steps, self._steps_per_epoch, self._batch_size = start, steps, steps_per_epoch, batch_size
+    def __init__(self, console: Console, *, start: int, steps: int, steps_per_epoch: int, batch_size: int):
+        self._console, self._start, self._steps, self._steps_per_epoch, self._batch_size = (
+            console,
+            start,
+            steps,
+            steps_per_epoch,
+            batch_size,
+        )
         self._step = start
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), console=console, transient=True
@@ -70,12 +76,12 @@ class TrainingProgress:
         self._last_line_time = time.monotonic()
 
     def __enter__(self) -> "TrainingProgress":
-        if console.is_terminal:
+        if self._console.is_terminal:
             self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if console.is_terminal:
+        if self._console.is_terminal:
             self._bar.stop()
 
     @property
@@ -103,14 +109,14 @@ class TrainingProgress:
         epoch = f"epoch {(step - 1) // self._steps_per_epoch + 1}/{-(-self._steps // self._steps_per_epoch)}"
         text = f"step {step}/{self._steps}  loss {loss:.3f}  {self.images_per_second:.0f} images/s  {self._time_left()}"
         self._bar.update(self._task, completed=step, description=epoch, text=text)
-        if not console.is_terminal and now - self._last_line_time > LINE_INTERVAL_S:
+        if not self._console.is_terminal and now - self._last_line_time > LINE_INTERVAL_S:
             self._last_line_time = now
-            console.print(f"{epoch}  {text}")
+            self._console.print(f"{epoch}  {text}")
 
     def print(self, line: str) -> None:
         """Print a line above the progress bar."""
         self._last_line_time = time.monotonic()
-        console.print(line, markup=False)
+        self._console.print(line, markup=False)
 
     def _time_left(self) -> str:
         if not self.images_per_second:

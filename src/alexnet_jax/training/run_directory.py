@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ from jaxtyping import Float
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError, disk_full_as_user_error
 from alexnet_jax.files import atomic_write
-from alexnet_jax.model.network import Network
-from alexnet_jax.training.config import TrainConfig
+from alexnet_jax.training.config import Options
+from alexnet_jax.training.run_config import RunConfig
 
 MEAN_IMAGE = "mean_image.npy"
 """File name of the mean image in a run folder."""
@@ -64,7 +63,7 @@ class RunDirectory:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Contents of config.json: the run's config (see `run_config`) and its environment."""
+        """Contents of config.json: the run's config (see `RunConfig.to_json`) and its environment."""
         return json.loads((self.folder / "config.json").read_text())
 
     @property
@@ -129,33 +128,7 @@ def _is_run_directory(folder: Path) -> bool:
     return "config.json" in names or names <= {"checkpoints", ".config.json.partial", MEAN_IMAGE, f".{MEAN_IMAGE}.partial"}
 
 
-def run_config(
-    config: TrainConfig, network: Network, dataset: Dataset, initial_layers: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Return all settings that determine the results of a run, as JSON.
-
-    Args:
-      config: training config.
-      network: network to train, with the number of classes of the data set.
-      dataset: training data.
-      initial_layers: record of the layers copied from a trained network (see `initialization.InitialLayers`); None for random
-        initialization.
-    """
-    recorded_separately = ("network", "default_data", "init_from", "init_layers")
-    settings = {name: value for name, value in vars(config).items() if name not in recorded_separately}
-    schedule = config.schedule
-    return {
-        "network": network.to_json(),
-        **settings,
-        "schedule": {"rule": type(schedule).__name__.lower(), **asdict(schedule)},
-        "layer_rates": [asdict(change) for change in config.layer_rates],
-        "augmentation": asdict(config.augmentation),
-        "data": {"path": str(dataset.path.resolve()), "splits": dataset.manifest.splits, "classes": dataset.manifest.classes},
-        **({} if initial_layers is None else {"initial_layers": initial_layers}),
-    }
-
-
-def default_run_directory(runs_dir: Path, name: str, dataset: Dataset, config: dict[str, Any]) -> Path:
+def default_run_directory(runs_dir: Path, name: str, dataset: Dataset, config: RunConfig) -> Path:
     """Return the run folder of a config: RUNS_DIR/NAME/DATA-seedSEED-DIGEST.
 
     The digest is computed from all settings except the number of epochs, so running a command again resumes its run, and running
@@ -165,8 +138,14 @@ def default_run_directory(runs_dir: Path, name: str, dataset: Dataset, config: d
       runs_dir: folder of run folders.
       name: name of the config.
       dataset: training data.
-      config: the run's config (see `run_config`).
+      config: config of a training run.
     """
-    settings = {key: value for key, value in config.items() if key != "epochs"}
+    record = config.to_json()
+    settings = {key: value for key, value in record.items() if key != "epochs"}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
-    return runs_dir / name / f"{dataset.path.name}-seed{config['seed']}-{digest}"
+    return runs_dir / name / f"{dataset.path.name}-seed{record['seed']}-{digest}"
+
+
+def existing_runs(name: str, options: Options) -> Path | None:
+    """Return the folder to search for earlier runs: the run folder, or the folder of the config's runs; None with `fresh`."""
+    return None if options.fresh else options.run or options.runs_dir / name

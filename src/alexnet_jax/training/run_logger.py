@@ -4,14 +4,12 @@ from dataclasses import asdict
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
-from alexnet_jax.console import console
-from alexnet_jax.data.records import Dataset
-from alexnet_jax.training.config import TrainConfig
+from alexnet_jax.console import make_console
+from alexnet_jax.training.flops import measure_matmul_flops, training_flops_per_image
 from alexnet_jax.training.progress import TrainingProgress, format_duration
-from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.schedule import EpochHparams
+from alexnet_jax.training.setup import TrainContext
 from alexnet_jax.training.tensorboard import EventWriter
 from alexnet_jax.training.validation import EvalMetrics
 
@@ -23,45 +21,29 @@ class RunLogger:
     """Logger of a training run to the terminal and the run folder; as a context manager, also shows the progress bar.
 
     Args:
-      run: run folder.
-      name: name of the config.
-      config: training config.
-      dataset: training data.
-      mesh: device mesh.
+      context: the run.
       start: number of steps completed before this run started or resumed.
-      steps_per_epoch: number of training steps of an epoch.
-      image_flops: FLOPs of a training step per image.
-      matmul_flops: measured FLOP/s of matrix products on the mesh, the denominator of the logged `matmul_fraction`.
-      tensorboard: whether to also write TensorBoard events.
     """
 
-    def __init__(
-        self,
-        run: RunDirectory,
-        name: str,
-        config: TrainConfig,
-        dataset: Dataset,
-        mesh: Mesh,
-        *,
-        start: int,
-        steps_per_epoch: int,
-        image_flops: int,
-        matmul_flops: float,
-        tensorboard: bool,
-    ):
-        self._run, self._name, self._config, self._dataset = run, name, config, dataset
-        self._steps_per_epoch, self._steps = steps_per_epoch, config.epochs * steps_per_epoch
-        self._start = start
+    def __init__(self, context: TrainContext, *, start: int):
+        matmul_flops = measure_matmul_flops(context.mesh, context.config.precision)
+        self._context, self._run, self._start = context, context.run, start
         self._environment = {
-            "mesh": dict(mesh.shape),
-            "device": mesh.devices.flat[0].device_kind,
+            "mesh": dict(context.mesh.shape),
+            "device": context.mesh.devices.flat[0].device_kind,
             "matmul_gflops_per_second": round(matmul_flops / 1e9, 1),
             "jax": jax.__version__,
         }
-        self._peak_images_per_second = matmul_flops / image_flops
-        self._events = EventWriter(run.folder / "tensorboard", start=start) if tensorboard and run.is_writer else None
+        self._peak_images_per_second = matmul_flops / training_flops_per_image(context.network)
+        self._console = make_console(quiet=not self._run.is_writer)
+        events = context.options.tensorboard and self._run.is_writer
+        self._events = EventWriter(self._run.folder / "tensorboard", start=start) if events else None
         self._progress = TrainingProgress(
-            start=start, steps=self._steps, steps_per_epoch=steps_per_epoch, batch_size=config.batch_size
+            self._console,
+            start=start,
+            steps=context.steps,
+            steps_per_epoch=context.steps_per_epoch,
+            batch_size=context.config.batch_size,
         )
 
     def __enter__(self) -> "RunLogger":
@@ -71,24 +53,23 @@ class RunLogger:
     def __exit__(self, *_: object) -> None:
         self._progress.__exit__()
 
-    def start(self, record: dict[str, Any], epochs: int) -> None:
+    def start(self, epochs: int) -> None:
         """Write config.json, delete log lines of steps and epochs that will be repeated, and print the config, data and devices.
 
         Args:
-          record: the run's config, see `run_config`.
           epochs: number of validated epochs.
         """
-        self._run.write("config.json", {**record, **self._environment})
+        self._run.write("config.json", {**self._context.run_config.to_json(), **self._environment})
         self._run.resume_log(self._start, epochs)
         axes = ", ".join(f"{size} {axis}" for axis, size in self._environment["mesh"].items())
-        network, device = self._config.network.name, self._environment["device"]
-        console.print(f"{self._name} ({network}) on {self._dataset.path}, {device} mesh: {axes}", markup=False)
+        name, network, data = self._context.name, self._context.network.name, self._context.dataset.path
+        self._console.print(f"{name} ({network}) on {data}, {self._environment['device']} mesh: {axes}", markup=False)
         resumed = f"resuming at step {self._start}: " if self._start else ""
-        console.print(f"{resumed}{self._run.folder}", markup=False)
+        self._console.print(f"{resumed}{self._run.folder}", markup=False)
 
     def log_hparams(self, epoch: int, hparams: EpochHparams) -> None:
         """Print the hyperparameters that apply from `epoch` on."""
-        console.print(f"from epoch {epoch}: {hparams}", markup=False)
+        self._console.print(f"from epoch {epoch}: {hparams}", markup=False)
 
     def log_step(self, step: int, loss: float) -> None:
         """Log the training loss of a completed step."""
@@ -111,7 +92,8 @@ class RunLogger:
           rate: learning rate of weights in this epoch.
           training_error: mean training top-1 error over the batches of the epoch.
         """
-        epoch, speed, split = step // self._steps_per_epoch, self._progress.images_per_second, self._dataset.evaluation_split
+        epoch, split = step // self._context.steps_per_epoch, self._context.dataset.evaluation_split
+        speed = self._progress.images_per_second
         training = {"rate": rate, "training_error": round(training_error, 6), **self._speed()}
         self._run.log(step=step, epoch=epoch, **training, **_rounded(metrics))
         if self._events:
@@ -120,14 +102,13 @@ class RunLogger:
         line = f"top-1 error {metrics.top1_error:.1%}  top-5 error {metrics.top5_error:.1%}"
         if speed:  # 0 if the run was resumed at the end of an epoch
             line += f"  {speed:.0f} images/s"
-        self._progress.print(f"epoch {epoch}/{self._config.epochs}  {split} loss {metrics.loss:.3f}  {line}")
+        self._progress.print(f"epoch {epoch}/{self._context.config.epochs}  {split} loss {metrics.loss:.3f}  {line}")
 
-    def interrupted(self, step: int, *, fresh: bool) -> None:
+    def interrupted(self, step: int) -> None:
         """Print that training was interrupted at `step`, with its state saved, and how to resume it."""
-        command = "the same command without --fresh" if fresh else "the same command"
-        console.print(
-            f"Stopped at step {step} of {self._steps}; state saved in {self._run.folder}. Run {command} to resume.", markup=False
-        )
+        command = "the same command without --fresh" if self._context.options.fresh else "the same command"
+        saved = f"state saved in {self._run.folder}"
+        self._console.print(f"Stopped at step {step} of {self._context.steps}; {saved}. Run {command} to resume.", markup=False)
 
     def finish(self, metrics: EvalMetrics, summary: dict[str, Any]) -> None:
         """Write result.json and print it.
@@ -137,16 +118,16 @@ class RunLogger:
           summary: additional entries of result.json.
         """
         result = {
-            "config": self._name,
+            "config": self._context.name,
             **_rounded(metrics),
-            "split": self._dataset.evaluation_split,
+            "split": self._context.dataset.evaluation_split,
             **summary,
             **self._speed(),
-            "data": self._dataset.path.name,
+            "data": self._context.dataset.path.name,
             **self._environment,
         }
         self._run.write("result.json", result)
-        console.print(format_result(result))
+        self._console.print(format_result(result))
 
     def _speed(self) -> dict[str, float]:
         speed = self._progress.images_per_second

@@ -6,14 +6,13 @@ from functools import reduce
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from alexnet_jax.data.pipeline.augment import Example
-from alexnet_jax.data.pipeline.batches import evaluation_batches
-from alexnet_jax.data.records import Dataset
+from alexnet_jax.data.pipeline.batches import LoaderOptions, evaluation_batches
 from alexnet_jax.model.tower import Params
 from alexnet_jax.parallel.mesh import local_batch_slice
-from alexnet_jax.training.step import EvalSums, EvaluationStep, MeanImage, put_batch
+from alexnet_jax.training.setup import TrainContext
+from alexnet_jax.training.step import EvalSums, put_batch
 
 
 @dataclass(frozen=True)
@@ -33,46 +32,34 @@ class EvalMetrics:
     images: int
 
 
-def validate(
-    step: EvaluationStep,
-    params: Params,
-    mean: MeanImage,
-    mesh: Mesh,
-    dataset: Dataset,
-    split: str,
-    *,
-    image_size: int,
-    input_size: int,
-    batch_size: int,
-    stop: Callable[[], bool],
-) -> EvalMetrics | None:
-    """Compute center-crop metrics on all images of a split (paper, section 2).
+def validate(context: TrainContext, params: Params, *, stop: Callable[[], bool] = lambda: False) -> EvalMetrics | None:
+    """Compute center-crop metrics on all images of the evaluation split (paper, section 2).
 
     Args:
-      step: evaluation step, see `make_evaluation_step`.
+      context: training run.
       params: parameters of the network.
-      mean: mean image before cropping, pixel values from 0 to 255.
-      mesh: device mesh.
-      dataset: data set.
-      split: name of the split.
-      image_size: side to which images are decoded, pixels.
-      input_size: side of the center crops, pixels.
-      batch_size: images per global batch.
       stop: called before every batch; if it returns True, validation is canceled.
 
     Returns:
       Metrics of the split; None if `stop` canceled validation.
     """
-    rows = local_batch_slice(mesh, batch_size)
+    config, mesh = context.config, context.mesh
+    rows = local_batch_slice(mesh, config.batch_size)
     batches = evaluation_batches(
-        dataset, split, image_size=image_size, input_size=input_size, batch_size=batch_size, batch_slice=rows
+        context.dataset,
+        context.dataset.evaluation_split,
+        image_size=config.augmentation.image_size,
+        input_size=context.network.input_size,
+        batch_size=config.batch_size,
+        loader_options=LoaderOptions(batch_slice=rows),
     )
     # Wait for every batch: on CPU devices, several concurrent batches can block all of XLA's threads and deadlock.
     batch_sums: list[EvalSums] = []
     for batch in batches:
         if stop():
             return None
-        batch_sums.append(jax.device_get(step(params, put_batch(pad_batch(batch, rows.stop - rows.start), mesh), mean)))
+        padded = put_batch(pad_batch(batch, rows.stop - rows.start), mesh)
+        batch_sums.append(jax.device_get(context.evaluation_step(params, padded, context.mean)))
     total: EvalSums = reduce(lambda a, b: jax.tree.map(np.add, a, b), batch_sums)
     images = float(total.images)
     return EvalMetrics(

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -11,6 +10,7 @@ from alexnet_jax.data.records import is_prepared, open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.catalog import NETWORKS
 from alexnet_jax.model.network import Network
+from alexnet_jax.training.run_config import RunConfig
 from alexnet_jax.weights import caffe, pytorch, safetensors_file
 from alexnet_jax.weights.state_dict import from_state_dict
 from alexnet_jax.weights.trained_model import TrainedModel, from_params
@@ -55,10 +55,12 @@ def import_weights(
             mean_image = np.ascontiguousarray(stored_mean.transpose(1, 2, 0))
     else:
         arrays = caffe.read_caffe_weights(file)
-    config: dict[str, Any] = safetensors_file.read_json_metadata(metadata, "config", file) if "config" in metadata else {}
+    config = None
+    if "config" in metadata:
+        config = RunConfig.from_json(safetensors_file.read_json_metadata(metadata, "config", file))
     architecture = _network(network, config, arrays.get("fc8.bias"), file)
     params = from_state_dict(architecture, arrays, str(file))
-    names = _read_classes(Path(classes), architecture) if classes else config["data"]["classes"] if config else None
+    names = _read_classes(Path(classes), architecture) if classes else config.data.classes if config else None
     model = from_params(
         architecture,
         params if is_pytorch else caffe.swap_bgr_rgb(params),
@@ -66,15 +68,15 @@ def import_weights(
         names,
         source=file,
     )
-    if not config:
+    if config is None:
         return model
-    config = {**config, "network": architecture.to_json(), "data": {**config["data"], "classes": names}}
+    config = replace(config, network=architecture, data=replace(config.data, classes=model.classes))
     return replace(model, config=config, step=safetensors_file.read_json_metadata(metadata, "step", file))
 
 
-def _network(name: str | None, config: dict[str, Any], last_bias: np.ndarray | None, file: Path) -> Network:
+def _network(name: str | None, config: RunConfig | None, last_bias: np.ndarray | None, file: Path) -> Network:
     if name is None and config:
-        return Network.from_json(config["network"])
+        return config.network
     if name not in NETWORKS:
         problem = f"{file} does not record its network" if name is None else f"unknown network {name!r}"
         raise UserError(f"{problem}: pass --network with one of {', '.join(NETWORKS)}")

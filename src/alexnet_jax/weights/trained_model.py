@@ -4,7 +4,7 @@ A `TrainedModel` is the input of evaluation, figures and export.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from alexnet_jax.model.tower import HostParams
 from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training.checkpoint import read_metadata, read_params, versions
+from alexnet_jax.training.run_config import DataRecord, RunConfig
 from alexnet_jax.training.run_directory import MEAN_IMAGE
 from alexnet_jax.weights.safetensors_file import SUFFIX, read_model, write_model
 
@@ -30,30 +31,33 @@ class TrainedModel:
     Attributes:
       path: run folder, or file that the model was loaded from.
       step: training step at which the model was saved.
-      network: architecture.
       params: parameters with a leading tower axis, float32.
       mean_image: mean image subtracted from the input, 0 to 255, of the size to which images are decoded.
-      config: config of the run, see `run_config` in `training.run_directory`.
+      config: config of the run, or what is known of an imported network.
       versions: versions of the software that saved the model.
     """
 
     path: Path
     step: int
-    network: Network
     params: HostParams
     mean_image: Float[np.ndarray, "size size 3"]
-    config: dict[str, Any]
+    config: RunConfig
     versions: dict[str, str]
+
+    @property
+    def network(self) -> Network:
+        """Architecture."""
+        return self.config.network
 
     @property
     def classes(self) -> list[str]:
         """Class names, ordered by label."""
-        return self.config["data"]["classes"]
+        return self.config.data.classes
 
     @property
     def image_size(self) -> int:
         """Side in pixels to which images are decoded before they are cropped to the network's input size."""
-        return self.config["augmentation"]["image_size"]
+        return self.config.augmentation.image_size
 
     @property
     def output_dir(self) -> Path:
@@ -116,7 +120,7 @@ def file_metadata(model: TrainedModel) -> dict[str, Any]:
     return {
         "network": model.network.to_json(),
         "classes": model.classes,
-        "config": model.config,
+        "config": model.config.to_json(),
         "step": model.step,
         "versions": model.versions,
     }
@@ -167,18 +171,14 @@ def from_params(
       source: file that the parameters were read from, if any.
     """
     names = [str(number) for number in range(network.num_classes)] if classes is None else list(classes)
-    config = {
-        "network": network.to_json(),
-        "augmentation": asdict(Augmentation(image_size=len(mean_image), color=None)),
-        "data": {"path": "imagenet", "splits": {}, "classes": names},
-        **({} if source is None else {"imported": str(source.resolve())}),
-    }
-    return TrainedModel(source or Path(network.name), 0, network, params, mean_image, config, versions())
+    augmentation = Augmentation(image_size=len(mean_image), color=None)
+    imported = None if source is None else str(source.resolve())
+    config = RunConfig(network, augmentation, DataRecord("imagenet", {}, names), imported=imported)
+    return TrainedModel(source or Path(network.name), 0, params, mean_image, config, versions())
 
 
 def _from_metadata(path: Path, step: int, metadata: dict[str, Any], params: HostParams, mean_image: np.ndarray) -> TrainedModel:
-    config = metadata["config"]
-    return TrainedModel(path, step, Network.from_json(config["network"]), params, mean_image, config, metadata["versions"])
+    return TrainedModel(path, step, params, mean_image, RunConfig.from_json(metadata["config"]), metadata["versions"])
 
 
 def _find_checkpoint(path: Path, best: bool) -> tuple[Path, int]:

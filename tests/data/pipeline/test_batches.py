@@ -63,8 +63,8 @@ from alexnet_jax.data.records import open_dataset
 
 if __name__ == "__main__":
     batches = training_batches(
-        open_dataset(Path(sys.argv[1])), Augmentation(image_size=32), input_size=24, batch_size=8, seed=5, start=2,
-        loader_options=LoaderOptions(workers=2),
+        open_dataset(Path(sys.argv[1])), Augmentation(image_size=32), input_size=24, batch_size=8, seed=5,
+        loader_options=LoaderOptions(workers=2, start=2),
     )
     images, labels = zip(*((batch.image, batch.label) for batch in itertools.islice(batches, 9)))
     np.savez(sys.argv[2], images=images, labels=labels)
@@ -84,7 +84,9 @@ def test_stream_is_independent_of_worker_processes(dataset, tmp_path):
 
 @pytest.mark.parametrize("start", [1, 6, 7, 13])
 def test_stream_can_start_at_any_step(dataset, start):
-    assert all(map(batches_equal, stream(dataset, 15)[start:], stream(dataset, 15 - start, start=start)))
+    assert all(
+        map(batches_equal, stream(dataset, 15)[start:], stream(dataset, 15 - start, loader_options=LoaderOptions(start=start)))
+    )
 
 
 @pytest.mark.parametrize("images_per_crop", [1, 3, 32])
@@ -92,7 +94,7 @@ def test_stream_can_start_at_any_step(dataset, start):
 def test_batch_slices_of_hosts_form_the_batch(dataset, count, images_per_crop):
     augmentation = replace(AUGMENTATION, images_per_crop=images_per_crop)
     slices = [slice(8 * i // count, 8 * (i + 1) // count) for i in range(count)]
-    parts = [stream(dataset, 9, augmentation, batch_slice=batch_slice) for batch_slice in slices]
+    parts = [stream(dataset, 9, augmentation, loader_options=LoaderOptions(batch_slice=batch_slice)) for batch_slice in slices]
     for step, batch in enumerate(stream(dataset, 9, augmentation)):
         for i in range(count):
             for part, expected in zip(arrays(parts[i][step]), arrays(batch), strict=True):

@@ -112,7 +112,7 @@ def test_huge_images_are_rejected(width):
     header = data[16:33].replace(struct.pack(">I", 20_000), struct.pack(">I", width), 1)[:13]
     data = data[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + data[33:]
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", category=Image.DecompressionBombWarning)  # as `data.images` does
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the check must not depend on the filters
         with pytest.raises(InvalidImageError, match="exceeds limit"):
             decode_and_center_crop(data, 32)
 

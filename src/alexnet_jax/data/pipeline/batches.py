@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Thread
 
 import grain
@@ -19,7 +19,7 @@ from alexnet_jax.errors import UserError
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """Options of the data loader, which affect its speed but not the batches.
+    """Options of the data loader: its speed, and the part of a stream that it loads. They do not affect the batches.
 
     The JPEG decoder releases the GIL. Threads return batches without a copy and share the cache of decoded images; on two cores
     they are faster than worker processes (`experiments/benchmarks/data_pipeline.py`). Worker processes are for machines with many
@@ -30,11 +30,15 @@ class LoaderOptions:
       workers: number of worker processes; 0 loads in this process.
       memory_fraction: decoded images are cached if they fit in this fraction of the available memory; worker processes cache
         nothing.
+      start: number of steps of a training stream to skip.
+      batch_slice: part of each global batch that this process loads.
     """
 
     threads: int | None = None
     workers: int = 0
     memory_fraction: float = MEMORY_FRACTION
+    start: int = 0
+    batch_slice: slice = field(default_factory=lambda: slice(None))
 
 
 def training_batches(
@@ -44,11 +48,9 @@ def training_batches(
     input_size: int,
     batch_size: int,
     seed: int,
-    start: int = 0,
-    batch_slice: slice = slice(None),
     loader_options: LoaderOptions = LoaderOptions(),
 ) -> Iterator[Example]:
-    """Return an infinite stream of training batches, starting at step `start`.
+    """Return an infinite stream of training batches, starting at step `loader_options.start`.
 
     The batch of a step depends on the seed, but not on `start` or the number of threads and processes. A stream with `start=100`
     yields the batches that a stream with `start=0` yields after 100 batches.
@@ -61,9 +63,7 @@ def training_batches(
       input_size: side of the crops, pixels.
       batch_size: global batch size, over all processes.
       seed: seed of the order and the augmentation, at least 0.
-      start: number of steps to skip.
-      batch_slice: part of each global batch that this process loads.
-      loader_options: threads, worker processes and cache.
+      loader_options: threads, worker processes, cache, first step, and part of each batch.
 
     Raises:
       UserError: if the image size is not available in the data set, the seed is negative, or the loader options are invalid.
@@ -71,9 +71,11 @@ def training_batches(
     if seed < 0:
         raise UserError(f"--seed must be 0 or more, not {seed}")
     images = _decoded_images(dataset, "train", augmentation.image_size, loader_options)
-    load_batch = TrainingBatches(images, augmentation, dataset.color_components, input_size, batch_size, seed, batch_slice)
+    load_batch = TrainingBatches(
+        images, augmentation, dataset.color_components, input_size, batch_size, seed, loader_options.batch_slice
+    )
     # A Grain element is a whole batch: the overhead of one element per image would exceed the cost of its crop.
-    return _prefetch(grain.MapDataset.range(start, sys.maxsize).map(load_batch), loader_options)
+    return _prefetch(grain.MapDataset.range(loader_options.start, sys.maxsize).map(load_batch), loader_options)
 
 
 def evaluation_batches(
@@ -83,7 +85,6 @@ def evaluation_batches(
     image_size: int,
     input_size: int,
     batch_size: int,
-    batch_slice: slice = slice(None),
     loader_options: LoaderOptions = LoaderOptions(),
 ) -> Iterator[Example]:
     """Return a stream of center crops of every image of a split, in order. The last batch may be smaller.
@@ -94,15 +95,14 @@ def evaluation_batches(
       image_size: side to which images are decoded, pixels.
       input_size: side of the crops, pixels; `image_size` gives whole images, for `evaluation.views.ten_views` on the device.
       batch_size: global batch size, over all processes.
-      batch_slice: part of each global batch that this process loads.
-      loader_options: threads and worker processes; nothing is cached.
+      loader_options: threads, worker processes, and part of each batch; nothing is cached.
 
     Raises:
       UserError: if the image size is not available in the data set, or the loader options are invalid.
     """
     images = _decoded_images(dataset, split, image_size, replace(loader_options, memory_fraction=0.0))  # each image is read once
     num_batches = -(-len(images) // batch_size)
-    load_batch = CenterCropBatches(images, input_size, batch_size, batch_slice)
+    load_batch = CenterCropBatches(images, input_size, batch_size, loader_options.batch_slice)
     return _prefetch(grain.MapDataset.range(num_batches).map(load_batch), loader_options)
 
 

@@ -1,0 +1,39 @@
+"""Result of a training run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet_jax.console import console
+from alexnet_jax.training.run_logger import format_result
+from alexnet_jax.training.setup import TrainContext
+from alexnet_jax.training.validation import EvalMetrics
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where a call of `train` ended.
+
+    Attributes:
+      run: run folder, which `load` accepts; if training is finished, it contains `result.json`.
+      finished: whether training is finished; otherwise it was interrupted with its state saved, and the same call resumes it.
+      step: number of completed steps.
+      metrics: validation metrics of the final parameters; None if training was interrupted.
+    """
+
+    run: Path
+    finished: bool
+    step: int
+    metrics: EvalMetrics | None
+
+
+def finished_result(context: TrainContext) -> TrainResult | None:
+    """Return the result of a run that an earlier call has finished, and print it; None if there are steps left."""
+    record = context.run.result
+    if record is None or not (record["ended_by_schedule"] or record["steps"] >= context.steps):
+        return None
+    if context.run.is_writer:
+        more_epochs = "" if record["ended_by_schedule"] else ", or a larger --epochs to continue"
+        advice = f"Pass --fresh to train it again{more_epochs}."
+        console.print(f"{context.run.folder} is finished: {format_result(record)}. {advice}")
+    metrics = EvalMetrics(record["top1_error"], record["top5_error"], record["loss"], record["images"])
+    return TrainResult(context.run.folder, True, record["steps"], metrics)

@@ -1,0 +1,131 @@
+"""Config of a run: all settings that determine its results, as stored in config.json, in checkpoints and in exported files."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.data.records import Dataset
+from alexnet_jax.errors import UserError
+from alexnet_jax.model.network import Network
+from alexnet_jax.training.config import TrainConfig
+from alexnet_jax.training.schedule import LayerRate, ReduceOnPlateau, StaircaseExponential, StepDecay
+
+SCHEDULES = {schedule.__name__.lower(): schedule for schedule in (ReduceOnPlateau, StepDecay, StaircaseExponential)}
+"""Schedules by their `rule` in JSON."""
+
+# The network and the origin of copied layers are recorded separately; the default data set does not matter once one is chosen.
+_NOT_RECORDED = ("network", "default_data", "init_from", "init_layers")
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """Data set that a network was trained on.
+
+    Attributes:
+      path: folder of the data set.
+      splits: number of images by split; empty if unknown.
+      classes: class names, ordered by label.
+    """
+
+    path: str
+    splits: dict[str, int]
+    classes: list[str]
+
+
+@dataclass(frozen=True)
+class InitialLayersRecord:
+    """Origin of layers that were copied from a trained network.
+
+    Attributes:
+      path: run folder or file of the trained network.
+      step: training step at which it was saved.
+      checksum: checksum of its parameters.
+      layers: names of the requested layers; None if all matching layers were copied.
+    """
+
+    path: str
+    step: int
+    checksum: str
+    layers: list[str] | None
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All settings that determine the results of a run, or what is known of an imported network.
+
+    Attributes:
+      network: network, with the number of classes of the data set.
+      augmentation: augmentation, of which inference needs `image_size` and `mean`.
+      data: data set.
+      training: training config; None for a network that was not trained by this package.
+      initial_layers: origin of the layers copied from a trained network; None for random initialization.
+      imported: file from which the network was imported, if any.
+    """
+
+    network: Network
+    augmentation: Augmentation
+    data: DataRecord
+    training: TrainConfig | None = None
+    initial_layers: InitialLayersRecord | None = None
+    imported: str | None = None
+
+    @classmethod
+    def of_training(
+        cls, config: TrainConfig, network: Network, dataset: Dataset, initial_layers: InitialLayersRecord | None = None
+    ) -> "RunConfig":
+        """Return the config of a training run.
+
+        Args:
+          config: training config.
+          network: network to train, with the number of classes of the data set.
+          dataset: training data.
+          initial_layers: origin of the layers copied from a trained network; None for random initialization.
+        """
+        data = DataRecord(str(dataset.path.resolve()), dataset.manifest.splits, dataset.manifest.classes)
+        defaults = {field.name: field.default for field in fields(TrainConfig) if field.name in _NOT_RECORDED}
+        training = replace(config, **{**defaults, "network": network})
+        return cls(network, config.augmentation, data, training, initial_layers)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the config as JSON, for `from_json`."""
+        record: dict[str, Any] = {"network": self.network.to_json()}
+        if self.training is not None:
+            record |= {name: value for name, value in vars(self.training).items() if name not in _NOT_RECORDED}
+            schedule = self.training.schedule
+            record["schedule"] = {"rule": type(schedule).__name__.lower(), **asdict(schedule)}
+            record["layer_rates"] = [asdict(change) for change in self.training.layer_rates]
+        record |= {"augmentation": asdict(self.augmentation), "data": asdict(self.data)}
+        if self.initial_layers is not None:
+            record["initial_layers"] = asdict(self.initial_layers)
+        if self.imported is not None:
+            record["imported"] = self.imported
+        return record
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "RunConfig":
+        """Create a config from the return value of `to_json`; further entries of config.json are ignored.
+
+        Raises:
+          UserError: if this version does not support one of the settings.
+        """
+        try:
+            network, augmentation = Network.from_json(record["network"]), Augmentation(**record["augmentation"])
+            training = _training_from_json(record, network, augmentation) if "schedule" in record else None
+            initial = InitialLayersRecord(**record["initial_layers"]) if "initial_layers" in record else None
+            return cls(network, augmentation, DataRecord(**record["data"]), training, initial, record.get("imported"))
+        except (KeyError, TypeError) as error:
+            problem = f"this version of alexnet-jax does not support the config ({error})"
+            raise UserError(f"{problem}: use the version that saved it") from error
+
+
+def _training_from_json(record: dict[str, Any], network: Network, augmentation: Augmentation) -> TrainConfig:
+    settings = {field.name: _as_tuples(record[field.name]) for field in fields(TrainConfig) if field.name not in _NOT_RECORDED}
+    schedule = {name: _as_tuples(value) for name, value in record["schedule"].items()}
+    settings["schedule"] = SCHEDULES[schedule.pop("rule")](**schedule)
+    settings["layer_rates"] = tuple(LayerRate(**change) for change in record["layer_rates"])
+    return TrainConfig(network, **{**settings, "augmentation": augmentation})
+
+
+def _as_tuples(value: Any) -> Any:
+    """Convert JSON arrays to tuples."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,131 @@
+"""Setup of a training run: settings, data, devices, run folder and jitted steps."""
+
+from dataclasses import dataclass
+
+import optax
+from jax.sharding import Mesh
+
+from alexnet_jax.data.find import find_dataset
+from alexnet_jax.data.pipeline.augment import resize_mean_image
+from alexnet_jax.data.pipeline.loading import check_size
+from alexnet_jax.data.records import Dataset
+from alexnet_jax.errors import UserError
+from alexnet_jax.model.network import Network
+from alexnet_jax.parallel.distributed import check_same_settings, check_shared_filesystem, is_main_process, main_process_first
+from alexnet_jax.parallel.mesh import DATA, choose_mesh, replicated, to_global_array
+from alexnet_jax.training.config import Options, TrainConfig
+from alexnet_jax.training.initialization import InitialLayers, InitialModel, select_initial_layers
+from alexnet_jax.training.optimizer import paper_update
+from alexnet_jax.training.run_config import RunConfig
+from alexnet_jax.training.run_directory import RunDirectory, default_run_directory, existing_runs
+from alexnet_jax.training.step import EvaluationStep, MeanImage, TrainStep, make_evaluation_step, make_train_step
+
+
+@dataclass(frozen=True)
+class TrainContext:
+    """Constants of a training run.
+
+    Attributes:
+      name: name of the config.
+      config: training config.
+      options: data, devices, folders and logging.
+      dataset: training data.
+      network: network to train, with the number of classes of the data set.
+      mesh: device mesh.
+      run: run folder.
+      run_config: record of all settings that determine the results.
+      initial_layers: layers copied from a trained network; None for random initialization.
+      optimizer: optax transformation of the training step.
+      train_step: jitted training step.
+      evaluation_step: jitted evaluation step.
+      mean: mean image before cropping, on the devices.
+    """
+
+    name: str
+    config: TrainConfig
+    options: Options
+    dataset: Dataset
+    network: Network
+    mesh: Mesh
+    run: RunDirectory
+    run_config: RunConfig
+    initial_layers: InitialLayers | None
+    optimizer: optax.GradientTransformationExtraArgs
+    train_step: TrainStep
+    evaluation_step: EvaluationStep
+    mean: MeanImage
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of training steps of an epoch."""
+        return max(1, self.dataset.manifest.splits["train"] // self.config.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Total number of training steps, unless the schedule ends training earlier."""
+        return self.config.epochs * self.steps_per_epoch
+
+
+def setup(name: str, config: TrainConfig, options: Options, initial_model: InitialModel | None = None) -> TrainContext:
+    """Check the settings, find or prepare the data, create the run folder, and build the jitted steps.
+
+    The arguments and errors are those of `train`.
+    """
+    if config.init_layers and config.init_from is None:
+        layers = ", ".join(config.init_layers)
+        raise UserError(f"{name} needs a trained network to copy {layers} from: pass --init-from RUN")
+    mesh = choose_mesh(config.network, options.placement, options.devices)
+    with main_process_first("prepare data"):
+        dataset = find_dataset(options.data, config.default_data, options.data_dir)
+    network = config.network.with_num_classes(len(dataset.manifest.classes))
+    _check_sizes(name, config, dataset, mesh)
+    initial_layers = select_initial_layers(config, network, dataset.manifest.classes, initial_model, existing_runs(name, options))
+    run_config = RunConfig.of_training(config, network, dataset, initial_layers and initial_layers.record)
+    run = _open_run(name, options, dataset, run_config)
+    mean = resize_mean_image(dataset.mean_image, config.augmentation)
+    run.write_mean_image(mean)
+    optimizer = paper_update(momentum=config.momentum, weight_decay=config.weight_decay, layer_decays=dict(config.layer_decays))
+    color_divisor, precision = config.augmentation.color_divisor, config.precision
+    train_step = make_train_step(network, mesh, optimizer, seed=config.seed, color_divisor=color_divisor, precision=precision)
+    return TrainContext(
+        name=name,
+        config=config,
+        options=options,
+        dataset=dataset,
+        network=network,
+        mesh=mesh,
+        run=run,
+        run_config=run_config,
+        initial_layers=initial_layers,
+        optimizer=optimizer,
+        train_step=train_step,
+        evaluation_step=make_evaluation_step(network, mesh, precision=precision),
+        mean=to_global_array(mean, replicated(mesh)),
+    )
+
+
+def _check_sizes(name: str, config: TrainConfig, dataset: Dataset, mesh: Mesh) -> None:
+    """Check that the images are large enough for the network and can be decoded, and that the devices divide the batch.
+
+    Raises:
+      UserError: if they are not, or do not.
+    """
+    image_size, input_size, data_parallelism = config.augmentation.image_size, config.network.input_size, mesh.shape[DATA]
+    if image_size < input_size:
+        problem = f"images of {image_size} pixels are too small for {name}, whose input size is {input_size}"
+        raise UserError(f"{problem}: choose a larger --image-size")
+    check_size(dataset, image_size)
+    if config.batch_size % data_parallelism:
+        problem = f"a batch of {config.batch_size} images cannot be split evenly over {data_parallelism} devices"
+        raise UserError(f"{problem}: change --batch-size or --devices")
+    _ = dataset.evaluation_split  # raises if the data set has none
+
+
+def _open_run(name: str, options: Options, dataset: Dataset, run_config: RunConfig) -> RunDirectory:
+    """Create or open the run folder, and check that all processes use it with the same settings."""
+    folder = options.run or default_run_directory(options.runs_dir, name, dataset, run_config)
+    with main_process_first("create run folder"):
+        run = RunDirectory(folder, fresh=options.fresh, is_writer=is_main_process())
+    check_same_settings([str(folder), run_config.to_json()])
+    check_shared_filesystem(folder)
+    return run

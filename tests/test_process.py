@@ -1,0 +1,120 @@
+"""Tests that the library changes no setting of the process, and trains in a thread after other JAX work."""
+
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import alexnet_jax as alexnet
+from alexnet_jax.errors import UserError
+from alexnet_jax.parallel.runtime import configure_cpu
+from alexnet_jax.training.preemption import StopOnSignal
+from tests.conftest import TINY_CONFIG, StopAfter, process_environment
+from tests.process_settings import process_settings
+from tests.tiny import TINY
+
+ROOT = Path(__file__).parents[1]
+
+PROGRAM = """
+import sys, threading
+from pathlib import Path
+# Dependencies first: some of them change filters or the environment when they are imported.
+import absl.logging, flax.linen, grain, jax, matplotlib.pyplot, optax, orbax.checkpoint, rich.console, scipy.sparse, tyro
+from tests.process_settings import process_settings
+
+def check(when):
+    now = process_settings()
+    for name, value in before.items():
+        assert now[name] == value, (when, name, now[name], value)
+
+before = process_settings()
+import alexnet_jax as alexnet
+import alexnet_jax.cli.main
+from tests.tiny import TINY
+
+public = {name: getattr(alexnet, name) for name in alexnet.__all__}
+check("import")
+photos, folder = map(Path, sys.argv[1:])
+model = alexnet.initialize(TINY, classes=["above", "below"], image_size=32)
+photo = next(photos.rglob("*.jpg"))
+assert isinstance(alexnet.Predictor(model).classify([photo])[0][0], alexnet.ClassProbability)
+alexnet.save(model, folder / "model.safetensors")
+assert alexnet.load(folder / "model.safetensors").classes == model.classes
+try:
+    alexnet.import_weights(folder / "model.safetensors")
+except alexnet.UserError as error:
+    assert "already in the alexnet-jax layout" in str(error)
+assert alexnet.load_config("quickstart").network is alexnet.NETWORKS["quickstart"] is alexnet.QUICKSTART
+check("predict, save and load")
+"""
+
+TRAINING = """
+config = alexnet.TrainConfig(TINY, epochs=1, batch_size=8, learning_rate=0.002, augmentation=alexnet.Augmentation(image_size=32))
+options = alexnet.Options(data=str(photos), data_dir=photos.parent / "data", runs_dir=folder / "runs")
+results = []
+thread = threading.Thread(target=lambda: results.append(alexnet.train("tiny", config, options)))
+thread.start()
+thread.join()
+(result,) = results
+assert isinstance(result, alexnet.TrainResult) and result.finished
+alexnet.write_training_report(result.run)
+assert (result.run / "report.html").exists()
+assert alexnet.load(result.run).step == result.step == 10
+check("train and report")
+"""
+
+
+@pytest.mark.parametrize("program", [PROGRAM, pytest.param(PROGRAM + TRAINING, marks=pytest.mark.slow)], ids=["predict", "train"])
+def test_library_leaves_a_new_process_alone(program, photos, tmp_path):
+    """Use every public name in a process with one CPU device, which must not be reconfigured."""
+    command = [sys.executable, "-c", program, str(photos), str(tmp_path)]
+    environment = process_environment() | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiles faster
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ("mesh: 1 data\n" in done.stderr) == (program != PROGRAM)
+
+
+def test_training_in_a_thread_after_a_predictor_leaves_the_process_alone(options, rng):
+    model = alexnet.initialize(TINY, classes=["above", "below"], image_size=32)
+    images = rng.integers(0, 256, (2, 32, 32, 3), "uint8")
+    alexnet.Predictor(model)(images)
+    before = process_settings()
+    results = []
+
+    def train(**arguments):
+        config = replace(TINY_CONFIG, epochs=1)
+        thread = threading.Thread(target=lambda: results.append(alexnet.train("tiny", config, options, **arguments)))
+        thread.start()
+        thread.join()
+        return results.pop()
+
+    stopped = train(should_stop=StopAfter(2))
+    assert (stopped.finished, stopped.step) == (False, 2)
+    result = train()
+    assert (result.finished, result.step, result.run) == (True, 10, stopped.run)
+    alexnet.Predictor(alexnet.load(result.run))(images)
+    after = process_settings()
+    assert {name: after[name] for name in before} == before
+
+
+def test_configure_cpu_too_late_is_an_error():
+    configure_cpu(4)
+    with pytest.raises(UserError, match=r"JAX already uses 4 CPU device\(s\).*: call configure_cpu\(devices=64\) before JAX is"):
+        configure_cpu(64)
+
+
+def test_signal_requests_a_stop_once_training_has_asked():
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with StopOnSignal(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    with StopOnSignal() as should_stop:
+        assert not should_stop()
+        signal.raise_signal(signal.SIGTERM)
+        assert should_stop()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
