@@ -63,7 +63,7 @@ def dataset(tmp_path_factory):
 def create_untrained_run(dataset, folder, config, std=0.15):
     """Write a run folder with a checkpoint of random parameters, and return the folder."""
     network = config.network.with_num_classes(len(dataset.manifest.classes))
-    run, record = RunDirectory(folder, fresh=False), RunConfig.of_training(config, network, dataset).to_json()
+    run, record = RunDirectory(folder), RunConfig.of_training(config, network, dataset).to_json()
     run.write_mean_image(resize_mean_image(dataset.mean_image, config.augmentation))
     rng = np.random.default_rng(config.seed)
     shapes = jax.eval_shape(partial(placement.init, network, cpu_mesh(network, 1, split=False)), jax.random.key(0))

@@ -129,7 +129,8 @@ class Options:
       data_dir: folder of prepared data sets.
       runs_dir: folder of run folders.
       run: run folder; None uses a folder in `runs_dir` named after the config, the data and a hash of the settings.
-      fresh: start over, deleting the contents of the run folder.
+      fresh: start over, deleting what an earlier run wrote to the run folder.
+      change_settings: continue a run with settings that differ from its own; the network, the data and the batch size cannot.
       placement: "split" runs every tower on its own devices, "single" runs all towers on every device, and "auto" splits the
         towers if the number of devices is a multiple of the number of towers.
       devices: number of devices to use in each process; None uses all GPUs, or one CPU device per tower.
@@ -145,6 +146,7 @@ class Options:
     runs_dir: Path = Path("runs")
     run: Path | None = None
     fresh: bool = False
+    change_settings: bool = False
     placement: Placement = "auto"
     devices: int | None = None
     threads: int | None = None

@@ -61,6 +61,7 @@ class RunLogger:
         """
         self._run.write("config.json", {**self._context.run_config.to_json(), **self._environment})
         self._run.resume_log(self._start, epochs)
+        self._run.discard_result()
         axes = ", ".join(f"{size} {axis}" for axis, size in self._environment["mesh"].items())
         name, network, data = self._context.name, self._context.network.name, self._context.dataset.path
         self._console.print(f"{name} ({network}) on {data}, {self._environment['device']} mesh: {axes}", markup=False)
