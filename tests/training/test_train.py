@@ -24,7 +24,7 @@ from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.schedule import ReduceOnPlateau
 from alexnet_jax.training.train import train
 from alexnet_jax.training.validation import EvalMetrics
-from tests.conftest import TINY, TINY_CONFIG, StopAfter, assert_train_raises, process_environment, read_log
+from tests.conftest import TINY_CONFIG, StopAfter, assert_train_raises, process_environment, read_log
 
 
 def rounded(metrics):

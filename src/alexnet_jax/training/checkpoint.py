@@ -226,8 +226,8 @@ def _read_json(checkpoint: Path) -> dict[str, Any]:
 def is_damage(error: BaseException | None) -> bool:
     """Return whether an error of reading a checkpoint shows that its files are damaged or missing.
 
-    Errors of the system, such as a missing permission, a failing disk, too many open files or too little memory, show nothing about
-    the files. TensorStore's errors contain the text of the system's error, but not its number.
+    Errors of the system, such as a missing permission, a failing disk, too many open files or too little memory, show nothing
+    about the files. TensorStore's errors contain the text of the system's error, but not its number.
     """
     while error is not None:
         if isinstance(error, MemoryError) or any(os.strerror(number) in str(error) for number in _SYSTEM_ERRORS):

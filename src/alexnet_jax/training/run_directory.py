@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import UserError, disk_full_as_user_error
+from alexnet_jax.errors import disk_full_as_user_error
 from alexnet_jax.files import atomic_write
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.run_config import RunConfig

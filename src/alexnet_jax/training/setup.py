@@ -22,8 +22,8 @@ from alexnet_jax.parallel.distributed import (
 from alexnet_jax.parallel.mesh import DATA, choose_mesh, replicated, to_global_array
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.initialization import InitialLayers, InitialModel, select_initial_layers
-from alexnet_jax.training.optimizer import paper_update
 from alexnet_jax.training.open_run import open_run
+from alexnet_jax.training.optimizer import paper_update
 from alexnet_jax.training.run_config import RunConfig
 from alexnet_jax.training.run_directory import RunDirectory, default_run_directory, existing_runs
 from alexnet_jax.training.step import EvaluationStep, MeanImage, TrainStep, make_evaluation_step, make_train_step
