@@ -61,7 +61,7 @@ def test_number_of_epochs_and_place_of_the_data_may_differ(tmp_path):
     start(tmp_path / "run")
     moved = replace(CONFIG, data=replace(CONFIG.data, path="elsewhere"))
     start(tmp_path / "run", replace(moved, training=replace(TINY_CONFIG, epochs=9)))
-    with pytest.raises(UserError, match="data.checksum was 1, is 2"):
+    with pytest.raises(UserError, match=r"data\.checksum was 1, is 2"):
         start(tmp_path / "run", replace(CONFIG, data=replace(CONFIG.data, checksum="2")), change_settings=True)
 
 
@@ -108,8 +108,10 @@ def test_folders_of_the_user_are_refused_and_left_alone(user_files, fresh, neste
 def test_fresh_deletes_only_what_the_package_wrote(place, user_files, tmp_path_factory):
     run = tmp_path_factory.mktemp("parent") / "run"
     start(run)
-    for name in ("checkpoints/10/state/array", "checkpoints/20.orbax-checkpoint-tmp-1/x", "log.jsonl", "result.json", "report.html",
-                 "evaluation/photos-test/errors.json", "tensorboard/events.out.tfevents.1.host"):  # fmt: skip
+    for name in (
+        "checkpoints/10/state/array", "checkpoints/20.orbax-checkpoint-tmp-1/x", "log.jsonl", "result.json", "report.html",
+        "evaluation/photos-test/errors.json", "tensorboard/events.out.tfevents.1.host",
+    ):  # fmt: skip
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text("ours")
     (run / place).mkdir(parents=True, exist_ok=True)
@@ -137,7 +139,7 @@ def test_fresh_training_equals_the_first(options, tmp_path):
 def test_second_training_in_a_folder_is_an_error(fresh, tmp_path):
     with closing(open_run(tmp_path / "run", CONFIG, Options())):
         before = files(tmp_path)
-        with pytest.raises(UserError, match="another process is training in .*run: wait"):
+        with pytest.raises(UserError, match=r"another process is training in .*run: wait"):
             start(tmp_path / "run", fresh=fresh)
         assert files(tmp_path) == before
     start(tmp_path / "run", fresh=fresh)

@@ -118,6 +118,12 @@ class Dataset:
         return [str(self.path / shard.file) for shard in self.manifest.shards.get(split, [])]
 
     @property
+    def majority_error(self) -> float:
+        """Error of always predicting the most frequent class of the evaluation split."""
+        counts = self.manifest.counts[self.evaluation_split]
+        return 1 - max(counts) / sum(counts)
+
+    @property
     def checksum(self) -> str:
         """Checksum of the images and labels of all splits, from those of the record files."""
         shards = sorted((split, shard.sha256) for split, shards in self.manifest.shards.items() for shard in shards)

@@ -38,7 +38,8 @@ def open_run(folder: Path, config: RunConfig, options: Options) -> RunDirectory:
     Args:
       folder: run folder.
       config: config of the training.
-      options: `fresh` deletes what an earlier run wrote; `change_settings` accepts settings that differ from those of the earlier run.
+      options: `fresh` deletes what an earlier run wrote; `change_settings` accepts settings that differ from those of the earlier
+        run.
 
     Raises:
       UserError: if the folder cannot be written to, contains something else than a run, is used by another process, or
