@@ -22,10 +22,10 @@ def count(number: int, noun: str) -> str:
     """Return a number with the singular or plural of a noun.
 
     Examples:
-      >>> count(1, "batch"), count(1200, "batch"), count(2, "image")
-      ('1 batch', '1,200 batches', '2 images')
+      >>> count(1, "batch"), count(1200, "batch"), count(2, "epoch")
+      ('1 batch', '1,200 batches', '2 epochs')
     """
-    return f"{number:,} {noun if number == 1 else noun + 'es' if noun.endswith(('ch', 'ss')) else noun + 's'}"
+    return f"{number:,} {noun if number == 1 else noun + 'es' if noun.endswith('tch') else noun + 's'}"
 
 
 class _SpeedColumn(ProgressColumn):

@@ -21,12 +21,12 @@ class DivergedError(UserError):
 
 def check_number(
     name: str,
-    value: float,
+    value: int | float,
     *,
-    at_least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    at_most: float | None = None,
+    at_least: int | float | None = None,
+    above: int | float | None = None,
+    below: int | float | None = None,
+    at_most: int | float | None = None,
 ) -> None:
     """Check the range of a setting.
 

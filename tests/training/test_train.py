@@ -30,7 +30,7 @@ from tests.conftest import TINY_CONFIG, StopAfter, assert_train_raises, process_
 def rounded(metrics):
     """Return validation metrics with the precision of result.json."""
     assert metrics is not None
-    return EvalMetrics(**{name: round(value, 6) for name, value in vars(metrics).items()})
+    return EvalMetrics(**{name: value and round(value, 6) for name, value in vars(metrics).items()})
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_training_converges_and_writes_all_files(options):
     folder = train_with_report("tiny", replace(TINY_CONFIG, epochs=6), options)
     result = json.loads((folder / "result.json").read_text())
     assert result["top1_error"] < 0.2
-    assert result["top5_error"] == 0
+    assert result["top5_error"] is None, "there are two classes"
     assert result["images"] == 22, "padding of the last batch is not counted"
     assert result["steps"] == 60
     assert result["images_per_second"] > 0
@@ -171,7 +171,7 @@ def test_too_many_devices_raise(options):
         (["schedule"], "pass one config: .*quickstart"),
         (
             ["train", "quickstart", "step-decay", "--milestones", "0"],
-            "--milestones and --bias-milestones must be >= 1",
+            "--milestones must be at least 1, not 0",
         ),
         (["summary", "vgg"], "pass one network: .*two_tower"),
         (["figures", "/nowhere"], "/nowhere has no checkpoints: pass a run folder"),
