@@ -56,6 +56,13 @@ def main() -> None:
     except (UserError, OSError) as error:  # OSError: for example, a full disk or a missing write permission
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except (RuntimeError, AssertionError):
+        try:  # JAX raises them for a platform that does not exist
+            import_module("alexnet_jax.parallel.runtime").check_platform()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        raise
     except KeyboardInterrupt:
         sys.exit(130)
 
