@@ -40,7 +40,7 @@ class Comparison:
     Attributes:
       data: prepared CIFAR-10 data set.
       seeds: random seeds; both networks are trained once per seed.
-      epochs: epochs per run; None uses the number in the config cifar_four_layers.
+      epochs: epochs per run, to which the schedule is rescaled; None uses the number in the config cifar_four_layers.
       runs_dir: folder of run folders.
       to: JSON file for the result, rewritten after every run.
     """
@@ -55,7 +55,7 @@ class Comparison:
 def compare(settings: Comparison) -> dict[str, Any]:
     """Train the networks that are not trained yet, and return the comparison, which is also written to `settings.to`."""
     base = load_config("cifar_four_layers")
-    base = replace(base, epochs=settings.epochs or base.epochs)
+    base = base.with_epochs(settings.epochs or base.epochs)
     networks = {"with": base.network, "without": FOUR_LAYERS}
     errors: dict[str, list[float]] = {name: [] for name in networks}
     curves: dict[str, list[list[float]]] = {name: [] for name in networks}

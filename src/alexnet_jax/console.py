@@ -18,16 +18,26 @@ def make_console(*, quiet: bool = False) -> Console:
 console = make_console()
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number with the singular or plural of a noun.
+
+    Examples:
+      >>> count(1, "batch"), count(1200, "batch"), count(2, "epoch")
+      ('1 batch', '1,200 batches', '2 epochs')
+    """
+    return f"{number:,} {noun if number == 1 else noun + 'es' if noun.endswith('tch') else noun + 's'}"
+
+
 class _SpeedColumn(ProgressColumn):
     def __init__(self, unit: str):
         super().__init__()
         self._unit = unit
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:,.0f} {self._unit}/s")
+        return Text(f"{count(round(task.speed), self._unit)}/s" if task.speed else "")
 
 
-def track_progress(items: Iterable[Item], description: str, total: int, unit: str = "images") -> Generator[Item, None, None]:
+def track_progress(items: Iterable[Item], description: str, total: int, unit: str = "image") -> Generator[Item, None, None]:
     """Yield the items and show progress.
 
     On a terminal, a progress bar shows the speed and the remaining time, and is removed when the generator is closed. Otherwise
@@ -37,10 +47,10 @@ def track_progress(items: Iterable[Item], description: str, total: int, unit: st
       items: iterable to pass on.
       description: label of the progress bar.
       total: number of items.
-      unit: plural noun for the items, used in the messages.
+      unit: noun for one item, used in the messages.
     """
     if not console.is_terminal:
-        console.print(f"{description}: {total:,} {unit}")
+        console.print(f"{description}: {count(total, unit)}", markup=False)
         yield from items
         return
     columns = (TextColumn(description), BarColumn(), MofNCompleteColumn(), _SpeedColumn(unit), TimeRemainingColumn())

@@ -1,6 +1,8 @@
 """Exceptions whose message is shown to the user."""
 
 import errno
+import math
+import operator
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,48 @@ class UserError(Exception):
 
 class DivergedError(UserError):
     """Non-finite loss during training."""
+
+
+def check_number(
+    name: str,
+    value: int | float,
+    *,
+    at_least: int | float | None = None,
+    above: int | float | None = None,
+    below: int | float | None = None,
+    at_most: int | float | None = None,
+) -> None:
+    """Check the range of a setting.
+
+    Args:
+      name: name of the setting as an option of the command line, such as "--batch-size".
+      value: value of the setting.
+      at_least: smallest allowed value.
+      above: largest value that is too small.
+      below: smallest value that is too large.
+      at_most: largest allowed value.
+
+    Raises:
+      UserError: if the value is out of range or not a finite number.
+
+    Examples:
+      >>> check_number("--batch-size", 0, at_least=1)
+      Traceback (most recent call last):
+      ...
+      alexnet_jax.errors.UserError: --batch-size must be at least 1, not 0
+    """
+    limits = (
+        ("at least", at_least, operator.ge), ("greater than", above, operator.gt),
+        ("less than", below, operator.lt), ("at most", at_most, operator.le),
+    )  # fmt: skip
+    given = [(words, limit, compare) for words, limit, compare in limits if limit is not None]
+    if not (math.isfinite(value) and all(compare(value, limit) for _, limit, compare in given)):
+        condition = " and ".join(f"{words} {limit}" for words, limit, _ in given)
+        raise UserError(f"{name} must be {condition}, not {value}")
+
+
+MAX_SEED = 2**32 - 1
+"""Largest random seed, a limit of Grain."""
 
 
 @contextmanager

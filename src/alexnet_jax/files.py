@@ -1,11 +1,12 @@
-"""Atomic file writes: a file is replaced when its new content is complete, or not at all."""
+"""Atomic file writes, in which a file is replaced when its new content is complete or not at all, and file locks."""
 
+import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
-from alexnet_jax.errors import disk_full_as_user_error
+from alexnet_jax.errors import UserError, disk_full_as_user_error
 
 
 @contextmanager
@@ -41,3 +42,23 @@ def _replace_on_success(file: Path) -> Iterator[Path]:
             temporary.rename(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def lock_file(file: Path, message: str) -> IO[bytes]:
+    """Create and lock a file; the lock is released when the returned file is closed or the process ends.
+
+    Args:
+      file: lock file, which is left in place.
+      message: message of the error if another process, or this one, holds the lock.
+
+    Raises:
+      UserError: if the file is locked.
+      OSError: if it cannot be created.
+    """
+    lock = file.open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise UserError(message) from None
+    return lock

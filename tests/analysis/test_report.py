@@ -130,7 +130,7 @@ def test_index_of_another_model_is_rejected(model, dataset, tmp_path):
 
 
 def test_invalid_example_options_are_rejected():
-    with pytest.raises(UserError, match="--images, --queries, --nearest and --searched must be at least 1"):
+    with pytest.raises(UserError, match="--images must be at least 1, not 0"):
         ExampleOptions(images=0)
 
 

@@ -1,5 +1,6 @@
 """Tests of checkpoints: damaged files, retention and metadata."""
 
+import errno
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.errors import UserError
+from alexnet_jax.training import checkpoint as checkpoint_module
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.step import TrainState
 from alexnet_jax.training.train import train
@@ -45,6 +47,10 @@ def restore(folder):
 
 def list_files(folder):
     return [file for file in folder.rglob("*") if file.is_file()]
+
+
+def files_in(folder):
+    return {file.relative_to(folder): file.read_bytes() for file in list_files(folder)}
 
 
 def largest_file(folder):
@@ -81,13 +87,18 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 def test_damaged_checkpoint_falls_back_to_the_one_before(damage, tmp_path, capsys):
+    run, tmp_path = tmp_path, tmp_path / "checkpoints"
     save(tmp_path, (1, 2, 3))
     damage(tmp_path / "3")
+    damaged = files_in(tmp_path / "3")
     restored, metadata = restore(tmp_path)
     assert metadata["errors"] == [0.5, 0.5]
     jax.tree.map(np.testing.assert_array_equal, restored, state(2))
     output = capsys.readouterr().err
-    assert re.fullmatch(r"cannot read the checkpoint of step 3 \(.{10,100}\)\n", output)
+    assert re.fullmatch(
+        r"cannot read the checkpoint of step 3 \(.{10,100}\)\nmoved the damaged checkpoint to .*damaged/3\n", output
+    )
+    assert files_in(run / "damaged" / "3") == damaged
     save(tmp_path, (3,))  # repeat the step, as a resumed run does
     assert int(restore(tmp_path)[0].step) == 3
     assert capsys.readouterr().err == ""
@@ -100,6 +111,61 @@ def test_nothing_is_deleted_if_no_checkpoint_can_be_read(tmp_path):
     with pytest.raises(UserError, match=r"cannot read any checkpoint in .*: pass --fresh to start over"):
         restore(tmp_path)
     assert {"1", "2"} <= set(os.listdir(tmp_path))
+
+
+SYSTEM_ERRORS = {
+    "permission": PermissionError(errno.EACCES, os.strerror(errno.EACCES)),
+    "failing disk": OSError(errno.EIO, os.strerror(errno.EIO)),
+    "open files, in TensorStore's words": ValueError(
+        f"RESOURCE_EXHAUSTED: Error opening local file: {os.strerror(errno.EMFILE)}"
+    ),
+    "memory": MemoryError(),
+    "memory of the system, in TensorStore's words": ValueError(f"Error: {os.strerror(errno.ENOMEM)} [errno 12]"),
+}
+
+
+@pytest.mark.parametrize("error", SYSTEM_ERRORS.values(), ids=SYSTEM_ERRORS.keys())
+@pytest.mark.parametrize("nested", [False, True])
+def test_errors_of_the_system_are_not_taken_for_damage(error, nested, tmp_path, monkeypatch):
+    save(tmp_path / "checkpoints", (1, 2))
+    before = files_in(tmp_path)
+
+    def fails(*_, **__):
+        if nested:
+            raise ValueError("cannot restore") from error
+        raise error
+
+    monkeypatch.setattr(checkpoint_module, "_read_arrays", fails)
+    with pytest.raises(UserError, match=r"cannot read .*checkpoints/2 \(.*\): it may be intact, so nothing was changed"):
+        restore(tmp_path / "checkpoints")
+    assert files_in(tmp_path) == before
+
+
+def test_file_that_cannot_be_opened_stops_and_changes_nothing(tmp_path):
+    save(tmp_path / "checkpoints", (1, 2))
+    before = files_in(tmp_path)
+    file = largest_file(tmp_path / "checkpoints" / "2")
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(file.name)  # opening a link to itself fails with ELOOP
+    with pytest.raises(UserError, match="nothing was changed"):
+        restore(tmp_path / "checkpoints")
+    file.unlink()
+    (tmp_path / "elsewhere").rename(file)
+    assert files_in(tmp_path) == before
+    assert int(restore(tmp_path / "checkpoints")[0].step) == 2
+
+
+def test_first_checkpoint_that_cannot_be_read_back_is_an_error(tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise ValueError("not there")
+
+    monkeypatch.setattr(checkpoint_module, "_read_arrays", fails)
+    checkpoints = Checkpoints(tmp_path, CONFIG)
+    with pytest.raises(
+        UserError, match=r"the first checkpoint in .* cannot be read back \(not there\): choose a different --run"
+    ):
+        checkpoints.save(state(1), {})
+    checkpoints.close()
 
 
 def test_keeps_latest_and_best_checkpoints(tmp_path):

@@ -64,7 +64,8 @@ def test_failed_save_keeps_earlier_checkpoint(limit, tmp_path, monkeypatch):
 
 @on_linux
 def test_log_result_and_events_raise(tmp_path):
-    run = RunDirectory(tmp_path / "run", fresh=False)
+    (tmp_path / "run").mkdir()
+    run = RunDirectory(tmp_path / "run")
     for name in ("log.jsonl", ".result.json.partial", ".log.jsonl.partial"):
         (run.folder / name).symlink_to(FULL)
     with pytest.raises(UserError, match=r"no space left on the disk for .*/run/log.jsonl$"):
@@ -82,7 +83,8 @@ def test_log_result_and_events_raise(tmp_path):
 
 @on_linux
 def test_log_is_unchanged_if_resuming_fails(tmp_path):
-    run = RunDirectory(tmp_path / "run", fresh=False)
+    (tmp_path / "run").mkdir()
+    run = RunDirectory(tmp_path / "run")
     run.log(step=1, loss=2.0)
     run.log(step=2, loss=1.0)
     (run.folder / ".log.jsonl.partial").symlink_to(FULL)
@@ -121,7 +123,8 @@ def saved_steps(run):
 
 
 def test_other_os_errors_are_not_converted(tmp_path):
-    run = RunDirectory(tmp_path / "run", fresh=False)
+    (tmp_path / "run").mkdir()
+    run = RunDirectory(tmp_path / "run")
     (run.folder / "log.jsonl").mkdir()
     with pytest.raises(OSError, match="directory") as error:
         run.log(step=1, loss=2.0)

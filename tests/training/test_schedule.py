@@ -1,10 +1,14 @@
 """Tests of the learning rate schedules, and of the tables that `schedule` prints for the configs."""
 
+import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from alexnet_jax.cli import main as cli
 from alexnet_jax.configs import load_config
@@ -67,9 +71,9 @@ def test_layer_rates_and_color_epochs():
 @pytest.mark.parametrize(
     ("construct", "message"),
     [
-        (lambda: ReduceOnPlateau(patience=0), "--patience must be >= 1"),
-        (lambda: StepDecay((0,)), "--milestones and --bias-milestones must be >= 1"),
-        (lambda: StaircaseExponential(num_levels=0), "--num-levels, --bias-num-levels and --decay-epochs must be >= 1"),
+        (lambda: ReduceOnPlateau(patience=0), "--patience must be at least 1, not 0"),
+        (lambda: StepDecay((0,)), "--milestones must be at least 1, not 0"),
+        (lambda: StaircaseExponential(num_levels=0), "--num-levels must be at least 1, not 0"),
         (
             lambda: TrainConfig(TINY, layer_rates=(LayerRate("conv9", 1, 0.0),)).epoch_hparams([]),
             "tiny has no layer conv9.*conv1",
@@ -128,3 +132,33 @@ def test_schedule_of_quickstart_has_one_reduction():
     config = load_config("quickstart")
     assert weights(config, [1.0] * 27) == [0.004] * 22 + [0.0004] * 6
     assert weights(replace(config, schedule=ReduceOnPlateau()), [1.0] * 3) == [0.004] * 4
+
+
+def test_plateau_before_learning_is_not_counted():
+    """The network predicts the most frequent class, with an error of 0.75, then another one, and then learns."""
+    schedule = ReduceOnPlateau(patience=2, min_delta=0.001)
+    before, learning = [0.75] * 6 + [0.8] + [0.745] * 5, [0.73, 0.7, 0.7, 0.7]
+    factors = [schedule.factors([*before, *learning][:epoch], majority_error=0.75) for epoch in range(17)]
+    assert [factor and round(factor.weights, 6) for factor in factors] == [1.0] * 16 + [0.1]
+    assert schedule.factors(before[:3]) == (pytest.approx(0.1), pytest.approx(0.1)), "counted without a majority error"
+
+
+def test_two_tower_keeps_its_rate_on_the_plateau_of_small_data_sets():
+    """Errors of `two_tower` on photos of clothes in ten classes, measured with a constant learning rate."""
+    result = json.loads((Path(__file__).parents[2] / "experiments" / "results" / "clothing10.json").read_text())
+    errors, majority_error = result["two_tower"]["validation_top1_error"], result["majority_class_error"]
+    config = load_config("two_tower")
+    for epoch in range(len(errors)):
+        hparams = config.epoch_hparams(errors[:epoch], majority_error)
+        assert hparams is not None
+        assert hparams.weights == pytest.approx(0.01)
+    assert errors[-1] < majority_error - 0.3
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), max_size=30), st.floats(0, 1), st.integers(1, 4))
+def test_schedule_depends_only_on_the_errors_after_learning_began(errors, majority_error, patience):
+    schedule = ReduceOnPlateau(patience=patience)
+    learned = [epoch for epoch, error in enumerate(errors) if error < majority_error - 0.01]
+    expected = schedule.factors(errors[learned[0] :]) if learned else (1.0, 1.0)
+    assert schedule.factors(errors, majority_error) == expected

@@ -24,13 +24,13 @@ from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.schedule import ReduceOnPlateau
 from alexnet_jax.training.train import train
 from alexnet_jax.training.validation import EvalMetrics
-from tests.conftest import TINY, TINY_CONFIG, StopAfter, assert_train_raises, process_environment, read_log
+from tests.conftest import TINY_CONFIG, StopAfter, assert_train_raises, process_environment, read_log
 
 
 def rounded(metrics):
     """Return validation metrics with the precision of result.json."""
     assert metrics is not None
-    return EvalMetrics(**{name: round(value, 6) for name, value in vars(metrics).items()})
+    return EvalMetrics(**{name: value and round(value, 6) for name, value in vars(metrics).items()})
 
 
 @pytest.fixture(autouse=True)
@@ -42,12 +42,13 @@ def test_training_converges_and_writes_all_files(options):
     folder = train_with_report("tiny", replace(TINY_CONFIG, epochs=6), options)
     result = json.loads((folder / "result.json").read_text())
     assert result["top1_error"] < 0.2
-    assert result["top5_error"] == 0
+    assert result["top5_error"] is None, "there are two classes"
     assert result["images"] == 22, "padding of the last batch is not counted"
     assert result["steps"] == 60
     assert result["images_per_second"] > 0
     assert {file.name for file in folder.iterdir()} == {
-        "config.json", "log.jsonl", "checkpoints", "mean_image.npy", "result.json", "curves.png", "kernels.png", "report.html",
+        ".lock", "config.json", "log.jsonl", "checkpoints", "mean_image.npy", "result.json", "curves.png", "kernels.png",
+        "report.html",
     }  # fmt: skip
     for picture in ("curves.png", "kernels.png"):
         with Image.open(folder / picture) as image:
@@ -132,32 +133,6 @@ def test_finished_run_is_not_repeated_but_continued_with_more_epochs(options, ca
     assert read_log(folder)[-1]["epoch"] == 4
 
 
-def test_fresh_deletes_incomplete_run(options):
-    """Check a run that stopped before its config was written, and a run that stopped while it was deleted."""
-    options = replace(options, run=options.runs_dir / "run", fresh=True)
-    config = replace(TINY_CONFIG, epochs=1)
-    RunDirectory(options.run, fresh=False)
-    folder = train("tiny", config, options).run
-    before = read_log(folder)
-    (options.runs_dir / "run.deleted" / "checkpoints").mkdir(parents=True)
-    assert read_log(train("tiny", config, options).run) == before
-    assert [file.name for file in options.runs_dir.iterdir()] == ["run"]
-
-
-def test_fresh_does_not_delete_other_folders(options, tmp_path):
-    (tmp_path / "letters").mkdir()
-    (tmp_path / "letters" / "dear.txt").write_text("…")
-    assert_train_raises("is not a run folder", TINY_CONFIG, replace(options, run=tmp_path / "letters", fresh=True))
-    assert (tmp_path / "letters" / "dear.txt").exists()
-
-
-def test_checkpoint_of_another_network_raises(options):
-    folder = train("tiny", replace(TINY_CONFIG, epochs=1), options).run
-    layers = (*TINY.layers[:-3], TINY.layers[-1])
-    other = replace(TINY_CONFIG, network=replace(TINY, layers=layers))
-    assert_train_raises("a checkpoint of a different network", other, replace(options, run=folder))
-
-
 def test_indivisible_batch_size_raises(options):
     assert_train_raises(
         "batch of 9 images cannot be split evenly over 2", replace(TINY_CONFIG, batch_size=9), replace(options, devices=4)
@@ -196,7 +171,7 @@ def test_too_many_devices_raise(options):
         (["schedule"], "pass one config: .*quickstart"),
         (
             ["train", "quickstart", "step-decay", "--milestones", "0"],
-            "--milestones and --bias-milestones must be >= 1",
+            "--milestones must be at least 1, not 0",
         ),
         (["summary", "vgg"], "pass one network: .*two_tower"),
         (["figures", "/nowhere"], "/nowhere has no checkpoints: pass a run folder"),
@@ -233,7 +208,8 @@ def test_config_is_valid(name):
 
 
 def test_log_ignores_incomplete_last_line(tmp_path):
-    run = RunDirectory(tmp_path / "run", fresh=False)
+    (tmp_path / "run").mkdir()
+    run = RunDirectory(tmp_path / "run")
     (run.folder / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n{"step": 3, "lo')
     run.resume_log(1, epochs=0)
     run.log(step=2, loss=1.0)
@@ -242,7 +218,8 @@ def test_log_ignores_incomplete_last_line(tmp_path):
 
 def test_resuming_deletes_log_lines_that_will_be_repeated(tmp_path):
     """Check that the errors of an epoch are removed if the checkpoint of its last step was saved without them."""
-    run = RunDirectory(tmp_path / "run", fresh=False)
+    (tmp_path / "run").mkdir()
+    run = RunDirectory(tmp_path / "run")
     for line in ({"loss": 2.0}, {"epoch": 1, "loss": 2.5}, {"loss": 1.0}, {"epoch": 2, "loss": 1.5}):
         run.log(step=10 * line.get("epoch", len(run.log_lines()) // 2 + 1), **line)
     run.resume_log(20, epochs=1)

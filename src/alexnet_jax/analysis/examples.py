@@ -13,7 +13,7 @@ from alexnet_jax.analysis.indexing import last_hidden_layer, model_digest, open_
 from alexnet_jax.console import track_progress
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import MAX_SEED, UserError, check_number
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.weights.trained_model import TrainedModel
 
@@ -63,8 +63,9 @@ class ExampleOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.images, self.queries, self.nearest, self.searched) < 1 or self.seed < 0:
-            raise UserError("--images, --queries, --nearest and --searched must be at least 1, and --seed at least 0")
+        for name in ("images", "queries", "nearest", "searched"):
+            check_number(f"--{name}", getattr(self, name), at_least=1)
+        check_number("--seed", self.seed, at_least=0, at_most=MAX_SEED)
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def find_examples(
         batches = [searched[start : start + BATCH_SIZE] for start in range(0, len(searched), BATCH_SIZE)]
         features = (
             extract_features(_read_pixels(train, batch))
-            for batch in track_progress(batches, "Searching training images", len(batches), "batches")
+            for batch in track_progress(batches, "Searching training images", len(batches), "batch")
         )
         nearest = nearest_neighbors(queries, features, options.nearest)
         indices = searched[nearest.indices]

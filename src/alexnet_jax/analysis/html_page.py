@@ -86,11 +86,13 @@ def _summary(content: ReportContent) -> str:
     if result is None:
         last = content.epochs[-1] if content.epochs else None
         errors = {"top-1 error": last["top1_error"], "top-5 error": last["top5_error"]} if last else {}
-        tiles = {name: f"{value:.1%}" for name, value in errors.items()} | {"epochs so far": str(len(content.epochs))}
+        tiles = {name: f"{value:.1%}" for name, value in errors.items() if value is not None}
+        tiles["epochs so far"] = str(len(content.epochs))
     else:
+        top5 = {} if result["top5_error"] is None else {"top-5 error": f"{result['top5_error']:.1%}"}
         tiles = {
             "top-1 error": f"{result['top1_error']:.1%}",
-            "top-5 error": f"{result['top5_error']:.1%}",
+            **top5,
             f"loss on {result['images']:,} {result['split']} images": f"{result['loss']:.3f}",
             "epochs": str(result["epochs"]),
             "time": format_duration(result["seconds"]),
@@ -103,7 +105,7 @@ def _summary(content: ReportContent) -> str:
 def _epochs(epochs: list[dict[str, Any]]) -> str:
     rows = "".join(
         f"<tr><td>{line['epoch']}<td>{line['step']:,}<td>{line['rate']:g}<td>{line['loss']:.3f}"
-        f"<td>{line['top1_error']:.1%}<td>{line['top5_error']:.1%}<td>{_percent(line.get('training_error'))}"
+        f"<td>{line['top1_error']:.1%}<td>{_percent(line['top5_error'])}<td>{_percent(line.get('training_error'))}"
         for line in epochs
     )
     head = "<tr><th>epoch<th>step<th>learning rate<th>loss<th>top-1 error<th>top-5 error<th>training top-1 error"

@@ -35,7 +35,8 @@ def draw_curves(log: list[dict[str, Any]], file: Path, *, title: str) -> None:
         steps = [line["step"] for line in epochs]
         left.plot(steps, [line["loss"] for line in epochs], "o-", color="tab:orange", markersize=3, label="validation")
         for key, label in (("top1_error", "top-1"), ("top5_error", "top-5")):
-            right.plot(steps, [100 * line[key] for line in epochs], "o-", markersize=3, label=f"{label}, validation")
+            if epochs[0][key] is not None:  # there is no top-5 error of five classes
+                right.plot(steps, [100 * line[key] for line in epochs], "o-", markersize=3, label=f"{label}, validation")
         if "training_error" in epochs[-1]:  # measured with dropout and augmentation, so it can exceed the validation error
             errors = [100 * line.get("training_error", np.nan) for line in epochs]
             right.plot(steps, errors, "--", color="tab:gray", linewidth=1, label="top-1, training")

@@ -47,7 +47,7 @@ def write_training_report(folder: Path) -> None:
     model = load(folder)
     if not is_main_process():
         return
-    run = RunDirectory(folder, fresh=False)
+    run = RunDirectory(folder)
     title, log = _title(model, run), run.log_lines()
     with disk_full_as_user_error(f"for the figures in {folder}"):
         draw_curves(log, folder / "curves.png", title=title)
@@ -86,7 +86,7 @@ def draw_figures(
       UserError: if the index was built with a different model, or the disk is full.
     """
     examples = find_examples(model, dataset, split, options, index)
-    run = RunDirectory(model.path, fresh=False) if model.output_dir == model.path else None
+    run = RunDirectory(model.path) if model.output_dir == model.path else None
     log, kernels = run.log_lines() if run else [], first_layer_kernels(model)
     colors = color_statistics(kernels)
     with disk_full_as_user_error(f"for the figures in {folder}"):

@@ -24,7 +24,7 @@ from alexnet_jax.console import console, track_progress
 from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.coefficients import CachedPredictions, search_coefficients
 from alexnet_jax.evaluation.ensemble import Ensemble, ModelPredictions
 from alexnet_jax.evaluation.metrics import ErrorCounter
@@ -95,8 +95,7 @@ def evaluate(settings: Evaluate) -> Path:
         raise UserError("pass one or more run folders or checkpoints: alexnet-jax evaluate RUN")
     if settings.search and len(settings.networks) == 1:
         raise UserError("--search requires at least two networks: pass another network, or omit --search")
-    if settings.batch_size < 1:
-        raise UserError(f"--batch-size is {settings.batch_size}: choose 1 or more")
+    check_number("--batch-size", settings.batch_size, at_least=1)
     models = [load(path, best=settings.best) for path in settings.networks]
     dataset = find_training_dataset(settings.data, models[0].config.data.path, settings.data_dir)
     split = settings.split or dataset.evaluation_split
@@ -185,4 +184,4 @@ def _predict(ensemble: Ensemble, dataset: Dataset, split: str, description: str)
     """Yield the predictions of a split and show progress."""
     batches = -(-dataset.manifest.splits[split] // ensemble.batch_size)
     views = "center" if ensemble.views == "center" else f"{ensemble.views} views"
-    return track_progress(ensemble.batches(dataset, split), f"{description}, {views} of {split}", batches, "batches")
+    return track_progress(ensemble.batches(dataset, split), f"{description}, {views} of {split}", batches, "batch")

@@ -51,10 +51,23 @@ def main() -> None:
         if name not in COMMANDS:
             raise UserError(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")
         if name == "train":
-            exit_on_sigterm()  # before the imports below, which take seconds
+            exit_on_sigterm(_interrupted_exit_code(arguments))  # before the imports below, which take seconds
         import_module(f"alexnet_jax.cli.{COMMANDS[name]}").run(arguments)
     except (UserError, OSError) as error:  # OSError: for example, a full disk or a missing write permission
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except (RuntimeError, AssertionError):
+        try:  # JAX raises them for a platform that does not exist
+            import_module("alexnet_jax.parallel.runtime").check_platform()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        raise
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _interrupted_exit_code(arguments: list[str]) -> int:
+    """Return the value of --interrupted-exit-code, before the command line is parsed."""
+    text = " ".join(arguments).replace("=", " ").partition("--interrupted-exit-code ")[2].split(" ")[0]
+    return int(text) if text.isdecimal() else 0

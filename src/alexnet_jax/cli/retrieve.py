@@ -13,7 +13,7 @@ from alexnet_jax.analysis.indexing import load_indexed_model, open_indexed_datas
 from alexnet_jax.cli.process import configure_process
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.pipeline.photo import read_photo
-from alexnet_jax.errors import UserError, disk_full_as_user_error
+from alexnet_jax.errors import UserError, check_number, disk_full_as_user_error
 from alexnet_jax.evaluation.predictor import Predictor
 
 
@@ -44,8 +44,9 @@ def run(arguments: list[str]) -> None:
     """Print the images nearest to each photo, and draw them if --picture is given."""
     command = tyro.cli(Retrieve, prog="alexnet-jax retrieve", args=arguments)
     configure_process()
-    if not command.photos or command.nearest < 1:
-        raise UserError("pass one or more photos, and --nearest of at least 1: alexnet-jax retrieve INDEX photo.jpg")
+    check_number("--nearest", command.nearest, at_least=1)
+    if not command.photos:
+        raise UserError("pass one or more photos: alexnet-jax retrieve INDEX photo.jpg")
     index = Index(command.index)
     metadata, model = index.metadata, load_indexed_model(index, command.run)
     dataset = None if command.picture is None else open_indexed_dataset(index, command.data)

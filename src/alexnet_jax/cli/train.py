@@ -1,5 +1,6 @@
 """`train`: train a config and write the report of the finished run."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from alexnet_jax.parallel.distributed import is_main_process, sync_processes
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.initialization import recorded_initial_layers
 from alexnet_jax.training.preemption import StopOnSignal
-from alexnet_jax.training.run_directory import existing_runs
+from alexnet_jax.training.run_directory import RunDirectory, existing_runs
 from alexnet_jax.training.train import train
 from alexnet_jax.weights.trained_model import TrainedModel, load
 
@@ -31,15 +32,28 @@ def run(arguments: list[str]) -> None:
     def command(
         config: Annotated[TrainConfig, tyro.conf.OmitArgPrefixes] = default,
         options: Annotated[Options, tyro.conf.OmitArgPrefixes] = Options(),  # noqa: B008 (frozen)
-    ) -> Path:
+        interrupted_exit_code: int = 0,
+    ) -> tuple[Path, int]:
+        """Train a config.
+
+        Exit codes: 0 if training is finished, --interrupted-exit-code if it was stopped by Ctrl-C or SIGTERM and the same command
+        resumes it, 1 after an error, 2 if the command line is invalid, and 130 if it was stopped by Ctrl-C before it started.
+
+        Args:
+          config: network and hyperparameters.
+          options: data, devices, folders and logging.
+          interrupted_exit_code: exit code of an interrupted training, to tell it from a finished one; for example, 75.
+        """
         configure_training(options, default.network.towers)
         # Restore the network, because the config that tyro rebuilds lacks the names of its layers.
-        return train_with_report(Path(name).stem, replace(config, network=default.network), options)
+        return train_with_report(Path(name).stem, replace(config, network=default.network), options), interrupted_exit_code
 
     parsing = (tyro.conf.SuppressFixed, tyro.conf.OmitSubcommandPrefixes)
-    folder = tyro.cli(command, prog=f"alexnet-jax train {name}", args=arguments, config=parsing)
+    folder, exit_code = tyro.cli(command, prog=f"alexnet-jax train {name}", args=arguments, config=parsing)
     if is_main_process():
         print(folder)
+    if exit_code and RunDirectory(folder).result is None:
+        sys.exit(exit_code)
 
 
 def train_with_report(name: str, config: TrainConfig, options: Options) -> Path:

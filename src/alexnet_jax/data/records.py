@@ -9,6 +9,7 @@ A data set is a folder:
 `data.prepare.shards` writes the folder under a temporary name and renames it when it is complete.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -115,6 +116,18 @@ class Dataset:
     def shards(self, split: str) -> list[str]:
         """Return the paths of a split's record files, in order."""
         return [str(self.path / shard.file) for shard in self.manifest.shards.get(split, [])]
+
+    @property
+    def majority_error(self) -> float:
+        """Error of always predicting the most frequent class of the evaluation split."""
+        counts = self.manifest.counts[self.evaluation_split]
+        return 1 - max(counts) / sum(counts)
+
+    @property
+    def checksum(self) -> str:
+        """Checksum of the images and labels of all splits, from those of the record files."""
+        shards = sorted((split, shard.sha256) for split, shards in self.manifest.shards.items() for shard in shards)
+        return hashlib.sha256(json.dumps(shards).encode()).hexdigest()[:16]
 
     @property
     def mean_image(self) -> Float[np.ndarray, "size size 3"]:

@@ -65,7 +65,8 @@ class ErrorCounter:
     def metrics(self) -> EvalMetrics:
         """Errors and mean loss over all images."""
         images = int(self.images.sum())
-        return EvalMetrics(self.top1_errors.sum() / images, self.top5_errors.sum() / images, self._loss / images, images)
+        top5_error = self.top5_errors.sum() / images if len(self.images) > TOP_K else None
+        return EvalMetrics(self.top1_errors.sum() / images, top5_error, self._loss / images, images)
 
     @property
     def class_errors(self) -> list[float | None]:

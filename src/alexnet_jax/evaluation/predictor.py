@@ -14,7 +14,7 @@ from alexnet_jax.data.pipeline.augment import center_crop
 from alexnet_jax.data.pipeline.batches import evaluation_batches
 from alexnet_jax.data.pipeline.photo import read_photo
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.views import nine_views, ten_views
 from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import DATA, batch_sharding, choose_mesh, parameter_sharding, replicated
@@ -62,6 +62,7 @@ class Predictor:
     """
 
     def __init__(self, model: TrainedModel, *, views: Views = "center", layer: str | None = None, batch_size: int = 128):
+        check_number("batch_size", batch_size, at_least=1)
         self.model = model
         self._layer = layer
         network = model.network

@@ -14,7 +14,7 @@ from alexnet_jax.evaluation.metrics import TOP_K, ErrorCounter, top_classes
 def metrics_json(counter: ErrorCounter) -> dict[str, Any]:
     """Return the errors and loss over all images as JSON, rounded to six decimals."""
     metrics = {**asdict(counter.metrics), "mean_class_error": counter.mean_class_error}
-    return {name: round(value, 6) for name, value in metrics.items()}
+    return {name: value if value is None else round(value, 6) for name, value in metrics.items()}
 
 
 def format_errors(name: str, views: str, metrics: dict[str, Any]) -> str:
@@ -25,7 +25,8 @@ def format_errors(name: str, views: str, metrics: dict[str, Any]) -> str:
       views: views over which the probabilities were averaged.
       metrics: errors and loss, from `metrics_json`.
     """
-    parts = [f"top-1 error {metrics['top1_error']:.2%}", f"top-5 error {metrics['top5_error']:.2%}"]
+    parts = [f"top-1 error {metrics['top1_error']:.2%}"]
+    parts += [] if metrics["top5_error"] is None else [f"top-5 error {metrics['top5_error']:.2%}"]
     parts += [f"mean class error {metrics['mean_class_error']:.2%}", f"loss {metrics['loss']:.4f}"]
     return f"{views:6}  {'  '.join(parts)}  {name}"
 

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.layers import TOWER
 from alexnet_jax.model.network import Network
+from alexnet_jax.parallel.runtime import check_platform
 
 DATA = "data"
 """Name of the mesh axis over which the images of a batch are sharded."""
@@ -95,8 +96,10 @@ def choose_mesh(network: Network, placement: Placement = "auto", devices: int | 
         experiments/results/bench.json compares one and two.
 
     Raises:
-      UserError: if there are fewer devices than requested, or the towers cannot be divided evenly among them.
+      UserError: if there are fewer devices than requested, none of the platform in JAX_PLATFORMS, or the towers cannot be divided
+        evenly among them.
     """
+    check_platform()
     on_cpu = jax.default_backend() == "cpu"
     if devices is None and on_cpu:
         too_few = placement == "auto" and jax.local_device_count() < network.towers

@@ -53,6 +53,23 @@ def configure_cpu(devices: int = 1, *, data_parallel: bool = True) -> None:
             raise UserError(f"{problem}: call configure_cpu(devices={devices}) before JAX is first used") from error
 
 
+def check_platform() -> None:
+    """Check that JAX can use a device, which it cannot if JAX_PLATFORMS names one that does not exist.
+
+    Raises:
+      UserError: if it cannot.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        platforms = jax.config.jax_platforms  # type: ignore[reportAttributeAccessIssue]
+        if not platforms:
+            raise
+        reason = " ".join(str(error).split()).split(". ")[0]
+        problem = f"JAX_PLATFORMS={platforms}, but there is no such device" + (f" ({reason})" if reason else "")
+        raise UserError(f"{problem}: install JAX for it, or unset JAX_PLATFORMS") from error
+
+
 _MULTI_THREAD_FLAG = "xla_cpu_multi_thread_eigen"
 
 

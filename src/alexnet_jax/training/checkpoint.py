@@ -1,5 +1,7 @@
 """Orbax checkpoints of the training state, with checksums and metadata."""
 
+import errno
+import os
 import platform
 import shutil
 from collections.abc import Sequence
@@ -43,11 +45,15 @@ class Checkpoints:
         self._folder, self._config = folder.resolve(), config
         self._disk_full_message = f"for a checkpoint in {folder}; earlier checkpoints are intact"
         self._policy = _LatestAndBest()
+        self._damaged_folder = self._folder.with_name("damaged")
         options = ocp.CheckpointManagerOptions(preservation_policy=self._policy, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._can_be_read = bool(self._manager.all_steps())
 
     def save(self, state: TrainState, metadata: dict[str, Any], *, best_step: int | None = None) -> None:
         """Start writing a checkpoint in the background; an older one is deleted only after this one is complete.
+
+        The first checkpoint of a run is read back before this function returns.
 
         Args:
           state: training state to save.
@@ -55,7 +61,7 @@ class Checkpoints:
           best_step: step with the smallest validation error so far, whose checkpoint is kept; None if there is none.
 
         Raises:
-          UserError: if the disk is full.
+          UserError: if the disk is full, or the first checkpoint cannot be read back.
         """
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self._folder).free
@@ -78,9 +84,26 @@ class Checkpoints:
             self._policy.best_step = best_step
             items = ocp.args.Composite(state=ocp.args.StandardSave(state), metadata=ocp.args.JsonSave(metadata))
             self._manager.save(int(jax.device_get(state.step)), args=items)
+        if not self._can_be_read:
+            self._read_back(int(jax.device_get(state.step)), state, metadata["checksums"])
+
+    def _read_back(self, step: int, state: TrainState, checksums: list[int]) -> None:
+        """Wait for the first checkpoint, and check that it can be read."""
+        try:
+            with disk_full_as_user_error(self._disk_full_message), jax.transfer_guard("allow"):
+                self._manager.wait_until_finished()
+                _read_json(self._folder / str(step))
+                _read_arrays(self._folder / str(step), _one_leaf_each(state), checksums)
+        except UserError:
+            raise
+        except Exception as error:  # Orbax raises many types of errors
+            raise UserError(
+                f"the first checkpoint in {self._folder} cannot be read back ({_first_sentence(error)}): choose a different --run"
+            ) from error
+        self._can_be_read = True
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """Restore the latest readable checkpoint, then delete later ones that are damaged.
+        """Restore the latest checkpoint that is not damaged, and move later ones to the folder `damaged` of the run.
 
         Args:
           like: shapes, dtypes and shardings of the state.
@@ -89,22 +112,32 @@ class Checkpoints:
           The state and the checkpoint's metadata; None if there is no checkpoint.
 
         Raises:
-          UserError: if the checkpoints are of a different network, if none of them can be read, or, in training with several
-            processes, if one process cannot read its part of the latest checkpoint.
+          UserError: if the checkpoints are of a different network, if all of them are damaged, if one cannot be read for a reason
+            that is no damage, such as a missing permission, or, in training with several processes, if one process cannot read
+            the latest checkpoint.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             restored = self._restore_step(step, like)
             if not isinstance(restored, str):
-                with main_process_first("delete damaged checkpoints"):
+                with main_process_first("move damaged checkpoints"):
                     for damaged in steps[: steps.index(step)] if is_main_process() else ():
-                        shutil.rmtree(self._folder / str(damaged))
+                        self._set_aside(damaged)
                 self._manager.reload()
                 return restored
             console.print(f"cannot read the checkpoint of step {step} ({restored})", style="yellow", markup=False)
         if steps:
             raise UserError(f"cannot read any checkpoint in {self._folder}: pass --fresh to start over")
         return None
+
+    def _set_aside(self, step: int) -> None:
+        """Move a damaged checkpoint out of the folder of the checkpoints."""
+        self._damaged_folder.mkdir(exist_ok=True)
+        target, count = self._damaged_folder / str(step), 1
+        while target.exists():
+            target, count = self._damaged_folder / f"{step}-{count + 1}", count + 1
+        (self._folder / str(step)).rename(target)
+        console.print(f"moved the damaged checkpoint to {target}", style="yellow", markup=False)
 
     def _restore_step(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]] | str:
         """Return the state and metadata of a checkpoint, or the reason why it cannot be read."""
@@ -121,6 +154,8 @@ class Checkpoints:
             raise
         except Exception as error:  # Orbax raises many types of errors for damaged files
             reason = _first_sentence(error)
+            if not is_damage(error):
+                raise UserError(f"cannot read {checkpoint} ({reason}): it may be intact, so nothing was changed") from error
             if jax.process_count() > 1:  # the other processes may have read their parts, so all must stop
                 message = f"cannot read {checkpoint} ({reason})"
                 raise UserError(f"{message}: delete it to resume from the previous checkpoint") from error
@@ -186,6 +221,27 @@ def read_params(checkpoint: Path) -> tuple[dict[str, Any], HostParams]:
 def _read_json(checkpoint: Path) -> dict[str, Any]:
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         return reader.restore(checkpoint / "metadata")
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Return whether an error of reading a checkpoint shows that its files are damaged or missing.
+
+    Errors of the system, such as a missing permission, a failing disk, too many open files or too little memory, show nothing
+    about the files. TensorStore's errors contain the text of the system's error, but not its number.
+    """
+    while error is not None:
+        if isinstance(error, MemoryError) or any(os.strerror(number) in str(error) for number in _SYSTEM_ERRORS):
+            return False
+        if isinstance(error, OSError) and error.errno in _SYSTEM_ERRORS:
+            return False
+        error = error.__cause__ or error.__context__
+    return True
+
+
+_SYSTEM_ERRORS = (
+    errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN,
+    errno.EROFS, errno.EBUSY, errno.EAGAIN, errno.EINTR, errno.ENODEV, errno.ENXIO, errno.ELOOP, errno.ECONNRESET,
+)  # fmt: skip
 
 
 def _one_leaf_each(tree: Any) -> list[Any]:

@@ -1,5 +1,6 @@
 """Training config: network and hyperparameters of a training run, and the options that do not change its results."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import tyro
 
 from alexnet_jax.data.pipeline.augment import Augmentation
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import MAX_SEED, UserError, check_number
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.distributed import DistributedOptions
 from alexnet_jax.parallel.mesh import Placement
@@ -62,6 +63,17 @@ class TrainConfig:
     init_layers: tuple[str, ...] | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_number("--epochs", self.epochs, at_least=1)
+        check_number("--batch-size", self.batch_size, at_least=1)
+        check_number("--seed", self.seed, at_least=0, at_most=MAX_SEED)
+        check_number("--learning-rate", self.learning_rate, at_least=0)
+        check_number("--bias-rate", self.bias_rate, at_least=0)
+        check_number("--momentum", self.momentum, at_least=0, below=1)
+        check_number("--weight-decay", self.weight_decay, at_least=0)
+        if self.color_epochs is not None:
+            check_number("--color-epochs", self.color_epochs, at_least=0)
+
     def with_epochs(self, epochs: int) -> "TrainConfig":
         """Return the config with a different number of epochs and a schedule rescaled to it.
 
@@ -87,11 +99,12 @@ class TrainConfig:
         color = None if self.color_epochs is None else rescale(self.color_epochs)
         return replace(self, epochs=epochs, schedule=schedule, layer_rates=rates, color_epochs=color)
 
-    def epoch_hparams(self, errors: Sequence[float]) -> EpochHparams | None:
+    def epoch_hparams(self, errors: Sequence[float], majority_error: float = math.inf) -> EpochHparams | None:
         """Return the hyperparameters of the next epoch.
 
         Args:
           errors: validation top-1 errors, as fractions, after each of the preceding epochs.
+          majority_error: validation error of always predicting the most frequent class (see `ReduceOnPlateau`).
 
         Returns:
           Hyperparameters of epoch `len(errors) + 1`; None if the schedule has ended training.
@@ -105,7 +118,7 @@ class TrainConfig:
             raise UserError(
                 f"{self.network.name} has no layer {missing[0]}: in layer_rates and layer_decays, use {', '.join(layers)}"
             )
-        factors, epoch = self.schedule.factors(errors), len(errors)
+        factors, epoch = self.schedule.factors(errors, majority_error), len(errors)
         if factors is None:
             return None
         # Multiply in float32, as in the training step, so that a rate has the same value wherever it is computed.
@@ -129,7 +142,8 @@ class Options:
       data_dir: folder of prepared data sets.
       runs_dir: folder of run folders.
       run: run folder; None uses a folder in `runs_dir` named after the config, the data and a hash of the settings.
-      fresh: start over, deleting the contents of the run folder.
+      fresh: start over, deleting what an earlier run wrote to the run folder.
+      change_settings: continue a run with settings that differ from its own; the network, the data and the batch size cannot.
       placement: "split" runs every tower on its own devices, "single" runs all towers on every device, and "auto" splits the
         towers if the number of devices is a multiple of the number of towers.
       devices: number of devices to use in each process; None uses all GPUs, or one CPU device per tower.
@@ -145,6 +159,7 @@ class Options:
     runs_dir: Path = Path("runs")
     run: Path | None = None
     fresh: bool = False
+    change_settings: bool = False
     placement: Placement = "auto"
     devices: int | None = None
     threads: int | None = None
@@ -152,3 +167,11 @@ class Options:
     checkpoint_seconds: float = 120.0
     tensorboard: bool = False
     processes: DistributedOptions = field(default_factory=DistributedOptions)
+
+    def __post_init__(self) -> None:
+        if self.devices is not None:
+            check_number("--devices", self.devices, at_least=1)
+        if self.threads is not None:
+            check_number("--threads", self.threads, at_least=1)
+        check_number("--workers", self.workers, at_least=0)
+        check_number("--checkpoint-seconds", self.checkpoint_seconds, at_least=0)

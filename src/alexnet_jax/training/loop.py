@@ -74,7 +74,7 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
     start_time, step = time.monotonic() - history.seconds, int(state.step)
     logger = RunLogger(c, start=step)
     logger.start(epochs=len(history.errors))
-    hparams = c.config.epoch_hparams(history.errors)
+    hparams = c.config.epoch_hparams(history.errors, c.dataset.majority_error)
     step_hparams = None if hparams is None else _transfer_hparams(c, state, hparams)
     batches, consensus = TimedIterator(_batches(c, step)), RequestConsensus(c.mesh)
     saved_step, save_time, request = step, time.monotonic(), Request.NONE
@@ -93,7 +93,7 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
                     assert hparams is not None
                     logger.log_epoch(step, metrics, hparams.weights, history.training_error)
                     history = replace(history, errors=(*history.errors, metrics.top1_error), training_error=0.0)
-                    previous, hparams = hparams, c.config.epoch_hparams(history.errors)
+                    previous, hparams = hparams, c.config.epoch_hparams(history.errors, c.dataset.majority_error)
                     if hparams is not None and hparams != previous:
                         step_hparams = _transfer_hparams(c, state, hparams)
                         logger.log_hparams(len(history.errors) + 1, hparams)

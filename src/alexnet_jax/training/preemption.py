@@ -50,11 +50,11 @@ class StopOnSignal:
             os.write(STDERR, b"Stopping after this step. Press Ctrl-C again to stop at once.\n")
 
 
-def exit_on_sigterm() -> None:
-    """Install a SIGTERM handler that exits with code 0; all state needed to resume is already on disk."""
-    signal.signal(signal.SIGTERM, _exit)
+def exit_on_sigterm(exit_code: int = 0) -> None:
+    """Install a SIGTERM handler that exits with a code; all state needed to resume is already on disk."""
 
+    def handler(number: int, frame: object) -> None:
+        os.write(STDERR, b"Stopped. Run the same command to resume.\n")
+        sys.exit(exit_code)
 
-def _exit(number: int, frame: object) -> None:
-    os.write(STDERR, b"Stopped. Run the same command to resume.\n")
-    sys.exit(0)
+    signal.signal(signal.SIGTERM, handler)

@@ -32,7 +32,8 @@ def finished_result(context: TrainContext) -> TrainResult | None:
     if record is None or not (record["ended_by_schedule"] or record["steps"] >= context.steps):
         return None
     if context.run.is_writer:
-        more_epochs = "" if record["ended_by_schedule"] else ", or a larger --epochs to continue"
+        more = f"more than {record['epochs']} --epochs" if record["epochs"] > context.config.epochs else "a larger --epochs"
+        more_epochs = "" if record["ended_by_schedule"] else f", or {more} to continue"
         advice = f"Pass --fresh to train it again{more_epochs}."
         console.print(f"{context.run.folder} is finished: {format_result(record)}. {advice}")
     metrics = EvalMetrics(record["top1_error"], record["top5_error"], record["loss"], record["images"])

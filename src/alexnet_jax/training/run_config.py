@@ -25,11 +25,13 @@ class DataRecord:
       path: folder of the data set.
       splits: number of images by split; empty if unknown.
       classes: class names, ordered by label.
+      checksum: checksum of the images and labels; empty if unknown.
     """
 
     path: str
     splits: dict[str, int]
     classes: list[str]
+    checksum: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class RunConfig:
           dataset: training data.
           initial_layers: origin of the layers copied from a trained network; None for random initialization.
         """
-        data = DataRecord(str(dataset.path.resolve()), dataset.manifest.splits, dataset.manifest.classes)
+        data = DataRecord(str(dataset.path.resolve()), dataset.manifest.splits, dataset.manifest.classes, dataset.checksum)
         defaults = {field.name: field.default for field in fields(TrainConfig) if field.name in _NOT_RECORDED}
         training = replace(config, **{**defaults, "network": network})
         return cls(network, config.augmentation, data, training, initial_layers)

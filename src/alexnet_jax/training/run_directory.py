@@ -5,6 +5,7 @@ log.jsonl        one line for every tenth step {"step", "loss"} and one for ever
                  matmul_fraction is the FLOP/s of training divided by those of a square matrix product on the same devices
 tensorboard/     the same log as TensorBoard events, with --tensorboard
 checkpoints/     the last two checkpoints and the one with the smallest validation error
+damaged/         checkpoints that could not be read when training was resumed
 mean_image.npy   mean image subtracted from images, at the size to which they are decoded; pixel values from 0 to 255
 result.json      errors, throughput and time; written when training is finished
 curves.png, kernels.png, report.html   figures and a report page; written when training is finished (`figures` draws more)
@@ -13,48 +14,40 @@ curves.png, kernels.png, report.html   figures and a report page; written when t
 import hashlib
 import io
 import json
-import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import UserError, disk_full_as_user_error
+from alexnet_jax.errors import disk_full_as_user_error
 from alexnet_jax.files import atomic_write
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.run_config import RunConfig
 
+CONFIG = "config.json"
+"""File name of the config in a run folder."""
 MEAN_IMAGE = "mean_image.npy"
 """File name of the mean image in a run folder."""
 
 
 class RunDirectory:
-    """Run folder, which is created if it does not exist.
+    """Run folder; `open_run` creates and locks one for training.
 
     Args:
       folder: run folder.
-      fresh: whether to delete the existing contents of the folder.
       is_writer: whether this process writes to the folder; exactly one process of a run does.
-
-    Raises:
-      UserError: if the folder cannot be written to, or `fresh` would delete a folder that is not a run folder.
+      lock: open lock file, closed by `close`.
     """
 
-    def __init__(self, folder: Path, *, fresh: bool, is_writer: bool = True):
-        self.folder, self.is_writer = folder, is_writer
-        if fresh and is_writer and folder.exists():
-            if not _is_run_directory(folder):
-                raise UserError(f"{folder} is not a run folder, so --fresh does not delete it: choose a different --run")
-            # Rename the folder before deleting it: a partly deleted run folder would be resumed.
-            deleted = folder.with_name(f"{folder.name}.deleted")
-            shutil.rmtree(deleted, ignore_errors=True)
-            shutil.rmtree(folder.rename(deleted))
-        try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write to {folder} ({error.strerror}): choose a different --run") from error
+    def __init__(self, folder: Path, *, is_writer: bool = True, lock: IO[bytes] | None = None):
+        self.folder, self.is_writer, self._lock = folder, is_writer, lock
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._lock is not None:
+            self._lock.close()
 
     @property
     def checkpoints(self) -> Path:
@@ -64,7 +57,7 @@ class RunDirectory:
     @property
     def config(self) -> dict[str, Any]:
         """Contents of config.json: the run's config (see `RunConfig.to_json`) and its environment."""
-        return json.loads((self.folder / "config.json").read_text())
+        return json.loads((self.folder / CONFIG).read_text())
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -80,6 +73,11 @@ class RunDirectory:
           content: JSON object.
         """
         self._write_bytes(name, (json.dumps(content, indent=1) + "\n").encode())
+
+    def discard_result(self) -> None:
+        """Delete result.json, because training continues."""
+        if self.is_writer:
+            (self.folder / "result.json").unlink(missing_ok=True)
 
     def write_mean_image(self, mean_image: Float[np.ndarray, "size size 3"]) -> None:
         """Write the mean image (pixel values from 0 to 255), which inference with the trained network also needs."""
@@ -122,17 +120,11 @@ class RunDirectory:
         return lines
 
 
-def _is_run_directory(folder: Path) -> bool:
-    """Return whether a folder is empty or a run folder, possibly of a run that stopped before its config was written."""
-    names = {file.name for file in folder.iterdir()}
-    return "config.json" in names or names <= {"checkpoints", ".config.json.partial", MEAN_IMAGE, f".{MEAN_IMAGE}.partial"}
-
-
 def default_run_directory(runs_dir: Path, name: str, dataset: Dataset, config: RunConfig) -> Path:
     """Return the run folder of a config: RUNS_DIR/NAME/DATA-seedSEED-DIGEST.
 
-    The digest is computed from all settings except the number of epochs, so running a command again resumes its run, and running
-    it with more epochs continues it.
+    The digest is computed from all settings except the number of epochs and the place of the data, so running a command again
+    resumes its run, and running it with more epochs continues it.
 
     Args:
       runs_dir: folder of run folders.
@@ -141,8 +133,8 @@ def default_run_directory(runs_dir: Path, name: str, dataset: Dataset, config: R
       config: config of a training run.
     """
     record = config.to_json()
-    settings = {key: value for key, value in record.items() if key != "epochs"}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
+    del record["epochs"], record["data"]["path"]
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:6]
     return runs_dir / name / f"{dataset.path.name}-seed{record['seed']}-{digest}"
 
 

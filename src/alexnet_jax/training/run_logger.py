@@ -5,10 +5,10 @@ from typing import Any
 
 import jax
 
-from alexnet_jax.console import make_console
+from alexnet_jax.console import count, make_console
 from alexnet_jax.training.flops import measure_matmul_flops, training_flops_per_image
 from alexnet_jax.training.progress import TrainingProgress, format_duration
-from alexnet_jax.training.schedule import EpochHparams
+from alexnet_jax.training.schedule import LEARNING_MARGIN, EpochHparams
 from alexnet_jax.training.setup import TrainContext
 from alexnet_jax.training.tensorboard import EventWriter
 from alexnet_jax.training.validation import EvalMetrics
@@ -61,6 +61,7 @@ class RunLogger:
         """
         self._run.write("config.json", {**self._context.run_config.to_json(), **self._environment})
         self._run.resume_log(self._start, epochs)
+        self._run.discard_result()
         axes = ", ".join(f"{size} {axis}" for axis, size in self._environment["mesh"].items())
         name, network, data = self._context.name, self._context.network.name, self._context.dataset.path
         self._console.print(f"{name} ({network}) on {data}, {self._environment['device']} mesh: {axes}", markup=False)
@@ -98,8 +99,10 @@ class RunLogger:
         self._run.log(step=step, epoch=epoch, **training, **_rounded(metrics))
         if self._events:
             self._events.write(step, "train", **training)
-            self._events.write(step, split, **_rounded(metrics))
-        line = f"top-1 error {metrics.top1_error:.1%}  top-5 error {metrics.top5_error:.1%}"
+            self._events.write(step, split, **{name: value for name, value in _rounded(metrics).items() if value is not None})
+        line = f"top-1 error {metrics.top1_error:.1%}"
+        if metrics.top5_error is not None:
+            line += f"  top-5 error {metrics.top5_error:.1%}"
         if speed:  # 0 if the run was resumed at the end of an epoch
             line += f"  {speed:.0f} images/s"
         self._progress.print(f"epoch {epoch}/{self._context.config.epochs}  {split} loss {metrics.loss:.3f}  {line}")
@@ -127,7 +130,19 @@ class RunLogger:
             **self._environment,
         }
         self._run.write("result.json", result)
-        self._console.print(format_result(result))
+        self._console.print(format_result(result), markup=False)
+        for warning in self._warnings(metrics):
+            self._console.print(warning, style="yellow", markup=False)
+
+    def _warnings(self, metrics: EvalMetrics) -> list[str]:
+        """Return what the user should know about the result."""
+        warnings, dataset, default = [], self._context.dataset, self._context.config.default_data
+        if self._context.options.data is None and dataset.path.name != default:
+            warnings.append(f"trained on {dataset.path.name} images, because there is no data set {default}: pass --data")
+        if metrics.top1_error > dataset.majority_error - LEARNING_MARGIN:
+            majority = f"always predicting the most frequent class has {dataset.majority_error:.1%}"
+            warnings.append(f"the network has not learned to tell the classes apart ({majority}): train longer")
+        return warnings
 
     def _speed(self) -> dict[str, float]:
         speed = self._progress.images_per_second
@@ -136,10 +151,13 @@ class RunLogger:
 
 def format_result(result: dict[str, Any]) -> str:
     """Format the contents of result.json as one line."""
-    errors = f"top-1 error {result['top1_error']:.1%}, top-5 error {result['top5_error']:.1%}"
-    cost = f"{result['epochs']} epochs, {result['images_per_second']:.0f} images/s, {format_duration(result['seconds'])}"
-    return f"{errors} on {result['images']} {result['split']} images after {cost}"
+    errors = f"top-1 error {result['top1_error']:.1%}"
+    if result["top5_error"] is not None:
+        errors += f", top-5 error {result['top5_error']:.1%}"
+    speed = f", {result['images_per_second']:.0f} images/s" if result["images_per_second"] else ""
+    cost = f"{count(result['epochs'], 'epoch')}{speed}, {format_duration(result['seconds'])}"
+    return f"{errors} on {count(result['images'], result['split'] + ' image')} after {cost}"
 
 
 def _rounded(metrics: EvalMetrics) -> dict[str, Any]:
-    return {name: round(value, 6) for name, value in asdict(metrics).items()}
+    return {name: value if value is None else round(value, 6) for name, value in asdict(metrics).items()}

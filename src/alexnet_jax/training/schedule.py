@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import check_number
+
+LEARNING_MARGIN = 0.01
+"""Decrease of the validation error below that of the most frequent class by which a network has begun to learn."""
 
 
 class Factors(NamedTuple):
@@ -23,7 +26,9 @@ class Factors(NamedTuple):
 class ReduceOnPlateau:
     """Divide the learning rate by ten when the validation error stops improving at the current rate (section 5).
 
-    After `max_reductions` reductions, the next plateau ends training.
+    After `max_reductions` reductions, the next plateau ends training. Epochs before the network has begun to learn do not count:
+    on small data sets, the network of the paper's text predicts the most frequent class for several epochs, and the error stays
+    the same.
 
     Attributes:
       patience: epochs without improvement before the learning rate is reduced; the paper gives no number.
@@ -36,20 +41,24 @@ class ReduceOnPlateau:
     max_reductions: int = 3
 
     def __post_init__(self) -> None:
-        if self.patience < 1 or self.min_delta < 0 or self.max_reductions < 0:
-            raise UserError("--patience must be >= 1, and --min-delta and --max-reductions must be >= 0")
+        check_number("--patience", self.patience, at_least=1)
+        check_number("--min-delta", self.min_delta, at_least=0)
+        check_number("--max-reductions", self.max_reductions, at_least=0)
 
-    def factors(self, errors: Sequence[float]) -> Factors | None:
+    def factors(self, errors: Sequence[float], majority_error: float = math.inf) -> Factors | None:
         """Return the factors for the next epoch.
 
         Args:
           errors: validation top-1 errors after each completed epoch, as fractions.
+          majority_error: error of always predicting the most frequent class. The epochs before an error is first smaller by
+            `LEARNING_MARGIN` are not counted.
 
         Returns:
           Factors of the initial learning rates; None if training has ended.
         """
         reductions, epochs_without_improvement, best = 0, 0, math.inf
-        for error in errors:
+        learned = [error < majority_error - LEARNING_MARGIN for error in errors]
+        for error in errors[learned.index(True) :] if True in learned else ():
             epochs_without_improvement += 1
             if error < best - self.min_delta:
                 epochs_without_improvement, best = 0, error
@@ -73,14 +82,17 @@ class StepDecay:
     bias_milestones: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if any(epoch < 1 for epoch in (*self.milestones, *(self.bias_milestones or ()))):
-            raise UserError("--milestones and --bias-milestones must be >= 1")
+        for epoch in self.milestones:
+            check_number("--milestones", epoch, at_least=1)
+        for epoch in self.bias_milestones or ():
+            check_number("--bias-milestones", epoch, at_least=1)
 
-    def factors(self, errors: Sequence[float]) -> Factors | None:
+    def factors(self, errors: Sequence[float], majority_error: float = math.inf) -> Factors | None:
         """Return the factors for the next epoch.
 
         Args:
           errors: validation errors, one per completed epoch; only their number is used.
+          majority_error: not used.
         """
 
         def factor(milestones: Sequence[int]) -> float:
@@ -113,20 +125,17 @@ class StaircaseExponential:
     decay_epochs: int = 90
 
     def __post_init__(self) -> None:
-        if (
-            min(self.decay_factor, self.bias_decay_factor) <= 0
-            or min(self.num_levels, self.bias_num_levels, self.decay_epochs) < 1
-        ):
-            raise UserError(
-                "--decay-factor and --bias-decay-factor must be > 0; "
-                "--num-levels, --bias-num-levels and --decay-epochs must be >= 1"
-            )
+        for name in ("decay_factor", "bias_decay_factor"):
+            check_number(f"--{name.replace('_', '-')}", getattr(self, name), above=0)
+        for name in ("num_levels", "bias_num_levels", "decay_epochs"):
+            check_number(f"--{name.replace('_', '-')}", getattr(self, name), at_least=1)
 
-    def factors(self, errors: Sequence[float]) -> Factors | None:
+    def factors(self, errors: Sequence[float], majority_error: float = math.inf) -> Factors | None:
         """Return the factors for the next epoch.
 
         Args:
           errors: validation errors, one per completed epoch; only their number is used.
+          majority_error: not used.
         """
 
         def factor(decay_factor: float, num_levels: int) -> float:

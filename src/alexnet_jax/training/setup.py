@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Float
 
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.pipeline.augment import resize_mean_image
@@ -15,6 +17,7 @@ from alexnet_jax.parallel.distributed import check_same_settings, check_shared_f
 from alexnet_jax.parallel.mesh import DATA, choose_mesh, replicated, to_global_array
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.initialization import InitialLayers, InitialModel, select_initial_layers
+from alexnet_jax.training.open_run import open_run
 from alexnet_jax.training.optimizer import paper_update
 from alexnet_jax.training.run_config import RunConfig
 from alexnet_jax.training.run_directory import RunDirectory, default_run_directory, existing_runs
@@ -81,12 +84,12 @@ def setup(name: str, config: TrainConfig, options: Options, initial_model: Initi
     _check_sizes(name, config, dataset, mesh)
     initial_layers = select_initial_layers(config, network, dataset.manifest.classes, initial_model, existing_runs(name, options))
     run_config = RunConfig.of_training(config, network, dataset, initial_layers and initial_layers.record)
-    run = _open_run(name, options, dataset, run_config)
-    mean = resize_mean_image(dataset.mean_image, config.augmentation)
-    run.write_mean_image(mean)
     optimizer = paper_update(momentum=config.momentum, weight_decay=config.weight_decay, layer_decays=dict(config.layer_decays))
     color_divisor, precision = config.augmentation.color_divisor, config.precision
     train_step = make_train_step(network, mesh, optimizer, seed=config.seed, color_divisor=color_divisor, precision=precision)
+    evaluation_step = make_evaluation_step(network, mesh, precision=precision)
+    mean = resize_mean_image(dataset.mean_image, config.augmentation)
+    mean_on_devices = to_global_array(mean, replicated(mesh))
     return TrainContext(
         name=name,
         config=config,
@@ -94,13 +97,13 @@ def setup(name: str, config: TrainConfig, options: Options, initial_model: Initi
         dataset=dataset,
         network=network,
         mesh=mesh,
-        run=run,
+        run=_open_run(name, options, dataset, run_config, mean),  # last, because it locks the folder
         run_config=run_config,
         initial_layers=initial_layers,
         optimizer=optimizer,
         train_step=train_step,
-        evaluation_step=make_evaluation_step(network, mesh, precision=precision),
-        mean=to_global_array(mean, replicated(mesh)),
+        evaluation_step=evaluation_step,
+        mean=mean_on_devices,
     )
 
 
@@ -121,11 +124,19 @@ def _check_sizes(name: str, config: TrainConfig, dataset: Dataset, mesh: Mesh) -
     _ = dataset.evaluation_split  # raises if the data set has none
 
 
-def _open_run(name: str, options: Options, dataset: Dataset, run_config: RunConfig) -> RunDirectory:
-    """Create or open the run folder, and check that all processes use it with the same settings."""
+def _open_run(
+    name: str, options: Options, dataset: Dataset, run_config: RunConfig, mean_image: Float[np.ndarray, "size size 3"]
+) -> RunDirectory:
+    """Open the run folder in process 0 and write the mean image, and check that all processes use it with the same settings."""
     folder = options.run or default_run_directory(options.runs_dir, name, dataset, run_config)
+    folder = folder.expanduser()
     with main_process_first("create run folder"):
-        run = RunDirectory(folder, fresh=options.fresh, is_writer=is_main_process())
-    check_same_settings([str(folder), run_config.to_json()])
-    check_shared_filesystem(folder)
+        run = open_run(folder, run_config, options) if is_main_process() else RunDirectory(folder, is_writer=False)
+    try:
+        check_same_settings([str(folder), run_config.to_json()])
+        check_shared_filesystem(folder)
+        run.write_mean_image(mean_image)
+    except BaseException:
+        run.close()
+        raise
     return run

@@ -1,6 +1,7 @@
 """Training from a config to a result: setup, loop, result."""
 
 from collections.abc import Callable
+from contextlib import closing
 
 from alexnet_jax.parallel.distributed import initialize_distributed, sync_processes
 from alexnet_jax.training.config import Options, TrainConfig
@@ -41,6 +42,7 @@ def train(
     """
     initialize_distributed(options.processes)
     context = setup(name, config, options, initial_model)
-    result = finished_result(context) or run_loop(context, should_stop)
+    with closing(context.run):
+        result = finished_result(context) or run_loop(context, should_stop)
     sync_processes("end of training")
     return result

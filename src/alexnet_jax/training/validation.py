@@ -21,13 +21,14 @@ class EvalMetrics:
 
     Attributes:
       top1_error: fraction of images whose class is not the most probable one.
-      top5_error: fraction of images whose class is not among the five most probable ones.
+      top5_error: fraction of images whose class is not among the five most probable ones; None if there are no more than five
+        classes.
       loss: mean cross-entropy, nats.
       images: number of images.
     """
 
     top1_error: float
-    top5_error: float
+    top5_error: float | None
     loss: float
     images: int
 
@@ -62,9 +63,8 @@ def validate(context: TrainContext, params: Params, *, stop: Callable[[], bool] 
         batch_sums.append(jax.device_get(context.evaluation_step(params, padded, context.mean)))
     total: EvalSums = reduce(lambda a, b: jax.tree.map(np.add, a, b), batch_sums)
     images = float(total.images)
-    return EvalMetrics(
-        float(total.top1_errors) / images, float(total.top5_errors) / images, float(total.loss) / images, int(images)
-    )
+    top5_error = float(total.top5_errors) / images if context.network.num_classes > 5 else None
+    return EvalMetrics(float(total.top1_errors) / images, top5_error, float(total.loss) / images, int(images))
 
 
 def pad_batch(batch: Example, size: int) -> Example:

@@ -14,7 +14,7 @@ from absl import flags
 from alexnet_jax.data.pipeline.augment import Augmentation, Example
 from alexnet_jax.data.pipeline.loading import MEMORY_FRACTION, CenterCropBatches, DecodedImages, TrainingBatches
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import MAX_SEED, UserError, check_number
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ def training_batches(
     Raises:
       UserError: if the image size is not available in the data set, the seed is negative, or the loader options are invalid.
     """
-    if seed < 0:
-        raise UserError(f"--seed must be 0 or more, not {seed}")
+    check_number("--seed", seed, at_least=0, at_most=MAX_SEED)
     images = _decoded_images(dataset, "train", augmentation.image_size, loader_options)
     load_batch = TrainingBatches(
         images, augmentation, dataset.color_components, input_size, batch_size, seed, loader_options.batch_slice

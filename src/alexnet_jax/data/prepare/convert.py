@@ -28,7 +28,7 @@ from alexnet_jax.data.sources.base import Source
 from alexnet_jax.data.sources.folders import ValidationSplit
 from alexnet_jax.data.sources.registry import find_source
 from alexnet_jax.data.statistics import color_products
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, check_number
 
 MIN_SHARD_IMAGES = 1024
 """Number of images per shard of a small split; doubled until the split has at most `MAX_SHARDS` shards."""
@@ -98,8 +98,7 @@ def prepare(source: Source, out: Path, options: PrepareOptions = PrepareOptions(
         or cannot be written.
     """
     size = options.size or source.size
-    if size < 1:
-        raise UserError(f"--size must be at least 1, not {size}")
+    check_number("--size", size, at_least=1)
     encoding: Encoding = "raw" if options.raw or source.raw else "jpeg"
     plan = PreparePlan(
         classes=source.classes,
@@ -146,8 +145,7 @@ def prepare_path(source: str | Path, out: Path, options: PrepareOptions = Prepar
     Raises:
       UserError: if `options.held_out` is not in [0, 1), the source does not exist, or the conversion fails as in `prepare`.
     """
-    if not 0 <= options.held_out < 1:
-        raise UserError(f"--held-out must be at least 0 and less than 1, not {options.held_out}")
+    check_number("--held-out", options.held_out, at_least=0, below=1)
     validation_split = ValidationSplit(options.held_out, options.seed)
     return prepare(find_source(str(source), validation_split, options.tfds_dir), out, options)
 

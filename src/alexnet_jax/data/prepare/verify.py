@@ -27,7 +27,7 @@ def verify(path: Path, threads: int | None = None) -> None:
     shards = [shard for files in manifest.shards.values() for shard in files]
     num_errors = 0
     for errors in track_progress(
-        map_in_threads(lambda shard: _shard_errors(path, manifest, shard), shards, threads), "Verifying", len(shards), "files"
+        map_in_threads(lambda shard: _shard_errors(path, manifest, shard), shards, threads), "Verifying", len(shards), "file"
     ):
         for error in errors:
             console.print(error, style="red", markup=False)

@@ -1,0 +1,103 @@
+"""Tests that settings out of range are refused before anything is written, from Python and from the command line."""
+
+import os
+import sys
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alexnet_jax.analysis.examples import ExampleOptions
+from alexnet_jax.cli import main as cli
+from alexnet_jax.data.prepare.convert import PrepareOptions, prepare_path
+from alexnet_jax.errors import UserError, check_number
+from alexnet_jax.training.config import Options, TrainConfig
+from alexnet_jax.training.schedule import ReduceOnPlateau, StaircaseExponential, StepDecay
+from tests.conftest import TINY_CONFIG
+from tests.tiny import TINY
+
+COMMAND_LINES = [
+    ("--batch-size 0", "--batch-size must be at least 1, not 0"),
+    ("--batch-size -8", "--batch-size must be at least 1, not -8"),
+    ("--devices 0", "--devices must be at least 1, not 0"),
+    ("--epochs 0", "--epochs must be at least 1, not 0"),
+    ("--epochs -1", "--epochs must be at least 1, not -1"),
+    ("--seed -1", "--seed must be at least 0 and at most 4294967295, not -1"),
+    ("--seed 9223372036854775808", "--seed must be at least 0 and at most 4294967295, not 9223372036854775808"),
+    ("--workers -1", "--workers must be at least 0, not -1"),
+    ("--threads 0", "--threads must be at least 1, not 0"),
+    ("--learning-rate nan", "--learning-rate must be at least 0, not nan"),
+    ("--momentum 1", "--momentum must be at least 0 and less than 1, not 1.0"),
+    ("--weight-decay -0.1", "--weight-decay must be at least 0, not -0.1"),
+    ("--checkpoint-seconds -1", "--checkpoint-seconds must be at least 0, not -1.0"),
+    ("reduce-on-plateau --patience 0", "--patience must be at least 1, not 0"),
+    ("step-decay --milestones 3 -1", "--milestones must be at least 1, not -1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), COMMAND_LINES, ids=lambda value: value)
+def test_command_line_prints_one_line_and_leaves_nothing(arguments, message, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["alexnet-jax", "train", "quickstart", "--data", str(photos), *arguments.split()])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code in (1, 2)
+    output = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert message in output
+    assert "Traceback" not in output
+    assert os.listdir(tmp_path) == []
+
+
+below_one, negative = st.integers(max_value=0), st.floats(max_value=-1e-9) | st.just(float("nan")) | st.just(float("inf"))
+INVALID = {
+    "epochs": (lambda value: replace(TINY_CONFIG, epochs=value), below_one),
+    "batch size": (lambda value: replace(TINY_CONFIG, batch_size=value), below_one),
+    "seed": (lambda value: replace(TINY_CONFIG, seed=value), st.integers(max_value=-1) | st.integers(min_value=2**32)),
+    "learning rate": (lambda value: replace(TINY_CONFIG, learning_rate=value), negative),
+    "bias rate": (lambda value: replace(TINY_CONFIG, bias_rate=value), negative),
+    "weight decay": (lambda value: replace(TINY_CONFIG, weight_decay=value), negative),
+    "momentum": (lambda value: replace(TINY_CONFIG, momentum=value), negative | st.floats(min_value=1)),
+    "devices": (lambda value: Options(devices=value), below_one),
+    "threads": (lambda value: Options(threads=value), below_one),
+    "workers": (lambda value: Options(workers=value), st.integers(max_value=-1)),
+    "patience": (lambda value: ReduceOnPlateau(patience=value), below_one),
+    "milestones": (lambda value: StepDecay((1, value)), below_one),
+    "bias milestones": (lambda value: StepDecay((1,), (value,)), below_one),
+    "levels": (lambda value: StaircaseExponential(num_levels=value), below_one),
+    "decay factor": (lambda value: StaircaseExponential(decay_factor=value), negative | st.just(0.0)),
+    "examples": (lambda value: ExampleOptions(nearest=value), below_one),
+}
+
+
+@pytest.mark.parametrize("name", INVALID)
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_values_out_of_range_are_refused(name, data):
+    construct, values = INVALID[name]
+    with pytest.raises(UserError, match=r"^--[a-z-]+ must be .*, not "):
+        construct(data.draw(values))
+
+
+@given(st.integers(-5, 5), st.integers(-5, 5), st.integers(-5, 5))
+def test_check_number_accepts_exactly_the_range(value, low, high):
+    for limits, allowed in (
+        ({"at_least": low, "below": high}, low <= value < high), ({"above": low, "at_most": high}, low < value <= high),
+    ):  # fmt: skip
+        if allowed:
+            check_number("--x", value, **limits)
+        else:
+            with pytest.raises(UserError):
+                check_number("--x", value, **limits)
+
+
+@pytest.mark.parametrize("held_out", [1.0, 2.0, -0.1, float("nan")])
+def test_held_out_fraction_is_checked_before_anything_is_written(held_out, photos, tmp_path):
+    with pytest.raises(UserError, match="--held-out must be at least 0 and less than 1, not"):
+        prepare_path(photos, tmp_path / "out", PrepareOptions(held_out=held_out))
+    assert os.listdir(tmp_path) == []
+
+
+def test_defaults_are_in_range():
+    TrainConfig(TINY)
+    Options()
