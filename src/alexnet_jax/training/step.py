@@ -130,13 +130,12 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Example, mean: MeanImage, hparams: StepHparams) -> tuple[TrainState, TrainMetrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        keys = lax.with_sharding_constraint(jax.random.split(key, len(batch.label)), batch_sharding(mesh))
         batch = batch._replace(color_shift=jnp.where(hparams.color, batch.color_shift, 0.0))
         images = normalize(batch, mean) / jnp.where(hparams.color, color_divisor, 1.0)
         labels = jnp.asarray(batch.label)
 
         def mean_loss(params: Params) -> tuple[Float[Array, ""], Float[Array, ""]]:
-            logits = forward(params, images.astype(precision), keys)
+            logits = forward(params, images.astype(precision), key)
             return cross_entropy(logits, labels).mean(), is_top1_error(logits, labels).mean()
 
         (loss, top1_error), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
