@@ -78,13 +78,16 @@ def format_summary(network: Network, **console_options: Any) -> str:
       network: network to summarize.
       **console_options: arguments of `rich.console.Console`, such as `width`.
     """
-    tabulate = nn.tabulate(stacked_towers(network), jax.random.key(0), depth=1, console_kwargs=console_options)
-    table = tabulate(jax.ShapeDtypeStruct((1, network.input_size, network.input_size, 3), "float32"))
+    tabulate: Any = nn.tabulate  # type: ignore[reportPrivateImportUsage]
+    towers = stacked_towers(network)
+    table = tabulate(towers, jax.random.key(0), depth=1, console_kwargs=console_options)(
+        jax.ShapeDtypeStruct((1, network.input_size, network.input_size, 3), "float32")
+    )
     rows = summarize(network)
     parameters, neurons, macs, gathered_bytes = (
         sum(getattr(row, name) for row in rows) for name in ("parameters", "neurons", "macs", "gathered_bytes")
     )
     return (
-        f"{table.rstrip()}\n{network.name}, {network.towers} tower(s), one image: {parameters:,} parameters, {neurons:,} neurons, "
-        f"{macs:,} multiply-accumulates, {gathered_bytes:,} bytes gathered"
+        f"{table.rstrip()}\n{network.name}, {network.towers} tower(s), one image: {parameters:,} parameters, "
+        f"{neurons:,} neurons, {macs:,} multiply-accumulates, {gathered_bytes:,} bytes gathered"
     )

@@ -4,7 +4,7 @@ Flax is used as linen rather than NNX, because `shard_map` needs pure functions 
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -66,14 +66,14 @@ def stacked_towers(network: Network) -> nn.Module:
     Examples:
       >>> from alexnet_jax import QUICKSTART
       >>> towers, images = stacked_towers(QUICKSTART), jax.numpy.zeros((8, 112, 112, 3))
-      >>> variables = towers.init(jax.random.key(0), images)
+      >>> variables = jax.jit(towers.init)(jax.random.key(0), images)
       >>> logits, state = towers.apply(variables, images, capture_intermediates=True)
       >>> logits.shape, state["intermediates"]["conv1/relu"]["__call__"][0].shape
       ((2, 8, 5), (2, 8, 27, 27, 16))
     """
     towers: Any = nn.vmap(
         Tower,
-        in_axes=None,
+        in_axes=None,  # type: ignore[reportArgumentType]
         variable_axes={"params": 0, "intermediates": 0},
         split_rngs={"params": True, "dropout": False},  # a dropout layer folds the tower into its key
         axis_size=network.towers,
@@ -98,7 +98,8 @@ def fuse_norm_pool(network: Network) -> Network:
 
 def init(network: Network, key: jax.Array) -> Params:
     """Return initial parameters of all towers, stacked along a leading tower axis."""
-    return stacked_towers(network).init(key, jax.numpy.zeros((1, network.input_size, network.input_size, 3)))["params"]
+    images = jax.numpy.zeros((1, network.input_size, network.input_size, 3))
+    return cast(Params, stacked_towers(network).init(key, images)["params"])
 
 
 def parameter_shapes(network: Network) -> dict[str, dict[str, tuple[int, ...]]]:

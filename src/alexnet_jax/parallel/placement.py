@@ -6,6 +6,7 @@ global batches; the shardings are in `parallel.mesh`.
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +42,9 @@ def forward(network: Network, mesh: Mesh, layer: str | None = None) -> Forward:
 
     def device_forward(params: tower.Params, images: Array, key: Array | None) -> Array:
         params = jax.tree.map(lambda stacked: stacked[0], params) if split else params
-        outputs = module.apply({"params": params}, images, rngs=None if key is None else {"dropout": key})
-        towers = [outputs] if split else list(outputs)
-        return jnp.concatenate([outputs.reshape(len(images), -1) for outputs in towers], axis=-1)
+        outputs = cast(Array, module.apply({"params": params}, images, rngs=None if key is None else {"dropout": key}))
+        per_tower = [outputs] if split else list(outputs)
+        return jnp.concatenate([outputs.reshape(len(images), -1) for outputs in per_tower], axis=-1)
 
     # Gradients are summed over the mesh axes that are missing in the spec of the parameters. A data axis of size one is included
     # in the spec: it leaves the shards unchanged and avoids copying every gradient for a sum over one device.

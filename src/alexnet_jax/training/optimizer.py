@@ -60,13 +60,14 @@ def scale_by_learning_rates() -> optax.GradientTransformationExtraArgs:
     def update(updates: Any, state: Any, params: Any = None, *, learning_rates: Any, **_: Any) -> tuple[Any, Any]:
         return jax.tree.map(lambda u, rate: -rate * u, updates, learning_rates), state
 
-    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)  # type: ignore[reportArgumentType]
 
 
 def trace_unless_frozen(decay: float) -> optax.GradientTransformationExtraArgs:
-    """Apply `optax.trace(decay)` except to parameters whose learning rate is 0: their update is 0 and their trace does not change.
+    """Apply `optax.trace(decay)`, except to parameters whose learning rate is 0.
 
-    Unlike with `optax.masked`, these parameters can change from step to step: they follow from the argument `learning_rates`.
+    Their update is 0, and their trace does not change. Unlike with `optax.masked`, these parameters can change from step to step:
+    they follow from the argument `learning_rates`.
     """
     trace = optax.trace(decay)
 
@@ -76,7 +77,7 @@ def trace_unless_frozen(decay: float) -> optax.GradientTransformationExtraArgs:
         updates = jax.tree.map(lambda v, rate: jnp.where(rate == 0, 0.0, v), new_trace, learning_rates)
         return updates, optax.TraceState(new_trace)
 
-    return optax.GradientTransformationExtraArgs(trace.init, update)
+    return optax.GradientTransformationExtraArgs(trace.init, update)  # type: ignore[reportArgumentType]
 
 
 def learning_rates(
