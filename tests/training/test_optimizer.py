@@ -63,3 +63,10 @@ def test_frozen_parameters_and_their_velocity_do_not_change(rng):
         frozen = (layer, name) == ("conv1", "kernel")
         assert ((updates[layer][name] == 0) == frozen).all()
         assert ((after[-1].trace[layer][name] == moving[-1].trace[layer][name]) == frozen).all()
+
+
+def test_state_does_not_depend_on_decays():
+    """Check that a run can be resumed with other weight decays."""
+    params = {"conv1": {"kernel": jnp.ones(3), "bias": jnp.ones(3)}}
+    optimizers = [paper_update(), paper_update(weight_decay=0.0), paper_update(layer_decays={"conv1": 0.1, "fc": 0.2})]
+    assert len({jax.tree.structure(optimizer.init(params)) for optimizer in optimizers}) == 1

@@ -22,7 +22,8 @@ def paper_update(
 
     `update` takes the learning rates of all parameters as the argument `learning_rates`, a tree like the parameters (see the
     function `learning_rates`), so that a change of rates does not recompile the training step. A parameter whose rate is 0 keeps
-    its value and its v, as in the original code (weights.cu). The optimizer state is v, a tree like the parameters.
+    its value and its v, as in the original code (weights.cu). The only arrays of the optimizer state are v. Other arguments of
+    `update` reach every transformation of the chain, so that one which needs them can be added.
 
     Args:
       momentum: momentum coefficient.
@@ -40,15 +41,20 @@ def paper_update(
     """
     layer_decays = layer_decays or {}
 
-    def has_decay(decay: float, params: Any) -> Any:
+    def decay_mask(decay: float, params: Any) -> Any:
         def mask(path: Any, _: Any) -> bool:
             return not _is_bias(path) and layer_decays.get(path[0].key, weight_decay) == decay
 
         return jax.tree_util.tree_map_with_path(mask, params)
 
-    decays = sorted({weight_decay, *layer_decays.values()} - {0.0})
+    values = sorted({weight_decay, *layer_decays.values()} - {0.0})
+    decays = optax.chain(optax.identity(), *(optax.add_decayed_weights(decay, partial(decay_mask, decay)) for decay in values))
+
+    def add_decays(updates: Any, params: Any) -> Any:
+        return decays.update(updates, decays.init(params), params)[0]
+
     return optax.chain(
-        *(optax.add_decayed_weights(decay, partial(has_decay, decay)) for decay in decays),
+        optax.stateless(add_decays),  # the structure of the state does not depend on the decays, so a run can resume with others
         scale_by_learning_rates(),
         trace_unless_frozen(momentum),
     )
