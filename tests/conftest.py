@@ -47,6 +47,7 @@ from alexnet_jax.cli.train import train_with_report
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.network import Network
+from alexnet_jax.model.tower import Params, stacked_towers
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.train import train
 from tests.tiny import TINY
@@ -108,6 +109,18 @@ def cpu_mesh(network: Network, data: int, *, split: bool) -> Mesh:
 
     devices = data * (network.towers if split else 1)
     return make_mesh(network, jax.devices()[:devices], split_towers=split)
+
+
+def layer_outputs(network: Network, params: Params, images: jax.Array, key: jax.Array | None = None) -> dict[str, jax.Array]:
+    """Return the outputs of every layer by name, stacked along a leading tower axis; with a key for dropout, as in training."""
+
+    @jax.jit
+    def intermediates(params, images, key):
+        rngs = {} if key is None else {"dropout": key}
+        _, state = stacked_towers(network).apply({"params": params}, images, rngs=rngs, capture_intermediates=True)
+        return state["intermediates"]
+
+    return {name: values["__call__"][0] for name, values in intermediates(params, images, key).items() if name != "__call__"}
 
 
 TINY_CONFIG = TrainConfig(TINY, epochs=3, batch_size=8, learning_rate=0.002, augmentation=Augmentation(image_size=32))

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from alexnet_jax.model import tower
 from alexnet_jax.model.alexnet import TWO_TOWER
 from alexnet_jax.model.layers import TOWER
 from alexnet_jax.model.network import Network
+from alexnet_jax.model.tower import fuse_norm_pool
 from alexnet_jax.parallel.mesh import choose_mesh
 from alexnet_jax.parallel.runtime import compiler_options, configure_cpu
 from alexnet_jax.training.optimizer import paper_update
@@ -37,17 +37,17 @@ def layer_times(batch: int, network: Network = TWO_TOWER) -> list[dict[str, Any]
     configure_cpu()
     optimizer = paper_update()
     state = initial_state(network, choose_mesh(network, "single", 1), optimizer, 0)
-    keys = jax.random.split(jax.random.key(0), batch)
-    x = jax.random.normal(keys[0], (batch, network.input_size, network.input_size, 3))
+    key = jax.random.key(0)
+    x = jax.random.normal(key, (batch, network.input_size, network.input_size, 3))
     rows: list[dict[str, Any]] = []
-    for name, layer in tower.fuse_norm_pool(network.named_layers).items():
+    for name, layer in fuse_norm_pool(network).named_layers.items():
         if layer.reads == "all":
             x = jnp.concatenate(list(x), axis=-1)
         tower_axis = 0 if rows and layer.reads == "own" else None
 
         def forward(params: Any, x: jax.Array, layer=layer, tower_axis=tower_axis) -> jax.Array:
             def one_tower(params: Any, x: jax.Array) -> Any:
-                return layer.apply({"params": params}, x, keys)
+                return layer.apply({"params": params}, x, rngs={"dropout": key})
 
             return jax.vmap(one_tower, (0, tower_axis), axis_name=TOWER, axis_size=network.towers)(params, x)
 

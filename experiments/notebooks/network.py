@@ -13,8 +13,8 @@
 #
 # In 2012 the network did not fit into the memory of one GPU. The paper therefore puts half of the kernels on each of two GPUs,
 # "with one additional trick: the GPUs communicate only in certain layers" (section 3.2). Most reimplementations omit this, or
-# merge the halves into grouped convolutions. In this implementation, **one function defines a tower**, and a separate module
-# places the towers on devices.
+# merge the halves into grouped convolutions. In this implementation, **one Flax module is a tower**, and a separate file places
+# the towers on devices.
 #
 # This notebook prints the list of layers, draws Fig. 2 from it, runs the two towers on two devices and on one, and lists the
 # communication between devices in the compiled program. It does not need a GPU: the CPU can be split into two virtual devices.
@@ -42,8 +42,8 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
 from alexnet_jax import TWO_TOWER, configure_cpu
-from alexnet_jax.model import tower
 from alexnet_jax.model.summary import summarize
+from alexnet_jax.model.tower import stacked_towers
 from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import make_mesh, parameter_sharding
 
@@ -119,11 +119,11 @@ right_axes.set(title="multiply-accumulates per image, millions")
 plt.show()
 
 # %% [markdown]
-# ## One function, two placements
+# ## One module, two placements
 #
-# `tower.logits` is written for a named axis `"tower"`. `shard_map` maps this axis to one device per tower, and `vmap` runs both
-# towers on one device, with the same function. Parameters have a leading tower axis. They are the same arrays in both placements,
-# with different shardings:
+# The Flax module `Tower` is written for a named axis `"tower"`. `shard_map` maps this axis to one device per tower, and `vmap`
+# runs both towers on one device, with the same module. Parameters have a leading tower axis. They are the same arrays in both
+# placements, with different shardings:
 
 # %%
 split = make_mesh(TWO_TOWER, pair, split_towers=True)
@@ -184,7 +184,8 @@ for line in program.splitlines():
 # %%
 @jax.jit
 def both_towers(params):
-    return jax.vmap(lambda own: tower.activations(TWO_TOWER, own, images[:1]), axis_name="tower")(params)
+    _, state = stacked_towers(TWO_TOWER).apply({"params": params}, images[:1], capture_intermediates=True)
+    return {name: state["intermediates"][name]["__call__"][0] for name in TWO_TOWER.named_layers}
 
 
 params = placement.init(TWO_TOWER, single, jax.random.key(0))

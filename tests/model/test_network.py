@@ -1,17 +1,21 @@
 """Tests of the networks: logits against NumPy, shapes and totals against the paper, and initial weights."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from alexnet_jax import NETWORKS, ONE_GPU, SIXTH_CONV, SOURCE_145, TWO_TOWER
+from alexnet_jax.errors import UserError
 from alexnet_jax.model.layers import TOWER, Conv, NormPool, ReLU, WeightedLayer
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.summary import summarize
-from alexnet_jax.model.tower import activations, fuse_norm_pool, logits
+from alexnet_jax.model.tower import Tower, fuse_norm_pool, stacked_towers
 from alexnet_jax.parallel import placement
-from tests.conftest import cpu_mesh
+from tests.conftest import cpu_mesh, layer_outputs
 from tests.numpy_network import tiny_logits
 
 
@@ -82,24 +86,60 @@ def test_fall2011_and_two_columns_differ_from_source_145_as_documented():
 
 def test_relu_norm_and_pool_are_fused():
     """Check that layers in the paper's order are fused, and that source_145, which has a different order, is unchanged."""
-    assert [name for name, layer in fuse_norm_pool(TWO_TOWER.named_layers).items() if isinstance(layer, NormPool)] == [
-        "conv1/pool",
-        "conv2/pool",
-    ]
-    assert fuse_norm_pool(SOURCE_145.named_layers) == SOURCE_145.named_layers
+    fused = fuse_norm_pool(TWO_TOWER).named_layers
+    assert [name for name, layer in fused.items() if isinstance(layer, NormPool)] == ["conv1/pool", "conv2/pool"]
+    removed = {"conv1/relu", "conv1/norm", "conv2/relu", "conv2/norm"}
+    assert list(fused) == [name for name in TWO_TOWER.named_layers if name not in removed]
+    source = fuse_norm_pool(SOURCE_145).named_layers
+    assert {name: layer.clone(name=None) for name, layer in source.items()} == {
+        name: layer.clone(name=None) for name, layer in SOURCE_145.named_layers.items()
+    }
 
 
 def test_fused_layers_give_same_logits(tiny, rng):
     params = placement.init(tiny, cpu_mesh(tiny, 1, split=False), jax.random.key(1))
     images = jnp.asarray(rng.normal(0, 50, (3, 29, 29, 3)), jnp.float32)
-    keys = jax.random.split(jax.random.key(2), 3)
+    unfused, fused = (layer_outputs(network, params, images, jax.random.key(2)) for network in (tiny, fuse_norm_pool(tiny)))
+    np.testing.assert_allclose(unfused["fc7"], fused["fc7"], rtol=1e-6, atol=5e-7)  # logits up to 3, rounded to 2e-7
 
-    def apply_both(params):
-        unfused = list(activations(tiny, params, images, keys).values())[-1]
-        return unfused, logits(tiny, params, images, keys)
 
-    unfused, fused = jax.vmap(apply_both, axis_name=TOWER)(params)
-    np.testing.assert_allclose(unfused, fused, rtol=1e-6)
+def test_towers_are_flax_modules(tiny, rng):
+    """Check `init`, `tabulate`, captured intermediates, and that the stacked towers equal `Tower` under `vmap`."""
+    towers, images = stacked_towers(tiny), jnp.asarray(rng.normal(0, 50, (3, 29, 29, 3)), jnp.float32)
+    variables: Any = jax.jit(towers.init)({"params": jax.random.key(0), "dropout": jax.random.key(1)}, images)
+    assert {name: set(layer) for name, layer in variables["params"].items()} == {
+        name: {"kernel", "bias"} for name, layer in tiny.named_layers.items() if isinstance(layer, WeightedLayer)
+    }
+    rows = summarize(tiny)
+    outputs = layer_outputs(tiny, variables["params"], images)
+    assert set(outputs) == set(tiny.named_layers)
+    for row in rows:
+        assert outputs[row.name].shape[2:-1] == row.shape[:-1]
+    tabulate: Any = nn.tabulate  # type: ignore[reportPrivateImportUsage]
+    table = tabulate(towers, jax.random.key(0), console_kwargs={"force_terminal": False, "width": 120})(images)
+    assert all(f" {name} " in table for name in tiny.named_layers)
+    assert f"Total Parameters: {sum(row.parameters for row in rows):,} " in table
+
+    def apply_tower(params, rngs):
+        return Tower(tiny).apply({"params": params}, images, rngs=rngs)
+
+    for rngs in ({}, {"dropout": jax.random.key(2)}):
+        actual = jax.jit(jax.vmap(apply_tower, (0, None), axis_name=TOWER))(variables["params"], rngs)
+        np.testing.assert_array_equal(actual, jax.jit(towers.apply)(variables, images, rngs=rngs))
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["one device", "two devices"])
+def test_outputs_of_a_layer(tiny, rng, split):
+    mesh = cpu_mesh(tiny, 1, split=split)
+    params = placement.init(tiny, mesh, jax.random.key(1))
+    images = jnp.asarray(rng.normal(0, 50, (2, 29, 29, 3)), jnp.float32)
+    expected = layer_outputs(tiny, jax.device_get(params), images)
+    for layer in ("conv1/norm", "conv2/pool", "fc6/drop", "fc7"):
+        actual = jax.jit(placement.forward(tiny, mesh, layer))(params, images, None)
+        outputs = np.concatenate([tower.reshape(2, -1) for tower in expected[layer]], axis=-1)
+        np.testing.assert_allclose(actual, outputs, rtol=1e-4, atol=1e-4)
+    with pytest.raises(UserError, match=r"tiny has no layer 'conv9': choose one of conv1, conv1/relu, .*fc7$"):
+        placement.forward(tiny, mesh, "conv9")
 
 
 @pytest.mark.parametrize("network", [SOURCE_145, NETWORKS["quickstart"]], ids=lambda network: network.name)

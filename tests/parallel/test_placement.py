@@ -12,12 +12,11 @@ from alexnet_jax import QUICKSTART
 from alexnet_jax.data.pipeline.augment import Crop, Example
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.summary import summarize
-from alexnet_jax.model.tower import activations
 from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import choose_mesh, make_mesh
 from alexnet_jax.training.optimizer import learning_rates, paper_update
-from alexnet_jax.training.step import StepHparams, constant_hparams, cross_entropy, initial_state, make_train_step, put_batch
-from tests.conftest import cpu_mesh
+from alexnet_jax.training.step import StepHparams, constant_hparams, initial_state, make_train_step, put_batch
+from tests.conftest import cpu_mesh, layer_outputs
 
 BATCH = 8
 BORDER = 3  # size of the mean image minus size of the crops, in pixels
@@ -108,8 +107,7 @@ def test_towers_are_independent_before_conv3(tiny):
     images = 50 * jax.random.normal(jax.random.key(5), (2, 29, 29, 3))
 
     def tower_0_energy(params, name):
-        outputs = jax.vmap(lambda p: dict(activations(tiny, p, images))[name], axis_name="tower")(params)
-        return jnp.square(outputs[0]).sum()
+        return jnp.square(layer_outputs(tiny, params, images)[name][0]).sum()
 
     for name in ("conv1", "conv1/pool", "conv2", "conv2/pool", "conv3", "fc7"):
         gradients = jax.grad(tower_0_energy)(params, name)
@@ -122,31 +120,32 @@ def test_dropout_masks_differ_by_image_tower_and_step(tiny):
     images = jnp.zeros((2, 29, 29, 3))
 
     def dropout_mask(seed):
-        keys = jax.random.split(jax.random.key(seed), 2)
-        outputs = jax.vmap(lambda p: activations(tiny, p, images, keys)["fc6/drop"], axis_name="tower")(params)
-        return np.asarray(outputs) == 0
+        return np.asarray(layer_outputs(tiny, params, images, jax.random.key(seed))["fc6/drop"]) == 0
 
     masks = [dropout_mask(0)[0, 0], dropout_mask(0)[0, 1], dropout_mask(0)[1, 0], dropout_mask(1)[0, 0]]
     assert all((masks[i] != masks[j]).any() for i in range(4) for j in range(i))
     assert np.array_equal(dropout_mask(0), dropout_mask(0))
 
 
+@pytest.mark.parametrize(("data", "split"), [(1, True), (2, False), (2, True), (4, False)], ids=["1x2", "2x1", "2x2", "4x1"])
+def test_dropout_masks_do_not_depend_on_placement(tiny, data, split):
+    images = 50 * jax.random.normal(jax.random.key(5), (BATCH, 29, 29, 3))
+
+    def dropped(mesh):
+        params = placement.init(tiny, mesh, jax.random.key(0))
+        before, after = (jax.jit(placement.forward(tiny, mesh, f"fc6/{layer}")) for layer in ("relu", "drop"))
+        key = jax.random.key(3)
+        return (np.asarray(before(params, images, key)) > 0.01) & (np.asarray(after(params, images, key)) == 0)
+
+    one_device = dropped(cpu_mesh(tiny, 1, split=False))
+    assert 0.1 < one_device.mean() < 0.5
+    np.testing.assert_array_equal(dropped(cpu_mesh(tiny, data, split=split)), one_device)
+
+
 def test_dropout_rate_is_one_half(tiny):
-    dropout = tiny.layers[-2]
-    keys = jax.random.split(jax.random.key(0), 100)
-    kept = jax.vmap(lambda _: dropout.apply({}, jnp.ones((100, 200)), keys), axis_name="tower")(jnp.arange(2))
+    dropout, rngs = tiny.layers[-2], {"dropout": jax.random.key(0)}
+    kept = jax.vmap(lambda _: dropout.apply({}, jnp.ones((100, 200)), rngs=rngs), axis_name="tower")(jnp.arange(2))
     assert float(kept.mean()) == pytest.approx(0.5, abs=4 * 0.5 / 40_000**0.5)
-
-
-def test_cross_entropy_is_minus_log_softmax(rng):
-    logits = rng.normal(0, 30, (4, 7)).astype(np.float32)
-    labels = np.array([0, 3, 6, 2], np.int32)
-    expected = -np.log(
-        np.exp(logits - logits.max(1, keepdims=True)) / np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True)
-    )
-    np.testing.assert_allclose(
-        cross_entropy(jnp.asarray(logits), jnp.asarray(labels)), expected[np.arange(4), labels], rtol=1e-4, atol=1e-5
-    )
 
 
 def test_uneven_split_of_towers_is_an_error(tiny):

@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from alexnet_jax import SOURCE_145, TWO_TOWER
 from alexnet_jax.parallel import placement
-from alexnet_jax.training.step import cross_entropy
 from tests.conftest import cpu_mesh
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; make parity installs it")
@@ -31,7 +31,10 @@ class TestParity:
         params, images, labels, forward = make_inputs(network, split)
         with jax.enable_x64(True):
             images64 = jnp.asarray(np.asarray(images, np.float64))
-            loss = lambda params: cross_entropy(forward(params, images64, None), labels).mean()  # noqa: E731
+
+            def loss(params):
+                return optax.softmax_cross_entropy_with_integer_labels(forward(params, images64, None), labels).mean()
+
             gradients = jax.device_get(jax.jit(jax.grad(loss))(params))
         w = transcription.weights(jax.device_get(params), torch.float64)
         theirs = getattr(transcription, network.name)(w, torch.tensor(np.asarray(images64)).permute(0, 3, 1, 2))

@@ -1,5 +1,7 @@
 """Test of the paper's update rule against NumPy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +22,7 @@ def test_paper_update_equals_numpy(rng):
     to_float32 = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)  # noqa: E731
     update = paper_update(layer_decays={"fc": 0.004})
     params = to_float32(w)
-    opt_state = update.init(params)
+    opt_state: Any = update.init(params)
     for g, rate, conv1_rate in zip(gradients, rates, conv1_rates, strict=True):
         parameter_rates = learning_rates(params, rate, 2 * rate, {"conv1": (conv1_rate, 4 * conv1_rate)})
         updates, opt_state = update.update(to_float32(g), opt_state, params, learning_rates=parameter_rates)
@@ -33,7 +35,38 @@ def test_paper_update_equals_numpy(rng):
             ("fc", rate, 2 * rate, 0.004),
         ):
             for name, epsilon, decay in (("kernel", weights, weight_decay), ("bias", biases, 0.0)):
+                if epsilon == 0:
+                    continue  # weights.cu: `if (_srcWeights == NULL && _lrs->getBaseRate() > 0)`
                 v[layer][name] = 0.9 * v[layer][name] - decay * epsilon * w[layer][name] - epsilon * g[layer][name]
                 w[layer][name] = w[layer][name] + v[layer][name]
 
+    velocity = opt_state[-1].trace
     jax.tree.map(lambda actual, expected: np.testing.assert_allclose(actual, expected, atol=1e-6), params, w)
+    jax.tree.map(lambda actual, expected: np.testing.assert_allclose(actual, expected, atol=1e-6), velocity, v)
+    assert jax.tree.leaves(opt_state) == jax.tree.leaves(velocity), "the optimizer state is the velocity"
+
+
+def test_frozen_parameters_and_their_velocity_do_not_change(rng):
+    """Freeze the weights of one layer, for any gradient, and train all other parameters."""
+    params = {"conv1": {"kernel": jnp.ones(3), "bias": jnp.ones(3)}, "fc": {"kernel": jnp.ones(3), "bias": jnp.ones(3)}}
+    gradients = jax.tree.map(lambda w: jnp.asarray(rng.normal(size=w.shape), jnp.float32), params)
+    optimizer = paper_update()
+    updates: Any
+    moving: Any
+    after: Any
+    _, moving = optimizer.update(gradients, optimizer.init(params), params, learning_rates=learning_rates(params, 0.1))
+    assert all((leaf != 0).all() for leaf in jax.tree.leaves(moving))
+    gradients["conv1"]["kernel"] = jnp.array([np.nan, np.inf, 1e30], jnp.float32)
+    rates = learning_rates(params, 0.1, layers={"conv1": (0.0, 0.1)})
+    updates, after = optimizer.update(gradients, moving, params, learning_rates=rates)
+    for layer, name in (("conv1", "kernel"), ("conv1", "bias"), ("fc", "kernel"), ("fc", "bias")):
+        frozen = (layer, name) == ("conv1", "kernel")
+        assert ((updates[layer][name] == 0) == frozen).all()
+        assert ((after[-1].trace[layer][name] == moving[-1].trace[layer][name]) == frozen).all()
+
+
+def test_state_does_not_depend_on_decays():
+    """Check that a run can be resumed with other weight decays."""
+    params = {"conv1": {"kernel": jnp.ones(3), "bias": jnp.ones(3)}}
+    optimizers = [paper_update(), paper_update(weight_decay=0.0), paper_update(layer_decays={"conv1": 0.1, "fc": 0.2})]
+    assert len({jax.tree.structure(optimizer.init(params)) for optimizer in optimizers}) == 1

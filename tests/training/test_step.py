@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from alexnet_jax.data.pipeline.augment import Example
+from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import replicated
 from alexnet_jax.training.optimizer import learning_rates, paper_update
 from alexnet_jax.training.step import (
     StepHparams,
-    TrainState,
     constant_hparams,
     initial_state,
     make_evaluation_step,
@@ -51,12 +51,26 @@ def test_changing_hparams_does_not_recompile(step):
     epochs = [constant_hparams(state, 1e-2), constant_hparams(state, 1e-3), StepHparams(frozen, np.bool_(False))]
     conv1_kernels = []
     for hparams in map(replicate, epochs):
-        state = TrainState(state.step, state.params, jax.tree.map(lambda v: v * 0, state.opt_state))
         state, _ = step(state, batch(), mean, hparams)
         conv1_kernels.append(jax.device_get(state.params["conv1"]["kernel"]))
     assert step._cache_size() == 1
     assert (conv1_kernels[0] != conv1_kernels[1]).any()
     np.testing.assert_array_equal(conv1_kernels[1], conv1_kernels[2])
+
+
+def test_evaluation_sums_equal_numpy():
+    """Compare with sums in NumPy; images with a negative label are not counted."""
+    params = jax.tree.map(lambda w: 3 * w, new_state().params)  # for logits that are far apart
+    images, labels = np.asarray(batch().image), np.array([0, 6, 2, -1, 4, 1, -1, 3], np.int32)
+    example = put_batch(Example(images, labels, np.zeros((8, 3), np.float32)), MESH)
+    sums = jax.device_get(make_evaluation_step(TINY, MESH)(params, example, replicate(MEAN)))
+    logits = np.asarray(jax.jit(placement.forward(TINY, MESH))(params, images - MEAN, None), np.float64)[labels >= 0]
+    shifted, labels = logits - logits.max(1, keepdims=True), labels[labels >= 0]
+    losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(6), labels]
+    ranks = (logits > logits[np.arange(6), labels][:, None]).sum(1)
+    np.testing.assert_allclose(sums.loss, losses.sum(), rtol=1e-5)
+    assert (sums.images, sums.top1_errors, sums.top5_errors) == (6, (ranks >= 1).sum(), (ranks >= 5).sum())
+    assert losses.max() > 5
 
 
 def test_bfloat16_is_used_for_activations_only():

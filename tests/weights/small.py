@@ -12,17 +12,6 @@ from alexnet_jax.model.tower import HostParams, parameter_shapes
 _WIDTHS = {
     "conv1": 8, "conv2": 12, "conv3": 12, "conv4": 8, "conv5": 8, "conv6": 8, "fc6": 10, "fc7": 14, "bottleneck": 4, "fc8": 6,
 }  # fmt: skip
-    "conv1": 8,
-    "conv2": 12,
-    "conv3": 12,
-    "conv4": 8,
-    "conv5": 8,
-    "conv6": 8,
-    "fc6": 10,
-    "fc7": 14,
-    "bottleneck": 4,
-    "fc8": 6,
-}
 
 
 def small(network: Network, input_size: int) -> Network:

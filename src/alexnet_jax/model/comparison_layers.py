@@ -32,7 +32,7 @@ class LocallyConnected(WeightedLayer):
     kernel: int = 3
 
     @nn.compact
-    def __call__(self, x, keys=None):
+    def __call__(self, x):
         batch, height, width, channels = x.shape
         half = self.kernel // 2
         padded = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
@@ -54,7 +54,7 @@ class Standardize(Layer):
 
     deviation: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
-    def __call__(self, x, keys=None):
+    def __call__(self, x):
         return x / jnp.asarray(self.deviation, x.dtype)
 
 
@@ -63,7 +63,7 @@ class Tanh(Layer):
 
     short_name = "tanh"
 
-    def __call__(self, x, keys=None):
+    def __call__(self, x):
         return jnp.tanh(x)
 
 
@@ -72,7 +72,7 @@ class AbsTanh(Layer):
 
     short_name = "abs_tanh"
 
-    def __call__(self, x, keys=None):
+    def __call__(self, x):
         return jnp.abs(jnp.tanh(x))
 
 
@@ -81,7 +81,7 @@ class Sigmoid(Layer):
 
     short_name = "sigmoid"
 
-    def __call__(self, x, keys=None):
+    def __call__(self, x):
         return jax.nn.sigmoid(x)
 
 
@@ -99,7 +99,7 @@ class ContrastNorm(Layer):
     alpha: float = 1e-4
     beta: float = 0.75
 
-    def __call__(self, x, keys=None):
+    def __call__(self, x):
         before = self.size // 2
         padding = ((0, 0),) * (x.ndim - 1) + ((before, self.size - 1 - before),)
 
@@ -122,7 +122,7 @@ class Trim(Layer):
 
     multiple: int = 2
 
-    def __call__(self, x, keys=None):
+    def __call__(self, x):
         height, width = (side - side % self.multiple for side in x.shape[1:3])
         return x[:, :height, :width]
 
@@ -141,7 +141,7 @@ class AvgPool(Layer):
     size: int = 3
     stride: int = 2
 
-    def __call__(self, x, keys=None):
+    def __call__(self, x):
         past_edge = [(pooled_size(side, self.size, self.stride) - 1) * self.stride + self.size - side for side in x.shape[1:3]]
         padding = ((0, 0), *((0, pixels) for pixels in past_edge), (0, 0))
 
@@ -159,5 +159,5 @@ class InvertedDropout(Dropout):
     factor `keep`.
     """
 
-    def __call__(self, x, keys=None):
-        return x if keys is None else super().__call__(x, keys) / self.keep
+    def __call__(self, x):
+        return super().__call__(x) / self.keep if self.has_rng("dropout") else x

@@ -12,24 +12,22 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from alexnet_jax.model.lowering import conv_per_tower, matmul_per_tower
 from alexnet_kernels import max_pool, norm_pool, response_norm
 
 TOWER = "tower"
 """Name of the axis of the towers: a mesh axis if each tower has devices of its own, an axis of `vmap` otherwise."""
+DATA = "data"
+"""Name of the mesh axis over which the images of a batch are sharded."""
 
 Activations = Float[Array, "batch ..."]
 """Activations [batch, height, width, channels] before the first dense layer, and [batch, features] after it."""
-Keys = Key[Array, " batch"]
-"""One random key for each image, for dropout."""
 
 
 class Layer(nn.Module):
-    """Base class of the layers: `layer(x, keys)` computes the output of one tower.
-
-    `keys` has one random key for each image in training, and is None at test.
+    """Base class of the layers: `layer(x)` computes the output of one tower.
 
     Attributes:
       reads: "own" if the input is the activations of this tower, "all" if it is those of all towers.
@@ -39,7 +37,7 @@ class Layer(nn.Module):
     reads = "own"
     short_name = ""
 
-    def __call__(self, x: Activations, keys: Keys | None = None) -> Activations:
+    def __call__(self, x: Activations) -> Activations:
         raise NotImplementedError
 
 
@@ -92,7 +90,7 @@ class Conv(WeightedLayer):
     padding: tuple[int, int] = (0, 0)
 
     @nn.compact
-    def __call__(self, x, keys=None):
+    def __call__(self, x):
         kernel, bias = self.kernel_and_bias(x, self.kernel, self.kernel, x.shape[-1] // self.groups)
         convolve = partial(
             lax.conv_general_dilated,
@@ -108,7 +106,7 @@ class Dense(WeightedLayer):
     """Fully connected layer. The maps of a convolution are flattened in the order (row, column, channel)."""
 
     @nn.compact
-    def __call__(self, x, keys=None):
+    def __call__(self, x):
         x = x.reshape(x.shape[0], -1)
         kernel, bias = self.kernel_and_bias(x, x.shape[-1])
         return matmul_per_tower(x, kernel) + bias
@@ -119,7 +117,7 @@ class ReLU(Layer):
 
     short_name = "relu"
 
-    def __call__(self, x, keys=None):
+    def __call__(self, x):
         return jax.nn.relu(x)
 
 
@@ -140,7 +138,7 @@ class LocalResponseNorm(Layer):
     alpha: float = 1e-4
     beta: float = 0.75
 
-    def __call__(self, x, keys=None):
+    def __call__(self, x):
         return response_norm(x, size=self.size, k=self.k, alpha=self.alpha, beta=self.beta)
 
 
@@ -159,7 +157,7 @@ class SameMapNorm(Layer):
     alpha: float = 0.001 / 5**2
     beta: float = 0.75
 
-    def __call__(self, x, keys=None):
+    def __call__(self, x):
         return response_norm(x, size=self.size, k=self.k, alpha=self.alpha, beta=self.beta, axes=(-3, -2))
 
 
@@ -176,7 +174,7 @@ class MaxPool(Layer):
     size: int = 3
     stride: int = 2
 
-    def __call__(self, x, keys=None):
+    def __call__(self, x):
         return max_pool(x, self.size, self.stride)
 
 
@@ -191,7 +189,7 @@ class NormPool(Layer):
     norm: LocalResponseNorm
     pool: MaxPool
 
-    def __call__(self, x, keys=None):
+    def __call__(self, x):
         norm, pool = self.norm, self.pool
         return norm_pool(x, window=pool.size, stride=pool.stride, size=norm.size, k=norm.k, alpha=norm.alpha, beta=norm.beta)
 
@@ -199,7 +197,8 @@ class NormPool(Layer):
 class Dropout(Layer):
     """Dropout: random units are set to zero in training, and all units are multiplied by `keep` at test (paper, section 4.2).
 
-    The mask depends on the image's key and the tower, but not on the device.
+    In training, `apply` is called with `rngs={"dropout": key}`, at test without. The mask of an image depends on this key, the
+    layer's name, the tower and the index of the image in the global batch, but not on the devices.
 
     Attributes:
       keep: probability that a unit is kept.
@@ -209,11 +208,19 @@ class Dropout(Layer):
 
     keep: float = 0.5
 
-    def __call__(self, x, keys=None):
-        if keys is None:
+    def __call__(self, x):
+        if not self.has_rng("dropout"):
             return x * self.keep
+        key = self.make_rng("dropout")
+        towers, tower = lax.axis_size(TOWER), lax.axis_index(TOWER)
 
-        def mask(key: Key[Array, ""]) -> Array:
-            return jax.random.bernoulli(jax.random.fold_in(key, lax.axis_index(TOWER)), self.keep, x.shape[1:])
+        def image_mask(index: Array) -> Array:
+            return jax.random.bernoulli(jax.random.fold_in(key, towers * index + tower), self.keep, x.shape[1:])
 
-        return jnp.where(jax.vmap(mask)(keys), x, jnp.zeros((), x.dtype))
+        return jnp.where(jax.vmap(image_mask)(_global_indices(len(x))), x, jnp.zeros((), x.dtype))
+
+
+def _global_indices(batch: int) -> Array:
+    """Return the indices in the global batch of the images on this device: those of its shard inside `shard_map` over `DATA`."""
+    sharded = DATA in jax.sharding.get_abstract_mesh().manual_axes
+    return jnp.arange(batch) + (lax.axis_index(DATA) * batch if sharded else 0)

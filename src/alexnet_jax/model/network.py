@@ -52,6 +52,17 @@ class Network:
         """Return a copy of the network with `num_classes` units in the last layer."""
         return replace(self, layers=(*self.layers[:-1], self.layers[-1].clone(features=num_classes)))
 
+    def up_to(self, layer: str) -> "Network":
+        """Return a copy of the network that ends with a layer.
+
+        Raises:
+          UserError: if the network has no layer of this name.
+        """
+        names = list(self.named_layers)
+        if layer not in names:
+            raise UserError(f"{self.name} has no layer {layer!r}: choose one of {', '.join(names)}")
+        return replace(self, layers=self.layers[: names.index(layer) + 1])
+
     def to_json(self) -> dict[str, Any]:
         """Return all fields as JSON, for `from_json`. Two networks are equal if and only if their JSON is.
 

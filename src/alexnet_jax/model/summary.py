@@ -1,14 +1,16 @@
 """Layer-by-layer summary of a network: shapes, parameters, multiply-accumulates and communication."""
 
 from dataclasses import dataclass
+from functools import partial
 from math import prod
+from typing import Any
 
 import jax
-from rich.table import Table
+from flax import linen as nn
 
-from alexnet_jax.model import tower
-from alexnet_jax.model.layers import TOWER, Conv, WeightedLayer
+from alexnet_jax.model.layers import Conv, WeightedLayer
 from alexnet_jax.model.network import Network
+from alexnet_jax.model.tower import stacked_towers
 
 
 @dataclass(frozen=True)
@@ -39,20 +41,13 @@ class LayerSummary:
 def summarize(network: Network) -> list[LayerSummary]:
     """Return the summary of every layer, computed from shapes without running the network."""
     side, towers = network.input_size, network.towers
-
-    def init_and_apply(key: jax.Array, images: jax.Array) -> tuple[tower.Params, dict[str, jax.Array]]:
-        params = tower.init(network, key)
-        return params, dict(tower.activations(network, params, images))
-
-    params, outputs = jax.eval_shape(
-        jax.vmap(init_and_apply, in_axes=None, axis_name=TOWER, axis_size=towers),
-        jax.eval_shape(jax.random.key, 0),
-        jax.ShapeDtypeStruct((1, side, side, 3), "float32"),
-    )
+    init = partial(stacked_towers(network).init_with_output, capture_intermediates=True)
+    variables = jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct((1, side, side, 3), "float32"))[1]
+    params, intermediates = variables["params"], variables["intermediates"]
     rows: list[LayerSummary] = []
     previous: tuple[int, ...] = (side, side, 3)
     for name, layer in network.named_layers.items():
-        _, _, *spatial, channels = outputs[name].shape
+        _, _, *spatial, channels = intermediates[name]["__call__"][0].shape
         shape = (*spatial, channels * towers)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(params.get(name, {})))
         neurons = prod(shape) if isinstance(layer, WeightedLayer) else 0
@@ -76,18 +71,23 @@ def summarize(network: Network) -> list[LayerSummary]:
     return rows
 
 
-def summary_table(network: Network) -> Table:
-    """Return the result of `summarize` as a table for the terminal, with totals."""
+def format_summary(network: Network, **console_options: Any) -> str:
+    """Return Flax's table of the layers, shapes in one tower and parameters of all towers, and the totals of `summarize`.
+
+    Args:
+      network: network to summarize.
+      **console_options: arguments of `rich.console.Console`, such as `width`.
+    """
+    tabulate: Any = nn.tabulate  # type: ignore[reportPrivateImportUsage]
+    towers = stacked_towers(network)
+    table = tabulate(towers, jax.random.key(0), depth=1, console_kwargs=console_options)(
+        jax.ShapeDtypeStruct((1, network.input_size, network.input_size, 3), "float32")
+    )
     rows = summarize(network)
-    table = Table(title=f"{network.name}: {network.towers} tower(s)", show_footer=True)
-    totals = [sum(getattr(row, name) for row in rows) for name in ("parameters", "macs", "neurons", "gathered_bytes")]
-    footers = ["total", "", "", "", *(f"{total:,}" for total in totals)]
-    headers = ["layer", "output", "kernels per tower", "reads", "parameters", "MACs", "neurons", "bytes gathered"]
-    for header, footer in zip(headers, footers, strict=True):
-        table.add_column(header, footer, justify="left" if header in ("layer", "output", "reads") else "right", no_wrap=True)
-    for row in rows:
-        numbers = (row.parameters, row.macs, row.neurons, row.gathered_bytes)
-        reads = {"own": "own tower", "all": "both towers" if network.towers == 2 else "all"}[row.reads] if row.per_tower else ""
-        kernels = f"{row.per_tower:,}" if row.per_tower else ""
-        table.add_row(row.name, "×".join(map(str, row.shape)), kernels, reads, *(f"{n:,}" if n else "" for n in numbers))
-    return table
+    parameters, neurons, macs, gathered_bytes = (
+        sum(getattr(row, name) for row in rows) for name in ("parameters", "neurons", "macs", "gathered_bytes")
+    )
+    return (
+        f"{table.rstrip()}\n{network.name}, {network.towers} tower(s), one image: {parameters:,} parameters, "
+        f"{neurons:,} neurons, {macs:,} multiply-accumulates, {gathered_bytes:,} bytes gathered"
+    )

@@ -12,12 +12,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.errors import UserError
-from alexnet_jax.model.layers import TOWER
+from alexnet_jax.model.layers import DATA, TOWER
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.runtime import check_platform
-
-DATA = "data"
-"""Name of the mesh axis over which the images of a batch are sharded."""
 
 
 def make_mesh(network: Network, devices: Sequence[Any], *, split_towers: bool) -> Mesh:

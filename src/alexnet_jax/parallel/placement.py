@@ -6,6 +6,7 @@ global batches; the shardings are in `parallel.mesh`.
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -15,18 +16,18 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Key
 
 from alexnet_jax.model import tower
-from alexnet_jax.model.layers import TOWER, Keys
+from alexnet_jax.model.layers import DATA, TOWER
 from alexnet_jax.model.network import Network
-from alexnet_jax.parallel.mesh import DATA, parameter_sharding
+from alexnet_jax.parallel.mesh import parameter_sharding
 
-Forward = Callable[[tower.Params, Float[Array, "batch height width 3"], Keys | None], Float[Array, "batch classes"]]
-"""Function `(params, images, keys)` that returns the logits of a global batch, or the outputs of a layer."""
+Forward = Callable[[tower.Params, Float[Array, "batch height width 3"], Key[Array, ""] | None], Float[Array, "batch outputs"]]
+"""Function `(params, images, key)` that returns the logits of a global batch, or the outputs of a layer."""
 
 
 def forward(network: Network, mesh: Mesh, layer: str | None = None) -> Forward:
-    """Return the network as a function `(params, images, keys) -> logits` of global batches on `mesh`.
+    """Return the network as a function `(params, images, key) -> logits` of global batches on `mesh`.
 
-    The function takes one random key per image for dropout in training, and None for evaluation.
+    The function takes a random key for dropout in training, and None for evaluation.
 
     Args:
       network: network to run.
@@ -35,14 +36,15 @@ def forward(network: Network, mesh: Mesh, layer: str | None = None) -> Forward:
         the towers.
     """
     split = TOWER in mesh.axis_names
-    outputs = network.num_classes if layer is None else None
+    classes = network.num_classes if layer is None else None
+    network = tower.fuse_norm_pool(network if layer is None else network.up_to(layer))
+    module = tower.Tower(network) if split else tower.stacked_towers(network)
 
-    def device_forward(params: tower.Params, images: Array, keys: Keys | None) -> Array:
-        tower_forward = partial(tower.logits, network) if layer is None else partial(tower.features, network, layer)
-        if split:
-            return tower_forward(jax.tree.map(lambda stacked: stacked[0], params), images, keys)
-        tower_outputs = jax.vmap(tower_forward, in_axes=(0, None, None), axis_name=TOWER)(params, images, keys)
-        return jnp.concatenate(list(tower_outputs), axis=-1)
+    def device_forward(params: tower.Params, images: Array, key: Array | None) -> Array:
+        params = jax.tree.map(lambda stacked: stacked[0], params) if split else params
+        outputs = cast(Array, module.apply({"params": params}, images, rngs=None if key is None else {"dropout": key}))
+        per_tower = [outputs] if split else list(outputs)
+        return jnp.concatenate([outputs.reshape(len(images), -1) for outputs in per_tower], axis=-1)
 
     # Gradients are summed over the mesh axes that are missing in the spec of the parameters. A data axis of size one is included
     # in the spec: it leaves the shards unchanged and avoids copying every gradient for a sum over one device.
@@ -50,12 +52,12 @@ def forward(network: Network, mesh: Mesh, layer: str | None = None) -> Forward:
     sharded_forward = jax.shard_map(
         device_forward,
         mesh=mesh,
-        in_specs=(P(param_axes), P(DATA), P(DATA)),
+        in_specs=(P(param_axes), P(DATA), P()),
         out_specs=P(DATA, TOWER) if split else P(DATA),
         check_vma=False,  # the check does not support axes of vmap; tests compare the results of both placements
     )
     # If the towers do not divide the number of classes, the last tower has padding units.
-    return lambda params, images, keys: sharded_forward(params, images, keys)[..., :outputs]
+    return lambda params, images, key: sharded_forward(params, images, key)[..., :classes]
 
 
 def init(network: Network, mesh: Mesh, key: Key[Array, ""]) -> tower.Params:
@@ -63,8 +65,4 @@ def init(network: Network, mesh: Mesh, key: Key[Array, ""]) -> tower.Params:
 
     The values do not depend on the mesh.
     """
-
-    def init_towers(key: Key[Array, ""]) -> tower.Params:
-        return jax.vmap(partial(tower.init, network), in_axes=None, axis_name=TOWER, axis_size=network.towers)(key)
-
-    return jax.jit(init_towers, out_shardings=parameter_sharding(mesh))(key)
+    return jax.jit(partial(tower.init, network), out_shardings=parameter_sharding(mesh))(key)

@@ -1,6 +1,7 @@
-"""The paper's optimizer (section 5) as an optax transformation."""
+"""The paper's optimizer (section 5) as an optax chain."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,8 +21,9 @@ def paper_update(
         w <- w + v
 
     `update` takes the learning rates of all parameters as the argument `learning_rates`, a tree like the parameters (see the
-    function `learning_rates`), so that a change of rates does not recompile the training step. The optimizer state is v, a tree
-    like the parameters.
+    function `learning_rates`), so that a change of rates does not recompile the training step. A parameter whose rate is 0 keeps
+    its value and its v, as in the original code (weights.cu). The only arrays of the optimizer state are v. Other arguments of
+    `update` reach every transformation of the chain, so that one which needs them can be added.
 
     Args:
       momentum: momentum coefficient.
@@ -37,20 +39,51 @@ def paper_update(
       >>> optax.apply_updates(params, updates)["fc8"]["kernel"].tolist()
       [0.5]
     """
+    layer_decays = layer_decays or {}
 
-    def init(params: Any) -> Any:
-        return jax.tree.map(jnp.zeros_like, params)
+    def decay_mask(decay: float, params: Any) -> Any:
+        def mask(path: Any, _: Any) -> bool:
+            return not _is_bias(path) and layer_decays.get(path[0].key, weight_decay) == decay
 
-    def update(updates: Any, state: Any, params: Any = None, *, learning_rates: Any = None, **_: Any) -> tuple[Any, Any]:
-        def updated_momentum(path: Any, g: jax.Array, v: jax.Array, w: jax.Array, rate: Any) -> jax.Array:
-            decay = (layer_decays or {}).get(path[0].key, weight_decay)
-            decayed = g if _is_bias(path) else g + decay * w
-            return decayed * -rate + momentum * v
+        return jax.tree_util.tree_map_with_path(mask, params)
 
-        new_state = jax.tree_util.tree_map_with_path(updated_momentum, updates, state, params, learning_rates)
-        return new_state, new_state
+    values = sorted({weight_decay, *layer_decays.values()} - {0.0})
+    decays = optax.chain(optax.identity(), *(optax.add_decayed_weights(decay, partial(decay_mask, decay)) for decay in values))
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    def add_decays(updates: Any, params: Any) -> Any:
+        return decays.update(updates, decays.init(params), params)[0]
+
+    return optax.chain(
+        optax.stateless(add_decays),  # the structure of the state does not depend on the decays, so a run can resume with others
+        scale_by_learning_rates(),
+        trace_unless_frozen(momentum),
+    )
+
+
+def scale_by_learning_rates() -> optax.GradientTransformationExtraArgs:
+    """Multiply the update of each parameter by minus its learning rate, in the argument `learning_rates` of `update`."""
+
+    def update(updates: Any, state: Any, params: Any = None, *, learning_rates: Any, **_: Any) -> tuple[Any, Any]:
+        return jax.tree.map(lambda u, rate: -rate * u, updates, learning_rates), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)  # type: ignore[reportArgumentType]
+
+
+def trace_unless_frozen(decay: float) -> optax.GradientTransformationExtraArgs:
+    """Apply `optax.trace(decay)`, except to parameters whose learning rate is 0.
+
+    Their update is 0, and their trace does not change. Unlike with `optax.masked`, these parameters can change from step to step:
+    they follow from the argument `learning_rates`.
+    """
+    trace = optax.trace(decay)
+
+    def update(updates: Any, state: Any, params: Any = None, *, learning_rates: Any, **_: Any) -> tuple[Any, Any]:
+        new_trace = trace.update(updates, state, params)[0]
+        new_trace = jax.tree.map(lambda new, old, rate: jnp.where(rate == 0, old, new), new_trace, state.trace, learning_rates)
+        updates = jax.tree.map(lambda v, rate: jnp.where(rate == 0, 0.0, v), new_trace, learning_rates)
+        return updates, optax.TraceState(new_trace)
+
+    return optax.GradientTransformationExtraArgs(trace.init, update)  # type: ignore[reportArgumentType]
 
 
 def learning_rates(

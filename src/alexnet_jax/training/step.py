@@ -130,14 +130,14 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Example, mean: MeanImage, hparams: StepHparams) -> tuple[TrainState, TrainMetrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        keys = lax.with_sharding_constraint(jax.random.split(key, len(batch.label)), batch_sharding(mesh))
         batch = batch._replace(color_shift=jnp.where(hparams.color, batch.color_shift, 0.0))
         images = normalize(batch, mean) / jnp.where(hparams.color, color_divisor, 1.0)
         labels = jnp.asarray(batch.label)
 
         def mean_loss(params: Params) -> tuple[Float[Array, ""], Float[Array, ""]]:
-            logits = forward(params, images.astype(precision), keys)
-            return cross_entropy(logits, labels).mean(), is_top1_error(logits, labels).mean()
+            logits = forward(params, images.astype(precision), key).astype(jnp.float32)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return losses.mean(), is_top1_error(logits, labels).mean()
 
         (loss, top1_error), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, learning_rates=hparams.learning_rates)
@@ -170,10 +170,10 @@ def make_evaluation_step(network: Network, mesh: Mesh, *, precision: Precision =
     def evaluation_step(params: Params, batch: Example, mean: MeanImage) -> EvalSums:
         valid = batch.label >= 0
         labels = jnp.where(valid, batch.label, 0)
-        logits = forward(params, normalize(batch, mean).astype(precision), None)
+        logits = forward(params, normalize(batch, mean).astype(precision), None).astype(jnp.float32)
         hits = lax.top_k(logits, k)[1] == labels[:, None]
         return EvalSums(
-            loss=(cross_entropy(logits, labels) * valid).sum(),
+            loss=(optax.softmax_cross_entropy_with_integer_labels(logits, labels) * valid).sum(),
             top1_errors=(~hits[:, 0] & valid).sum().astype(jnp.float32),
             top5_errors=(~hits.any(axis=1) & valid).sum().astype(jnp.float32),
             images=valid.sum().astype(jnp.float32),
@@ -209,27 +209,12 @@ def crop_mean_image(mean: MeanImage, crop: Crop, size: int) -> Float[Array, "bat
     return jnp.asarray(mean)[rows[:, :, None], columns[:, None, :]]
 
 
-def cross_entropy(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, " batch"]:
-    """Return the softmax cross-entropy with integer labels, in nats.
-
-    The label's logit is computed as a sum over the classes, because logits are sharded by tower: devices exchange a few numbers
-    per image instead of the logits.
-    """
-    logits = logits.astype(jnp.float32)
-    return jax.nn.logsumexp(logits, axis=-1) - _label_logits(logits, labels)
-
-
 def is_top1_error(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Bool[Array, " batch"]:
     """Return whether another class has a larger logit than the label.
 
     Compares with the maximum of the logits instead of using argmax, so that devices do not exchange the logits.
     """
-    logits = logits.astype(jnp.float32)
-    return _label_logits(logits, labels) < logits.max(axis=-1)
-
-
-def _label_logits(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, " batch"]:
-    return (logits * jax.nn.one_hot(labels, logits.shape[-1])).sum(axis=-1)
+    return jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0] < logits.max(axis=-1)
 
 
 def put_batch(batch: Example, mesh: Mesh) -> Example:
