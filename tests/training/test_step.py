@@ -1,8 +1,10 @@
 """Tests of the training step and the evaluation step."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from alexnet_jax.training.step import (
     StepHparams,
     constant_hparams,
     initial_state,
+    is_top1_error,
     make_evaluation_step,
     make_train_step,
     put_batch,
@@ -71,6 +74,38 @@ def test_evaluation_sums_equal_numpy():
     np.testing.assert_allclose(sums.loss, losses.sum(), rtol=1e-5)
     assert (sums.images, sums.top1_errors, sums.top5_errors) == (6, (ranks >= 1).sum(), (ranks >= 5).sum())
     assert losses.max() > 5
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["one device", "two devices"])
+def test_nan_in_any_layer_reaches_the_loss(split):
+    mesh = cpu_mesh(TINY, 1, split=split)
+    train_step, evaluation_step = make_train_step(TINY, mesh, paper_update(), seed=0), make_evaluation_step(TINY, mesh)
+    mean = jax.device_put(MEAN, replicated(mesh))
+    example = put_batch(jax.device_get(batch()), mesh)
+    for name in new_state().params:
+        for kind in ("kernel", "bias"):
+            state = initial_state(TINY, mesh, paper_update(), 0)
+            layer = state.params[name]
+            array = layer[kind].at[(0,) * layer[kind].ndim].set(np.nan)
+            params = {**state.params, name: {**layer, kind: jax.device_put(array, layer[kind].sharding)}}
+            assert np.isnan(evaluation_step(params, example, mean).loss), (name, kind)
+            hparams = jax.device_put(constant_hparams(state, 0.0), replicated(mesh))
+            _, metrics = train_step(replace(state, params=params), example, mean, hparams)
+            assert np.isnan(metrics.loss), (name, kind)
+
+
+@pytest.mark.parametrize(
+    ("logits", "errors"),
+    [
+        ([[3.0, 1.0, 2.0]], [0, 1, 1]),
+        ([[1.0, 1.0, 1.0]], [1, 1, 1]),
+        ([[2.0, 2.0, 1.0]], [1, 1, 1]),
+        ([[np.nan, 1.0, 2.0]], [1, 1, 1]),
+        ([[-np.inf, 0.0, -1.0]], [1, 0, 1]),
+    ],
+)
+def test_ties_and_nans_are_top1_errors(logits, errors):
+    assert [int(is_top1_error(jnp.float32(logits), jnp.array([label]))[0]) for label in range(3)] == errors
 
 
 def test_bfloat16_is_used_for_activations_only():

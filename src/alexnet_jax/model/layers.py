@@ -118,7 +118,8 @@ class ReLU(Layer):
     short_name = "relu"
 
     def __call__(self, x):
-        return jax.nn.relu(x)
+        # Not `maximum`, which XLA fuses into matrix products that drop NaNs on a CPU: a diverged network would have a finite loss.
+        return jnp.where(x <= 0, jnp.zeros((), x.dtype), x)
 
 
 class LocalResponseNorm(Layer):

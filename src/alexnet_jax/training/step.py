@@ -210,11 +210,13 @@ def crop_mean_image(mean: MeanImage, crop: Crop, size: int) -> Float[Array, "bat
 
 
 def is_top1_error(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Bool[Array, " batch"]:
-    """Return whether another class has a larger logit than the label.
+    """Return whether the label does not have a larger logit than all other classes. NaNs are errors.
 
     Compares with the maximum of the logits instead of using argmax, so that devices do not exchange the logits.
     """
-    return jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0] < logits.max(axis=-1)
+    is_label = jnp.arange(logits.shape[-1]) == labels[:, None]
+    others = jnp.where(is_label, -jnp.inf, logits).max(axis=-1)
+    return ~(jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0] > others)
 
 
 def put_batch(batch: Example, mesh: Mesh) -> Example:
