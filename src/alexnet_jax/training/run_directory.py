@@ -149,7 +149,7 @@ def run_config(
         **settings,
         "schedule": {"rule": type(schedule).__name__.lower(), **asdict(schedule)},
         "layer_rates": [asdict(change) for change in config.layer_rates],
-        "augmentation": asdict(config.augmentation),
+        "augmentation": config.augmentation.to_json(),
         "data": {"path": str(dataset.path.resolve()), "splits": dataset.manifest.splits, "classes": dataset.manifest.classes},
         **({} if initial_layers is None else {"initial_layers": initial_layers}),
     }

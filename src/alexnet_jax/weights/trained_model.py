@@ -4,7 +4,7 @@ A `TrainedModel` is the input of evaluation, figures and export.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,7 @@ def from_params(
     names = [str(number) for number in range(network.num_classes)] if classes is None else list(classes)
     config = {
         "network": network.to_json(),
-        "augmentation": asdict(Augmentation(image_size=len(mean_image), color=None)),
+        "augmentation": Augmentation(len(mean_image), transforms=()).to_json(),
         "data": {"path": "imagenet", "splits": {}, "classes": names},
         **({} if source is None else {"imported": str(source.resolve())}),
     }
