@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from alexnet_jax.analysis.report import write_training_report
+from alexnet_jax.cli.parsing import parse
 from alexnet_jax.configs import config_names, load_config
 from alexnet_jax.errors import UserError
 from alexnet_jax.parallel.distributed import initialize_distributed, is_main_process, sync_processes
@@ -17,9 +18,21 @@ from alexnet_jax.training.initialization import recorded_initial_layers
 from alexnet_jax.training.loop import Options, existing_runs, train
 from alexnet_jax.weights.trained_model import TrainedModel, load
 
+HELP = """usage: alexnet-jax train CONFIG [OPTIONS]
+
+Train a config of the package, or a Python file that defines CONFIG, and write the report of the finished run.
+
+configs:
+{configs}
+
+Run alexnet-jax train CONFIG --help for the options and the values that a config gives them."""
+
 
 def run(arguments: list[str]) -> None:
     """Train a config and print the run folder."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(HELP.format(configs="\n".join(f"  {name}" for name in config_names())))
+        return
     if not arguments or arguments[0].startswith("-"):
         raise UserError(
             f"pass a config: alexnet-jax train CONFIG, one of {', '.join(config_names())}, or a Python file that defines CONFIG"
@@ -31,12 +44,21 @@ def run(arguments: list[str]) -> None:
     def command(
         config: Annotated[TrainConfig, tyro.conf.OmitArgPrefixes] = default,
         options: Annotated[Options, tyro.conf.OmitArgPrefixes] = Options(),  # noqa: B008 (frozen)
+        omit_transforms: tuple[str, ...] = (),
     ) -> Path:
+        """Train a network, and write the report of the finished run.
+
+        Args:
+          config: network and hyperparameters.
+          options: data, devices, folders and logging.
+          omit_transforms: names of transforms of the augmentation to omit, such as RandomFlip.
+        """
+        config = replace(config, augmentation=config.augmentation.without(*omit_transforms))
         # Restore the network, because the config that tyro rebuilds lacks the names of its layers.
         return train_with_report(Path(name).stem, replace(config, network=default.network), options)
 
     parsing = (tyro.conf.SuppressFixed, tyro.conf.OmitSubcommandPrefixes)
-    folder = tyro.cli(command, prog=f"alexnet-jax train {name}", args=arguments, config=parsing)
+    folder = parse(command, f"train {name}", arguments, parsing)
     if is_main_process():
         print(folder)
 

@@ -38,9 +38,7 @@ def is_uniform(counts, expected):
     return abs(((counts - expected) ** 2 / expected).sum() - degrees_of_freedom) < 5 * (2 * degrees_of_freedom) ** 0.5
 
 
-@pytest.mark.parametrize(
-    ("augmentation", "positions"), [(PAPER, 32), (EVERY_POSITION, 33)], ids=["paper", "code"]
-)
+@pytest.mark.parametrize(("augmentation", "positions"), [(PAPER, 32), (EVERY_POSITION, 33)], ids=["paper", "code"])
 def test_crops_and_flips_are_uniform(augmentation, positions):
     """Check all 32 x 32 x 2 = 2048 crops of the paper, and 33 x 33 x 2 = 2178 of the original code."""
     position, flipped, _ = draw_batches(augmentation, 400)
@@ -130,7 +128,12 @@ def test_transform_is_added():
 
 @pytest.mark.parametrize(
     "augmentation",
-    [PAPER, SOURCE_AUGMENTATION, Augmentation(64, transforms=()), Augmentation(transforms=(RandomBrightness((1, 2)), RandomCrop()))],
+    [
+        PAPER,
+        SOURCE_AUGMENTATION,
+        Augmentation(64, transforms=()),
+        Augmentation(transforms=(RandomBrightness((1, 2)), RandomCrop())),
+    ],
     ids=["paper", "code", "none", "user's"],
 )
 def test_augmentation_is_stored_as_json(augmentation):

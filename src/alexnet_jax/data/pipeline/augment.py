@@ -1,7 +1,7 @@
 """Data augmentation and mean subtraction (paper, sections 2 and 4.1).
 
-The host draws the random parameters (`transforms`) and copies crops as uint8. The jitted training step subtracts the mean and adds
-the color shift on the device, so only the pixels, the crop and three numbers per image are transferred.
+The host draws the random parameters (`transforms`) and copies crops as uint8. The jitted training step subtracts the mean and
+adds the color shift on the device, so only the pixels, the crop and three numbers per image are transferred.
 """
 
 from dataclasses import dataclass, replace
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from alexnet_jax.data.pipeline.transforms import PCAColor, RandomCrop, RandomFlip, Transform
 from alexnet_jax.errors import UserError
+
 
 @dataclass(frozen=True)
 class Augmentation:
