@@ -21,10 +21,12 @@ PROGRAM = "import sys; from alexnet_jax.cli.main import main; main(); sys.exit('
 )
 def test_every_command_has_help(command, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["alexnet-jax", *command, "--help"])
+    code = 0
     try:
         cli.main()
     except SystemExit as exit_:
-        assert exit_.code == 0
+        code = exit_.code
+    assert code == 0
     output = capsys.readouterr()
     assert output.out.startswith(" ".join(["usage: alexnet-jax", *command]))
     assert "{None}" not in output.out
