@@ -197,6 +197,7 @@ def stages(folder: Path, encoding: str) -> dict[str, int]:
         Augmentation(), len(images), border=STORED - SIZE, colors=dataset.color_components, batch_size=BATCH, seed=0
     )
     first = params[0]
+    assert first is not None
     crops = list(zip(first.position.tolist(), first.flipped.tolist(), batch, strict=True))
     pixels = images.decode(records[0])
 
@@ -217,7 +218,7 @@ def stages(folder: Path, encoding: str) -> dict[str, int]:
     work = {
         "order": lambda: image_indices(0, len(images), batch_size=BATCH, seed=0),
         "order and draw": lambda: params[0],
-        "read": each(images.record, first.index.tolist()),
+        "read": each(images.record, first.indices.tolist()),
         "decode": each(images.decode, records),
         "crop and flip": crop_batch,
     }

@@ -1,5 +1,6 @@
 """Tests of the augmentation, mostly statistical tests of random parameters."""
 
+import itertools
 import json
 from dataclasses import dataclass, replace
 
@@ -28,7 +29,7 @@ EVERY_POSITION = Augmentation(transforms=(RandomCrop(last_position=True), Random
 
 def draw_batches(augmentation, steps, batch_size=128, border=32, seed=1):
     batches = random_params(augmentation, 1000, border=border, colors=COLORS, batch_size=batch_size, seed=seed)
-    position, flipped, shifts = zip(*(batches[step][1:4] for step in range(steps)), strict=True)
+    position, flipped, shifts = zip(*(batch[1:4] for batch in itertools.islice(batches, steps)), strict=True)
     return np.concatenate(position), np.concatenate(flipped), np.concatenate(shifts)
 
 
@@ -98,7 +99,7 @@ def test_random_numbers_of_transforms_steps_and_seeds_are_independent():
     columns = np.stack(
         [*position.T, flipped, *shifts.T, *other_position.T, other_flipped, *other_shifts.T, *np.roll(position, 128, axis=0).T]
     )
-    correlation = np.corrcoef(columns.astype(np.float64))
+    correlation = np.array(np.corrcoef(columns.astype(np.float64)))
     shift_rows = np.arange(len(columns)) % 6 >= 3  # red, green and blue are correlated by the color components
     same_shift = shift_rows[:, None] & shift_rows & (np.arange(len(columns))[:, None] // 6 == np.arange(len(columns)) // 6)
     correlation[same_shift | np.eye(len(columns), dtype=bool)] = 0
@@ -112,7 +113,7 @@ class RandomBrightness(Transform):
     levels: tuple[int, ...] = (0, 16, 32)
 
     def random_map(self, element, rng):
-        shift = rng.choice(np.array(self.levels, np.float32), size=(len(element.index), 1))
+        shift = rng.choice(np.array(self.levels, np.float32), size=(len(element.indices), 1))
         return element._replace(color_shift=element.color_shift + shift)
 
 

@@ -37,7 +37,7 @@ class TopRow(Transform):
     fraction: float = 0.5
 
     def random_map(self, element, rng):
-        moved = rng.random(len(element.index)) < self.fraction
+        moved = rng.random(len(element.indices)) < self.fraction
         position = np.where(moved[:, None], [0, 1] * element.position, element.position)
         return element._replace(position=position, color_shift=element.color_shift + 10 * moved[:, None])
 
@@ -119,7 +119,7 @@ class TopRow(Transform):
     fraction: float = 0.5
 
     def random_map(self, element, rng):
-        moved = rng.random(len(element.index)) < self.fraction
+        moved = rng.random(len(element.indices)) < self.fraction
         position = np.where(moved[:, None], [0, 1] * element.position, element.position)
         return element._replace(position=position, color_shift=element.color_shift + 10 * moved[:, None])
 

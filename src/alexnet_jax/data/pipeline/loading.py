@@ -157,7 +157,7 @@ class TrainingBatches:
             )
         # The training step is compiled for these types, whichever a transform returns.
         crop = Crop(params.position[self.batch_slice].astype(np.int32), params.flipped[self.batch_slice].astype(bool))
-        batch = _load_crops(self.images, params.index[self.batch_slice].tolist(), crop, self.input_size)
+        batch = _load_crops(self.images, params.indices[self.batch_slice].tolist(), crop, self.input_size)
         color_shift = params.color_shift[self.batch_slice].astype(np.float32)
         return batch._replace(color_shift=color_shift, crop=crop if self.crop_mean else None)
 

@@ -23,7 +23,7 @@ class BatchParams(NamedTuple):
     """Images of a batch, and how each of them is cropped, flipped and shifted in color.
 
     Attributes:
-      index: indices of the images in the training split.
+      indices: indices of the images in the training split.
       position: row and column of the upper left corner of the crop, pixels, from 0 to `border`.
       flipped: whether the crop is flipped horizontally.
       color_shift: shift to add to red, green and blue, in gray levels.
@@ -31,7 +31,7 @@ class BatchParams(NamedTuple):
       colors: principal components of the training set's colors.
     """
 
-    index: Int[np.ndarray, " batch"]
+    indices: Int[np.ndarray, " batch"]
     position: Int[np.ndarray, "batch 2"]
     flipped: Bool[np.ndarray, " batch"]
     color_shift: Float[np.ndarray, "batch 3"]
@@ -39,11 +39,11 @@ class BatchParams(NamedTuple):
     colors: ColorComponents
 
     @classmethod
-    def center_crops(cls, index: Int[np.ndarray, " batch"], border: int, colors: ColorComponents) -> "BatchParams":
+    def center_crops(cls, indices: Int[np.ndarray, " batch"], border: int, colors: ColorComponents) -> "BatchParams":
         """Return the parameters of center crops that are neither flipped nor shifted in color."""
-        size = len(index)
+        size = len(indices)
         position = np.full((size, 2), border // 2, np.int32)
-        return cls(index, position, np.zeros(size, bool), np.zeros((size, 3), np.float32), border, colors)
+        return cls(indices, position, np.zeros(size, bool), np.zeros((size, 3), np.float32), border, colors)
 
 
 class Transform(grain.transforms.RandomMap):
@@ -58,7 +58,7 @@ class Transform(grain.transforms.RandomMap):
       ...     std: float = 10.0  # gray levels
       ...
       ...     def random_map(self, element, rng):
-      ...         shift = rng.normal(0, self.std, (len(element.index), 1)).astype("float32")
+      ...         shift = rng.normal(0, self.std, (len(element.indices), 1)).astype("float32")
       ...         return element._replace(color_shift=element.color_shift + shift)
       >>> RandomBrightness(20.0).to_json()
       {'transform': 'RandomBrightness', 'std': 20.0}
@@ -69,7 +69,9 @@ class Transform(grain.transforms.RandomMap):
     def __init_subclass__(cls) -> None:
         Transform._classes[cls.__name__] = cls
 
-    def random_map(self, element: BatchParams, rng: np.random.Generator) -> BatchParams:
+    def random_map(  # pyright: ignore[reportIncompatibleMethodOverride] (Grain annotates no return type)
+        self, element: BatchParams, rng: np.random.Generator
+    ) -> BatchParams:
         """Return the transformed parameters.
 
         Args:
@@ -119,9 +121,9 @@ class RandomCrop(Transform):
     def random_map(self, element: BatchParams, rng: np.random.Generator) -> BatchParams:
         """Return the parameters with random positions."""
         positions = max(element.border, 1) + self.last_position
-        size = (_ceil_div(len(element.index), self.images_per_crop), 2)
+        size = (_ceil_div(len(element.indices), self.images_per_crop), 2)
         position = rng.integers(0, positions, size=size, dtype=np.int32)
-        return element._replace(position=_share(position, self.images_per_crop, len(element.index)))
+        return element._replace(position=_share(position, self.images_per_crop, len(element.indices)))
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,8 @@ class RandomFlip(Transform):
 
     def random_map(self, element: BatchParams, rng: np.random.Generator) -> BatchParams:
         """Return the parameters with random flips."""
-        flipped = rng.integers(0, 2, size=_ceil_div(len(element.index), self.images_per_flip)).astype(bool)
-        return element._replace(flipped=element.flipped ^ _share(flipped, self.images_per_flip, len(element.index)))
+        flipped = rng.integers(0, 2, size=_ceil_div(len(element.indices), self.images_per_flip)).astype(bool)
+        return element._replace(flipped=element.flipped ^ _share(flipped, self.images_per_flip, len(element.indices)))
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class PCAColor(Transform):
 
     def random_map(self, element: BatchParams, rng: np.random.Generator) -> BatchParams:
         """Return the parameters with random color shifts added."""
-        normals = rng.normal(0.0, self.std, size=(len(element.index), 3))
+        normals = rng.normal(0.0, self.std, size=(len(element.indices), 3))
         return element._replace(color_shift=element.color_shift + color_shift(normals, element.colors, self.scale))
 
 
