@@ -116,18 +116,18 @@ def change_network(ablation: ablations.Ablation) -> ConfigChange:
     return change
 
 
-def change_augmentation(**settings: Any) -> ConfigChange:
-    """Return a config change that replaces fields of the augmentation."""
-    return lambda config: replace(config, augmentation=replace(config.augmentation, **settings))
+def without_transform(name: str) -> ConfigChange:
+    """Return a config change that removes a transform of the augmentation."""
+    return lambda config: replace(config, augmentation=config.augmentation.without(name))
 
 
 CHANGES: dict[str, ConfigChange] = {
     "no_lrn": change_network(ablations.without_normalization),
     "no_overlap": change_network(ablations.without_overlap),
     "no_dropout": change_network(ablations.without_dropout),
-    "no_color": change_augmentation(color=None, color_divisor=1.0),
-    "no_crop": change_augmentation(crop=False),
-    "no_flip": change_augmentation(flip=False),
+    "no_color": without_transform("PCAColor"),
+    "no_crop": without_transform("RandomCrop"),
+    "no_flip": without_transform("RandomFlip"),
     "one_gpu": change_network(ablations.one_tower),
     "no_cross_tower": change_network(ablations.without_communication),
     "contrast_norm": change_network(ablations.with_contrast_norm),

@@ -49,7 +49,7 @@ CONFIG = TrainConfig(
     bias_rate=2.0,
     schedule=StepDecay(milestones=()),
     weight_decay=0.0,
-    augmentation=Augmentation(image_size=32, crop=False, flip=False, mean="center", color=None),
+    augmentation=Augmentation(image_size=32, transforms=(), mean="center"),
 )
 
 

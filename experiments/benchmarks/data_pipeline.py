@@ -33,10 +33,10 @@ import tyro
 
 from alexnet_jax.console import console, track_progress
 from alexnet_jax.data.images import decode_jpeg, encode_jpeg
-from alexnet_jax.data.pipeline.augment import Augmentation, draw_augmentation
-from alexnet_jax.data.pipeline.batches import LoaderOptions, training_batches
+from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.data.pipeline.batches import LoaderOptions, image_indices, random_params, training_batches
 from alexnet_jax.data.pipeline.copy_crop import copy_crop, copy_flipped_crop_bgr
-from alexnet_jax.data.pipeline.loading import DecodedImages, TrainingBatches
+from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.data.sources.synthetic import CLASSES, draw_image
@@ -193,11 +193,13 @@ def stages(folder: Path, encoding: str) -> dict[str, int]:
     dataset, batch = open_dataset(folder / encoding), np.empty((BATCH, SIZE, SIZE, 3), np.uint8)
     images = DecodedImages(dataset, "train", STORED)
     records = [images.record(i) for i in range(BATCH)]
-    crop, _ = draw_augmentation(Augmentation(), dataset.color_components, border=32, batch_size=BATCH, seed=0, step=0)
-    crops = list(zip(crop.position.tolist(), crop.flipped.tolist(), batch, strict=True))
+    params = random_params(
+        Augmentation(), len(images), border=STORED - SIZE, colors=dataset.color_components, batch_size=BATCH, seed=0
+    )
+    first = params[0]
+    assert first is not None
+    crops = list(zip(first.position.tolist(), first.flipped.tolist(), batch, strict=True))
     pixels = images.decode(records[0])
-
-    batches = TrainingBatches(images, Augmentation(), dataset.color_components, SIZE, BATCH, 0, slice(None))
 
     def each(work: Callable[[Any], Any], items: list[Any]) -> Callable[[], None]:
         def run() -> None:
@@ -214,9 +216,9 @@ def stages(folder: Path, encoding: str) -> dict[str, int]:
                 copy_crop(pixels, top, left, flipped, out)
 
     work = {
-        "order": lambda: batches.image_indices(0),
-        "draw": lambda: draw_augmentation(Augmentation(), dataset.color_components, border=32, batch_size=BATCH, seed=0, step=0),
-        "read": each(images.record, batches.image_indices(0)),
+        "order": lambda: image_indices(0, len(images), batch_size=BATCH, seed=0),
+        "order and draw": lambda: params[0],
+        "read": each(images.record, first.indices.tolist()),
         "decode": each(images.decode, records),
         "crop and flip": crop_batch,
     }

@@ -17,7 +17,8 @@ from alexnet_jax.version import __version__ as __version__
 if TYPE_CHECKING:
     from alexnet_jax.analysis.report import write_training_report
     from alexnet_jax.configs import load_config
-    from alexnet_jax.data.pipeline.augment import Augmentation
+    from alexnet_jax.data.pipeline.augment import SOURCE_AUGMENTATION, Augmentation
+    from alexnet_jax.data.pipeline.transforms import PCAColor, RandomCrop, RandomFlip, Transform
     from alexnet_jax.errors import DivergedError, UserError
     from alexnet_jax.evaluation.predictor import ClassProbability, Predictor
     from alexnet_jax.model.alexnet import ONE_GPU, QUICKSTART, SIXTH_CONV, SOURCE_145, TWO_TOWER
@@ -37,17 +38,22 @@ __all__ = [
     "QUICKSTART",
     "SIXTH_CONV",
     "SOURCE_145",
+    "SOURCE_AUGMENTATION",
     "TWO_TOWER",
     "Augmentation",
     "ClassProbability",
     "DivergedError",
     "Network",
     "Options",
+    "PCAColor",
     "Predictor",
+    "RandomCrop",
+    "RandomFlip",
     "StopOnSignal",
     "TrainConfig",
     "TrainResult",
     "TrainedModel",
+    "Transform",
     "UserError",
     "configure_cpu",
     "enable_compilation_cache",
@@ -63,7 +69,8 @@ __all__ = [
 _EXPORTS = {
     "analysis.report": ["write_training_report"],
     "configs": ["load_config"],
-    "data.pipeline.augment": ["Augmentation"],
+    "data.pipeline.augment": ["SOURCE_AUGMENTATION", "Augmentation"],
+    "data.pipeline.transforms": ["PCAColor", "RandomCrop", "RandomFlip", "Transform"],
     "errors": ["DivergedError", "UserError"],
     "evaluation.predictor": ["ClassProbability", "Predictor"],
     "model.alexnet": ["ONE_GPU", "QUICKSTART", "SIXTH_CONV", "SOURCE_145", "TWO_TOWER"],

@@ -140,7 +140,8 @@ def test_other_data_set_is_rejected(copy, dataset):
         ("features.npy", lambda content: content[:50], "is damaged"),
         ("images.jsonl", lambda content: content + b"\n", "images.jsonl has"),
         ("index.json", lambda content: content[:-9], "is damaged"),
-        ("index.json", lambda content: content.replace(b'"format": 1', b'"format": 0'), "has index format 0, expected 1"),
+        ("index.json", lambda content: content.replace(b'"format": 2', b'"format": 1'), "has index format 1, expected 2"),
+        ("features.npy", lambda content: content.replace(b"<f4", b"<i4"), "features.npy has int32 of shape .*, expected float32"),
         ("images.jsonl", lambda content: None, r"\(images.jsonl is missing\)"),
     ],
 )

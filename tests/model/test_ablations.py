@@ -177,7 +177,8 @@ def test_together_combines_ablations(ablate):
     module, settings = ablate
     configs = module.ablation_configs(replace(settings, no_lrn=True, no_flip=True, together=True))
     assert list(configs) == ["base", "no_lrn+no_flip"]
-    assert not configs["no_lrn+no_flip"].augmentation.flip
+    transforms = configs["no_lrn+no_flip"].augmentation.transforms
+    assert [type(transform).__name__ for transform in transforms] == ["RandomCrop", "PCAColor"]
 
 
 def test_schedule_is_scaled_to_the_number_of_epochs(ablate):

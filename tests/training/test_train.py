@@ -161,7 +161,7 @@ def test_too_many_devices_raise(options):
         (["train", "alexnet"], "no config 'alexnet'; choose one of .*source_145.*two_tower"),
         (["train", "quickstart", "--data", "/nowhere"], "no data set '/nowhere'"),
         (["prepare", "--from", "/nowhere", "--to", "never"], "/nowhere does not exist: pass a folder"),
-        (["train", "quickstart", "--images-per-crop", "0"], "--images-per-crop must be at least 1"),
+        (["train", "quickstart", "--omit-transforms", "Flip"], "no transform Flip: choose from RandomCrop, RandomFlip, PCAColor"),
         (["data"], "data show DATA"),
         (["data", "show", "/nowhere"], "no data set '/nowhere'"),
         (
@@ -173,7 +173,7 @@ def test_too_many_devices_raise(options):
             ["train", "quickstart", "step-decay", "--milestones", "0"],
             "--milestones must be at least 1, not 0",
         ),
-        (["summary", "vgg"], "pass one network: .*two_tower"),
+        (["summary", "vgg"], "pass one network or config: .*two_tower"),
         (["figures", "/nowhere"], "/nowhere has no checkpoints: pass a run folder"),
         (["index", "/nowhere", "--to", "never"], "/nowhere has no checkpoints: pass a run folder"),
         (["retrieve", "/nowhere", "photo.jpg"], "/nowhere is not an index \\(index.json is missing\\)"),

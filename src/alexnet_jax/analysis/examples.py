@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 
 from alexnet_jax.analysis.exact_search import nearest_neighbors
 from alexnet_jax.analysis.index import Index
@@ -14,11 +14,10 @@ from alexnet_jax.console import track_progress
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import MAX_SEED, UserError, check_number
+from alexnet_jax.evaluation.metrics import top_classes
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.weights.trained_model import TrainedModel
 
-TOP_K = 5
-"""Number of most probable classes shown per image."""
 BATCH_SIZE = 64
 
 
@@ -109,7 +108,10 @@ def find_examples(
     examples = read_images(images, _sample(rng, len(images), options.images), dataset.manifest.classes)
     pixels = np.stack([image.pixels for image in examples])
     probabilities = Predictor(model, batch_size=len(examples))(pixels)
-    predictions = [Prediction(*pair) for pair in zip(examples, top_classes(probabilities, model.classes), strict=True)]
+    predictions = [
+        Prediction(example, [(model.classes[label], float(row[label])) for label in labels])
+        for example, row, labels in zip(examples, probabilities, top_classes(probabilities), strict=True)
+    ]
 
     extract_features = Predictor(model, layer=last_hidden_layer(model.network), batch_size=BATCH_SIZE)
     queries = extract_features(pixels[: options.queries])
@@ -135,12 +137,6 @@ def find_examples(
         for query, images, distances in zip(examples, neighbors, nearest.distances, strict=False)
     ]
     return Examples(predictions, retrievals, split, len(searched), len(train))
-
-
-def top_classes(probabilities: Float[np.ndarray, "images classes"], classes: list[str]) -> list[list[tuple[str, float]]]:
-    """Return names and probabilities of the `TOP_K` most probable classes of each image, most probable first."""
-    top = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP_K]
-    return [[(classes[label], float(row[label])) for label in labels] for row, labels in zip(probabilities, top, strict=True)]
 
 
 def read_images(

@@ -8,7 +8,8 @@ from textwrap import shorten
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alexnet_jax.analysis.examples import TOP_K, LabeledImage, Prediction, Retrieval
+from alexnet_jax.analysis.examples import LabeledImage, Prediction, Retrieval
+from alexnet_jax.evaluation.metrics import TOP_K
 
 COLUMNS = 4
 CORRECT, INCORRECT = "#e5989b", "#a8c0dd"

@@ -24,7 +24,7 @@ from alexnet_jax.analysis.exact_search import Neighbors, nearest_neighbors
 from alexnet_jax.data.records import Encoding
 from alexnet_jax.errors import UserError, disk_full_as_user_error
 
-FORMAT = 1
+FORMAT = 2
 BLOCK_BYTES, BLOCK_ROWS = 1 << 26, 1 << 14  # maximum size of a block
 
 Features = Float32[np.ndarray, "images features"]
@@ -45,6 +45,7 @@ class IndexMetadata:
     Attributes:
       images: number of images.
       features: number of features per image.
+      features_bytes: size of features.npy, bytes.
       names_bytes: size of images.jsonl, bytes.
       run: run folder or file of the model.
       step: training step of the model.
@@ -59,6 +60,7 @@ class IndexMetadata:
 
     images: int = 0
     features: int = 0
+    features_bytes: int = 0
     names_bytes: int = 0
     run: str = ""
     step: int = 0
@@ -93,17 +95,14 @@ class Index:
             if values["format"] != FORMAT:
                 raise UserError(f"{path} has index format {values['format']}, expected {FORMAT}: {advice}")
             self.metadata = IndexMetadata(**values)
-            with (path / "features.npy").open("rb") as file:
-                shape = _read_header(file)
-                self._start = file.tell()
-            if shape != (self.metadata.images, self.metadata.features):
-                raise ValueError(f"features.npy has shape {shape}, expected {(self.metadata.images, self.metadata.features)}")
-            for name, size in (
-                ("features.npy", self._start + 4 * shape[0] * shape[1]),
-                ("images.jsonl", self.metadata.names_bytes),
-            ):
+            sizes = {"features.npy": self.metadata.features_bytes, "images.jsonl": self.metadata.names_bytes}
+            for name, size in sizes.items():
                 if (actual := (path / name).stat().st_size) != size:
                     raise ValueError(f"{name} has {actual:,} bytes, expected {size:,}")
+            features, shape = np.load(path / "features.npy", mmap_mode="r"), (self.metadata.images, self.metadata.features)
+            if features.shape != shape or features.dtype != np.float32 or not features.flags.c_contiguous:
+                raise ValueError(f"features.npy has {features.dtype} of shape {features.shape}, expected float32 of {shape}")
+            self._start = features.offset
         except FileNotFoundError as error:
             advice = "build an index with alexnet-jax index RUN --to INDEX"
             raise UserError(f"{path} is not an index ({Path(error.filename).name} is missing): {advice}") from error
@@ -123,24 +122,23 @@ class Index:
         return nearest_neighbors(queries, self.blocks(), count)
 
     def blocks(self) -> Iterator[Features]:
-        """Yield the features in blocks of at most 64 MB.
+        """Yield the features in memory-mapped blocks of at most 64 MB.
 
-        All blocks share one buffer, so each block is overwritten by the next. The file is read rather than memory-mapped: if it
-        is truncated or unreadable, reading raises an exception, whereas access to a mapping would kill the process.
+        Each block is a mapping of its own, so that a process has at most two of them in memory.
+
+        Raises:
+          UserError: if the file was truncated after the index was opened. If it is truncated while a block is in use, the
+            operating system ends the process.
         """
-        features = self.metadata.features
-        rows = max(1, min(BLOCK_BYTES // (4 * features), BLOCK_ROWS, self.metadata.images))
-        buffer = np.empty((rows, features), np.float32)
-        with (self.path / "features.npy").open("rb", buffering=0) as file:
-            file.seek(self._start)
-            for first in range(0, self.metadata.images, rows):
-                block = buffer[: self.metadata.images - first]
-                unread = block.data.cast("B")
-                while unread:
-                    if not (read := file.readinto(unread)):
-                        raise UserError(f"{file.name} was truncated while it was read: rebuild the index")
-                    unread = unread[read:]
-                yield block
+        file, images, features = self.path / "features.npy", self.metadata.images, self.metadata.features
+        rows = max(1, min(BLOCK_BYTES // (4 * features), BLOCK_ROWS))
+        for first in range(0, images, rows):
+            shape, offset = (min(rows, images - first), features), self._start + 4 * features * first
+            try:
+                block = np.memmap(file, np.float32, "r", offset, shape)
+            except ValueError as error:
+                raise UserError(f"{file} was truncated while it was read: rebuild the index") from error
+            yield block
 
     def images(self, indices: Sequence[int] | Int[np.ndarray, "..."]) -> dict[int, IndexedImage]:
         """Return the names and classes of the given images, keyed by index."""
@@ -215,7 +213,7 @@ def create_index(path: Path, metadata: IndexMetadata) -> Iterator[IndexWriter]:
                         file.flush()
                         os.fsync(file.fileno())
                     assert writer.num_written == metadata.images
-                    values = {**asdict(metadata), "names_bytes": images.tell()}
+                    values = {**asdict(metadata), "features_bytes": features.tell(), "names_bytes": images.tell()}
                 (partial / "index.json").write_text(json.dumps(values, indent=1) + "\n")
                 partial.rename(path)
             except BaseException:
@@ -225,13 +223,3 @@ def create_index(path: Path, metadata: IndexMetadata) -> Iterator[IndexWriter]:
 
 def _write_header(file: IO[bytes], shape: tuple[int, int]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-
-
-def _read_header(file: IO[bytes]) -> tuple[int, ...]:
-    np.lib.format.read_magic(file)
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-    if fortran_order or dtype != np.dtype("<f4"):
-        raise ValueError(
-            f"features.npy has dtype {dtype} and fortran_order={fortran_order}, expected float32 and fortran_order=False"
-        )
-    return shape

@@ -5,7 +5,6 @@ import json
 from contextlib import closing
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from alexnet_jax.analysis.index import Index, IndexedImage, IndexMetadata, create_index
@@ -14,6 +13,7 @@ from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset, open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
+from alexnet_jax.model.digest import params_digest
 from alexnet_jax.model.layers import Dropout, WeightedLayer
 from alexnet_jax.model.network import Network
 from alexnet_jax.weights.safetensors_file import SUFFIX
@@ -40,10 +40,9 @@ def model_digest(model: TrainedModel) -> str:
 
     It covers the network, the parameters, the mean image, and how the mean image is cropped.
     """
-    digest = hashlib.sha256(json.dumps([model.network.to_json(), model.config.augmentation.mean]).encode())
-    for leaf in (*jax.tree.leaves(model.params), model.mean_image):
-        digest.update(np.ascontiguousarray(leaf).data)
-    return digest.hexdigest()
+    arrays = params_digest({"params": model.params, "mean_image": model.mean_image})
+    settings = [model.network.to_json(), model.config.augmentation.mean, arrays]
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
 
 def build_index(model: TrainedModel, dataset: Dataset, split: str, path: Path, *, batch_size: int = 128) -> Index:

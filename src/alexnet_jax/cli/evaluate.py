@@ -19,6 +19,7 @@ import numpy as np
 import tyro
 from jaxtyping import Float
 
+from alexnet_jax.cli.parsing import parse
 from alexnet_jax.cli.process import configure_process
 from alexnet_jax.console import console, track_progress
 from alexnet_jax.data.find import find_training_dataset
@@ -75,7 +76,7 @@ class Evaluate:
 def run(arguments: list[str]) -> None:
     """Measure the errors and print the path of errors.json."""
     configure_process()
-    print(evaluate(tyro.cli(Evaluate, prog="alexnet-jax evaluate", args=arguments)))
+    print(evaluate(parse(Evaluate, "evaluate", arguments)))
 
 
 def evaluate(settings: Evaluate) -> Path:

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import tyro
 
+from alexnet_jax.cli.parsing import parse
 from alexnet_jax.errors import UserError
 from alexnet_jax.weights import pytorch, safetensors_file
 from alexnet_jax.weights.state_dict import to_state_dict
@@ -37,7 +38,7 @@ class Export:
 
 def run(arguments: list[str]) -> None:
     """Write the file and print its path."""
-    command = tyro.cli(Export, prog="alexnet-jax export", args=arguments)
+    command = parse(Export, "export", arguments)
     print(export(command))
 
 

@@ -9,6 +9,7 @@ import tyro
 from alexnet_jax.analysis.examples import ExampleOptions
 from alexnet_jax.analysis.index import Index
 from alexnet_jax.analysis.report import draw_figures
+from alexnet_jax.cli.parsing import parse
 from alexnet_jax.cli.process import configure_process
 from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.weights.trained_model import load
@@ -41,7 +42,7 @@ class Figures:
 
 def run(arguments: list[str]) -> None:
     """Draw the figures and print the path of the page."""
-    command = tyro.cli(Figures, prog="alexnet-jax figures", args=arguments)
+    command = parse(Figures, "figures", arguments)
     configure_process()
     index = None if command.index is None else Index(command.index)
     model = load(command.run, best=command.best)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tyro
 
+from alexnet_jax.cli.parsing import parse
 from alexnet_jax.weights.import_weights import import_weights
 from alexnet_jax.weights.trained_model import check_suffix, save
 
@@ -17,7 +18,7 @@ class Import:
       file: .safetensors, .pt or .pth file with a PyTorch state dict, or Caffe weights as .caffemodel, .npz, .h5 or a folder of
         .npy files.
       to: .safetensors file to write.
-      network: name of the network, as for `summary`; None uses the network recorded in the file.
+      network: name of the network, one of `alexnet_jax.NETWORKS`; None uses the network recorded in the file.
       mean: mean image, .binaryproto or .npy; None uses the one in the file, or the color means of Caffe or torchvision.
       classes: text file with one class name per line, ordered by label, or a prepared data set; None uses the names recorded in
         the file, or numbers if there are none.
@@ -32,7 +33,7 @@ class Import:
 
 def run(arguments: list[str]) -> None:
     """Convert the weights and print the path of the file."""
-    print(import_file(tyro.cli(Import, prog="alexnet-jax import", args=arguments)))
+    print(import_file(parse(Import, "import", arguments)))
 
 
 def import_file(command: Import) -> Path:

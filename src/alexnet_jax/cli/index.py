@@ -6,6 +6,7 @@ from pathlib import Path
 import tyro
 
 from alexnet_jax.analysis.indexing import build_index
+from alexnet_jax.cli.parsing import parse
 from alexnet_jax.cli.process import configure_process
 from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.errors import UserError
@@ -38,7 +39,7 @@ class BuildIndex:
 
 def run(arguments: list[str]) -> None:
     """Build the index and print its folder."""
-    command = tyro.cli(BuildIndex, prog="alexnet-jax index", args=arguments)
+    command = parse(BuildIndex, "index", arguments)
     configure_process()
     if command.to.exists():  # checked before the network is loaded
         raise UserError(f"{command.to} exists: pass another folder as --to, or delete it")

@@ -1,5 +1,6 @@
 """Entry point of the command line: dispatch to the commands, and one-line error messages."""
 
+import os
 import sys
 from importlib import import_module
 
@@ -12,7 +13,7 @@ HELP = """usage: alexnet-jax COMMAND …
   evaluate RUN…       measure the errors of a trained network, or of several and their mean prediction
   prepare             convert images into a prepared data set, or verify one
   data show DATA      draw augmented training images and the ten test views of a data set
-  summary NETWORK     print a network layer by layer
+  summary NETWORK     print the network of this name, or of a config, layer by layer
   schedule CONFIG     print the learning rates of a config, epoch by epoch
   figures RUN         draw kernels, predictions and retrieval, and write report.html
   index RUN           store the last hidden layer's features of each image of a data set
@@ -41,18 +42,18 @@ COMMANDS = {
 def main() -> None:
     """Run the command named by `sys.argv`.
 
-    A `UserError` or `OSError` is printed as one line on stderr with exit code 1; Ctrl-C exits with 130.
+    A `UserError` or `OSError` is printed as one line on stderr with exit code 1; Ctrl-C exits with 130. If the program that reads
+    stdout has ended, as in `alexnet-jax schedule two_tower | head -3`, the exit code is 1, and nothing is printed.
     """
     name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
-    if name in ("-h", "--help"):
-        print(HELP)
-        return
     try:
-        if name not in COMMANDS:
-            raise UserError(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")
-        if name == "train":
-            exit_on_sigterm(_interrupted_exit_code(arguments))  # before the imports below, which take seconds
-        import_module(f"alexnet_jax.cli.{COMMANDS[name]}").run(arguments)
+        try:
+            _run(name, arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more when it exits
+        sys.exit(1)
     except (UserError, OSError) as error:  # OSError: for example, a full disk or a missing write permission
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -65,6 +66,17 @@ def main() -> None:
         raise
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _run(name: str, arguments: list[str]) -> None:
+    if name in ("-h", "--help"):
+        print(HELP)
+        return
+    if name not in COMMANDS:
+        raise UserError(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")
+    if name == "train":
+        exit_on_sigterm(_interrupted_exit_code(arguments))  # before the imports below, which take seconds
+    import_module(f"alexnet_jax.cli.{COMMANDS[name]}").run(arguments)
 
 
 def _interrupted_exit_code(arguments: list[str]) -> int:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from alexnet_jax.cli.parsing import parse
 from alexnet_jax.data.prepare.convert import PrepareOptions, prepare_path
 from alexnet_jax.data.prepare.verify import verify as verify_dataset
 from alexnet_jax.errors import UserError
@@ -12,7 +13,7 @@ from alexnet_jax.errors import UserError
 
 def run(arguments: list[str]) -> None:
     """Prepare or verify a data set and print its path."""
-    tyro.cli(_prepare, prog="alexnet-jax prepare", args=arguments)
+    parse(_prepare, "prepare", arguments)
 
 
 def _prepare(

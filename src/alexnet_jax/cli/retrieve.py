@@ -10,6 +10,7 @@ from alexnet_jax.analysis.examples import LabeledImage, Retrieval, read_images
 from alexnet_jax.analysis.figure4 import draw_retrievals
 from alexnet_jax.analysis.index import Index
 from alexnet_jax.analysis.indexing import load_indexed_model, open_indexed_dataset
+from alexnet_jax.cli.parsing import parse
 from alexnet_jax.cli.process import configure_process
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.pipeline.photo import read_photo
@@ -42,7 +43,7 @@ class Retrieve:
 
 def run(arguments: list[str]) -> None:
     """Print the images nearest to each photo, and draw them if --picture is given."""
-    command = tyro.cli(Retrieve, prog="alexnet-jax retrieve", args=arguments)
+    command = parse(Retrieve, "retrieve", arguments)
     configure_process()
     check_number("--nearest", command.nearest, at_least=1)
     if not command.photos:

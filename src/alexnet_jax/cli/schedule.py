@@ -3,10 +3,13 @@
 import sys
 from dataclasses import replace
 from itertools import groupby
+from typing import Annotated
 
+import tyro
 from rich.console import Console
 from rich.table import Table
 
+from alexnet_jax.cli.parsing import parse
 from alexnet_jax.configs import config_names, load_config
 from alexnet_jax.errors import UserError
 from alexnet_jax.training.config import TrainConfig
@@ -15,10 +18,20 @@ from alexnet_jax.training.schedule import EpochHparams, ReduceOnPlateau
 
 def run(arguments: list[str]) -> None:
     """Print the table of learning rates."""
-    if len(arguments) != 1:
+    config = parse(_schedule, "schedule", arguments)
+    if config is None:
         names = ", ".join(config_names())
         raise UserError(f"pass one config: alexnet-jax schedule CONFIG, one of {names}, or a Python file that defines CONFIG")
-    Console(width=None if sys.stdout.isatty() else 140).print(schedule_table(load_config(arguments[0])))
+    Console(width=None if sys.stdout.isatty() else 140).print(schedule_table(load_config(config)))
+
+
+def _schedule(config: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")] = None) -> str | None:
+    """Print the learning rates of a config, epoch by epoch.
+
+    Args:
+      config: name of a config, or a Python file that defines CONFIG.
+    """
+    return config
 
 
 def schedule_table(config: TrainConfig) -> Table:

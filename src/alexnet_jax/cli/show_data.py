@@ -6,6 +6,7 @@ from pathlib import Path
 import tyro
 
 from alexnet_jax.analysis.contact_sheet import draw_contact_sheet
+from alexnet_jax.cli.parsing import REGISTRY
 from alexnet_jax.configs import load_config
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.pipeline.augment import Augmentation
@@ -34,9 +35,10 @@ class ShowData:
 
 def run(arguments: list[str]) -> None:
     """Draw the contact sheet and print the path of the file."""
-    if arguments[:1] != ["show"]:
+    if not arguments:
         raise UserError("the only subcommand of data is show: run alexnet-jax data show DATA")
-    command = tyro.cli(ShowData, prog="alexnet-jax data show", args=arguments[1:])
+    commands = {"show": ShowData}
+    command = tyro.extras.subcommand_cli_from_dict(commands, prog="alexnet-jax data", args=arguments, registry=REGISTRY)
     dataset = find_dataset(command.data, command.data, command.data_dir)
     if command.config is None:
         augmentation = Augmentation(image_size=dataset.manifest.size)

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from alexnet_jax.analysis.report import write_training_report
+from alexnet_jax.cli.parsing import parse
 from alexnet_jax.cli.process import configure_training
 from alexnet_jax.configs import config_names, load_config
 from alexnet_jax.errors import UserError
@@ -19,9 +20,21 @@ from alexnet_jax.training.run_directory import RunDirectory, existing_runs
 from alexnet_jax.training.train import train
 from alexnet_jax.weights.trained_model import TrainedModel, load
 
+HELP = """usage: alexnet-jax train CONFIG [OPTIONS]
+
+Train a config of the package, or a Python file that defines CONFIG, and write the report of the finished run.
+
+configs:
+{configs}
+
+Run alexnet-jax train CONFIG --help for the options and the values that a config gives them."""
+
 
 def run(arguments: list[str]) -> None:
     """Train a config and print the run folder."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(HELP.format(configs="\n".join(f"  {name}" for name in config_names())))
+        return
     if not arguments or arguments[0].startswith("-"):
         raise UserError(
             f"pass a config: alexnet-jax train CONFIG, one of {', '.join(config_names())}, or a Python file that defines CONFIG"
@@ -32,9 +45,10 @@ def run(arguments: list[str]) -> None:
     def command(
         config: Annotated[TrainConfig, tyro.conf.OmitArgPrefixes] = default,
         options: Annotated[Options, tyro.conf.OmitArgPrefixes] = Options(),  # noqa: B008 (frozen)
+        omit_transforms: tuple[str, ...] = (),
         interrupted_exit_code: int = 0,
     ) -> tuple[Path, int]:
-        """Train a config.
+        """Train a network, and write the report of the finished run.
 
         Exit codes: 0 if training is finished, --interrupted-exit-code if it was stopped by Ctrl-C or SIGTERM and the same command
         resumes it, 1 after an error, 2 if the command line is invalid, and 130 if it was stopped by Ctrl-C before it started.
@@ -42,14 +56,16 @@ def run(arguments: list[str]) -> None:
         Args:
           config: network and hyperparameters.
           options: data, devices, folders and logging.
+          omit_transforms: names of transforms of the augmentation to omit, such as RandomFlip.
           interrupted_exit_code: exit code of an interrupted training, to tell it from a finished one; for example, 75.
         """
         configure_training(options, default.network.towers)
+        config = replace(config, augmentation=config.augmentation.without(*omit_transforms))
         # Restore the network, because the config that tyro rebuilds lacks the names of its layers.
         return train_with_report(Path(name).stem, replace(config, network=default.network), options), interrupted_exit_code
 
     parsing = (tyro.conf.SuppressFixed, tyro.conf.OmitSubcommandPrefixes)
-    folder, exit_code = tyro.cli(command, prog=f"alexnet-jax train {name}", args=arguments, config=parsing)
+    folder, exit_code = parse(command, f"train {name}", arguments, parsing)
     if is_main_process():
         print(folder)
     if exit_code and RunDirectory(folder).result is None:

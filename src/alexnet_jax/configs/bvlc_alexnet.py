@@ -10,6 +10,7 @@ images to 256 x 256; here, they are prepared as in the paper.
 """
 
 from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.data.pipeline.transforms import RandomCrop, RandomFlip
 from alexnet_jax.model.relatives import BVLC_ALEXNET
 from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.schedule import StepDecay
@@ -19,5 +20,5 @@ CONFIG = TrainConfig(
     batch_size=256,
     schedule=StepDecay(milestones=(20, 40, 60, 80)),
     bias_rate=2.0,
-    augmentation=Augmentation(last_position=True, color=None),
+    augmentation=Augmentation(transforms=(RandomCrop(last_position=True), RandomFlip())),
 )

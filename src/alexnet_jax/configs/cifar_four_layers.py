@@ -11,6 +11,7 @@ Published: 11% test error after about 520 epochs, with the learning rate divided
 """
 
 from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.data.pipeline.transforms import RandomCrop, RandomFlip
 from alexnet_jax.model.cifar import FOUR_LAYERS_NORM
 from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.schedule import StepDecay
@@ -24,5 +25,5 @@ CONFIG = TrainConfig(
     schedule=StepDecay(milestones=(9, 11)),
     weight_decay=0.0,
     layer_decays=(("local3", 0.004), ("local4", 0.004), ("fc10", 0.01)),
-    augmentation=Augmentation(image_size=32, last_position=True, mean="center", color=None),
+    augmentation=Augmentation(image_size=32, transforms=(RandomCrop(last_position=True), RandomFlip()), mean="center"),
 )

@@ -16,7 +16,7 @@ its conv2 also read a blurred copy of the image; here, the network is net 146, a
 fall2009_from_145.py.
 """
 
-from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.data.pipeline.augment import SOURCE_AUGMENTATION
 from alexnet_jax.model.alexnet import FALL2009
 from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.schedule import LayerRate, StepDecay
@@ -31,6 +31,6 @@ CONFIG = TrainConfig(
         *(LayerRate(layer, after=18, weights=1e-5) for layer in ("conv1", "conv2")),
         *(LayerRate(layer, after=21, weights=0.0, biases=0.0) for layer in ("conv1", "conv2")),
     ),
-    augmentation=Augmentation(last_position=True, images_per_crop=32, mean="center", color="deviation", color_divisor=1.1),
+    augmentation=SOURCE_AUGMENTATION,
     color_epochs=18,
 )

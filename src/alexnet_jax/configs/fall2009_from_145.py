@@ -9,7 +9,7 @@ the seventh epoch; it logs no error.
 The second step is fall2011.py.
 """
 
-from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.data.pipeline.augment import SOURCE_AUGMENTATION
 from alexnet_jax.model.alexnet import FALL2009
 from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.schedule import LayerRate, StepDecay
@@ -23,6 +23,6 @@ CONFIG = TrainConfig(
     schedule=StepDecay(milestones=(2,), bias_milestones=()),
     bias_rate=2.0,
     layer_rates=tuple(LayerRate(layer, after=0, weights=0.001) for layer in COPIED_LAYERS),
-    augmentation=Augmentation(last_position=True, images_per_crop=32, mean="center", color="deviation", color_divisor=1.1),
+    augmentation=SOURCE_AUGMENTATION,
     init_layers=COPIED_LAYERS,
 )

@@ -25,7 +25,7 @@ source_145, here with different seeds; "7 CNNs*" (36.7% and 15.4%) are these and
     python -m alexnet_jax evaluate runs/source_145/*-seed[0-4]-* runs/finetune/* --data data/imagenet --views ten
 """
 
-from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.data.pipeline.augment import SOURCE_AUGMENTATION
 from alexnet_jax.model.alexnet import SOURCE_146
 from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.schedule import LayerRate, StepDecay
@@ -45,7 +45,7 @@ CONFIG = TrainConfig(
         LayerRate("fc8", after=22, weights=1e-4),
         LayerRate("fc8", after=42, weights=1e-5),
     ),
-    augmentation=Augmentation(last_position=True, images_per_crop=32, mean="center", color="deviation", color_divisor=1.1),
+    augmentation=SOURCE_AUGMENTATION,
     color_epochs=38,
     init_layers=("conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "fc6", "fc7"),
 )

@@ -16,7 +16,7 @@ of conv1 from an unknown epoch on; here, it is epoch 72.
     python -m alexnet_jax schedule source_145
 """
 
-from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.data.pipeline.augment import SOURCE_AUGMENTATION
 from alexnet_jax.model.alexnet import SOURCE_145
 from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.schedule import LayerRate, StepDecay
@@ -27,6 +27,6 @@ CONFIG = TrainConfig(
     schedule=StepDecay(milestones=(25, 51, 79), bias_milestones=()),
     bias_rate=2.0,
     layer_rates=(LayerRate("conv1", after=67, weights=1e-5), LayerRate("conv1", after=72, weights=0.0, biases=0.0)),
-    augmentation=Augmentation(last_position=True, images_per_crop=32, mean="center", color="deviation", color_divisor=1.1),
+    augmentation=SOURCE_AUGMENTATION,
     color_epochs=67,
 )

@@ -9,6 +9,7 @@ those of the paper, and weight decay applies to weights only.
 """
 
 from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.data.pipeline.transforms import RandomCrop, RandomFlip
 from alexnet_jax.model.relatives import TORCHVISION_ALEXNET
 from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.schedule import StepDecay
@@ -18,5 +19,5 @@ CONFIG = TrainConfig(
     batch_size=256,
     schedule=StepDecay(milestones=(30, 60)),
     weight_decay=1e-4,
-    augmentation=Augmentation(last_position=True, mean="channel", color=None),
+    augmentation=Augmentation(transforms=(RandomCrop(last_position=True), RandomFlip()), mean="channel"),
 )

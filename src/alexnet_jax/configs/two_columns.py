@@ -11,7 +11,7 @@ gets a lower rate and the color noise ends; after epoch 72, conv1 is frozen; tra
 are those of source_145.py.
 """
 
-from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.data.pipeline.augment import SOURCE_AUGMENTATION
 from alexnet_jax.model.alexnet import TWO_COLUMNS
 from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.schedule import LayerRate, StepDecay
@@ -22,6 +22,6 @@ CONFIG = TrainConfig(
     schedule=StepDecay(milestones=(25, 49, 79), bias_milestones=()),
     bias_rate=2.0,
     layer_rates=(LayerRate("conv1", after=66, weights=1e-5), LayerRate("conv1", after=72, weights=0.0, biases=0.0)),
-    augmentation=Augmentation(last_position=True, images_per_crop=32, mean="center", color="deviation", color_divisor=1.1),
+    augmentation=SOURCE_AUGMENTATION,
     color_epochs=66,
 )

@@ -26,9 +26,14 @@ def label_ranks(
     return ((probabilities > label_probability) | ((probabilities == label_probability) & lower_label)).sum(axis=1)
 
 
-def top_classes(probabilities: Float[np.ndarray, "images classes"]) -> Int[np.ndarray, "images k"]:
-    """Return the labels of each image's five most probable classes, or of all if there are fewer, most probable first."""
-    return np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP_K]
+def top_classes(probabilities: Float[np.ndarray, "images classes"], count: int = TOP_K) -> Int[np.ndarray, "images k"]:
+    """Return the labels of each image's most probable classes, most probable first. Ties are ordered by label, as in `lax.top_k`.
+
+    Args:
+      probabilities: predicted probabilities.
+      count: number of labels per image; all are returned if there are fewer classes.
+    """
+    return np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
 
 
 class ErrorCounter:

@@ -15,6 +15,7 @@ from alexnet_jax.data.pipeline.batches import evaluation_batches
 from alexnet_jax.data.pipeline.photo import read_photo
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError, check_number
+from alexnet_jax.evaluation.metrics import top_classes
 from alexnet_jax.evaluation.views import nine_views, ten_views
 from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import DATA, batch_sharding, choose_mesh, parameter_sharding, replicated
@@ -119,8 +120,11 @@ class Predictor:
         """
         if self._layer is not None:
             raise UserError(f"outputs of {self._layer} are not class probabilities: create a Predictor with layer=None")
-        names = self.model.classes
-        return [[ClassProbability(names[label], float(row[label])) for label in np.argsort(-row)[:top]] for row in self(images)]
+        names, outputs = self.model.classes, self(images)
+        return [
+            [ClassProbability(names[label], float(row[label])) for label in labels]
+            for row, labels in zip(outputs, top_classes(outputs, top), strict=True)
+        ]
 
     def _pixels(self, images: Images | Photos) -> Images:
         if isinstance(images, np.ndarray):

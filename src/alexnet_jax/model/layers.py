@@ -118,7 +118,7 @@ class ReLU(Layer):
     short_name = "relu"
 
     def __call__(self, x):
-        # Not `maximum`, which XLA fuses into matrix products that drop NaNs on a CPU: a diverged network would have a finite loss.
+        # Not `maximum`, which XLA fuses into matrix products that drop NaNs on a CPU: diverged networks would have finite losses.
         return jnp.where(x <= 0, jnp.zeros((), x.dtype), x)
 
 

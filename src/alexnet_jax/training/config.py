@@ -36,7 +36,7 @@ class TrainConfig:
       layer_rates: changes to the learning rates of individual layers, in order of their epochs.
       augmentation: data augmentation of training images.
       color_epochs: number of epochs with random color shifts; images of later epochs have no shift and are not divided by
-        `color_divisor`. None uses color shifts in all epochs.
+        `PCAColor.divisor`. None uses color shifts in all epochs.
       precision: dtype of activations and gradients; parameters and their updates are float32. The paper's GPUs computed in
         float32.
       init_from: run folder or checkpoint of a trained network from which to copy the initial parameters of layers with the same
@@ -129,7 +129,7 @@ class TrainConfig:
             if epoch >= change.after:
                 previous = layer_rates.get(change.layer, (weights, biases))
                 layer_rates[change.layer] = (change.weights, previous[1] if change.biases is None else change.biases)
-        color = self.augmentation.color is not None and (self.color_epochs is None or epoch < self.color_epochs)
+        color = self.augmentation.shifts_colors and (self.color_epochs is None or epoch < self.color_epochs)
         return EpochHparams(weights, biases, layer_rates, color)
 
 

@@ -1,6 +1,5 @@
 """Initial parameters copied from a trained network, layer by layer."""
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import numpy as np
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.model import tower
+from alexnet_jax.model.digest import params_digest
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams
 from alexnet_jax.training.config import TrainConfig
@@ -120,7 +120,7 @@ def select_initial_layers(
         raise UserError(f"no layer of {model} ({model.network.name}) matches {network.name}: pass a different --init-from")
     new, unused = [name for name in shapes if name not in copied], [name for name in model.params if name not in shapes]
     summary = f"copied {_join(copied)} from {model}; newly initialized: {_join(new)}; not used: {_join(unused)}"
-    record = InitialLayersRecord(str(model.path), model.step, _checksum(model.params), requested)
+    record = InitialLayersRecord(str(model.path), model.step, params_digest(model.params)[:16], requested)
     return InitialLayers(record, copied, summary)
 
 
@@ -142,14 +142,6 @@ def recorded_initial_layers(config: TrainConfig, started: Path | None) -> Initia
         if str(config.init_from.resolve()) in paths and record.layers == requested:
             return record
     return None
-
-
-def _checksum(params: HostParams) -> str:
-    digest = hashlib.sha256()
-    for path, values in jax.tree_util.tree_leaves_with_path(params):
-        digest.update(f"{jax.tree_util.keystr(path)} {values.shape}".encode())
-        digest.update(np.ascontiguousarray(values).data)
-    return digest.hexdigest()[:16]
 
 
 def _place(array: jax.Array, values: np.ndarray) -> jax.Array:

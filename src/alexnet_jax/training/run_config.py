@@ -96,7 +96,7 @@ class RunConfig:
             schedule = self.training.schedule
             record["schedule"] = {"rule": type(schedule).__name__.lower(), **asdict(schedule)}
             record["layer_rates"] = [asdict(change) for change in self.training.layer_rates]
-        record |= {"augmentation": asdict(self.augmentation), "data": asdict(self.data)}
+        record |= {"augmentation": self.augmentation.to_json(), "data": asdict(self.data)}
         if self.initial_layers is not None:
             record["initial_layers"] = asdict(self.initial_layers)
         if self.imported is not None:
@@ -111,7 +111,7 @@ class RunConfig:
           UserError: if this version does not support one of the settings.
         """
         try:
-            network, augmentation = Network.from_json(record["network"]), Augmentation(**record["augmentation"])
+            network, augmentation = Network.from_json(record["network"]), Augmentation.from_json(record["augmentation"])
             training = _training_from_json(record, network, augmentation) if "schedule" in record else None
             initial = InitialLayersRecord(**record["initial_layers"]) if "initial_layers" in record else None
             return cls(network, augmentation, DataRecord(**record["data"]), training, initial, record.get("imported"))

@@ -1,7 +1,8 @@
 """Minimal writer of TensorBoard scalars.
 
-An event file consists of TFRecords of protocol buffers; only the fields that scalars need are implemented. Existing libraries
-write events in a background thread: if the disk is full, the thread ends, and training waits for it forever.
+An event file consists of TFRecords of protocol buffers; only the fields that scalars need are implemented. tensorboardX is not
+used: it writes events in a background thread, which ends if the disk is full; ten events later, training waits for it forever
+(version 2.6.5). Importing it also imports PyTorch, if installed, which takes seconds.
 """
 
 import struct

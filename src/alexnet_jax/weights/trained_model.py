@@ -171,7 +171,7 @@ def from_params(
       source: file that the parameters were read from, if any.
     """
     names = [str(number) for number in range(network.num_classes)] if classes is None else list(classes)
-    augmentation = Augmentation(image_size=len(mean_image), color=None)
+    augmentation = Augmentation(image_size=len(mean_image), transforms=())
     imported = None if source is None else str(source.resolve())
     config = RunConfig(network, augmentation, DataRecord("imagenet", {}, names), imported=imported)
     return TrainedModel(source or Path(network.name), 0, params, mean_image, config, versions())

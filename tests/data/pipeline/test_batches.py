@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from alexnet_jax.data.images import encode_jpeg
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.batches import LoaderOptions, evaluation_batches, training_batches
+from alexnet_jax.data.pipeline.transforms import RandomCrop, RandomFlip, Transform
 from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.errors import UserError
@@ -29,7 +30,20 @@ def dataset(tmp_path_factory):
     return open_dataset(path)
 
 
+@dataclass(frozen=True)
+class TopRow(Transform):
+    """Transform of a user: moves some of the crops to the top, and makes them brighter."""
+
+    fraction: float = 0.5
+
+    def random_map(self, element, rng):
+        moved = rng.random(len(element.indices)) < self.fraction
+        position = np.where(moved[:, None], [0, 1] * element.position, element.position)
+        return element._replace(position=position, color_shift=element.color_shift + 10 * moved[:, None])
+
+
 AUGMENTATION = Augmentation(image_size=32)
+CUSTOM = replace(AUGMENTATION, transforms=(*AUGMENTATION.transforms, TopRow()))
 
 
 def stream(dataset, count, augmentation=AUGMENTATION, **kwargs):
@@ -50,6 +64,31 @@ def batches_equal(a, b):
 )
 def test_stream_is_independent_of_threads(dataset, loader_options):
     assert all(map(batches_equal, stream(dataset, 15), stream(dataset, 15, loader_options=loader_options)))
+    assert all(map(batches_equal, stream(dataset, 9, CUSTOM), stream(dataset, 9, CUSTOM, loader_options=loader_options)))
+
+
+def test_custom_transform_changes_the_batches(dataset):
+    for batch, expected in zip(stream(dataset, 9, CUSTOM), stream(dataset, 9), strict=True):
+        moved = batch.color_shift[:, 0] > expected.color_shift[:, 0] + 5
+        assert batch.crop is not None
+        assert expected.crop is not None
+        assert [array.dtype for array in arrays(batch)] == [array.dtype for array in arrays(expected)]
+        np.testing.assert_array_equal(batch.crop.position[:, 0], np.where(moved, 0, expected.crop.position[:, 0]))
+        np.testing.assert_array_equal(batch.label, expected.label)
+        assert (batch.image[~moved] == expected.image[~moved]).all()
+
+
+def test_crop_position_outside_of_the_image_raises(dataset):
+    with pytest.raises(UserError, match=r"a transform set a crop position outside of 0 to 8 pixels: clip"):
+        stream(dataset, 1, replace(AUGMENTATION, transforms=(Outside(),)))
+
+
+@dataclass(frozen=True)
+class Outside(Transform):
+    """Transform with an error: positions may be outside of the image."""
+
+    def random_map(self, element, rng):
+        return element._replace(position=element.position - 5)
 
 
 PROGRAM = """
@@ -57,42 +96,65 @@ import itertools, sys
 from pathlib import Path
 import jax
 import numpy as np
-from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.configs import load_config
 from alexnet_jax.data.pipeline.batches import LoaderOptions, training_batches
 from alexnet_jax.data.records import open_dataset
 
 if __name__ == "__main__":
     batches = training_batches(
-        open_dataset(Path(sys.argv[1])), Augmentation(image_size=32), input_size=24, batch_size=8, seed=5,
+        open_dataset(Path(sys.argv[1])), load_config(sys.argv[3]).augmentation, input_size=24, batch_size=8, seed=5,
         loader_options=LoaderOptions(workers=2, start=2),
     )
-    images, labels = zip(*((batch.image, batch.label) for batch in itertools.islice(batches, 9)))
-    np.savez(sys.argv[2], images=images, labels=labels)
+    images, labels, shifts = zip(*((batch.image, batch.label, batch.color_shift) for batch in itertools.islice(batches, 9)))
+    np.savez(sys.argv[2], images=images, labels=labels, shifts=shifts)
+"""
+CONFIG_FILE = """
+from dataclasses import dataclass
+import numpy as np
+from alexnet_jax import Augmentation, TrainConfig, TWO_TOWER
+from alexnet_jax.data.pipeline.transforms import Transform
+
+@dataclass(frozen=True)
+class TopRow(Transform):
+    fraction: float = 0.5
+
+    def random_map(self, element, rng):
+        moved = rng.random(len(element.indices)) < self.fraction
+        position = np.where(moved[:, None], [0, 1] * element.position, element.position)
+        return element._replace(position=position, color_shift=element.color_shift + 10 * moved[:, None])
+
+CONFIG = TrainConfig(TWO_TOWER, augmentation=Augmentation(32, (*Augmentation().transforms, TopRow())))
 """
 
 
 def test_stream_is_independent_of_worker_processes(dataset, tmp_path):
-    """Read the stream in a separate program that imports JAX, as in training."""
+    """Read the stream in a separate program that imports JAX, as in training, with a transform defined in a config file."""
     (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, str(tmp_path / "program.py"), str(dataset.path), str(tmp_path / "batches.npz")]
+    (tmp_path / "config.py").write_text(CONFIG_FILE)
+    files = [str(tmp_path / name) for name in ("batches.npz", "config.py")]
+    command = [sys.executable, str(tmp_path / "program.py"), str(dataset.path), *files]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     loaded = np.load(tmp_path / "batches.npz")
-    expected = stream(dataset, 11)[2:]
+    expected = stream(dataset, 11, CUSTOM)[2:]
+    np.testing.assert_array_equal(loaded["shifts"], [batch.color_shift for batch in expected])
     np.testing.assert_array_equal(loaded["images"], [batch.image for batch in expected])
     np.testing.assert_array_equal(loaded["labels"], [batch.label for batch in expected])
 
 
 @pytest.mark.parametrize("start", [1, 6, 7, 13])
 def test_stream_can_start_at_any_step(dataset, start):
+    options = LoaderOptions(start=start)
+    assert all(map(batches_equal, stream(dataset, 15)[start:], stream(dataset, 15 - start, loader_options=options)))
     assert all(
-        map(batches_equal, stream(dataset, 15)[start:], stream(dataset, 15 - start, loader_options=LoaderOptions(start=start)))
+        map(batches_equal, stream(dataset, 15, CUSTOM)[start:], stream(dataset, 15 - start, CUSTOM, loader_options=options))
     )
 
 
 @pytest.mark.parametrize("images_per_crop", [1, 3, 32])
 @pytest.mark.parametrize("count", [2, 4])
 def test_batch_slices_of_hosts_form_the_batch(dataset, count, images_per_crop):
-    augmentation = replace(AUGMENTATION, images_per_crop=images_per_crop)
+    transforms = (RandomCrop(images_per_crop=images_per_crop), RandomFlip(images_per_crop), TopRow())
+    augmentation = replace(AUGMENTATION, transforms=transforms)
     slices = [slice(8 * i // count, 8 * (i + 1) // count) for i in range(count)]
     parts = [stream(dataset, 9, augmentation, loader_options=LoaderOptions(batch_slice=batch_slice)) for batch_slice in slices]
     for step, batch in enumerate(stream(dataset, 9, augmentation)):

@@ -3,19 +3,17 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import grain
 import numpy as np
-from jaxtyping import Int
 
 from alexnet_jax.data.images import InvalidImageError, Pixels, decode_jpeg
-from alexnet_jax.data.pipeline.augment import Augmentation, Crop, Example, downscale, draw_augmentation
+from alexnet_jax.data.pipeline.augment import Crop, Example, downscale
 from alexnet_jax.data.pipeline.copy_crop import copy_crop, copy_flipped_crop_bgr
 from alexnet_jax.data.pipeline.memory import available_memory
+from alexnet_jax.data.pipeline.transforms import BatchParams
 from alexnet_jax.data.records import Dataset, Record, unpack
-from alexnet_jax.data.statistics import ColorComponents
 from alexnet_jax.errors import UserError
 
 MEMORY_FRACTION = 0.25
@@ -137,51 +135,31 @@ class DecodedImages:
 
 @dataclass(frozen=True)
 class TrainingBatches:
-    """Callable that returns the training batch of a step, which depends on the seed and the step only.
-
-    Each epoch contains every image once, in a new random order. The last batch of an epoch is filled from the next epoch.
+    """Callable that loads the training batch with the given parameters.
 
     Attributes:
       images: images of the training split.
-      augmentation: augmentation options.
-      colors: principal components of the training set's colors.
       input_size: side of the crops, pixels.
-      batch_size: global batch size, over all processes.
-      seed: seed of the order and the augmentation.
       batch_slice: part of the global batch that this process loads. Random parameters are drawn for the global batch, so
         they do not depend on the number of processes.
+      crop_mean: whether the crop of each image is also that of the mean image to subtract.
     """
 
     images: DecodedImages
-    augmentation: Augmentation
-    colors: ColorComponents
     input_size: int
-    batch_size: int
-    seed: int
     batch_slice: slice
+    crop_mean: bool
 
-    def __call__(self, step: int) -> Example:
-        border = self.images.size - self.input_size
-        params = draw_augmentation(
-            self.augmentation, self.colors, border=border, batch_size=self.batch_size, seed=self.seed, step=step
-        )
-        crop = Crop(params.crop.position[self.batch_slice], params.crop.flipped[self.batch_slice])
-        batch = _load_crops(self.images, self.image_indices(step), crop, self.input_size)
-        color_shift = params.color_shift[self.batch_slice]
-        return batch._replace(color_shift=color_shift, crop=crop if self.augmentation.mean == "crop" else None)
-
-    def image_indices(self, step: int) -> list[int]:
-        """Return the indices, in the training split, of the images that this process loads for a step."""
-        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[self.batch_slice]
-        epochs, positions = np.divmod(positions, len(self.images))
-        first_epoch = epochs[0]
-        orders = [_epoch_order(len(self.images), self.seed, int(epoch)) for epoch in range(first_epoch, epochs[-1] + 1)]
-        return [int(orders[epoch - first_epoch][position]) for epoch, position in zip(epochs, positions, strict=True)]
-
-
-@lru_cache(maxsize=2)  # the current epoch and the next, which other threads may already be loading
-def _epoch_order(num_images: int, seed: int, epoch: int) -> Int[np.ndarray, " num_images"]:
-    return np.random.default_rng([seed, epoch, 1]).permutation(num_images).astype(np.int32)
+    def __call__(self, params: BatchParams) -> Example:
+        if len(params.position) and not 0 <= params.position.min() <= params.position.max() <= params.border:
+            raise UserError(
+                f"a transform set a crop position outside of 0 to {params.border} pixels: clip `position` to `border`"
+            )
+        # The training step is compiled for these types, whichever a transform returns.
+        crop = Crop(params.position[self.batch_slice].astype(np.int32), params.flipped[self.batch_slice].astype(bool))
+        batch = _load_crops(self.images, params.indices[self.batch_slice].tolist(), crop, self.input_size)
+        color_shift = params.color_shift[self.batch_slice].astype(np.float32)
+        return batch._replace(color_shift=color_shift, crop=crop if self.crop_mean else None)
 
 
 @dataclass(frozen=True)

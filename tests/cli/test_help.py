@@ -1,0 +1,61 @@
+"""Tests of the help of every command, and of output to a program that stops reading."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from alexnet_jax.cli import main as cli
+from alexnet_jax.cli.parsing import parse
+from alexnet_jax.cli.summary import find_network
+from alexnet_jax.configs import config_names, load_config
+from alexnet_jax.errors import UserError
+from alexnet_jax.model.catalog import NETWORKS
+
+PROGRAM = "import sys; from alexnet_jax.cli.main import main; main(); sys.exit('jax' in sys.modules)"
+
+
+@pytest.mark.parametrize(
+    "command", [[], *([name] for name in cli.COMMANDS), ["train", "two_tower"], ["data", "show"]], ids=" ".join
+)
+def test_every_command_has_help(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["alexnet-jax", *command, "--help"])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as exit_:
+        code = exit_.code
+    assert code == 0
+    output = capsys.readouterr()
+    assert output.out.startswith(" ".join(["usage: alexnet-jax", *command]))
+    assert "{None}" not in output.out
+    assert not output.err
+
+
+def test_help_does_not_import_jax_and_ends_quietly_without_a_reader():
+    assert subprocess.run([sys.executable, "-c", PROGRAM, "--help"], stdout=subprocess.DEVNULL).returncode == 0
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run([sys.executable, "-c", PROGRAM, "--help"], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (1, "")
+
+
+def test_optional_arguments_accept_values_and_none():
+    def command(number: int | None = 3, names: tuple[str, ...] | None = None) -> tuple[int | None, tuple[str, ...] | None]:
+        return number, names
+
+    assert parse(command, "x", []) == (3, None)
+    assert parse(command, "x", ["--number", "None", "--names", "a", "b"]) == (None, ("a", "b"))
+    assert parse(command, "x", ["--number", "4", "--names", "None"]) == (4, None)
+
+
+def test_find_network_by_network_or_config(tmp_path):
+    assert find_network("source_146") is NETWORKS["source_146"]
+    for name in config_names():
+        assert find_network(name) == load_config(name).network
+    (tmp_path / "mine.py").write_text("from alexnet_jax import ONE_GPU, TrainConfig\nCONFIG = TrainConfig(ONE_GPU)\n")
+    assert find_network(str(tmp_path / "mine.py")).name == "one_gpu"
+    with pytest.raises(UserError, match=r"pass one network or config: .*one_gpu.*cifar_four_layers.*, or a Python file"):
+        find_network("vgg")
