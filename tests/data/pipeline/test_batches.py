@@ -201,7 +201,7 @@ def test_invalid_arguments_and_damaged_images_raise(dataset, tmp_path):
         stream(dataset, 1, replace(AUGMENTATION, image_size=24))
     with pytest.raises(UserError, match="pass --threads 1 or more"):
         stream(dataset, 1, loader_options=LoaderOptions(threads=0))
-    with pytest.raises(UserError, match="--seed must be 0 or more, not -1"):
+    with pytest.raises(UserError, match="--seed must be at least 0 and at most 4294967295, not -1"):
         next(training_batches(dataset, AUGMENTATION, input_size=24, batch_size=8, seed=-1))
     with create_dataset(tmp_path / "bad", ["a"], size=32) as writer:
         writer.write("train", Record(b"not a JPEG", 0, "photo.jpg"), np.zeros((32, 32, 3), np.uint8))

@@ -120,7 +120,7 @@ class RandomCrop(Transform):
 
     def random_map(self, element: BatchParams, rng: np.random.Generator) -> BatchParams:
         """Return the parameters with random positions."""
-        positions = max(element.border, 1) + self.last_position
+        positions = max(element.border + self.last_position, 1)  # without a border, there is one position
         size = (_ceil_div(len(element.indices), self.images_per_crop), 2)
         position = rng.integers(0, positions, size=size, dtype=np.int32)
         return element._replace(position=_share(position, self.images_per_crop, len(element.indices)))
