@@ -1,15 +1,29 @@
-"""Terminal output. Messages and progress bars go to stderr; stdout is reserved for results that other programs may read."""
+"""Terminal output. Messages and progress bars go to stderr; stdout is reserved for results that other programs may read.
+
+Text is printed as it is: brackets are no markup, and control characters, which a class or file name may contain, are escaped.
+"""
 
 from collections.abc import Generator, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from alexnet_jax.text import printable
+
 Item = TypeVar("Item")
 
-console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+class PlainConsole(Console):
+    """Console that prints strings, also those in the cells of a table, without markup and with control characters escaped."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        options |= {"markup": False, "emoji": False}
+        return super().render_str(printable(text), **options)
+
+
+console = PlainConsole(stderr=True, soft_wrap=True, highlight=False)
 
 
 class _SpeedColumn(ProgressColumn):
@@ -37,6 +51,12 @@ def track_progress(items: Iterable[Item], description: str, total: int, unit: st
         console.print(f"{description}: {total:,} {unit}")
         yield from items
         return
-    columns = (TextColumn(description), BarColumn(), MofNCompleteColumn(), _SpeedColumn(unit), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _SpeedColumn(unit),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
-        yield from progress.track(items, total)
+        yield from progress.track(items, total, description=printable(description))

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from alexnet_jax.errors import UserError
-from alexnet_jax.weights.caffe import read_caffe_weights, read_mean_image, swap_bgr_rgb
+from alexnet_jax.weights.caffe import read_caffe_weights, swap_bgr_rgb
+from alexnet_jax.weights.file_format import weights_format
+from alexnet_jax.weights.import_weights import import_weights
+from alexnet_jax.weights.means import read_mean_image
 from alexnet_jax.weights.state_dict import from_state_dict, to_state_dict
 from tests.weights.caffemodel import blob, caffemodel
 from tests.weights.small import SMALL_BVLC, random_params
@@ -25,7 +28,8 @@ def caffe_arrays(params):
 
 
 def read(path):
-    return swap_bgr_rgb(from_state_dict(SMALL_BVLC, read_caffe_weights(path), str(path)))
+    weights, _ = read_caffe_weights(path, weights_format(path))
+    return swap_bgr_rgb(from_state_dict(SMALL_BVLC, weights, str(path)))
 
 
 def trees_equal(a, b):

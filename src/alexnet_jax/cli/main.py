@@ -1,9 +1,11 @@
 """Entry point of the command line: dispatch to the commands, and one-line error messages."""
 
+import io
 import sys
 from importlib import import_module
 
 from alexnet_jax.errors import UserError
+from alexnet_jax.text import printable
 from alexnet_jax.training.preemption import exit_on_sigterm
 
 HELP = """usage: alexnet-jax COMMAND …
@@ -47,6 +49,8 @@ def main() -> None:
     if name in ("-h", "--help"):
         print(HELP)
         return
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path that is not UTF-8 is printed byte for byte
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         if name not in COMMANDS:
             raise UserError(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")
@@ -54,7 +58,7 @@ def main() -> None:
             exit_on_sigterm()  # before the imports below, which take seconds
         import_module(f"alexnet_jax.cli.{COMMANDS[name]}").run(arguments)
     except (UserError, OSError) as error:  # OSError: for example, a full disk or a missing write permission
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
