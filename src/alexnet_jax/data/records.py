@@ -223,10 +223,10 @@ def read_array(file: Path, advice: str) -> np.ndarray:
             array = np.load(file, mmap_mode="r", allow_pickle=False)
             return np.array(array)
     except FileNotFoundError as error:
-        raise UserError(f"{file} is missing: {advice}") from error
+        raise UserError(f"cannot read {file} (it is missing): {advice}") from error
     except Exception as error:  # NumPy raises exceptions of many types on a damaged header
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{file} is damaged ({reason}): {advice}") from error
+        raise UserError(f"cannot read {file} ({reason}): {advice}") from error
 
 
 def check_mean_image(mean: np.ndarray, size: int, source: str | Path, advice: str) -> None:
@@ -285,7 +285,7 @@ def read_manifest(path: Path) -> Manifest:
     except FileNotFoundError as error:
         raise UserError(f"{path} is not a prepared data set (no manifest.json): create it with alexnet-jax prepare") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = str(error)[:200]
+        reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}/manifest.json is damaged ({reason}): delete {path} and prepare it again") from error
 
 

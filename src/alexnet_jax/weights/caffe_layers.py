@@ -123,6 +123,8 @@ def check_network(net: CaffeNet, network: Network, file: str) -> None:
         ours = [
             (name, layer) for name, layer in ours if isinstance(layer, WeightedLayer)
         ]  # the file has layers with weights only
+    if not theirs:
+        return
     described = [_describe(layer) for layer in theirs]
     expected = [_expected(name, layer) for name, layer in ours]
     for index, (seen, kind) in enumerate(zip(described, expected, strict=False)):
@@ -134,9 +136,8 @@ def check_network(net: CaffeNet, network: Network, file: str) -> None:
     for (name, layer), other in zip(ours, theirs, strict=True):
         for key, value in _hyperparameters(layer, network).items():
             if key in other.numbers and abs(other.numbers[key] - value) > 1e-5 * abs(value):
-                raise UserError(
-                    f"{file} has {key} {other.numbers[key]:g} in {other.name}, but {network.name} has {value:g} in {name}: {advice}"
-                )
+                difference = f"{key} {other.numbers[key]:g} in {other.name}, but {network.name} has {value:g} in {name}"
+                raise UserError(f"{file} has {difference}: {advice}")
     for layer in net.layers:
         crop, scale = layer.numbers.get("crop", network.input_size), layer.numbers.get("scale", 1.0)
         if layer.kind in ("Data", "ImageData") and crop not in (0, network.input_size):

@@ -69,7 +69,7 @@ def read_mean_image(path: Path, size: int, colors: ColorOrder | None = None) -> 
     if len(mean) != size:
         raise UserError(
             f"the mean image {path} has {len(mean)} pixels, but images are decoded to {size} pixels: pass the mean of such "
-            f"images, one value per channel, or, if images were decoded to {len(mean)} pixels in training, --image-size {len(mean)}"
+            f"images, one value per channel, or, if the network was trained on images of {len(mean)}, --image-size {len(mean)}"
         )
     order = colors or _color_order(mean, convention, path)
     mean = np.ascontiguousarray(mean if order == "rgb" else mean[..., ::-1], np.float32)

@@ -6,6 +6,7 @@ read in more than one way, and formats that `prepare` does not read, are refused
 
 import re
 from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from alexnet_jax.data.sources import file_tree
@@ -21,8 +22,6 @@ _FILLERS = {"set", "data", "images", "imgs", "split"}
 """Words that may stand beside a synonym in the name of a split folder, as in training_set."""
 ILSVRC = re.compile(r"ILSVRC20\d\d_(?:img|images)_(train|val|test)(?:_v\d+)?")
 """Names of ILSVRC's archives, without `.tar`."""
-KAGGLE = "ILSVRC/Data/CLS-LOC/"
-"""Folder of the splits in Kaggle's release of ILSVRC-2012."""
 EXPECTED_LAYOUT = "train/<class>/*.jpg or <class>/*.jpg (a .tar archive counts as a folder)"
 """Supported folder layouts, for error messages."""
 
@@ -109,15 +108,16 @@ def _stem(name: str) -> str:
 
 
 def wrapping_folder(images: list[Entry]) -> str:
-    """Return the path, ending in `/`, of the folders around the layout: each is the only one, and contains classes or splits."""
-    prefix = KAGGLE if images and all(entry.name.startswith(KAGGLE) for entry in images) else ""
-    while True:
-        paths = [entry.name.removeprefix(prefix).split("/") for entry in images]
-        tops, below = {path[0] for path in paths}, {path[1] for path in paths if len(path) > 2}
-        is_layout = len(below) > 1 or any(map(folder_split, below))
-        if len(tops) != 1 or any(len(path) < 3 for path in paths) or not is_layout or folder_split(next(iter(tops))):
-            return prefix
-        prefix += f"{tops.pop()}/"
+    """Return the path, ending in `/`, of the folders around the layout, such as ILSVRC/Data/CLS-LOC/ in Kaggle's ImageNet.
+
+    They contain all images, in two or more folders or in a split.
+    """
+    folders = [entry.name.split("/")[:-1] for entry in images]
+    common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))]
+    split = next((i for i, folder in enumerate(common) if folder_split(folder)), None)
+    if split is None and common in folders:
+        return ""  # the only class
+    return "".join(f"{folder}/" for folder in common[:split])
 
 
 def split_folders(root: Path, images: list[Entry]) -> dict[str, str]:
@@ -143,8 +143,9 @@ def split_folders(root: Path, images: list[Entry]) -> dict[str, str]:
         return {}  # a class may be called train, as one of CIFAR-100 is
     if splits:
         return splits
-    looks_like_split = [folder for folder in folders if set(_words(re.sub(r"\d+", " ", folder))) & set(_SYNONYMS)]
-    if len(folders) > 1 and looks_like_split == folders:
+    words = [set(_words(re.sub(r"\d+", " ", folder))) for folder in folders]
+    others = {frozenset(each - _SYNONYMS.keys()) for each in words}
+    if len(folders) > 1 and len(others) == 1 and all(each & _SYNONYMS.keys() for each in words):
         names = ", ".join(folders[:5])
         raise UserError(f"{root} has the folders {names}, which look like splits: rename them to train, validation and test")
     inner = {entry.name.split("/")[1]: entry.name for entry in images if entry.name.count("/") > 1}
@@ -163,7 +164,7 @@ def folders_of(names: Iterable[str]) -> list[str]:
 def no_class_folders(root: Path, images: list[Entry]) -> str:
     """Return the message for images that are in no class folder."""
     if not images:
-        return f"{root} has no images; expected {EXPECTED_LAYOUT}"
+        return f"{root} has no training images; expected {EXPECTED_LAYOUT}"
     seen = f"{root} has {len(images):,} images without a class folder ({images[0].name}, …)"
     if re.search(r"ILSVRC20\d\d_val_\d+", images[0].name):
         advice = "these are ILSVRC's validation images, so put them into val, next to train/<class> and a file of their labels"
