@@ -43,7 +43,7 @@ def samples(tmp_path_factory):
     export(Export(root / "ours.safetensors", root / "theirs.safetensors", layout="pytorch"))
     arrays = to_state_dict(TINY, model.params)
     caffe = {name.replace(".weight", "_w").replace(".bias", "_b"): array for name, array in arrays.items()}
-    np.savez(root / "net.npz", **caffe)
+    np.savez(root / "net.npz", allow_pickle=False, **caffe)
     kernels = {
         name: [np.concatenate(list(layer[kind]), -1) for kind in ("kernel", "bias")] for name, layer in model.params.items()
     }

@@ -57,7 +57,7 @@ def test_channel_order_is_documented_or_asked_for_but_never_guessed(tmp_path_fac
     file = write(tmp_path_factory.mktemp("mean") / "mean.npy", FORMS[form](np.broadcast_to(np.float32(color), (SIZE, SIZE, 3))))
     expected = np.float32(color if order == "rgb" else color[::-1])
     assert (read_mean_image(file, SIZE, order) == expected).all()
-    is_gray = len(set(np.float32(color).tolist())) == 1
+    is_gray = len(set(np.asarray(color, np.float32).tolist())) == 1
     if is_gray or form == "[size, size, 3]":
         assert (read_mean_image(file, SIZE) == np.float32(color)).all()
     else:  # the file says nothing of its order

@@ -83,7 +83,8 @@ class Network:
             _ = network.named_layers  # raises an error if two layers have the same name
             return network
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-            problem = f"this version of alexnet-jax does not support the network ({error})"
+            reason = " ".join(str(error).split())[:200]
+            problem = f"this version of alexnet-jax does not support the network ({reason})"
             raise UserError(f"{problem}: use the version that saved it") from error
 
 
@@ -102,6 +103,8 @@ def _layer_from_json(layer: str, **values: Any) -> Layer:
     for field in fields(layer_class):
         if field.name in hyperparameters and not _has_type(hyperparameters[field.name], field.type):
             raise TypeError(f"{field.name} of {layer} cannot be {str(hyperparameters[field.name])[:50]}")
+        if field.name in hyperparameters and field.type is float:
+            hyperparameters[field.name] = float(hyperparameters[field.name])
     return layer_class(**hyperparameters)
 
 
