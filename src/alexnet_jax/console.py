@@ -19,6 +19,7 @@ class PlainConsole(Console):
     """Console that prints strings, also those in the cells of a table, without markup and with control characters escaped."""
 
     def render_str(self, text: str, **options: Any) -> Text:
+        """Render a string as `rich.console.Console.render_str` does, but as it is."""
         options |= {"markup": False, "emoji": False}
         return super().render_str(printable(text), **options)
 
