@@ -111,7 +111,8 @@ def _trained_model(
     config: dict[str, Any],
     metadata: dict[str, str],
 ) -> TrainedModel:
-    recorded = config["augmentation"]["image_size"] if config else None
+    stored_size = None if stored_mean is None else stored_mean.shape[-1]
+    recorded = config["augmentation"]["image_size"] if config else stored_size
     size = preprocessing.image_size or recorded or default_image_size(network)
     if not network.input_size <= size <= safetensors_file.MAX_IMAGE_SIZE:
         raise UserError(f"--image-size is {size}: choose at least {network.input_size}, the input size of {network.name}")
