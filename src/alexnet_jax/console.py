@@ -1,18 +1,32 @@
-"""Terminal output. Messages and progress bars go to stderr; stdout is reserved for results that other programs may read."""
+"""Terminal output. Messages and progress bars go to stderr; stdout is reserved for results that other programs may read.
+
+Text is printed as it is: brackets are no markup, and control characters, which a class or file name may contain, are escaped.
+"""
 
 from collections.abc import Generator, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from alexnet_jax.text import printable
+
 Item = TypeVar("Item")
+
+
+class PlainConsole(Console):
+    """Console that prints strings, also those in the cells of a table, without markup and with control characters escaped."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Render a string as `rich.console.Console.render_str` does, but as it is."""
+        options |= {"markup": False, "emoji": False}
+        return super().render_str(printable(text), **options)
 
 
 def make_console(*, quiet: bool = False) -> Console:
     """Return a console that writes to stderr, or, with `quiet`, nothing."""
-    return Console(stderr=True, soft_wrap=True, highlight=False, quiet=quiet)
+    return PlainConsole(stderr=True, soft_wrap=True, highlight=False, quiet=quiet)
 
 
 console = make_console()
@@ -53,6 +67,12 @@ def track_progress(items: Iterable[Item], description: str, total: int, unit: st
         console.print(f"{description}: {count(total, unit)}", markup=False)
         yield from items
         return
-    columns = (TextColumn(description), BarColumn(), MofNCompleteColumn(), _SpeedColumn(unit), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _SpeedColumn(unit),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
-        yield from progress.track(items, total)
+        yield from progress.track(items, total, description=printable(description))

@@ -115,7 +115,7 @@ def test_import_and_export_of_torchvision_alexnet(small_networks, tmp_path):
     round_trip = load_file(export(Export(imported, tmp_path / "exported.safetensors", layout="torchvision")))
     assert list(round_trip) == sorted(arrays)
     assert all(np.array_equal(round_trip[name], array) for name, array in arrays.items())
-    save(replace(model, mean_image=np.random.default_rng(0).uniform(size=(256, 256, 3)).astype(np.float32)), imported)
+    save(replace(model, mean_image=np.random.default_rng(0).uniform(0, 255, model.mean_image.shape).astype(np.float32)), imported)
     assert_fails("torchvision subtracts one mean per color", Export(imported, tmp_path / "x.safetensors", layout="torchvision"))
 
 
@@ -126,7 +126,7 @@ def test_import_of_caffe_networks(small_networks, tmp_path):
     mean = np.random.default_rng(0).uniform(0, 255, (3, 128, 128)).astype(np.float32)
     np.save(tmp_path / "mean.npy", mean)
     to = tmp_path / "imported.safetensors"
-    model = load(import_file(Import(file, to, "bvlc_alexnet", mean=tmp_path / "mean.npy")))
+    model = load(import_file(Import(file, to, "bvlc_alexnet", mean=tmp_path / "mean.npy", mean_colors="bgr", image_size=128)))
     assert all(map(np.array_equal, jax.tree.leaves(model.params), jax.tree.leaves(params)))
     assert np.array_equal(model.mean_image[..., 0], mean[2]), "Caffe's channel order is BGR"
     assert model.image_size == 128

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from alexnet_jax.errors import UserError
-from alexnet_jax.weights.caffe import read_caffe_weights, read_mean_image, swap_bgr_rgb
+from alexnet_jax.weights.caffe import read_caffe_weights, swap_bgr_rgb
+from alexnet_jax.weights.file_format import weights_format
+from alexnet_jax.weights.import_weights import import_weights
 from alexnet_jax.weights.state_dict import from_state_dict, to_state_dict
-from tests.weights.caffemodel import blob, caffemodel
+from tests.weights.caffemodel import caffemodel, field
 from tests.weights.small import SMALL_BVLC, random_params
 
 
@@ -25,7 +27,8 @@ def caffe_arrays(params):
 
 
 def read(path):
-    return swap_bgr_rgb(from_state_dict(SMALL_BVLC, read_caffe_weights(path), str(path)))
+    weights, _ = read_caffe_weights(path, weights_format(path))
+    return swap_bgr_rgb(from_state_dict(SMALL_BVLC, weights, str(path)))
 
 
 def trees_equal(a, b):
@@ -76,6 +79,12 @@ def assert_read_fails(message, path):
     assert "\n" not in str(error.value)
 
 
+def assert_import_fails(message, path):
+    with pytest.raises(UserError, match=message) as error:
+        import_weights(path, "quickstart")
+    assert "\n" not in str(error.value)
+
+
 def test_damaged_caffemodel_is_rejected(caffe_arrays, tmp_path):
     content = caffemodel(caffe_arrays)
     file = tmp_path / "net.caffemodel"
@@ -84,8 +93,10 @@ def test_damaged_caffemodel_is_rejected(caffe_arrays, tmp_path):
     file.write_bytes(b"\xff" * 1000)
     assert_read_fails("cannot read .*net.caffemodel: not a valid protocol buffer message", file)
     file.write_bytes(b"<html>not found</html>")
-    assert_read_fails("cannot read .*net.caffemodel: not a valid protocol buffer message", file)
+    assert_read_fails("net.caffemodel is a web page and not a weight file", file)
     file.write_bytes(b"")
+    assert_read_fails("net.caffemodel is empty: download it again", file)
+    file.write_bytes(field(1, b"AlexNet"))
     assert_read_fails("cannot read .*net.caffemodel: the file contains no weights", file)
     missing = {name: array for name, array in caffe_arrays.items() if not name.startswith("fc7")}
     file.write_bytes(caffemodel(missing))
@@ -103,33 +114,18 @@ class FailOnUnpickling:
 
 def test_pickles_are_not_loaded(tmp_path):
     np.save(tmp_path / "net.npy", np.array({"conv1": [FailOnUnpickling()]}, dtype=object), allow_pickle=True)
-    assert_read_fails("net.npy is a pickle, which can run arbitrary code", tmp_path / "net.npy")
+    assert_import_fails("net.npy: the pickle calls _pytest.outcomes._Fail, which is not allowed", tmp_path / "net.npy")
     (tmp_path / "net.npy").write_bytes(pickle.dumps(FailOnUnpickling()))
-    assert_read_fails("net.npy is a pickle", tmp_path / "net.npy")
+    assert_import_fails("net.npy: the pickle calls _pytest.outcomes._Fail, which is not allowed", tmp_path / "net.npy")
     np.savez(tmp_path / "net.npz", conv1_w=np.array([FailOnUnpickling()], dtype=object))
-    assert_read_fails("net.npz is a pickle", tmp_path / "net.npz")
+    assert_read_fails("net.npz: it contains a pickle", tmp_path / "net.npz")
     np.save(tmp_path / "net.npy", np.zeros(3))
-    assert_read_fails("a .npy file holds a single array; pass a .npz", tmp_path / "net.npy")
+    assert_import_fails("net.npy is a single array: pass a .npz", tmp_path / "net.npy")
     (tmp_path / "net.npz").write_bytes(b"PK\x03\x04nothing")
     assert_read_fails("cannot read .*net.npz: ", tmp_path / "net.npz")
     (tmp_path / "net.txt").touch()
-    assert_read_fails("net.txt is not a supported file: pass one of .caffemodel, .npz", tmp_path / "net.txt")
+    assert_read_fails("net.txt is empty", tmp_path / "net.txt")
+    (tmp_path / "net.txt").write_text("text")
+    assert_read_fails("net.txt is not a supported file, or damaged: pass .safetensors", tmp_path / "net.txt")
     (tmp_path / "empty").mkdir()
-    assert_read_fails("the folder contains no .npy files", tmp_path / "empty")
-
-
-def test_read_mean_image(tmp_path):
-    mean = np.random.default_rng(0).uniform(0, 255, (16, 16, 3)).astype(np.float32)
-    bgr = mean[..., ::-1].transpose(2, 0, 1)
-    (tmp_path / "mean.binaryproto").write_bytes(blob(np.ascontiguousarray(bgr), legacy=True))
-    np.save(tmp_path / "caffe.npy", bgr)
-    np.save(tmp_path / "mean_image.npy", mean)
-    for name in ("mean.binaryproto", "caffe.npy", "mean_image.npy"):
-        assert np.array_equal(read_mean_image(tmp_path / name), mean), name
-    for name, content in (("no.binaryproto", b"\x00"), ("short.npy", b"\x93NUMPY"), ("flat.npy", None)):
-        if content is None:
-            np.save(tmp_path / name, np.zeros(5))
-        else:
-            (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=r"cannot read the mean image .*: "):
-            read_mean_image(tmp_path / name)
+    assert_read_fails("empty contains no .npy files", tmp_path / "empty")

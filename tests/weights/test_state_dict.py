@@ -57,6 +57,10 @@ def test_padding_units_are_dropped():
     assert not converted["kernel"][1, :, 3].any()
 
 
+def with_nan(array):
+    return np.concatenate([array[:-1], [np.float32(np.nan)]])
+
+
 def test_mismatched_arrays_are_named_in_the_error():
     arrays = to_state_dict(SMALL_TWO_TOWER, random_params(SMALL_TWO_TOWER))
     missing = {name: array for name, array in arrays.items() if not name.startswith("conv2")}
@@ -74,12 +78,12 @@ def test_mismatched_arrays_are_named_in_the_error():
         r"^w.pt does not match the network: missing arrays: conv2.weight, conv2.bias; unexpected arrays: extra$",
         {**missing, "extra": arrays["fc8.bias"]},
     )
-    many_missing = "missing arrays: conv1.weight, conv1.bias, conv2.weight, conv2.bias and 12 more"
-    assert_fails(f"^w.pt does not match the network: {many_missing}$", {})
+    assert_fails(f"^w.pt does not match the network: missing arrays: {', '.join(arrays)}$", {})
     assert_fails(
         r"^conv2.weight in w.pt has shape 12×8×5×5, expected 12×4×5×5$",
         {**arrays, "conv2.weight": np.zeros((12, 8, 5, 5), np.float32)},
     )
+    assert_fails(r"^fc7.bias in w.pt has 1 values that are infinite or NaN", {**arrays, "fc7.bias": with_nan(arrays["fc7.bias"])})
     assert_fails(r"^fc8.bias in w.pt has dtype int64, expected floating point$", {**arrays, "fc8.bias": np.zeros(6, int)})
 
 

@@ -49,6 +49,7 @@ class Evaluate:
       networks: run folders (latest checkpoint), checkpoint folders RUN/checkpoints/STEP, or .safetensors files; several form an
         ensemble.
       data: a folder of images, a prepared data set, or a name in --data-dir; None uses the training data of the first network.
+        All images of a folder without splits are evaluated.
       data_dir: folder of prepared data sets.
       split: split to evaluate; None uses validation, or test if there is no validation split.
       views: views of an image over which probabilities are averaged: its center crop, the ten views of the paper, or the nine
@@ -98,7 +99,7 @@ def evaluate(settings: Evaluate) -> Path:
         raise UserError("--search requires at least two networks: pass another network, or omit --search")
     check_number("--batch-size", settings.batch_size, at_least=1)
     models = [load(path, best=settings.best) for path in settings.networks]
-    dataset = find_training_dataset(settings.data, models[0].config.data.path, settings.data_dir)
+    dataset = find_training_dataset(settings.data, models[0].config.data.path, settings.data_dir, testing=True)
     split = settings.split or dataset.evaluation_split
     for name in (split, settings.search):
         if name and name not in dataset.manifest.splits:

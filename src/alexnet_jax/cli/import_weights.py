@@ -7,6 +7,7 @@ import tyro
 
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.weights.import_weights import import_weights
+from alexnet_jax.weights.means import ColorOrder
 from alexnet_jax.weights.trained_model import check_suffix, save
 
 
@@ -15,13 +16,17 @@ class Import:
     """Convert weights of PyTorch, torchvision or Caffe into a file that all commands accept.
 
     Attributes:
-      file: .safetensors, .pt or .pth file with a PyTorch state dict, or Caffe weights as .caffemodel, .npz, .h5 or a folder of
-        .npy files.
+      file: PyTorch state dict, as .safetensors, .pth, .pt or .bin, or a folder of shards; or Caffe weights as .caffemodel, .npz,
+        .h5, .npy or a folder of .npy files.
       to: .safetensors file to write.
-      network: name of the network, one of `alexnet_jax.NETWORKS`; None uses the network recorded in the file.
-      mean: mean image, .binaryproto or .npy; None uses the one in the file, or the color means of Caffe or torchvision.
-      classes: text file with one class name per line, ordered by label, or a prepared data set; None uses the names recorded in
-        the file, or numbers if there are none.
+      network: name of the network, as for `summary`; None uses the network recorded in the file.
+      mean: mean image or mean color, .binaryproto or .npy; None uses the one in the file, or the color means of Caffe or
+        torchvision.
+      classes: text file (UTF-8) with one class name per line, ordered by label, or a prepared data set; None uses the names
+        recorded in the file, or numbers if there are none.
+      mean_colors: order of the channels in the mean, if it cannot be told from the file.
+      image_size: side to which images are scaled before they are cropped, pixels; None uses the one in the file, or 256 for crops
+        of 224 or 227 pixels.
     """
 
     file: tyro.conf.Positional[Path]
@@ -29,6 +34,8 @@ class Import:
     network: str | None = None
     mean: Path | None = None
     classes: Path | None = None
+    mean_colors: ColorOrder | None = None
+    image_size: int | None = None
 
 
 def run(arguments: list[str]) -> None:
@@ -43,5 +50,13 @@ def import_file(command: Import) -> Path:
       UserError: if a file cannot be read, the weights do not match the network, or the network is unknown.
     """
     file = check_suffix(command.to)
-    save(import_weights(command.file, command.network, mean=command.mean, classes=command.classes), file)
+    model = import_weights(
+        command.file,
+        command.network,
+        mean=command.mean,
+        classes=command.classes,
+        mean_colors=command.mean_colors,
+        image_size=command.image_size,
+    )
+    save(model, file)
     return file

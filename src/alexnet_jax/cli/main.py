@@ -1,10 +1,12 @@
 """Entry point of the command line: dispatch to the commands, and one-line error messages."""
 
+import io
 import os
 import sys
 from importlib import import_module
 
 from alexnet_jax.errors import UserError
+from alexnet_jax.text import printable
 from alexnet_jax.training.preemption import exit_on_sigterm
 
 HELP = """usage: alexnet-jax COMMAND …
@@ -46,6 +48,8 @@ def main() -> None:
     stdout has ended, as in `alexnet-jax schedule two_tower | head -3`, the exit code is 1, and nothing is printed.
     """
     name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path that is not UTF-8 is printed byte for byte
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         try:
             _run(name, arguments)
@@ -55,7 +59,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more when it exits
         sys.exit(1)
     except (UserError, OSError) as error:  # OSError: for example, a full disk or a missing write permission
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(1)
     except (RuntimeError, AssertionError):
         try:  # JAX raises them for a platform that does not exist

@@ -16,6 +16,7 @@ from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.pipeline.photo import read_photo
 from alexnet_jax.errors import UserError, check_number, disk_full_as_user_error
 from alexnet_jax.evaluation.predictor import Predictor
+from alexnet_jax.text import printable
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def run(arguments: list[str]) -> None:
     images = index.images(neighbors.indices)
     for photo, indices, distances in zip(command.photos, neighbors.indices.tolist(), neighbors.distances.tolist(), strict=True):
         for rank, (image, distance) in enumerate(zip(indices, distances, strict=True), 1):
-            print(photo, rank, f"{distance:.6g}", images[image].label, images[image].name, sep="\t")
+            name, label = map(printable, images[image])  # without tabs and newlines
+            print(printable(str(photo)), rank, f"{distance:.6g}", label, name, sep="\t")
     if command.picture is not None and dataset is not None:
         stored = DecodedImages(dataset, metadata.split, model.image_size)
         retrievals = [

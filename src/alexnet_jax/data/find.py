@@ -1,6 +1,7 @@
 """Lookup of a data set by name or path, with preparation on first use."""
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -8,16 +9,20 @@ from alexnet_jax.console import console
 from alexnet_jax.data.prepare.convert import prepare, prepare_path
 from alexnet_jax.data.records import Dataset, is_prepared, open_dataset
 from alexnet_jax.data.sources import synthetic, tfds
+from alexnet_jax.data.sources.held_out import ValidationSplit
+from alexnet_jax.data.sources.registry import find_source
 from alexnet_jax.errors import UserError
 
 
-def find_dataset(name: str | None, default: str, data_dir: Path) -> Dataset:
+def find_dataset(name: str | None, default: str, data_dir: Path, *, testing: bool = False) -> Dataset:
     """Open a data set by name or path, preparing it first if it is a source of images.
 
     Args:
       name: path of a prepared data set, source that `prepare` accepts, or name of a folder in `data_dir`; None uses `default`.
       default: name of the config's data set. If it does not exist, synthetic images are used instead, with a warning.
       data_dir: folder of prepared data sets.
+      testing: whether the images are only tested. A folder of images without splits is then prepared as one test split, and a
+        folder of splits does not need training images.
 
     Raises:
       UserError: if the named data set does not exist or cannot be used.
@@ -40,24 +45,27 @@ def find_dataset(name: str | None, default: str, data_dir: Path) -> Dataset:
         raise UserError(f"no data set {dataset_name!r}: pass a folder of images, a prepared data set, or a name in {data_dir}/")
     # A folder of images is prepared once, under a name derived from its path.
     location = str(source.resolve()) if source.exists() else dataset_name
-    digest = hashlib.sha256(location.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(os.fsencode(location)).hexdigest()[:8]
     prepared = data_dir / f"{re.sub(r'[^a-zA-Z0-9_.-]+', '-', Path(location).name)}-{digest}"
+    if testing and "train" not in (tested := find_source(dataset_name, ValidationSplit(), testing=True)).num_images:
+        return prepare(tested, prepared.with_name(f"{prepared.name}-test"))
     return open_dataset(prepared) if is_prepared(prepared) else prepare_path(dataset_name, prepared)
 
 
-def find_training_dataset(name: str | None, trained_on: str, data_dir: Path) -> Dataset:
+def find_training_dataset(name: str | None, trained_on: str, data_dir: Path, *, testing: bool = False) -> Dataset:
     """Open a data set as `find_dataset` does, or the training data of a network if no name is given.
 
     Args:
       name: see `find_dataset`; None uses `trained_on`.
       trained_on: path of the data set that the network was trained on.
       data_dir: folder of prepared data sets.
+      testing: see `find_dataset`.
 
     Raises:
       UserError: if the data set does not exist or cannot be used.
     """
     if name is not None:
-        return find_dataset(name, name, data_dir)
+        return find_dataset(name, name, data_dir, testing=testing)
     if not is_prepared(Path(trained_on)):
         raise UserError(f"the training data {trained_on} does not exist: pass a data set with --data")
     return open_dataset(Path(trained_on))

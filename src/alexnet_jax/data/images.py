@@ -1,7 +1,11 @@
 """Decoding and encoding of images, and the resize and center crop of the paper."""
 
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import simplejpeg
@@ -20,8 +24,10 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 """Supported file formats, detected from the content: file names can be wrong (one .JPEG of ILSVRC-2012 is a PNG)."""
 
 MAX_PIXELS = 89_478_485
-"""Maximum number of pixels of an image: Pillow's default limit, above which it only warns. Decoding a larger file of a few
-kilobytes could exhaust the memory."""
+"""Maximum number of pixels of an image. Pillow only warns above it, but decoding a file of a few kilobytes could exhaust the
+memory."""
+
+_current = threading.local()
 
 
 class InvalidImageError(Exception):
@@ -48,12 +54,57 @@ def decode_and_center_crop(data: bytes, size: int) -> SquarePixels:
             if image.width * image.height > MAX_PIXELS:
                 raise InvalidImageError(f"{image.width} x {image.height} pixels exceeds limit of {MAX_PIXELS} pixels")
             image.draft("RGB", (size, size))  # decodes a large JPEG at a reduced scale, but not below `size`
-            ImageOps.exif_transpose(image, in_place=True)
-            return _center_crop(_to_rgb(image), size)
+            return center_crop_image(image, size)
+    except InvalidImageError:
+        raise
     except UnidentifiedImageError as error:
         raise InvalidImageError(f"unsupported file format; expected one of {', '.join(FORMATS)}") from error
     except Exception as error:  # on damaged files, Pillow raises exceptions of many types
         raise InvalidImageError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def center_crop_image(image: Image.Image, size: int) -> SquarePixels:
+    """Convert an image of Pillow as `decode_and_center_crop` does.
+
+    Raises:
+      InvalidImageError: if the image has 32-bit pixels.
+    """
+    return _center_crop(_to_rgb(ImageOps.exif_transpose(image)), size)
+
+
+@contextmanager
+def report_warnings(report: Callable[[str], None]) -> Iterator[None]:
+    """Report Pillow's warnings about damaged or unusual files while the block runs, each once per image.
+
+    Args:
+      report: function that is called with the name of the image, see `named_image`, and the warning.
+    """
+    seen: set[str] = set()
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_named(message: Warning | str, category: type[Warning], *location: Any, **options: Any) -> None:
+            name = getattr(_current, "name", None)
+            if name is None:
+                show(message, category, *location, **options)
+            elif (line := f"{name}: {' '.join(str(message).split())}") not in seen:
+                seen.add(line)
+                report(line)
+
+        warnings.filterwarnings("always", module=r"PIL\.")
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # an error, see MAX_PIXELS
+        warnings.showwarning = show_named
+        yield
+
+
+@contextmanager
+def named_image(name: str) -> Iterator[None]:
+    """Set the name under which `report_warnings` reports the warnings of this thread."""
+    _current.name = name
+    try:
+        yield
+    finally:
+        _current.name = None
 
 
 def shorter_side(image: bytes | Pixels) -> int | None:

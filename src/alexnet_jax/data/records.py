@@ -11,9 +11,10 @@ A data set is a folder:
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import msgpack
 import numpy as np
@@ -26,6 +27,10 @@ FORMAT = 3
 """Version of the manifest format."""
 Encoding = Literal["jpeg", "raw"]
 """Encoding of a record's image: "jpeg", or "raw" for uint8 pixels [size, size, 3], with ten times the space but no decoding."""
+
+
+MAX_SIZE = 1 << 14
+"""Maximum side of prepared images, in pixels."""
 
 
 class Record(NamedTuple):
@@ -74,9 +79,10 @@ class Manifest:
       counts: number of images of each class, by split.
       shards: record files of each split, in order.
       source: description of the source.
-      left_out: images excluded by a rule of the source, with the reason, one line each.
+      left_out: files of the source that are not read, with the reason, one line each.
       plan: SHA-256 of the source's fingerprint, the options, and the versions of the image libraries, in hexadecimal.
       versions: versions of the image libraries.
+      mean_image_sha256: `array_digest` of the mean image; empty in data sets of version 0.1.
       format: version of the manifest format.
     """
 
@@ -94,7 +100,44 @@ class Manifest:
     left_out: list[str] = field(default_factory=list)
     plan: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    mean_image_sha256: str = ""
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        """Check types, counts and ranges.
+
+        Raises:
+          ValueError: if a value is impossible; the message names it.
+        """
+        classes, splits = self.classes, self.splits
+        checks = {
+            "name": isinstance(self.name, str),
+            "size": _is_count(self.size) and 0 < self.size <= MAX_SIZE,
+            "classes": isinstance(classes, list) and len(classes) > 0 and all(isinstance(name, str) for name in classes),
+            "splits": isinstance(splits, dict)
+            and set(splits) <= {"train", "validation", "test"}
+            and _are_counts(splits.values()),
+            "color_deviations": np.shape(self.color_deviations) == (3,) and bool(np.isfinite(self.color_deviations).all()),
+            "color_directions": np.shape(self.color_directions) == (3, 3) and bool(np.isfinite(self.color_directions).all()),
+            "skipped": isinstance(self.skipped, dict),
+            "encoding": self.encoding in get_args(Encoding),
+            "left_out": isinstance(self.left_out, list),
+            "plan": isinstance(self.plan, str),
+        }
+        if wrong := [name for name, valid in checks.items() if not valid]:
+            raise ValueError(f"{', '.join(wrong)} cannot be")
+        for split, counts in self.counts.items():
+            if not isinstance(counts, list) or not _are_counts(counts) or len(counts) != len(classes):
+                raise ValueError(f"counts of {split} do not match the classes")
+            if sum(counts) != splits.get(split):
+                raise ValueError(f"counts of {split} do not add up to the images of the split")
+        for split, shards in self.shards.items():
+            if not _are_counts(number for shard in shards for number in shard[1:3]):
+                raise ValueError(f"shards of {split} cannot be")
+            if any(not isinstance(shard.file, str) or Path(shard.file).name != shard.file for shard in shards):
+                raise ValueError(f"shards of {split} are not files of the data set")
+            if sum(shard.num_images for shard in shards) != splits.get(split):
+                raise ValueError(f"shards of {split} do not add up to the images of the split")
 
     def to_json(self) -> str:
         """Return the content of `manifest.json`."""
@@ -131,8 +174,17 @@ class Dataset:
 
     @property
     def mean_image(self) -> Float[np.ndarray, "size size 3"]:
-        """Mean of the training images, 0 to 255, float32; read from the file on each access."""
-        return np.load(self.path / "mean_image.npy", allow_pickle=False)
+        """Mean of the training images, 0 to 255, float32; read from the file on each access.
+
+        Raises:
+          UserError: if the file is missing or damaged.
+        """
+        file, advice = self.path / "mean_image.npy", f"delete {self.path} and prepare it again"
+        mean = read_array(file, advice)
+        check_mean_image(mean, self.manifest.size, file, advice)
+        if self.manifest.mean_image_sha256 not in ("", array_digest(mean)):
+            raise UserError(f"{file} is damaged (checksum mismatch): {advice}")
+        return mean
 
     @property
     def color_components(self) -> ColorComponents:
@@ -150,6 +202,64 @@ class Dataset:
             if split in self.manifest.splits:
                 return split
         raise UserError(f"{self.path} has no validation or test images: add validation images to its source and prepare it again")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_counts(values: Iterable[object]) -> bool:
+    return all(map(_is_count, values))
+
+
+def array_digest(array: np.ndarray) -> str:
+    """Return the SHA-256 of an array's values, in hexadecimal."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def read_array(file: Path, advice: str) -> np.ndarray:
+    """Read a .npy file of numbers.
+
+    Args:
+      file: file to read.
+      advice: end of the error message: what to do.
+
+    Raises:
+      UserError: if the file cannot be read, is damaged, or contains Python objects.
+    """
+    try:
+        with open(file, "rb") as opened:
+            np.lib.format.read_magic(opened)
+            opened.seek(0)
+            # The header is read by Python's parser, and the data must be in the file before memory is allocated for it.
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+            return np.array(array)
+    except FileNotFoundError as error:
+        raise UserError(f"cannot read {file} (it is missing): {advice}") from error
+    except Exception as error:  # NumPy raises exceptions of many types on a damaged header
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"cannot read {file} ({reason}): {advice}") from error
+
+
+def check_mean_image(mean: np.ndarray, size: int, source: str | Path, advice: str) -> None:
+    """Check that an array is a mean image.
+
+    Args:
+      mean: array to check.
+      size: expected side, in pixels.
+      source: file of the array, for the error message.
+      advice: end of the error message: what to do.
+
+    Raises:
+      UserError: if it is not float32 [size, size, 3] with values from 0 to 255.
+    """
+    if mean.dtype != np.float32 or mean.shape != (size, size, 3):
+        problem = f"is {mean.dtype} of shape {mean.shape}, expected float32 of shape {(size, size, 3)}"
+    elif not np.isfinite(mean).all() or mean.min() < 0 or mean.max() > 255:
+        problem = "has values that are not from 0 to 255"
+    else:
+        return
+    raise UserError(f"the mean image of {source} {problem}: {advice}")
 
 
 def pack(record: Record) -> bytes:
@@ -179,15 +289,16 @@ def read_manifest(path: Path) -> Manifest:
       UserError: if the manifest is missing, damaged, or has a different format version.
     """
     try:
-        values = json.loads((path / "manifest.json").read_text())
+        values = json.loads((path / "manifest.json").read_text("utf-8"))
         if values["format"] != FORMAT:
             raise UserError(f"{path} was prepared by a different version of alexnet-jax: delete it and prepare it again")
         shards = {split: [Shard(*shard) for shard in files] for split, files in values.pop("shards").items()}
         return Manifest(**values, shards=shards)
     except FileNotFoundError as error:
         raise UserError(f"{path} is not a prepared data set (no manifest.json): create it with alexnet-jax prepare") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}/manifest.json is damaged ({error}): delete {path} and prepare it again") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}/manifest.json is damaged ({reason}): delete {path} and prepare it again") from error
 
 
 def open_dataset(path: Path) -> Dataset:
@@ -204,8 +315,7 @@ def open_dataset(path: Path) -> Dataset:
     dataset = Dataset(path, read_manifest(path))
     manifest = dataset.manifest
     try:
-        if (shape := dataset.mean_image.shape) != (expected := (manifest.size, manifest.size, 3)):
-            raise ValueError(f"mean_image.npy has shape {shape}, expected {expected}")
+        _ = dataset.mean_image  # raises an error if it is damaged
         for shard in (shard for shards in manifest.shards.values() for shard in shards):
             if (size := (path / shard.file).stat().st_size) != shard.num_bytes:
                 raise ValueError(f"{shard.file} has {size:,} bytes, expected {shard.num_bytes:,}")

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
+from PIL import Image
 
+from alexnet_jax.data.images import InvalidImageError, center_crop_image
 from alexnet_jax.data.pipeline.augment import center_crop
 from alexnet_jax.data.pipeline.batches import evaluation_batches
 from alexnet_jax.data.pipeline.photo import read_photo
@@ -37,10 +39,11 @@ class SplitPredictions(NamedTuple):
     outputs: Float[np.ndarray, "images outputs"]
 
 
-Images = UInt8[np.ndarray, "images size size 3"]
-"""RGB images, 0 to 255, with sides of `TrainedModel.image_size` pixels."""
-Photos = Sequence[str | Path]
-"""Image files in the formats that `prepare` reads."""
+Photo = str | Path | Image.Image | np.ndarray
+"""Image file in a format that `prepare` reads, image of Pillow, or RGB pixels, uint8 [size, size, 3] with a side of
+`TrainedModel.image_size` pixels."""
+Photos = Photo | jax.Array | Sequence[Photo]
+"""One image, a sequence of images, or an array of RGB images, uint8 [images, size, size, 3], 0 to 255."""
 
 
 class ClassProbability(NamedTuple):
@@ -89,16 +92,17 @@ class Predictor:
         self._params = jax.device_put(model.params, parameter_sharding(self._mesh))
         self._mean = jax.device_put(model.mean_image, replicated(self._mesh))
 
-    def __call__(self, images: Images | Photos) -> Float[np.ndarray, "images outputs"]:
+    def __call__(self, images: Photos) -> Float[np.ndarray, "images outputs"]:
         """Return the class probabilities, or the outputs of the layer, for each image.
 
         Args:
-          images: arrays, or image files. The shorter side of a file is scaled to `model.image_size` pixels and the central
-            square is used (paper, section 2).
+          images: one image or several: image files, images of Pillow, or arrays. The shorter side of a file or of an image of
+            Pillow is scaled to `model.image_size` pixels and the central square is used (paper, section 2).
 
         Raises:
-          UserError: if a file is not a readable image.
+          UserError: if a file is not a readable image, or an array has a different type or shape.
         """
+        images = self._several(images)
         outputs = []
         for start in range(0, len(images), self.batch_size):
             batch = self._pixels(images[start : start + self.batch_size])
@@ -108,15 +112,15 @@ class Predictor:
             outputs.append(np.asarray(self._average(self._params, self._mean, padded))[: len(batch)])
         return np.concatenate(outputs)
 
-    def classify(self, images: Images | Photos, top: int = 5) -> list[list[ClassProbability]]:
+    def classify(self, images: Photos, top: int = 5) -> list[list[ClassProbability]]:
         """Return the most probable classes of each image, most probable first.
 
         Args:
-          images: arrays or image files, as for `__call__`.
+          images: one image or several, as for `__call__`.
           top: number of classes to return per image.
 
         Raises:
-          UserError: if a file is not a readable image, or this predictor returns the outputs of a layer.
+          UserError: if an image is invalid as for `__call__`, or this predictor returns the outputs of a layer.
         """
         if self._layer is not None:
             raise UserError(f"outputs of {self._layer} are not class probabilities: create a Predictor with layer=None")
@@ -126,11 +130,43 @@ class Predictor:
             for row, labels in zip(outputs, top_classes(outputs, top), strict=True)
         ]
 
-    def _pixels(self, images: Images | Photos) -> Images:
+    def _several(self, images: Photos) -> Sequence[Photo] | np.ndarray:
+        """Return the images as a sequence of images or an array of images, after checking the latter."""
+        if isinstance(images, jax.Array):
+            images = np.asarray(images)
+        if isinstance(images, str | Path | Image.Image):
+            return [images]
         if isinstance(images, np.ndarray):
-            return images
+            return self._checked(images[None] if images.ndim == 3 else images)
+        if not isinstance(images, Sequence) or not images:
+            raise UserError(f"{self._expected}, not {type(images).__name__ if images else 'no image'}")
+        return images
+
+    def _pixels(self, images: Sequence[Photo] | np.ndarray) -> UInt8[np.ndarray, "images size size 3"]:
+        return images if isinstance(images, np.ndarray) else np.stack([self._read(image) for image in images])
+
+    def _read(self, image: Photo) -> UInt8[np.ndarray, "size size 3"]:
         size = self.model.image_size
-        return np.stack([read_photo(Path(file), size=size, encoding="raw", image_size=size) for file in images])
+        if isinstance(image, Image.Image):
+            try:
+                return center_crop_image(image, size)
+            except (InvalidImageError, OSError) as error:
+                raise UserError(f"the image cannot be read: {error}; pass another image") from error
+        if isinstance(image, str | Path):
+            return read_photo(Path(image), size=size, encoding="raw", image_size=size)
+        return self._checked(np.asarray(image)[None])[0]
+
+    def _checked(self, images: np.ndarray) -> UInt8[np.ndarray, "images size size 3"]:
+        size = self.model.image_size
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3) or not len(images):
+            raise UserError(f"{self._expected}, not {images.dtype} {list(images.shape)}")
+        return images
+
+    @property
+    def _expected(self) -> str:
+        size = self.model.image_size
+        array = f"RGB pixels as uint8 [images, {size}, {size}, 3], 0 to 255"
+        return f"pass image files or images of Pillow, which are resized, or {array}"
 
     def batches(self, dataset: Dataset, split: str) -> Iterator[SplitPredictions]:
         """Predict a split of a data set, in order, and yield the results of each batch."""

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from rich.table import Table
 
 from alexnet_jax.evaluation.metrics import TOP_K, ErrorCounter, top_classes
+from alexnet_jax.text import csv_cell
 
 
 def metrics_json(counter: ErrorCounter) -> dict[str, Any]:
@@ -34,6 +35,8 @@ def format_errors(name: str, views: str, metrics: dict[str, Any]) -> str:
 class PredictionRows:
     """Rows of the predictions CSV file: image name, true class, and the five most probable classes with their probabilities.
 
+    Names that a spreadsheet would take for a formula are quoted, see `text.csv_cell`.
+
     Args:
       classes: class names.
       image_names: image names, in the order in which predictions are passed.
@@ -51,9 +54,9 @@ class PredictionRows:
     def rows(self, labels: Int[np.ndarray, " images"], probabilities: Float[np.ndarray, "images classes"]) -> Iterator[list[str]]:
         """Yield one row per image of the next batch."""
         for label, row, top in zip(labels, probabilities, top_classes(probabilities), strict=True):
-            line = [next(self._image_names), self._classes[int(label)]]
-            for predicted in top.tolist():
-                line += [self._classes[predicted], f"{row[predicted]:.6g}"]
+            line = [csv_cell(next(self._image_names)), csv_cell(self._classes[int(label)])]
+            for predicted in map(int, top):
+                line += [csv_cell(self._classes[predicted]), f"{row[predicted]:.6g}"]
             yield line
 
 
@@ -75,7 +78,10 @@ def class_errors(classes: Sequence[str], counters: dict[str, ErrorCounter]) -> l
 def class_csv_rows(classes: list[dict[str, Any]]) -> list[list[str]]:
     """Return the result of `class_errors` as CSV rows, with a header row."""
     header = ["class", "images", *(f"top1_error_{views}" for views in classes[0]["top1_error"])]
-    return [header, *([row["class"], str(row["images"]), *map(_csv_value, row["top1_error"].values())] for row in classes)]
+    return [
+        header,
+        *([csv_cell(row["class"]), str(row["images"]), *map(_csv_value, row["top1_error"].values())] for row in classes),
+    ]
 
 
 def class_table(classes: list[dict[str, Any]]) -> Table:

@@ -1,7 +1,7 @@
 """Definition of a network as a list of layers, with conversion to and from JSON."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.model import comparison_layers, layers
@@ -85,9 +85,17 @@ class Network:
         """
         try:
             layers = [_layer_from_json(**values) for values in record["layers"]]
-            return cls(record["name"], tuple(layers), record["towers"], record["input_size"])
-        except (KeyError, TypeError, AttributeError) as error:
-            problem = f"this version of alexnet-jax does not support the network ({error})"
+            name, towers, input_size = record["name"], record["towers"], record["input_size"]
+            if not isinstance(name, str) or not all(type(n) is int and 0 < n < 1 << 14 for n in (towers, input_size)):
+                raise ValueError("name, towers or input_size cannot be")
+            if not layers or not isinstance(layers[-1], WeightedLayer):
+                raise ValueError("the last layer has no weights")
+            network = cls(name, tuple(layers), towers, input_size)
+            _ = network.named_layers  # raises an error if two layers have the same name
+            return network
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            reason = " ".join(str(error).split())[:200]
+            problem = f"this version of alexnet-jax does not support the network ({reason})"
             raise UserError(f"{problem}: use the version that saved it") from error
 
 
@@ -103,4 +111,26 @@ def _layer_from_json(layer: str, **values: Any) -> Layer:
     if not issubclass(layer_class, Layer):
         raise TypeError(f"{layer} is not a layer")
     hyperparameters: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    for field in fields(layer_class):
+        if field.name in hyperparameters and not _has_type(hyperparameters[field.name], field.type):
+            raise TypeError(f"{field.name} of {layer} cannot be {str(hyperparameters[field.name])[:50]}")
+        if field.name in hyperparameters and field.type is float:
+            hyperparameters[field.name] = float(hyperparameters[field.name])
     return layer_class(**hyperparameters)
+
+
+def _has_type(value: Any, annotation: Any) -> bool:
+    """Return whether a hyperparameter has the annotated type, and is finite and, if it is a size, positive."""
+    if annotation is int:
+        return type(value) is int and 0 < value < 1 << 20
+    if annotation is float:
+        return type(value) in (int, float) and abs(value) < 1e9
+    if get_origin(annotation) is Literal:
+        return value in get_args(annotation)
+    if get_origin(annotation) is tuple:
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(get_args(annotation))
+            and all(type(item) in (int, float) and 0 <= item < 1e6 for item in value)
+        )
+    return isinstance(value, str)

@@ -1,37 +1,34 @@
-"""Readers for Caffe weights and mean images.
+"""Readers for Caffe weights.
 
 NAME.caffemodel    NetParameter of caffe.proto, with layers in the V1 or the current format
 NAME.npz, folder   arrays conv1_w, conv1_b, …; in a folder, files conv1_w.npy, conv1_b.npy, …
 NAME.h5            HDF5 as written by Caffe: data/conv1/0, data/conv1/1, …; requires h5py
+NAME.npy           dictionary of kernel and bias of each layer, such as bvlc_alexnet.npy, converted from Caffe for TensorFlow
 
-Pickled files are rejected because loading a pickle can run arbitrary code.
-
-Caffe networks read BGR images. `swap_bgr_rgb` reverses the input channels of the first layer, and `read_mean_image` reverses the
-channels of a mean image from Caffe, so that the converted network reads RGB images.
+Caffe networks read BGR images. `swap_bgr_rgb` reverses the input channels of the first layer, so that the converted network reads
+RGB images.
 """
 
-import zipfile
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
+from alexnet_jax.data.records import read_array
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.tower import HostParams
-from alexnet_jax.weights.protobuf import parse_fields, parse_floats, parse_varints
+from alexnet_jax.pickles import PickleError, load_arrays
+from alexnet_jax.weights.caffe_layers import LAYERS, LAYERS_V1, CaffeNet, parse_caffe_net
+from alexnet_jax.weights.file_format import Format
+from alexnet_jax.weights.protobuf import parse_blob, parse_fields
 
-IMAGENET_MEAN = (123.0, 117.0, 104.0)
-"""Per-channel mean (red, green, blue; 0 to 255) that Caffe's examples subtract instead of a mean image."""
+MAX_COMPRESSION = 8
+"""Maximum ratio of the size of the arrays to that of their file; trained weights cannot be compressed to half."""
 
-# Field numbers in caffe.proto.
-_LAYERS_V1, _LAYERS = 2, 100  # of NetParameter
-_NAME_V1, _BLOBS_V1 = 4, 6  # of V1LayerParameter
+_NAME_V1, _BLOBS_V1 = 4, 6  # field numbers of V1LayerParameter in caffe.proto
 _NAME, _BLOBS = 1, 7  # of LayerParameter
-_LEGACY_SHAPE = (1, 2, 3, 4)  # of BlobProto: num, channels, height, width
-_DATA, _SHAPE, _DOUBLE_DATA = 5, 7, 8
-_DIM = 1  # of BlobShape
 
 
 def swap_bgr_rgb(params: HostParams) -> HostParams:
@@ -41,87 +38,100 @@ def swap_bgr_rgb(params: HostParams) -> HostParams:
     return {**params, first: {**params[first], "kernel": kernel}}
 
 
-def read_caffe_weights(path: Path) -> dict[str, np.ndarray]:
+def read_caffe_weights(path: Path, file_format: Format) -> tuple[dict[str, np.ndarray], CaffeNet]:
     """Read the weights and biases of all layers.
 
     Args:
       path: .caffemodel, .npz or .h5 file, or a folder of .npy files.
+      file_format: "caffemodel", "npz", "hdf5" or "npy folder".
 
     Returns:
-      Arrays by their names in PyTorch, such as "conv1.weight" and "conv1.bias".
+      Arrays by their names in PyTorch, such as "conv1.weight" and "conv1.bias"; and what the file says of its network, which is
+      nothing except for a .caffemodel.
 
     Raises:
-      UserError: if the file has an unsupported format, is damaged or is a pickle.
+      UserError: if the file is damaged or contains a pickle.
     """
-    readers: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
-        ".caffemodel": _read_caffemodel, ".npz": _read_npz, ".h5": _read_hdf5, ".hdf5": _read_hdf5, ".npy": _reject_npy,
+    readers: dict[Format, Callable[[Path], dict[str, np.ndarray]]] = {
+        "caffemodel": _read_caffemodel, "npz": _read_npz, "hdf5": _read_hdf5, "npy folder": _read_folder,
     }  # fmt: skip
-    read = _read_folder if path.is_dir() else readers.get(path.name[path.name.rfind(".") :])
-    if read is None:
-        suffixes = ", ".join(suffix for suffix in readers if suffix != ".npy")
-        raise UserError(f"{path} is not a supported file: pass one of {suffixes}, or a folder of .npy files")
     try:
-        return read(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        if "allow_pickle" in str(error):
-            advice = "if you trust the file, load it with allow_pickle=True and save its arrays with np.savez"
-            raise UserError(f"{path} is a pickle, which can run arbitrary code: {advice}") from error
-        raise UserError(f"cannot read {path}: {error}") from error
+        weights = readers[file_format](path)
+        net = parse_caffe_net(memoryview(path.read_bytes())) if file_format == "caffemodel" else CaffeNet("", [])
+    except UserError:
+        raise
+    except Exception as error:  # NumPy, zipfile and h5py raise exceptions of many types on damaged files
+        reason = " ".join(str(error).split())[:150] or type(error).__name__
+        if "allow_pickle" in reason:
+            reason = "it contains a pickle"
+        raise UserError(f"cannot read {path}: {reason}; download it again") from error
+    return weights, net
 
 
-def read_mean_image(path: Path) -> Float[np.ndarray, "size size 3"]:
-    """Read a mean image as RGB, with values from 0 to 255.
+def read_kernels(path: Path, file_format: Format) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Read kernels and biases from a dictionary of layers in a .npy file or pickle, such as the well-known bvlc_alexnet.npy.
+
+    Only arrays, lists and dictionaries are read from the pickle, and no code of it is run.
 
     Args:
-      path: .binaryproto or .npy file from Caffe, or the mean_image.npy of a run.
+      path: .npy file of an object array, or a pickle.
+      file_format: "npy" or "pickle".
+
+    Returns:
+      Kernel, [rows, columns, channels, kernels] or [inputs, units], and bias of each layer.
 
     Raises:
-      UserError: if the file cannot be read, or is not a square image with three channels.
+      UserError: if the file is damaged, or contains anything but a dictionary of layers.
     """
+    data = path.read_bytes()
     try:
-        mean = _parse_blob(memoryview(path.read_bytes())) if path.suffix == ".binaryproto" else np.load(path, allow_pickle=False)
-        if mean.ndim == 4:
-            mean = mean[0]
-        if mean.ndim == 3 and len(mean) == 3:
-            mean = mean[::-1].transpose(1, 2, 0)
-        if mean.shape != (len(mean), len(mean), 3):
-            raise ValueError(f"shape {mean.shape}, expected (size, size, 3) or (3, size, size)")
-        return np.ascontiguousarray(mean, np.float32)
-    except (OSError, ValueError, EOFError, TypeError) as error:
-        raise UserError(f"cannot read the mean image {path}: {error}") from error
+        if file_format == "npy":
+            file = io.BytesIO(data)
+            version = np.lib.format.read_magic(file)
+            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            _, _, dtype = read_header(file)
+            if dtype.kind != "O":
+                raise UserError(f"{path} is a single array: pass a .npz file, or the folder of conv1_w.npy, conv1_b.npy, …")
+            data = data[file.tell() :]
+        layers = {_text(name): _kernel_and_bias(layer) for name, layer in load_arrays(data).items()}
+    except UserError:
+        raise
+    except PickleError as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    except Exception as error:  # NumPy raises exceptions of many types on a damaged header
+        raise UserError(f"cannot read {path}: it is not a dictionary of a kernel and a bias for each layer") from error
+    return layers
+
+
+def _kernel_and_bias(layer: Any) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(layer, dict):
+        layer = {_text(name): array for name, array in layer.items()}
+        layer = [layer["weights"], layer["biases"]]
+    kernel, bias = layer
+    if not isinstance(kernel, np.ndarray) or not isinstance(bias, np.ndarray):
+        raise ValueError("no arrays")
+    return kernel, bias
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode() if isinstance(name, bytes) else name
 
 
 def _read_caffemodel(path: Path) -> dict[str, np.ndarray]:
     weights: dict[str, np.ndarray] = {}
     for number, layer in parse_fields(memoryview(path.read_bytes())):
-        if number in (_LAYERS_V1, _LAYERS) and isinstance(layer, memoryview):
-            name_field, blobs_field = (_NAME_V1, _BLOBS_V1) if number == _LAYERS_V1 else (_NAME, _BLOBS)
+        if number in (LAYERS_V1, LAYERS) and isinstance(layer, memoryview):
+            name_field, blobs_field = (_NAME_V1, _BLOBS_V1) if number == LAYERS_V1 else (_NAME, _BLOBS)
             name, blobs = "", []
             for layer_field, value in parse_fields(layer):
                 if layer_field == name_field and isinstance(value, memoryview):
-                    name = bytes(value).decode()
+                    name = bytes(value).decode("utf-8", "backslashreplace")
                 elif layer_field == blobs_field and isinstance(value, memoryview):
-                    blobs.append(_parse_blob(value))
+                    blobs.append(parse_blob(value))
             weights.update(_name_blobs(name, dict(enumerate(blobs))))
     if not weights:
         raise ValueError("the file contains no weights")
     return weights
-
-
-def _parse_blob(message: memoryview) -> np.ndarray:
-    """Parse a BlobProto message into an array."""
-    shape, legacy_shape = None, [1, 1, 1, 1]
-    floats: list[memoryview] = []
-    doubles: list[memoryview] = []
-    for number, value in parse_fields(message):
-        if number == _SHAPE and isinstance(value, memoryview):
-            shape = [size for shape_field, dim in parse_fields(value) if shape_field == _DIM for size in parse_varints(dim)]
-        elif number in _LEGACY_SHAPE and isinstance(value, int):
-            legacy_shape[_LEGACY_SHAPE.index(number)] = value
-        elif number in (_DATA, _DOUBLE_DATA) and isinstance(value, memoryview):
-            (floats if number == _DATA else doubles).append(value)
-    data = parse_floats(doubles, "<f8") if doubles else parse_floats(floats, "<f4")
-    return data.reshape(legacy_shape if shape is None else shape)
 
 
 def _name_blobs(layer: str, blobs: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
@@ -131,19 +141,20 @@ def _name_blobs(layer: str, blobs: Mapping[int, np.ndarray]) -> dict[str, np.nda
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        _check_size(path, sum(info.file_size for info in arrays.zip.infolist()))
         return {_pytorch_name(name): arrays[name] for name in arrays.files}
+
+
+def _check_size(path: Path, size: int) -> None:
+    if size > MAX_COMPRESSION * path.stat().st_size + (1 << 20):
+        raise ValueError(f"its arrays take {size:,} bytes, which cannot be")
 
 
 def _read_folder(path: Path) -> dict[str, np.ndarray]:
     files = sorted(path.glob("*.npy"))
     if not files:
         raise ValueError("the folder contains no .npy files")
-    return {_pytorch_name(file.stem): np.load(file, allow_pickle=False) for file in files}
-
-
-def _reject_npy(path: Path) -> dict[str, np.ndarray]:
-    np.load(path, allow_pickle=False)  # raises ValueError for a pickle
-    raise ValueError("a .npy file holds a single array; pass a .npz file, or a folder of conv1_w.npy, conv1_b.npy, …")
+    return {_pytorch_name(file.stem): read_array(file, "download it again") for file in files}
 
 
 def _pytorch_name(name: str) -> str:
@@ -158,6 +169,7 @@ def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
     with h5py.File(path, "r") as file:
         data: Any = file["data"]
         weights: dict[str, np.ndarray] = {}
+        _check_size(path, sum(blob.nbytes for group in data.values() for blob in group.values()))
         for layer, group in data.items():
             weights.update(_name_blobs(layer, {int(number): np.asarray(blob) for number, blob in group.items()}))
         return weights

@@ -1,96 +1,179 @@
-"""Import of weights from PyTorch, torchvision or Caffe as a trained model."""
+"""Import of weights from PyTorch, torchvision or Caffe as a trained model.
 
-from dataclasses import replace
+Everything that a file says of itself is compared with the network: names and shapes of the arrays, and, in a .caffemodel, order
+and constants of the layers.
+"""
+
+import difflib
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from alexnet_jax.data.records import is_prepared, open_dataset
+from alexnet_jax.data.records import check_mean_image, is_prepared, open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.catalog import NETWORKS
 from alexnet_jax.model.network import Network
 from alexnet_jax.training.run_config import RunConfig
 from alexnet_jax.weights import caffe, pytorch, safetensors_file
-from alexnet_jax.weights.state_dict import from_state_dict
+from alexnet_jax.weights.caffe_layers import check_network
+from alexnet_jax.weights.file_format import weights_format
+from alexnet_jax.weights.means import IMAGENET_MEAN, ColorOrder, read_mean_image, uniform_mean
+from alexnet_jax.weights.state_dict import from_kernels, from_state_dict
 from alexnet_jax.weights.trained_model import TrainedModel, from_params
 
 _MEANS = {
-    "bvlc_alexnet": caffe.IMAGENET_MEAN,
-    "caffenet": caffe.IMAGENET_MEAN,
+    "bvlc_alexnet": IMAGENET_MEAN,
+    "caffenet": IMAGENET_MEAN,
     "torchvision_alexnet": pytorch.TORCHVISION_MEAN,
 }
-_IMAGE_SIZE = 256
-"""Side to which images are decoded for ImageNet models, pixels."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Preprocessing of images that a weights file does not record.
+
+    Attributes:
+      mean: mean image or one value per channel, .binaryproto or .npy, see `means`; None uses the one in the weights file, if any,
+        or else the per-channel mean of Caffe or torchvision.
+      mean_colors: order of the channels in the mean; None recognizes it, see `means`.
+      image_size: side to which images are scaled before they are cropped, pixels; None uses the one in the weights file, if any,
+        or else 8/7 of the input size, which is 256 for 224 pixels; and 256 for 227 pixels.
+    """
+
+    mean: str | Path | None = None
+    mean_colors: ColorOrder | None = None
+    image_size: int | None = None
 
 
 def import_weights(
-    file: str | Path, network: str | None = None, *, mean: str | Path | None = None, classes: str | Path | None = None
+    file: str | Path,
+    network: str | None = None,
+    *,
+    mean: str | Path | None = None,
+    classes: str | Path | None = None,
+    mean_colors: ColorOrder | None = None,
+    image_size: int | None = None,
 ) -> TrainedModel:
     """Read weights from PyTorch, torchvision or Caffe as a trained model.
 
     Args:
-      file: .safetensors, .pt or .pth file with a PyTorch state dict, or Caffe weights as .caffemodel, .npz, .h5 or a folder of
-        .npy files.
+      file: PyTorch state dict, as a .safetensors file, a file of `torch.save`, or a folder or .index.json file of shards; or
+        Caffe weights as .caffemodel, .npz, .h5, .npy or a folder of .npy files. The format is recognized by the content.
       network: key of `NETWORKS`; None uses the network recorded in the file.
-      mean: mean image, .binaryproto or .npy; None uses the one in the weights file, if any, or else the per-channel mean of
-        Caffe or torchvision.
-      classes: text file with one class name per line, ordered by label, or a prepared data set; None uses the names recorded in
-        the weights file, or else the label numbers.
+      mean: see `Preprocessing`.
+      classes: text file (UTF-8) with one class name per line, ordered by label, or a prepared data set; None uses the names
+        recorded in the weights file, or else the label numbers.
+      mean_colors: see `Preprocessing`.
+      image_size: see `Preprocessing`.
 
     Raises:
-      UserError: if a file cannot be read, the weights do not match the network, or the network or its mean image is unknown.
+      UserError: if a file cannot be read, the weights do not match the network or are not finite, or the network or its mean
+        image is unknown.
     """
-    file = Path(file)
-    if not file.exists():
-        raise UserError(f"{file} does not exist")
-    mean_image = None if mean is None else caffe.read_mean_image(Path(mean))
+    file, preprocessing = Path(file), Preprocessing(mean, mean_colors, image_size)
+    file_format = weights_format(file)
+    if file_format in ("npy", "pickle"):
+        kernels = caffe.read_kernels(file, file_format)
+        architecture = _network(network, {}, kernels["fc8"][1] if "fc8" in kernels else None, file)
+        params = caffe.swap_bgr_rgb(from_kernels(architecture, kernels, str(file)))
+        return _trained_model(file, architecture, params, None, classes, preprocessing, {}, {})
     metadata: dict[str, str] = {}
-    if is_pytorch := file.suffix in (".safetensors", ".pt", ".pth"):
-        arrays, metadata = pytorch.read_pytorch(file)
+    stored_mean: np.ndarray | None = None
+    net: caffe.CaffeNet | None = None
+    if file_format in ("safetensors", "torch", "sharded"):
+        arrays, metadata = pytorch.read_pytorch(file, file_format)
         if metadata.get("layout") == safetensors_file.LAYOUT:
             raise UserError(f"{file} is already in the alexnet-jax layout: use it directly, without importing it")
         stored_mean = arrays.pop(safetensors_file.MEAN_IMAGE, None)
-        if mean_image is None and stored_mean is not None:
-            mean_image = np.ascontiguousarray(stored_mean.transpose(1, 2, 0))
     else:
-        arrays = caffe.read_caffe_weights(file)
-    config = None
+        arrays, net = caffe.read_caffe_weights(file, file_format)
+    config: dict[str, Any] = {}
     if "config" in metadata:
-        config = RunConfig.from_json(safetensors_file.read_json_metadata(metadata, "config", file))
+        config = safetensors_file.read_config(metadata, file)
     architecture = _network(network, config, arrays.get("fc8.bias"), file)
+    if net is not None:
+        check_network(net, architecture, str(file))
     params = from_state_dict(architecture, arrays, str(file))
-    names = _read_classes(Path(classes), architecture) if classes else config.data.classes if config else None
-    model = from_params(
-        architecture,
-        params if is_pytorch else caffe.swap_bgr_rgb(params),
-        _default_mean_image(architecture) if mean_image is None else mean_image,
-        names,
-        source=file,
-    )
-    if config is None:
+    if net is not None:
+        params = caffe.swap_bgr_rgb(params)
+    return _trained_model(file, architecture, params, stored_mean, classes, preprocessing, config, metadata)
+
+
+def _trained_model(
+    file: Path,
+    network: Network,
+    params: safetensors_file.HostParams,
+    stored_mean: np.ndarray | None,
+    classes: str | Path | None,
+    preprocessing: Preprocessing,
+    config: dict[str, Any],
+    metadata: dict[str, str],
+) -> TrainedModel:
+    stored_size = None if stored_mean is None else stored_mean.shape[-1]
+    recorded = config["augmentation"]["image_size"] if config else stored_size
+    size = preprocessing.image_size or recorded or default_image_size(network)
+    if not network.input_size <= size <= safetensors_file.MAX_IMAGE_SIZE:
+        raise UserError(f"--image-size is {size}: choose at least {network.input_size}, the input size of {network.name}")
+    if preprocessing.mean is not None:
+        mean_image = read_mean_image(Path(preprocessing.mean), size, preprocessing.mean_colors)
+    elif stored_mean is not None:
+        mean_image = np.ascontiguousarray(stored_mean.transpose(1, 2, 0)) if stored_mean.ndim == 3 else stored_mean
+        check_mean_image(mean_image, size, file, "pass another one with --mean")
+    else:
+        mean_image = _default_mean_image(network, size)
+    names = _read_classes(Path(classes), network) if classes else config["data"]["classes"] if config else None
+    model = from_params(network, params, mean_image, names, source=file)
+    if not config:
         return model
-    config = replace(config, network=architecture, data=replace(config.data, classes=model.classes))
-    return replace(model, config=config, step=safetensors_file.read_json_metadata(metadata, "step", file))
+    augmentation = {**config["augmentation"], "image_size": size}
+    config = {
+        **config, "network": network.to_json(), "augmentation": augmentation, "data": {**config["data"], "classes": names}
+    }  # fmt: skip
+    return replace(model, config=RunConfig.from_json(config), step=safetensors_file.read_step(metadata, file))
 
 
-def _network(name: str | None, config: RunConfig | None, last_bias: np.ndarray | None, file: Path) -> Network:
-    if name is None and config:
-        return config.network
+def default_image_size(network: Network) -> int:
+    """Return the side to which images are scaled before they are cropped to the network's input size, pixels.
+
+    The paper crops 224 of 256 pixels, and Caffe 227 of 256.
+    """
+    return 256 if network.input_size == 227 else network.input_size * 8 // 7
+
+
+def _network(name: str | None, config: dict[str, Any], last_bias: np.ndarray | None, file: Path) -> Network:
+    recorded = Network.from_json(config["network"]) if config else None
+    if name is None and recorded:
+        return recorded
     if name not in NETWORKS:
         problem = f"{file} does not record its network" if name is None else f"unknown network {name!r}"
-        raise UserError(f"{problem}: pass --network with one of {', '.join(NETWORKS)}")
-    return NETWORKS[name] if last_bias is None else NETWORKS[name].with_num_classes(last_bias.size)
+        similar = difflib.get_close_matches(name or "", NETWORKS, 1)
+        advice = f"did you mean {similar[0]}? Pass" if similar else "pass"
+        raise UserError(f"{problem}: {advice} --network with one of {', '.join(NETWORKS)}")
+    network = NETWORKS[name] if last_bias is None else NETWORKS[name].with_num_classes(last_bias.size)
+    if recorded and recorded != network:
+        raise UserError(f"{file} records the network {recorded.name}, which differs from {name}: omit --network")
+    return network
 
 
-def _default_mean_image(network: Network) -> Float[np.ndarray, "size size 3"]:
+def _default_mean_image(network: Network, size: int) -> Float[np.ndarray, "size size 3"]:
     if network.name not in _MEANS:
         raise UserError(f"the mean image of {network.name} is unknown: pass a .npy or .binaryproto file with --mean")
-    return np.full((_IMAGE_SIZE, _IMAGE_SIZE, 3), _MEANS[network.name], np.float32)
+    return uniform_mean(_MEANS[network.name], size)
 
 
 def _read_classes(file: Path, network: Network) -> list[str]:
-    names = open_dataset(file).manifest.classes if is_prepared(file) else file.read_text().split("\n")
+    if is_prepared(file):
+        names = open_dataset(file).manifest.classes
+    else:
+        try:
+            names = file.read_text("utf-8-sig").split("\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file} is not UTF-8 (byte {error.start:,}): save it as UTF-8 text") from error
+        except OSError as error:
+            raise UserError(f"cannot read {file}: {error.strerror}; pass a text file or a prepared data set") from error
     names = [name.strip() for name in names if name.strip()]
     if len(names) != network.num_classes:
         raise UserError(

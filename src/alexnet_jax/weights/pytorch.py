@@ -1,11 +1,11 @@
 """Reader of PyTorch state dicts, and conversion to and from torchvision's layer names.
 
-State dicts are read from .safetensors files, or from .pt and .pth files, which requires PyTorch. A model is exported under this
+State dicts are read from .safetensors files and from files of `torch.save`, also in shards. A model is exported under this
 project's layer names, with the mean image as a buffer, for the module in `experiments/benchmarks/pytorch_network.py`; or, for
 torchvision's alexnet, under torchvision's names.
 """
 
-import pickle
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,12 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.model.layers import WeightedLayer
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.relatives import TORCHVISION_ALEXNET
+from alexnet_jax.weights.file_format import INDEX, Format, weights_format
 from alexnet_jax.weights.safetensors_file import read_tensors
+from alexnet_jax.weights.torch_file import read_torch_file
+
+_WRAPPERS = ("module", "_orig_mod")
+"""Parts of names that DataParallel, DistributedDataParallel and torch.compile add."""
 
 TORCHVISION = {
     "conv1": "features.0", "conv2": "features.3", "conv3": "features.6", "conv4": "features.8", "conv5": "features.10",
@@ -27,21 +32,29 @@ TORCHVISION_MEAN = (123.675, 116.28, 103.53)
 """Per-channel mean (red, green, blue; 0 to 255) that torchvision subtracts."""
 
 
-def read_pytorch(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_pytorch(path: Path, file_format: Format) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read a PyTorch state dict.
 
     Args:
-      path: .safetensors, .pt or .pth file.
+      path: file of `torch.save`, .safetensors file, or folder or .index.json file of shards.
+      file_format: "torch", "safetensors" or "sharded".
 
     Returns:
-      Arrays by name, with torchvision's layer names replaced by this project's, and the metadata of a .safetensors file,
-      which is empty for .pt and .pth files.
+      Arrays by name, with torchvision's layer names replaced by this project's and without the prefixes of wrappers such as
+      DistributedDataParallel; and the metadata of a .safetensors file, which is empty for other files.
 
     Raises:
-      UserError: if the file cannot be read, or contains values other than tensors.
+      UserError: if a file cannot be read, or contains no state dict.
     """
-    tensors, metadata = _read_torch_file(path) if path.suffix in (".pt", ".pth") else read_tensors(path)
-    return {_from_torchvision_name(name): array for name, array in tensors.items()}, metadata
+    metadata: dict[str, str] = {}
+    if file_format == "torch":
+        tensors = read_torch_file(path)
+    elif file_format == "sharded":
+        tensors = _read_shards(path)
+    else:
+        tensors, metadata = read_tensors(path)
+    names = _layer_names(list(tensors), path)
+    return {names[name]: array for name, array in tensors.items()}, metadata
 
 
 def is_torchvision_alexnet(network: Network) -> bool:
@@ -58,25 +71,43 @@ def to_torchvision(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return renamed
 
 
-def _from_torchvision_name(name: str) -> str:
-    layer, _, kind = name.rpartition(".")
-    names = {torchvision_name: layer_name for layer_name, torchvision_name in TORCHVISION.items()}
-    return f"{names[layer]}.{kind}" if layer in names else name
+def _layer_names(names: list[str], path: Path) -> dict[str, str]:
+    """Return this project's name of each array: without the names of wrappers, and with torchvision's layer names replaced."""
+    parts = {name: [part for part in name.split(".") if part not in _WRAPPERS] for name in names}
+    while parts and len({each[0] for each in parts.values() if each}) == 1 and all(len(each) > 2 for each in parts.values()):
+        parts = {name: each[1:] for name, each in parts.items()}  # the name of an attribute that holds the network
+    layers = {torchvision_name: layer_name for layer_name, torchvision_name in TORCHVISION.items()}
+    renamed: dict[str, str] = {}
+    for name, each in parts.items():
+        layer, _, kind = ".".join(each).rpartition(".")
+        renamed[name] = f"{layers.get(layer, layer)}.{kind}" if layer else kind
+    if len(set(renamed.values())) < len(names):
+        raise UserError(f"{path} contains a layer twice, as in {', '.join(names)}: save one state dict")
+    return renamed
+
+
+def _read_shards(path: Path) -> dict[str, np.ndarray]:
+    """Read a state dict that is divided among files, which a file NAME.index.json lists."""
+    index = path if path.is_file() else next(iter(sorted(path.glob(f"*{INDEX}"))))
+    try:
+        files: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
+        if not files or not all(isinstance(name, str) and Path(name).name == name for name in files.values()):
+            raise ValueError("weight_map does not name files in the same folder")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{index} is damaged ({str(error)[:100]}): download it again") from error
+    tensors: dict[str, np.ndarray] = {}
+    for name in sorted(set(files.values())):
+        shard, shard_format = index.parent / name, weights_format(index.parent / name)
+        if shard_format not in ("torch", "safetensors"):
+            raise UserError(f"{shard} is not a PyTorch state dict: download it again")
+        content = read_torch_file(shard) if shard_format == "torch" else read_tensors(shard)[0]
+        expected = {key for key, file in files.items() if file == name}
+        if content.keys() != expected:
+            difference = ", ".join(sorted(content.keys() ^ expected))
+            raise UserError(f"{shard} and {index} do not list the same arrays ({difference}): download both again")
+        tensors |= content
+    return tensors
 
 
 def _without_widths(network: Network) -> list[Any]:
     return [layer.clone(features=1) if isinstance(layer, WeightedLayer) else layer for layer in network.layers]
-
-
-def _read_torch_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    try:
-        import torch  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  (optional)
-    except ImportError as error:
-        raise UserError(f"reading {path} needs PyTorch: pip install torch, or save the state dict as .safetensors") from error
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-    if not isinstance(loaded, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in loaded.values()):
-        raise UserError(f"{path} is not a state dict: save one with torch.save(module.state_dict(), PATH)")
-    return {name: tensor.detach().float().numpy() for name, tensor in loaded.items()}, {}

@@ -9,21 +9,25 @@ the training step; `versions`, the versions of the software that saved the model
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
+from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.data.records import check_mean_image
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import atomic_write
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams, parameter_shapes
-from alexnet_jax.weights.state_dict import check_names
+from alexnet_jax.weights.state_dict import check_finite, check_names
 
 SUFFIX = ".safetensors"
 LAYOUT = "alexnet-jax"
 MEAN_IMAGE = "mean_image"
+MAX_IMAGE_SIZE = 4096
+"""Maximum side to which images are decoded, pixels."""
 
 
 def write_tensors(file: Path, tensors: dict[str, np.ndarray], json_metadata: dict[str, Any], **metadata: str) -> None:
@@ -49,8 +53,9 @@ def read_tensors(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with safe_open(file, framework="numpy") as tensors:
             return {name: tensors.get_tensor(name) for name in tensors.keys()}, tensors.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError) as error:  # TypeError: dtype unknown to NumPy
-        raise UserError(f"cannot read {file}: {error}") from error
+    except Exception as error:  # safetensors raises exceptions of many types on damaged files and unknown dtypes
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"cannot read {file}: {reason}; download or export it again") from error
 
 
 def read_json_metadata(metadata: dict[str, str], key: str, file: Path) -> Any:
@@ -68,6 +73,57 @@ def read_json_metadata(metadata: dict[str, str], key: str, file: Path) -> Any:
         return json.loads(metadata[key])
     except (KeyError, ValueError) as error:
         raise UserError(f"{file} has no valid {key} in its metadata: export the model again") from error
+
+
+def read_config(metadata: dict[str, str], file: Path) -> dict[str, Any]:
+    """Return the config in a file's metadata, see `check_config`.
+
+    Raises:
+      UserError: if it is missing or invalid.
+    """
+    config = read_json_metadata(metadata, "config", file)
+    check_config(config, file)
+    return config
+
+
+def read_step(metadata: dict[str, str], file: Path) -> int:
+    """Return the training step in a file's metadata.
+
+    Raises:
+      UserError: if it is missing or not a number of steps.
+    """
+    step = read_json_metadata(metadata, "step", file)
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        raise UserError(f"{file} has no valid step in its metadata: export the model again")
+    return step
+
+
+def check_config(config: Any, source: Path) -> None:
+    """Check the entries of a run's config that evaluation uses: network, image size, kind of mean, and class names.
+
+    Args:
+      config: config of a run, see `run_config` in `training.run_directory`.
+      source: file or folder of the config, for error messages.
+
+    Raises:
+      UserError: if an entry is missing, has a different type, or contradicts another one.
+    """
+    try:
+        network = Network.from_json(config["network"])
+        size, mean, names = config["augmentation"]["image_size"], config["augmentation"]["mean"], config["data"]["classes"]
+        problems = {
+            "image_size": isinstance(size, int) and network.input_size <= size <= MAX_IMAGE_SIZE,
+            "mean": mean in get_args(get_type_hints(Augmentation)["mean"]),
+            "classes": isinstance(names, list) and all(isinstance(name, str) for name in names),
+            "path": isinstance(config["data"]["path"], str),
+        }
+        problem = ", ".join(name for name, valid in problems.items() if not valid)
+        if not problem and len(names) != network.num_classes:
+            problem = f"{len(names)} class names for {network.num_classes} classes"
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problem = f"{type(error).__name__} {str(error)[:100]}"
+    if problem:
+        raise UserError(f"{source} has no valid config ({problem}): export the model again, or use an unchanged file")
 
 
 def write_model(file: Path, params: HostParams, mean_image: np.ndarray, metadata: dict[str, Any]) -> None:
@@ -99,7 +155,17 @@ def read_model(file: Path) -> tuple[dict[str, Any], HostParams, np.ndarray]:
             f"{file} is not in the alexnet-jax layout: convert it with alexnet-jax import {file} --to OTHER.safetensors"
         )
     metadata = {key: read_json_metadata(text_metadata, key, file) for key in ("network", "classes", "config", "step", "versions")}
-    shapes = parameter_shapes(Network.from_json(metadata["config"]["network"]))
+    config = read_config(text_metadata, file)
+    read_step(text_metadata, file)
+    versions = metadata["versions"]
+    if not isinstance(versions, dict) or not all(isinstance(version, str) for version in versions.values()):
+        raise UserError(f"{file} has no valid versions in its metadata: export the model again")
+    if metadata["network"] != config["network"] or metadata["classes"] != config["data"]["classes"]:
+        raise UserError(f"{file} has a network or classes that differ from those of its config: export the model again")
+    try:
+        shapes = parameter_shapes(Network.from_json(config["network"]))
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:  # layers that do not fit together
+        raise UserError(f"{file} has a network whose layers do not fit together: export the model again") from error
     flat_shapes = {f"{layer}.{kind}": shape for layer, layer_shapes in shapes.items() for kind, shape in layer_shapes.items()}
     check_names(tensors, {**flat_shapes, MEAN_IMAGE: ()}, str(file))
     for name, shape in flat_shapes.items():
@@ -107,5 +173,7 @@ def read_model(file: Path) -> tuple[dict[str, Any], HostParams, np.ndarray]:
             raise UserError(
                 f"{name} in {file} is {tensors[name].dtype} {tensors[name].shape}, expected float32 {shape}: export it again"
             )
+        check_finite(tensors[name], name, file)
+    check_mean_image(tensors[MEAN_IMAGE], config["augmentation"]["image_size"], file, "export the model again")
     params = {layer: {kind: tensors[f"{layer}.{kind}"] for kind in layer_shapes} for layer, layer_shapes in shapes.items()}
     return metadata, params, tensors[MEAN_IMAGE]

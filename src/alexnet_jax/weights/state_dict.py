@@ -9,8 +9,10 @@ trip.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from alexnet_jax.errors import UserError
@@ -123,6 +125,32 @@ def from_state_dict(network: Network, arrays: StateDict, source: str) -> HostPar
     return params
 
 
+def from_kernels(network: Network, layers: Mapping[str, tuple[np.ndarray, np.ndarray]], source: str) -> HostParams:
+    """Convert kernels and biases over all towers to parameters.
+
+    Args:
+      network: network of the parameters.
+      layers: kernel, [rows, columns, channels, kernels] or [inputs, units] with inputs in the order (row, column, channel), and
+        bias of each layer.
+      source: file or other origin of the arrays, for error messages.
+
+    Returns:
+      Parameters with a leading tower axis, float32.
+
+    Raises:
+      UserError: as for `from_state_dict`.
+    """
+    layer_shapes = _layer_shapes(network)
+    check_names(layers, layer_shapes, source)
+    params: HostParams = {}
+    for name, shapes in layer_shapes.items():
+        kernel, bias = layers[name]
+        kernel = _reshape(kernel, shapes.kernel, f"kernel of {name}", source)
+        bias = _reshape(bias, shapes.kernel[-1:], f"bias of {name}", source)
+        params[name] = {"kernel": _split_towers(kernel, shapes.towers), "bias": _split_towers(bias, shapes.towers)}
+    return params
+
+
 def check_names(arrays: Mapping[str, object], expected: Mapping[str, object], source: str) -> None:
     """Check that two mappings have the same keys.
 
@@ -138,15 +166,11 @@ def check_names(arrays: Mapping[str, object], expected: Mapping[str, object], so
     unexpected = [name for name in arrays if name not in expected]
     problems = []
     if missing:
-        problems.append(f"missing arrays: {_format_names(missing)}")
+        problems.append(f"missing arrays: {', '.join(missing)}")
     if unexpected:
-        problems.append(f"unexpected arrays: {_format_names(unexpected)}")
+        problems.append(f"unexpected arrays: {', '.join(unexpected)}")
     if problems:
         raise UserError(f"{source} does not match the network: {'; '.join(problems)}")
-
-
-def _format_names(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _reshape(array: np.ndarray, shape: tuple[int, ...], name: str, source: str) -> np.ndarray:
@@ -155,9 +179,28 @@ def _reshape(array: np.ndarray, shape: tuple[int, ...], name: str, source: str) 
         squeezed = squeezed[1:]
     if squeezed != shape:
         raise UserError(f"{name} in {source} has shape {_format_shape(array.shape)}, expected {_format_shape(shape)}")
-    if not np.issubdtype(array.dtype, np.floating):
+    if not jnp.issubdtype(array.dtype, jnp.floating):  # JAX's dtypes include bfloat16
         raise UserError(f"{name} in {source} has dtype {array.dtype}, expected floating point")
-    return np.asarray(array.reshape(shape), np.float32)
+    with np.errstate(over="ignore"):  # reported as not finite
+        values = np.asarray(array.reshape(shape), np.float32)
+    check_finite(values, name, source)
+    return values
+
+
+def check_finite(values: np.ndarray, name: str, source: str | Path) -> None:
+    """Check that all values of an array are finite.
+
+    Args:
+      values: array to check.
+      name: name of the array, for the error message.
+      source: file or other origin of the array, for the error message.
+
+    Raises:
+      UserError: if a value is infinite or NaN.
+    """
+    if not (finite := np.isfinite(values)).all():
+        count = values.size - int(finite.sum())
+        raise UserError(f"{name} in {source} has {count:,} values that are infinite or NaN: use weights of an earlier step")
 
 
 def _format_shape(shape: tuple[int, ...]) -> str:

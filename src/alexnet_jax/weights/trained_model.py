@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.data.records import check_mean_image, read_array
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams
@@ -21,7 +22,8 @@ from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training.checkpoint import read_metadata, read_params, versions
 from alexnet_jax.training.run_config import DataRecord, RunConfig
 from alexnet_jax.training.run_directory import MEAN_IMAGE
-from alexnet_jax.weights.safetensors_file import SUFFIX, read_model, write_model
+from alexnet_jax.weights.safetensors_file import SUFFIX, check_config, read_model, write_model
+from alexnet_jax.weights.state_dict import check_finite
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,13 @@ def load(path: str | Path, *, best: bool = False) -> TrainedModel:
         return _from_metadata(path.resolve(), metadata["step"], metadata, params, mean_image)
     run, step = _find_checkpoint(path, best)
     metadata, params = read_params(run / "checkpoints" / str(step))
-    file = run / MEAN_IMAGE
-    try:
-        mean_image = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"cannot read {file} ({error}): resume training to write it again") from error
+    file, advice = run / MEAN_IMAGE, "resume training to write it again"
+    mean_image = read_array(file, advice)
+    check_config(metadata["config"], run)
+    check_mean_image(mean_image, metadata["config"]["augmentation"]["image_size"], file, advice)
+    for layer, arrays in params.items():
+        for kind, array in arrays.items():
+            check_finite(array, f"{layer}.{kind}", f"{run} at step {step}")
     return _from_metadata(run, step, metadata, params, mean_image)
 
 
@@ -169,11 +173,16 @@ def from_params(
       mean_image: mean image subtracted from the input, 0 to 255.
       classes: class names, ordered by label; None uses "0", "1", …
       source: file that the parameters were read from, if any.
+
+    Raises:
+      UserError: if the number of class names is not that of the network, or the mean image is invalid.
     """
+    check_mean_image(mean_image, len(mean_image), source or network.name, "pass float32 values from 0 to 255")
     names = [str(number) for number in range(network.num_classes)] if classes is None else list(classes)
     augmentation = Augmentation(image_size=len(mean_image), transforms=())
     imported = None if source is None else str(source.resolve())
     config = RunConfig(network, augmentation, DataRecord("imagenet", {}, names), imported=imported)
+    check_config(config.to_json(), source or Path(network.name))
     return TrainedModel(source or Path(network.name), 0, params, mean_image, config, versions())
 
 

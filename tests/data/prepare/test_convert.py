@@ -7,11 +7,12 @@ from PIL import Image
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.images import decode_and_center_crop
 from alexnet_jax.data.pipeline.batches import evaluation_batches
-from alexnet_jax.data.prepare import shards
+from alexnet_jax.data.prepare import shard_writer
 from alexnet_jax.data.prepare.convert import map_in_threads, prepare_path
 from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
-from alexnet_jax.data.sources.folders import ValidationSplit, folder_source
+from alexnet_jax.data.sources.folders import folder_source
+from alexnet_jax.data.sources.held_out import ValidationSplit
 from alexnet_jax.data.sources.synthetic import CLASSES, draw_image
 from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import UserError
@@ -128,7 +129,7 @@ def test_create_dataset_on_full_disk(tmp_path, monkeypatch):
     def raise_disk_full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shards, "ArrayRecordWriter", raise_disk_full)
+    monkeypatch.setattr(shard_writer, "ArrayRecordWriter", raise_disk_full)
     with pytest.raises(UserError, match="no space left for"), create_dataset(tmp_path / "out", ["a"], size=8) as writer:
         writer.write("train", Record(b"", 0, "x"), np.zeros((8, 8, 3), np.uint8))
     assert not list(tmp_path.glob("*out*"))

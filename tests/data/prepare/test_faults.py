@@ -12,37 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image
 
 from alexnet_jax.data.prepare import convert, shards
 from alexnet_jax.data.prepare.convert import PrepareOptions, prepare_path
-from alexnet_jax.data.prepare.shards import PreparePlan, create_dataset, open_partial_dataset
+from alexnet_jax.data.prepare.shards import PreparePlan, open_partial_dataset
 from alexnet_jax.data.prepare.verify import verify
-from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.errors import UserError
+from tests.data.prepare.conftest import OPTIONS
 
-OPTIONS = PrepareOptions(size=16)
-
-
-@pytest.fixture(autouse=True)
-def eight_images_per_shard(monkeypatch):
-    monkeypatch.setattr(convert, "MIN_SHARD_IMAGES", 8)
+pytestmark = pytest.mark.usefixtures("eight_images_per_shard")
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Folder of 30 training and 10 validation images for 4 and 2 shards; one training image is unreadable."""
-    root = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for split, images in (("train", 15), ("val", 5)):
-        for name in ("cat", "dog"):
-            for i in range(images):
-                path = root / split / name / f"{i:02}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(rng.integers(0, 256, (18, 20, 3), np.uint8)).save(path)
-    (root / "train" / "dog" / "03.png").write_bytes(b"not an image")
-    return root
+def photos(sharded_photos):
+    return sharded_photos
 
 
 def file_hashes(folder):
@@ -249,12 +233,12 @@ def test_max_bad(photos, tmp_path, expected):
 
 
 def test_shard_without_readable_images_is_omitted(tmp_path):
-    for name, images in (("a", 8), ("b", 8)):
+    for name, images in (("a", 9), ("b", 7)):
         (tmp_path / "photos" / "train" / name).mkdir(parents=True)
         for i in range(images):
             Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "train" / name / f"{i}.png")
-    for path in (tmp_path / "photos" / "train" / "a").iterdir():
-        path.write_bytes(b"")
+    for path in sorted((tmp_path / "photos" / "train" / "a").iterdir())[:8]:
+        path.write_bytes(b"not an image")
     dataset = prepare_path(tmp_path / "photos", tmp_path / "out", OPTIONS)
     assert [shard.file for shard in dataset.manifest.shards["train"]] == ["train-00001.array_record"]
     assert dataset.manifest.splits == {"train": 8}
@@ -265,113 +249,6 @@ def test_shard_without_readable_images_is_omitted(tmp_path):
 def test_no_readable_training_images(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "photos" / "train" / name).mkdir(parents=True)
-        (tmp_path / "photos" / "train" / name / "1.png").write_bytes(b"")
+        (tmp_path / "photos" / "train" / name / "1.png").write_bytes(b"not an image")
     with pytest.raises(UserError, match="none of the training images can be read"):
         prepare_path(tmp_path / "photos", tmp_path / "out")
-
-
-@pytest.fixture
-def prepared(photos, tmp_path):
-    return prepare_path(photos, tmp_path / "out", OPTIONS).path
-
-
-def test_verify_intact_dataset(prepared, capsys):
-    verify(prepared)
-    assert "all 39 images in 6 files are intact" in capsys.readouterr().err
-
-
-def test_verify_detects_bit_flips(prepared, capsys):
-    """Check that `verify` reports a flipped bit, and that reading the damaged record raises an error."""
-    path = prepared / "train-00001.array_record"
-    content = path.read_bytes()
-    reader = ArrayRecordReader(str(path))
-    records = reader.read_all()
-    reader.close()
-    rng = np.random.default_rng(0)
-    for index, record in enumerate(records):
-        offset = content.index(record) + rng.integers(len(record))
-        path.write_bytes(content[:offset] + bytes([content[offset] ^ (1 << rng.integers(8))]) + content[offset + 1 :])
-        with pytest.raises(UserError, match=r"is damaged \(errors: 2\)"):
-            verify(prepared)
-        messages = capsys.readouterr().err
-        assert "train-00001.array_record: checksum mismatch" in messages
-        assert f"train-00001.array_record: record {index}: " in messages
-        for other, expected_record in enumerate(records):
-            reader = ArrayRecordReader(str(path))
-            if other == index:
-                with pytest.raises((RuntimeError, ValueError)):
-                    reader.read([index])
-            else:
-                assert reader.read([other]) == [expected_record]
-                reader.close()
-    path.write_bytes(content)
-    verify(prepared)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda path: path.unlink(), "No such file"),
-        (lambda path: path.write_bytes(b""), "checksum mismatch"),
-        (lambda path: path.write_bytes(path.read_bytes()[:500]), "checksum mismatch"),
-    ],
-    ids=["missing", "empty", "cut short"],
-)
-def test_verify_names_damaged_files(prepared, capsys, damage, message):
-    damage(prepared / "validation-00000.array_record")
-    with pytest.raises(UserError, match=r"is damaged \("):
-        verify(prepared)
-    assert f"validation-00000.array_record: {message}" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"validation-00000\.array_record.*: delete it and prepare it again"):
-        open_dataset(prepared)
-
-
-def test_verify_checks_images_and_labels(tmp_path, capsys):
-    with create_dataset(tmp_path / "out", ["a", "b"], size=8) as writer:
-        writer.write("train", Record(b"not a JPEG", 0, "x"), np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(UserError, match=r"is damaged \(errors: 1\)"):
-        verify(tmp_path / "out")
-    with create_dataset(tmp_path / "raw", ["a", "b"], size=8, encoding="raw") as writer:
-        writer.write("train", Record(bytes(192), 1, "valid"), np.zeros((8, 8, 3), np.uint8))
-        writer.write("validation", Record(bytes(191), 1, "short"), np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(UserError, match=r"is damaged \(errors: 1\)"):
-        verify(tmp_path / "raw")
-    assert "validation-00000.array_record: record 0: short has 191 bytes, expected 192" in capsys.readouterr().err
-
-
-def test_verify_folder_without_dataset(tmp_path):
-    with pytest.raises(UserError, match="is not a prepared data set"):
-        verify(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "pass --from SOURCE --to data/NAME"),
-        (["--from", "x"], "pass --from SOURCE --to data/NAME"),
-        (["--from", "nowhere", "--to", "out"], "error: nowhere does not exist"),
-        (["--from", ".", "--to", "out", "--held-out", "1.5"], "less than 1"),
-    ],
-)
-def test_cli_errors(tmp_path, monkeypatch, capsys, arguments, message):
-    from alexnet_jax.cli.main import main
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["alexnet_jax", "prepare", *arguments])
-    with pytest.raises(SystemExit) as exit_info:
-        main()
-    assert exit_info.value.code == 1
-    stderr = capsys.readouterr().err
-    assert message in stderr
-    assert stderr.count("\n") == 1
-
-
-def test_cli_prepare_and_verify(photos, tmp_path, monkeypatch, capsys):
-    from alexnet_jax.cli.main import main
-
-    for arguments in (["--from", str(photos), "--to", "out", "--size", "16", "--raw"], ["--verify", "out"]):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["alexnet_jax", "prepare", *arguments])
-        main()
-    assert open_dataset(tmp_path / "out").manifest.encoding == "raw"
-    assert capsys.readouterr().out == "out\n"

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alexnet_jax.data import images
 from alexnet_jax.data.images import InvalidImageError, decode_and_center_crop, resize_and_center_crop
+from alexnet_jax.data.prepare.convert import PrepareOptions, prepare_path
 
 
 def encode(image, file_format, **kwargs):
@@ -139,3 +141,19 @@ def test_truncated_images_are_rejected(file_format, fraction, rng):
 def test_invalid_images_are_rejected(data, message):
     with pytest.raises(InvalidImageError, match=message):
         decode_and_center_crop(data, 32)
+
+
+def test_warnings_of_pillow_are_reported_once_with_the_name_of_the_image(tmp_path, capsys, monkeypatch):
+    def warn(image, **_):
+        for _ in range(2):
+            warnings.warn_explicit("Corrupt EXIF data.\n expecting to read", UserWarning, "TiffImagePlugin.py", 1, "PIL.Tiff")
+        return image
+
+    monkeypatch.setattr(images.ImageOps, "exif_transpose", warn)
+    for name in "ab":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(2):
+            solid_image("red").save(tmp_path / "photos" / name / f"{i}.png")
+    prepare_path(tmp_path / "photos", tmp_path / "out", PrepareOptions(size=8))
+    lines = [line for line in capsys.readouterr().err.split("\n") if "EXIF" in line]
+    assert sorted(lines) == [f"{name}/{i}.png: Corrupt EXIF data. expecting to read" for name in "ab" for i in range(2)]

@@ -28,6 +28,9 @@ def check_size(dataset: Dataset, size: int) -> None:
     """
     stored = dataset.manifest.size
     sizes = [stored // divisor for divisor in (1, 2, 4, 8) if stored % divisor == 0]
+    if size > stored:
+        problem = f"has images of {stored} pixels, but images of {size} are needed"
+        raise UserError(f"{dataset.path} {problem}: prepare it again with alexnet-jax prepare --size {size}")
     if size not in sizes:
         supported = ", ".join(map(str, sizes))
         problem = f"has images of {stored} pixels, which cannot be decoded to {size}"
@@ -48,7 +51,10 @@ class DecodedImages:
 
     def __init__(self, dataset: Dataset, split: str, size: int, *, memory_fraction: float = 0.0):
         check_size(dataset, size)
+        if split not in dataset.manifest.splits:
+            raise UserError(f"{dataset.path} has no {split} images, only {', '.join(dataset.manifest.splits)}: pass other data")
         self.size = size
+        self._shards = dataset.manifest.shards[split]
         self._path, self._stored_size, self._encoding = dataset.path, dataset.manifest.size, dataset.manifest.encoding
         self._records: Any = grain.sources.ArrayRecordDataSource(dataset.shards(split))
         self._thread_local = threading.local()
@@ -94,8 +100,28 @@ class DecodedImages:
         return record.label
 
     def record(self, index: int) -> Record:
-        """Read the record at `index` of the split."""
-        return unpack(self._records[index])
+        """Read the record at `index` of the split.
+
+        Raises:
+          UserError: if its file is damaged.
+        """
+        try:
+            return unpack(self._records[index])
+        except Exception as error:  # ArrayRecord and msgpack raise exceptions of many types
+            file, reason = self._path / self._file_of(index), " ".join(str(error).split())[:120] or type(error).__name__
+            raise UserError(f"{file} is damaged at image {index:,} ({reason}): {self._advice}") from error
+
+    def _file_of(self, index: int) -> str:
+        """Return the name of the file that contains an image."""
+        for shard in self._shards:
+            if index < shard.num_images:
+                return shard.file
+            index -= shard.num_images
+        raise IndexError(index)
+
+    @property
+    def _advice(self) -> str:
+        return f"list the damaged files with alexnet-jax prepare --verify {self._path}, delete it and prepare it again"
 
     def decode(self, record: Record, color_order: Literal["RGB", "BGR"] = "RGB") -> Pixels:
         """Decode a record to `size` pixels on a side.

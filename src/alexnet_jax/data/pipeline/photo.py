@@ -5,7 +5,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from alexnet_jax.data.images import InvalidImageError, decode_and_center_crop, decode_jpeg, encode_jpeg
+from alexnet_jax.console import console
+from alexnet_jax.data.images import (
+    InvalidImageError,
+    decode_and_center_crop,
+    decode_jpeg,
+    encode_jpeg,
+    named_image,
+    report_warnings,
+)
 from alexnet_jax.data.pipeline.augment import downscale
 from alexnet_jax.data.records import Encoding
 from alexnet_jax.errors import UserError
@@ -27,7 +35,8 @@ def read_photo(file: Path, *, size: int, encoding: Encoding, image_size: int) ->
       UserError: if the file cannot be read or is not an image.
     """
     try:
-        square = decode_and_center_crop(file.read_bytes(), size)
+        with report_warnings(console.print), named_image(str(file)):
+            square = decode_and_center_crop(file.read_bytes(), size)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     except InvalidImageError as error:

@@ -19,21 +19,27 @@ from alexnet_jax.data.images import (
     Pixels,
     decode_and_center_crop,
     encode_jpeg,
+    named_image,
+    report_warnings,
     resize_and_center_crop,
     shorter_side,
 )
 from alexnet_jax.data.prepare.shards import PartialDataset, PreparePlan, open_partial_dataset, remove_partial_dataset
-from alexnet_jax.data.records import Dataset, Encoding, Record, is_prepared, open_dataset
+from alexnet_jax.data.records import MAX_SIZE, Dataset, Encoding, Record, is_prepared, open_dataset
 from alexnet_jax.data.sources.base import Source
-from alexnet_jax.data.sources.folders import ValidationSplit
+from alexnet_jax.data.sources.held_out import ValidationSplit
 from alexnet_jax.data.sources.registry import find_source
 from alexnet_jax.data.statistics import color_products
 from alexnet_jax.errors import UserError, check_number
+from alexnet_jax.text import file_name_text
 
 MIN_SHARD_IMAGES = 1024
 """Number of images per shard of a small split; doubled until the split has at most `MAX_SHARDS` shards."""
 MAX_SHARDS = 512
 """Maximum number of shards per split, all of which a reader keeps open. ImageNet's training split has 313, of 4,096 images."""
+
+MAX_PRINTED_NAMES = 10
+"""Maximum number of names of left-out files to print for each reason."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -98,7 +104,9 @@ def prepare(source: Source, out: Path, options: PrepareOptions = PrepareOptions(
         or cannot be written.
     """
     size = options.size or source.size
-    check_number("--size", size, at_least=1)
+    check_number("--size", size, at_least=1, at_most=MAX_SIZE)
+    if file_name_text(str(out)) != str(out):
+        raise UserError(f"{out} is not UTF-8, which the record files need: choose a different folder for --to")
     encoding: Encoding = "raw" if options.raw or source.raw else "jpeg"
     plan = PreparePlan(
         classes=source.classes,
@@ -107,7 +115,7 @@ def prepare(source: Source, out: Path, options: PrepareOptions = PrepareOptions(
         images=source.num_images,
         shard_images={split: _images_per_shard(images) for split, images in source.num_images.items()},
         source=source.description,
-        left_out=list(source.notes),
+        left_out=[f"{name}: {reason}" for name, reason in source.left_out.items()],
         fingerprint=source.fingerprint(),
         versions={name: version(name) for name in ("pillow", "simplejpeg", "array-record")},
     )
@@ -117,21 +125,31 @@ def prepare(source: Source, out: Path, options: PrepareOptions = PrepareOptions(
         return dataset
     if out.exists():
         raise UserError(f"{out} already exists with different content: choose a different folder for --to, or delete {out}")
-    side = shorter_side(source.read("train", 0).data)
+    side = shorter_side(source.read(plan.statistics_split, 0).data)
     if options.size is None and side and side <= size // 4:
         console.print(f"images of {side} pixels are upscaled to {size} pixels: pass --size {side} to keep their resolution")
-    for note in source.notes:
-        console.print(f"left out {note}", style="yellow", markup=False)
-    with open_partial_dataset(out, plan) as partial:
+    _print_left_out(source)
+    with open_partial_dataset(out, plan) as partial, report_warnings(lambda line: console.print(line, style="yellow")):
         shard_ranges = {split: _shard_ranges(images, plan.shard_images[split]) for split, images in source.num_images.items()}
         _write_missing_shards(source, plan, partial, shard_ranges, options)
         partial.finish(out, {split: len(ranges) for split, ranges in shard_ranges.items()})
     dataset = open_dataset(out)
     manifest = dataset.manifest
     counts = ", ".join(f"{images:,} {split}" for split, images in manifest.splits.items())
-    skipped = f", {len(manifest.skipped)} skipped" if manifest.skipped else ""
-    console.print(f"{out}: {counts} images of {len(manifest.classes)} classes{skipped}", markup=False)
+    skipped = f", {len(manifest.skipped):,} skipped" if manifest.skipped else ""
+    left_out = f", {source.num_left_out:,} files left out" if source.num_left_out else ""
+    console.print(f"{out}: {counts} images of {len(manifest.classes)} classes{skipped}{left_out}")
     return dataset
+
+
+def _print_left_out(source: Source) -> None:
+    """Print the files that are not read, one line per reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in source.left_out.items():
+        names.setdefault(reason, []).append(name)
+    for reason, files in names.items():
+        more = f" and {len(files) - MAX_PRINTED_NAMES:,} more, in manifest.json" if len(files) > MAX_PRINTED_NAMES else ""
+        console.print(f"left out, {reason}: {', '.join(files[:MAX_PRINTED_NAMES])}{more}", style="yellow")
 
 
 def prepare_path(source: str | Path, out: Path, options: PrepareOptions = PrepareOptions()) -> Dataset:
@@ -204,7 +222,10 @@ def _convert_image(source: Source, split: str, index: int, plan: PreparePlan) ->
     except InvalidImageError as error:
         return SkippedImage(f"{split}/{index}", str(error))
     try:
-        pixels = decode_and_center_crop(data, plan.size) if isinstance(data, bytes) else resize_and_center_crop(data, plan.size)
+        with named_image(name):
+            pixels = (
+                decode_and_center_crop(data, plan.size) if isinstance(data, bytes) else resize_and_center_crop(data, plan.size)
+            )
     except InvalidImageError as error:
         return SkippedImage(name, str(error))
     image = pixels.tobytes() if plan.encoding == "raw" else encode_jpeg(pixels)

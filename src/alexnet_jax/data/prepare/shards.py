@@ -1,4 +1,4 @@
-"""Writers for prepared data sets, with support for resuming after an interruption.
+"""Unfinished data sets, with support for resuming after an interruption.
 
 A data set is written to a hidden folder beside its final path:
 
@@ -11,31 +11,25 @@ When all shards are finished, `data` is renamed to NAME. Files and folders get t
 can be killed at any time. The report of a shard is written last; a shard without a report is written again.
 """
 
-import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import msgpack
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordWriter
-from jaxtyping import Int64
 
 from alexnet_jax.console import console
 from alexnet_jax.data.images import Pixels
-from alexnet_jax.data.records import Encoding, Manifest, Record, Shard, pack
+from alexnet_jax.data.prepare.shard_writer import DISK_FULL_ERRNOS, ShardReport, ShardWriter
+from alexnet_jax.data.records import Encoding, Manifest, Record, Shard, array_digest
 from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import UserError
-
-DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Error numbers for no space on the device, quota exceeded, and file size limit exceeded."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class PreparePlan:
       images: number of source images in each split, including unreadable ones.
       shard_images: number of source images per shard, for each split.
       source: description of the source.
-      left_out: images excluded by a rule of the source, with the reason, one line each.
+      left_out: files of the source that are not read, with the reason, one line each.
       fingerprint: fingerprint of the source, see `sources.base.Source.fingerprint`.
       versions: versions of the libraries that decode, resize and encode the images.
     """
@@ -65,81 +59,14 @@ class PreparePlan:
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
+    def statistics_split(self) -> str:
+        """Split whose mean image and color components are stored: the train split, or the first one if there is none."""
+        return "train" if "train" in self.images or not self.images else next(iter(self.images))
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the plan, in hexadecimal. A partial data set is resumed only if its plan has the same digest."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
-
-
-class ShardReport(NamedTuple):
-    """Summary of a finished shard, from which the manifest and the mean image are computed.
-
-    Attributes:
-      shard: file of the shard.
-      counts: number of images for each label.
-      skipped: reason for each skipped image, by name.
-      statistics: pixel statistics, empty unless the split is "train".
-    """
-
-    shard: Shard
-    counts: dict[int, int]
-    skipped: dict[str, str]
-    statistics: PixelStatistics
-
-
-class ShardWriter:
-    """Writer of one shard of images, `size` pixels on a side. The file has a temporary name until `finish` is called."""
-
-    def __init__(self, folder: Path, split: str, shard_index: int, size: int):
-        self._path = folder / f"{split}-{shard_index:05}.array_record"
-        self._temporary_path = self._path.with_suffix(".unfinished")
-        # One record per group makes random access fast; compression would not make JPEGs smaller.
-        self._writer = ArrayRecordWriter(str(self._temporary_path), "group_size:1,uncompressed")
-        self._is_training = split == "train"
-        self._counts: dict[int, int] = {}
-        self._skipped: dict[str, str] = {}
-        self._statistics = PixelStatistics(size)
-
-    def write(self, record: Record, pixels: Pixels, products: Int64[np.ndarray, "3 3"] | None = None) -> None:
-        """Write an image and update the statistics.
-
-        Args:
-          record: encoded image with its label and name.
-          pixels: the image before encoding.
-          products: `color_products` of `pixels`; None computes them here.
-        """
-        with _array_record_errors_as_os_errors():
-            self._writer.write(pack(record))
-        self._counts[record.label] = self._counts.get(record.label, 0) + 1
-        if self._is_training:
-            self._statistics.add(pixels, products)
-
-    def skip(self, name: str, reason: str) -> None:
-        """Add a skipped image, with the reason, to the report of the shard."""
-        self._skipped[name] = reason
-
-    def finish(self) -> ShardReport:
-        """Flush the shard to disk, rename it to its final name, and return its report. A shard without images is deleted.
-
-        Raises:
-          OSError: if the shard cannot be written, for example because the disk is full.
-        """
-        with _array_record_errors_as_os_errors():
-            self._writer.close()
-        with open(self._temporary_path, "rb") as file:
-            os.fsync(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
-        if self._counts:
-            self._temporary_path.rename(self._path)
-        else:
-            self._temporary_path.unlink()
-        shard = Shard(self._path.name, sum(self._counts.values()), size, digest)
-        return ShardReport(shard, self._counts, self._skipped, self._statistics)
-
-    def abort(self) -> None:
-        """Close the file without renaming it."""
-        with suppress(RuntimeError):  # the original exception is already being raised
-            self._writer.close()
 
 
 class PartialDataset:
@@ -162,7 +89,7 @@ class PartialDataset:
     @contextmanager
     def shard_writer(self, split: str, shard_index: int) -> Iterator[ShardWriter]:
         """Yield the writer of a shard. The shard is finished when the block ends without an exception."""
-        writer = ShardWriter(self._data_dir, split, shard_index, self._plan.size)
+        writer = ShardWriter(self._data_dir, split, shard_index, self._plan.size, split == self._plan.statistics_split)
         try:
             yield writer
         except BaseException:
@@ -203,7 +130,7 @@ class PartialDataset:
           num_shards: number of finished shards for each split.
 
         Raises:
-          UserError: if all training images were skipped.
+          UserError: if all training images, or all those of a class of the source, were skipped.
         """
         plan = self._plan
         statistics = PixelStatistics(plan.size)
@@ -221,8 +148,9 @@ class PartialDataset:
                 files[split].append(report.shard)
         if not statistics.num_images:
             raise UserError("none of the training images can be read: check the files of the source")
-        components = statistics.color_components()
-        np.save(self._data_dir / "mean_image.npy", statistics.mean_image)
+        self._check_classes(counts, skipped)
+        components, mean_image = statistics.color_components(), statistics.mean_image
+        np.save(self._data_dir / "mean_image.npy", mean_image)
         manifest = Manifest(
             name=path.name,
             size=plan.size,
@@ -238,12 +166,25 @@ class PartialDataset:
             left_out=plan.left_out,
             plan=plan.digest,
             versions=plan.versions,
+            mean_image_sha256=array_digest(mean_image),
         )
         (self._data_dir / "manifest.json").write_text(manifest.to_json())
         for name in ("mean_image.npy", "manifest.json"):
             with open(self._data_dir / name, "rb") as file:
                 os.fsync(file.fileno())
         self._data_dir.rename(path)
+
+    def _check_classes(self, counts: dict[str, list[int]], skipped: dict[str, str]) -> None:
+        """Check that every class of a source has an image of the split that defines the classes."""
+        plan = self._plan
+        if not plan.images:  # written image by image
+            return
+        split = plan.statistics_split
+        if empty := [name for name, count in zip(plan.classes, counts[split], strict=True) if not count]:
+            problems = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
+            raise UserError(
+                f"no {split} image of {', '.join(empty[:5])} can be read ({problems}): replace the images, or remove the classes"
+            )
 
 
 @contextmanager
@@ -271,18 +212,6 @@ def open_partial_dataset(path: Path, plan: PreparePlan) -> Iterator[PartialDatas
                 f"no space left for {path} ({error.strerror}): free some space and run the same command again"
             ) from error
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-@contextmanager
-def _array_record_errors_as_os_errors() -> Iterator[None]:
-    """Convert a RuntimeError of ArrayRecord to an OSError, with the error number inferred from the message."""
-    try:
-        yield
-    except RuntimeError as error:
-        for number in DISK_FULL_ERRNOS:
-            if os.strerror(number) in str(error):
-                raise OSError(number, os.strerror(number)) from error
-        raise OSError(errno.EIO, " ".join(str(error).split())) from error
 
 
 class DatasetWriter:

@@ -1,6 +1,8 @@
 """Interface of a source: labeled images in splits, with random access."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from alexnet_jax.data.images import Pixels
@@ -32,10 +34,12 @@ class Source(ABC):
     Attributes:
       description: short description, written to the manifest.
       classes: class names, in the order of the labels.
-      num_images: number of images in each split, in the order of `SPLITS`; the train split is never empty.
+      num_images: number of images in each split, in the order of `SPLITS`. No split is empty, and there is a train split unless
+        the source was opened for testing.
       size: default side of a prepared image, in pixels.
       raw: default encoding of a prepared image: True stores pixels, False stores JPEG.
-      notes: images excluded from the source and the reason, one line each.
+      left_out: reason for each file that is not read, by name; many files of one folder may be named by their folder.
+      num_left_out: number of files that are not read.
     """
 
     description: str
@@ -43,7 +47,8 @@ class Source(ABC):
     num_images: dict[str, int]
     size: int = SIZE
     raw: bool = False
-    notes: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = MappingProxyType({})
+    num_left_out: int = 0
 
     @abstractmethod
     def read(self, split: str, index: int) -> SourceImage:

@@ -5,9 +5,10 @@ JPEG artifacts would be visible at this size.
 """
 
 import hashlib
-import io
-import pickle
+import lzma
+import re
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +18,7 @@ from jaxtyping import Int, UInt8
 
 from alexnet_jax.data.sources.base import Source, SourceImage
 from alexnet_jax.errors import UserError
+from alexnet_jax.pickles import load_arrays
 
 SIZE = 32
 IMAGE_BYTES = SIZE * SIZE * 3
@@ -119,7 +121,8 @@ def cifar_source(path: Path) -> CifarSource | None:
     """Load CIFAR-10 or CIFAR-100 into memory.
 
     Args:
-      path: a CIFAR archive, the folder that it contains, or the parent folder of either.
+      path: a CIFAR archive, compressed or not, whose name may differ if it contains "cifar"; the folder that it contains; or the
+        parent folder of either.
 
     Returns:
       The source, or None if the path contains no version of CIFAR.
@@ -128,37 +131,43 @@ def cifar_source(path: Path) -> CifarSource | None:
       UserError: if a file of CIFAR is missing or damaged.
     """
     for layout in LAYOUTS:
-        for location in (path, path / layout.folder, path / layout.archive):
-            if location.is_dir() and all((location / name).is_file() for name in (layout.class_names, layout.splits["test"][0])):
-                files = {file.name: file.read_bytes() for file in sorted(location.iterdir()) if _is_file_of(layout, file)}
-                return _parse(layout, location, files)
-            if location.is_file() and location.name == layout.archive:
-                return _parse(layout, location, _read_archive(layout, location))
+        for location in (path, path / layout.folder):
+            names = [name for name in _file_names(layout) if (location / name).is_file()]
+            if len(names) > 1 or (names and location.name == layout.folder):
+                return _parse(layout, location, {name: _read_file(location / name) for name in names})
+    for archive in [path] if path.is_file() else sorted(path.iterdir()):
+        is_archive = archive.is_file() and re.fullmatch(r".*cifar.*\.(tar|tar\.gz|tgz)", archive.name, re.IGNORECASE)
+        if is_archive and (found := _read_archive(archive)):
+            return _parse(found[0], archive, found[1])
     return None
 
 
-def _is_file_of(layout: Layout, file: Path) -> bool:
-    return file.is_file() and file.name in _file_names(layout)
+def _read_file(file: Path) -> bytes:
+    if file.stat().st_size > MAX_FILE_BYTES:
+        raise UserError(f"{file} is larger than {MAX_FILE_BYTES >> 20} MB: download it again")
+    return file.read_bytes()
 
 
 def _file_names(layout: Layout) -> list[str]:
     return [layout.class_names, *(file for files in layout.splits.values() for file in files)]
 
 
-def _read_archive(layout: Layout, archive: Path) -> dict[str, bytes]:
-    """Return the content of the layout's files, by file name."""
-    names = {f"{layout.folder}/{name}": name for name in _file_names(layout)}
+def _read_archive(archive: Path) -> tuple[Layout, dict[str, bytes]] | None:
+    """Return the version of CIFAR in an archive and its files by name, or None if the archive contains no file of CIFAR."""
+    files = {(layout.folder, name): layout for layout in LAYOUTS for name in _file_names(layout)}
+    found: Layout | None = next((layout for layout in LAYOUTS if layout.archive == archive.name), None)
     contents: dict[str, bytes] = {}
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with tarfile.open(archive, "r:*") as tar:
             for member in tar:
-                if member.name in names and member.isreg() and member.size <= MAX_FILE_BYTES:
+                layout = files.get(PurePosixPath(member.name).parts[-2:])  # pyright: ignore[reportArgumentType, reportCallIssue]
+                if layout and member.isreg() and member.size <= MAX_FILE_BYTES and layout is (found := found or layout):
                     file = tar.extractfile(member)
                     assert file is not None
-                    contents[names[member.name]] = file.read()
-    except (tarfile.TarError, OSError, EOFError) as error:
+                    contents[PurePosixPath(member.name).name] = file.read()
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{archive} is damaged ({error}): download it again") from error
-    return contents
+    return (found, contents) if found else None
 
 
 def _parse(layout: Layout, location: Path, files: dict[str, bytes]) -> CifarSource:
@@ -170,14 +179,15 @@ def _parse(layout: Layout, location: Path, files: dict[str, bytes]) -> CifarSour
       files: file contents by name.
     """
     if missing := [name for name in _file_names(layout) if name not in files]:
-        raise UserError(f"{location} has no file {', '.join(missing)}: download it again")
+        advice = "download it again" if location.is_file() else "unpack its archive again"
+        raise UserError(f"{location} has no file {', '.join(missing)}: {advice}")
     try:
         classes = _parse_class_names(layout, files[layout.class_names])
         parse = _parse_binary_batch if layout.binary else _parse_python_batch
         batches = {split: [parse(layout, name, files[name]) for name in names] for split, names in layout.splits.items()}
         if any(batch.labels.min() < 0 or batch.labels.max() >= len(classes) for split in batches.values() for batch in split):
             raise ValueError(f"labels outside 0 to {len(classes) - 1}")
-    except Exception as error:  # unpickling a damaged file may raise any exception
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{location} is damaged ({error}): download it again") from error
     return CifarSource(layout.archive.removesuffix(".tar.gz"), classes, batches)
 
@@ -203,24 +213,7 @@ def _parse_python_batch(layout: Layout, name: str, data: bytes) -> Batch:
     return Batch(name, images, labels)
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickler that allows only the functions that reconstruct NumPy arrays, since a pickle can call any function."""
-
-    ALLOWED = ("_reconstruct", "ndarray", "dtype")
-
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        if module_name.split(".")[0] == "numpy" and global_name in self.ALLOWED:
-            return {"_reconstruct": _reconstruct, "ndarray": np.ndarray, "dtype": np.dtype}[global_name]
-        if (module_name, global_name) == ("_codecs", "encode"):  # Python 3 pickles bytes this way in protocols 0 to 2
-            return lambda text, encoding: text.encode("latin1")
-        raise pickle.UnpicklingError(f"the pickle calls {module_name}.{global_name}, which is not allowed")
-
-
-def _reconstruct(_subtype: type, shape: tuple[int, ...], _code: bytes) -> np.ndarray:
-    return np.empty(shape, np.uint8)  # placeholder: the pickle then sets shape, dtype and content
-
-
 def _unpickle(data: bytes) -> dict[bytes, Any]:
     """Unpickle a dictionary; keys are returned as bytes, as Python 2 wrote them."""
-    content = _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
+    content = load_arrays(data)
     return {key.encode() if isinstance(key, str) else key: value for key, value in content.items()}

@@ -5,22 +5,34 @@ are not followed, so an archive cannot refer to files outside it.
 """
 
 import os
+import stat
 import tarfile
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from io import BufferedReader
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, cast
 
-from alexnet_jax.console import console
 from alexnet_jax.errors import UserError
+from alexnet_jax.text import file_name_text
+
+SYSTEM_FOLDERS = {
+    "$recycle.bin", "recycler", "system volume information", "__macosx", "@eadir", "#recycle", "lost+found", "__pycache__",
+}  # fmt: skip
+"""Folders that operating systems and storage devices create, in lower case; folders whose names start with a dot are hidden."""
+SYSTEM_FILES = {"thumbs.db", "desktop.ini", "icon\r"}
+MAX_FILE_BYTES = 512 << 20
+"""Size limit of a file that is not an archive."""
+MAX_NESTING = 4
+"""Maximum number of archives inside one another; the releases of ImageNet have two."""
 
 
 class Entry(NamedTuple):
     """File of a tree, stored as a byte range of a file on disk.
 
     Attributes:
-      name: path in the tree, with parts separated by `/`; the name of an archive appears without `.tar`.
+      name: path in the tree, with parts separated by `/`; the name of an archive appears without `.tar`. Bytes that are not UTF-8
+        are escaped.
       path: file on disk: the file itself, or the outermost archive that contains it.
       offset: first byte in the file on disk.
       size: number of bytes.
@@ -34,69 +46,135 @@ class Entry(NamedTuple):
     modified: int
 
 
-def read(entry: Entry) -> bytes:
-    """Return the content of a file.
+@dataclass
+class Listing:
+    """Files and folders of a tree.
+
+    Attributes:
+      files: files that can be read, sorted by name.
+      folders: names of all folders, and of archives without `.tar`.
+      left_out: reason for each file that is not in `files`, by name.
+      archived: names of the folders that are archives.
+    """
+
+    files: list[Entry] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
+    left_out: dict[str, str] = field(default_factory=dict)
+    archived: set[str] = field(default_factory=set)
+
+
+def read(entry: Entry, size: int | None = None) -> bytes:
+    """Return the content of a file, or its first `size` bytes.
 
     Raises:
       UserError: if the file on disk cannot be read, or is shorter than it was when it was listed.
     """
+    expected = entry.size if size is None else min(size, entry.size)
     try:
         with open(entry.path, "rb") as file:
             file.seek(entry.offset)
-            data = file.read(entry.size)
+            data = file.read(expected)
     except OSError as error:
         raise UserError(f"cannot read {entry.path}: {error.strerror}") from error
-    if len(data) != entry.size:
+    if len(data) != expected:
         raise UserError(f"{entry.path} is shorter than when it was listed: restore it and run the command again")
     return data
 
 
-def list_files(root: Path) -> list[Entry]:
-    """List all files below a folder or in an archive, sorted by name. Hidden files are ignored.
+def list_files(root: Path) -> Listing:
+    """List all files below a folder or in an archive.
+
+    Hidden files, files of the operating system, empty files, links in archives, and links to nothing are left out.
 
     Raises:
-      UserError: if an archive is damaged, or two files have the same name.
+      UserError: if a folder cannot be read, an archive is damaged, or two files have the same name.
     """
-    entries = sorted(_list_folder(root, "", ()) if root.is_dir() else _list_archive(root, ""))
-    for entry, following in pairwise(entries):
+    listing = Listing()
+    try:
+        if root.is_dir():
+            _list_folder(listing, root, "", (), None)
+        else:
+            listing.archived.add("")
+            _list_archive(listing, root, "")
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename or root}: {error.strerror}") from error
+    listing.files.sort()
+    for entry, following in pairwise(listing.files):
         if entry.name == following.name:
             raise UserError(f"{entry.path} and {following.path} both contain {entry.name}: remove one of them")
-    return entries
+    return listing
 
 
-def _list_folder(folder: Path, prefix: str, parents: tuple[Path, ...]) -> Iterator[Entry]:
+def is_archive(name: str) -> bool:
+    """Return whether a file name ends in .tar, in lower or upper case."""
+    return name.lower().endswith(".tar")
+
+
+def _system_reason(name: str) -> str | None:
+    """Return why a file or folder is left out because of its name, or None if it is not."""
+    if name.startswith("."):
+        return "hidden"
+    return "of the operating system" if name.lower() in SYSTEM_FOLDERS | SYSTEM_FILES else None
+
+
+def _list_folder(listing: Listing, folder: Path, prefix: str, parents: tuple[Path, ...], reason: str | None) -> None:
+    """Add the files below a folder; if there is a `reason`, they are left out."""
     resolved = folder.resolve()
     if resolved in parents:
         raise UserError(f"{folder} is a link to one of its parent folders: remove it")
     with os.scandir(folder) as scan:
         items = list(scan)
     for item in items:
-        if item.name.startswith("."):
-            continue
-        if item.is_dir():
-            yield from _list_folder(Path(item.path), f"{prefix}{item.name}/", (*parents, resolved))
-        elif item.is_file() and item.name.endswith(".tar"):
-            yield from _list_archive(Path(item.path), f"{prefix}{item.name.removesuffix('.tar')}/")
-        elif item.is_file():
+        name, left_out = prefix + file_name_text(item.name), reason or _system_reason(item.name)
+        try:
             status = item.stat()
-            yield Entry(prefix + item.name, item.path, 0, status.st_size, status.st_mtime_ns)
+        except OSError:
+            listing.left_out[name] = left_out or "a link to nothing"
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            if not left_out:
+                listing.folders.add(name)
+            if not left_out or not item.is_symlink():
+                _list_folder(listing, Path(item.path), f"{name}/", (*parents, resolved), left_out)
+        elif left_out or not stat.S_ISREG(status.st_mode):
+            listing.left_out[name] = left_out or "not a regular file"
+        elif is_archive(item.name):
+            _list_archive(listing, Path(item.path), f"{name[:-4]}/")
+        else:
+            _add(listing, Entry(name, item.path, 0, status.st_size, status.st_mtime_ns))
 
 
-def _list_archive(path: Path, prefix: str) -> Iterator[Entry]:
+def _add(listing: Listing, entry: Entry) -> None:
+    if entry.size == 0:
+        listing.left_out[entry.name] = "empty"
+    elif entry.size > MAX_FILE_BYTES:
+        listing.left_out[entry.name] = f"larger than {MAX_FILE_BYTES >> 20} MB"
+    else:
+        listing.files.append(entry)
+
+
+def _list_archive(listing: Listing, path: Path, prefix: str) -> None:
     with open(path, "rb") as file:
-        root = Entry(prefix, str(path), 0, 0, os.fstat(file.fileno()).st_mtime_ns)
-        yield from _list_members(file, root, str(path))
+        status = os.fstat(file.fileno())
+        root = Entry(prefix, str(path), 0, status.st_size, status.st_mtime_ns)
+        _list_members(listing, file, root, str(path), 1)
 
 
-def _list_members(file: BufferedReader, root: Entry, display_name: str) -> Iterator[Entry]:
-    """Yield the files of an archive, including those of nested archives.
+def _list_members(listing: Listing, file: BufferedReader, root: Entry, display_name: str, depth: int) -> None:
+    """Add the files of an archive, including those of nested archives.
 
     Args:
+      listing: listing to add to.
       file: the archive, opened.
       root: entry of the archive: name prefix of its files, and its offset in the file on disk.
       display_name: name of the archive in messages.
+      depth: number of archives that contain the files.
     """
-    ignored = 0
+    if depth > MAX_NESTING:
+        raise UserError(f"{display_name} has more than {MAX_NESTING} archives inside one another: unpack it first")
+    if root.name:
+        listing.folders.add(root.name[:-1])
+        listing.archived.add(root.name[:-1])
     try:
         archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (the caller closes the file)
         while member := archive.next():
@@ -106,23 +184,27 @@ def _list_members(file: BufferedReader, root: Entry, display_name: str) -> Itera
             parts = PurePosixPath(member.name).parts
             if ".." in parts or parts[:1] == ("/",):
                 raise UserError(f"{display_name} contains the unsafe path {member.name!r}: use an archive from a trusted source")
-            if member.isdir() or any(part.startswith(".") for part in parts):
+            name, offset = root.name + file_name_text("/".join(parts)), root.offset + member.offset_data
+            reason = next(filter(None, map(_system_reason, parts)), None)
+            if member.isdir():
+                if parts and not reason:
+                    listing.folders.add(name)
                 continue
-            if not member.isreg() or member.issparse():
-                ignored += 1
+            if reason or not member.isreg() or member.issparse():
+                listing.left_out[name] = reason or "a link or special file in an archive"
                 continue
-            name, offset = root.name + "/".join(parts), root.offset + member.offset_data
-            if name.endswith(".tar"):
+            if member.offset_data + member.size > root.size:
+                raise tarfile.ReadError(f"{member.name!r} is larger than the archive")
+            if is_archive(name):
                 nested = cast(BufferedReader, archive.extractfile(member))
-                folder = root._replace(name=f"{name.removesuffix('.tar')}/", offset=offset)
-                yield from _list_members(nested, folder, f"{display_name}:{member.name}")
+                folder = root._replace(name=f"{name[:-4]}/", offset=offset, size=member.size)
+                _list_members(listing, nested, folder, f"{display_name}:{member.name}", depth + 1)
             else:
-                yield root._replace(name=name, offset=offset, size=member.size)
+                listing.folders.update(root.name + file_name_text("/".join(parts[:i])) for i in range(1, len(parts)))
+                _add(listing, root._replace(name=name, offset=offset, size=member.size))
         # TarFile also stops, without an error, at a damaged or missing header. A complete archive ends with a block of zeros.
         file.seek(archive.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"truncated or damaged at byte {archive.offset:,}")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError) as error:  # ValueError: a number in a header that cannot be
         raise UserError(f"{display_name} is not a complete tar archive ({error}): download it again") from error
-    if ignored:
-        console.print(f"{display_name}: ignored {ignored:,} links and special files", style="yellow", markup=False)

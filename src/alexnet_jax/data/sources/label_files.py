@@ -53,9 +53,7 @@ def find_labels(split: str, images: list[Entry], other_files: list[Entry], class
     Raises:
       UserError: if the label file does not match the images or the classes.
     """
-    short = SHORT_NAMES[split]
-    pattern = re.compile(rf"(.*{split}_(synset_labels|ground_truth)|{short}|{split})\.txt|LOC_{short}_solution\.csv")
-    files = dict(_read_label_files(other_files, pattern))
+    files = dict(_read_label_files(other_files, _pattern(split)))
     meta = files.pop(META, None)
     # The development kit's file comes last because it also needs meta.mat.
     for name in sorted(files, key=lambda name: (name.endswith("ground_truth.txt"), name)):
@@ -64,6 +62,19 @@ def find_labels(split: str, images: list[Entry], other_files: list[Entry], class
             continue  # a placeholder that some tools write for undisclosed labels
         return _match(label_file, images, split, _label_classes(label_file, classes, meta), classes)
     return None
+
+
+def used_files(split: str, files: list[Entry]) -> set[str]:
+    """Return the names of the files that `find_labels` reads."""
+    pattern = _pattern(split)
+    names = {entry.name: PurePosixPath(entry.name).name for entry in files}
+    return {path for path, name in names.items() if name == META or pattern.fullmatch(name) or DEVKIT.fullmatch(name)}
+
+
+def _pattern(split: str) -> re.Pattern[str]:
+    """Return the pattern of the names of a split's label files."""
+    short = SHORT_NAMES[split]
+    return re.compile(rf"(.*{split}_(synset_labels|ground_truth)|{short}|{split})\.txt|LOC_{short}_solution\.csv")
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class _LabelFile:
 
 
 def _parse(name: str, data: bytes) -> _LabelFile:
-    rows = [re.split(r"[\s,]+", line.strip()) for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+    rows = [re.split(r"[\s,]+", line.strip()) for line in data.decode("utf-8", "backslashreplace").splitlines() if line.strip()]
     if rows and rows[0][0] == "ImageId":
         del rows[0]
     columns = 2 if rows and len(rows[0]) > 1 else 1

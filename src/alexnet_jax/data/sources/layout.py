@@ -1,0 +1,172 @@
+"""Recognition of the layout of a tree of images: splits, classes, and a folder around both.
+
+Split folders are recognized by their names, without regard to case: train, training_set, Val, test-images, … A layout that can be
+read in more than one way, and formats that `prepare` does not read, are refused with what was seen.
+"""
+
+import re
+from collections.abc import Iterable
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+
+from alexnet_jax.data.sources import file_tree
+from alexnet_jax.data.sources.file_tree import Entry, Listing
+from alexnet_jax.errors import UserError
+
+_SYNONYMS = {
+    "train": "train", "training": "train",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+_FILLERS = {"set", "data", "images", "imgs", "split"}
+"""Words that may stand beside a synonym in the name of a split folder, as in training_set."""
+ILSVRC = re.compile(r"ILSVRC20\d\d_(?:img|images)_(train|val|test)(?:_v\d+)?")
+"""Names of ILSVRC's archives, without `.tar`."""
+EXPECTED_LAYOUT = "train/<class>/*.jpg or <class>/*.jpg (a .tar archive counts as a folder)"
+"""Supported folder layouts, for error messages."""
+
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+"""File extensions of images; files with unknown extensions are recognized by their content."""
+_NO_IMAGES = (".txt", ".xml", ".json", ".csv", ".tsv", ".mat", ".md", ".html", ".py", ".yaml", ".yml", ".pdf", ".cls")
+_UNREADABLE = {".heic": "HEIC", ".heif": "HEIC", ".avif": "AVIF", ".jxl": "JPEG XL", ".svg": "SVG", ".psd": "Photoshop",
+               ".dng": "a raw photo", ".cr2": "a raw photo", ".nef": "a raw photo", ".arw": "a raw photo"}  # fmt: skip
+COMPRESSED = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".zip", ".7z", ".rar")
+"""File extensions of compressed archives."""
+_TABLES = {".parquet": "Parquet", ".arrow": "Arrow", ".tfrecord": "TFRecord", ".array_record": "ArrayRecord", ".rec": "RecordIO",
+           ".mdb": "LMDB", ".lmdb": "LMDB", ".h5": "HDF5", ".hdf5": "HDF5", ".npz": "NumPy"}  # fmt: skip
+
+
+def folder_split(folder: str) -> str | None:
+    """Return the split that a folder name stands for, or None.
+
+    Examples:
+      >>> folder_split("Training_Set"), folder_split("ILSVRC2012_img_val"), folder_split("train station")
+      ('train', 'validation', None)
+    """
+    if match := ILSVRC.fullmatch(folder):
+        return _SYNONYMS[match[1]]
+    words = [word for word in _words(folder) if word not in _FILLERS]
+    return _SYNONYMS.get(words[0]) if len(words) == 1 else None
+
+
+def _words(folder: str) -> list[str]:
+    return [word for part in re.split(r"[\W_]+", folder.lower()) for word in re.split(r"(?<=.)(set)$", part) if word]
+
+
+def is_image(entry: Entry) -> bool:
+    """Return whether a file is an image, by its extension or, if that is unknown, by its first bytes."""
+    suffix = PurePosixPath(entry.name).suffix.lower()
+    if suffix in SUFFIXES:
+        return True
+    if suffix in (*_NO_IMAGES, *_UNREADABLE, *COMPRESSED, *_TABLES):
+        return False
+    head = file_tree.read(entry, 16)
+    bmp = head[:2] == b"BM" and int.from_bytes(head[2:6], "little") == entry.size
+    return (
+        bmp
+        or head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*"))
+        or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    )
+
+
+def reason_for_no_image(name: str) -> str:
+    """Return why a file that is no image is left out."""
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in COMPRESSED:
+        return "a compressed archive, to be unpacked first"
+    if suffix in _UNREADABLE:
+        return f"{_UNREADABLE[suffix]}, to be converted to JPEG first"
+    return "not an image"
+
+
+def check_formats(root: Path, listing: Listing, images: list[Entry]) -> None:
+    """Refuse formats with labels that would be ignored: WebDataset, and tables of images.
+
+    Raises:
+      UserError: naming the format and one of its files.
+    """
+    stems = {_stem(entry.name): entry.name for entry in images}
+    for entry in listing.files:
+        suffix, folder = PurePosixPath(entry.name).suffix.lower(), entry.name.rpartition("/")[0]
+        beside_image = stems.get(_stem(entry.name), entry.name) != entry.name
+        if beside_image and (suffix == ".cls" or (suffix in (".json", ".txt") and folder in listing.archived)):
+            raise UserError(
+                f"{root} is in the WebDataset format ({stems[_stem(entry.name)]} with {entry.name}), which is not supported: "
+                f"unpack the images into {EXPECTED_LAYOUT}"
+            )
+    if not images:
+        for entry in listing.files:
+            if kind := _TABLES.get(PurePosixPath(entry.name).suffix.lower()):
+                raise UserError(
+                    f"{root} has {kind} files ({entry.name}), which are not supported: write the images to {EXPECTED_LAYOUT}"
+                )
+
+
+def _stem(name: str) -> str:
+    folder, _, file = name.rpartition("/")
+    return f"{folder}/{file.split('.')[0]}"
+
+
+def wrapping_folder(images: list[Entry]) -> str:
+    """Return the path, ending in `/`, of the folders around the layout, such as ILSVRC/Data/CLS-LOC/ in Kaggle's ImageNet.
+
+    They contain all images, in two or more folders or in a split.
+    """
+    folders = [entry.name.split("/")[:-1] for entry in images]
+    common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))]
+    split = next((i for i, folder in enumerate(common) if folder_split(folder)), None)
+    if split is None and common in folders:
+        return ""  # the only class
+    return "".join(f"{folder}/" for folder in common[:split])
+
+
+def split_folders(root: Path, images: list[Entry]) -> dict[str, str]:
+    """Return the folder of each split, by split; empty if the folders are classes.
+
+    Args:
+      root: folder or archive, for error messages.
+      images: image files, with names relative to the layout.
+
+    Raises:
+      UserError: if two folders are the same split, folders look like splits but are not recognized, or classes contain splits.
+    """
+    folders = folders_of(entry.name for entry in images)
+    splits: dict[str, str] = {}
+    for folder in folders:
+        split = folder_split(folder)
+        if split in splits:
+            raise UserError(f"{root} has both {splits[split]} and {folder} for the {split} split: remove one of them")
+        if split:
+            splits[split] = folder
+    nested = {entry.name.split("/")[0] for entry in images if entry.name.count("/") > 1}
+    if splits and not nested and set(splits.values()) < set(folders) and len(splits) == 1:
+        return {}  # a class may be called train, as one of CIFAR-100 is
+    if splits:
+        return splits
+    words = [set(_words(re.sub(r"\d+", " ", folder))) for folder in folders]
+    others = {frozenset(each - _SYNONYMS.keys()) for each in words}
+    if len(folders) > 1 and len(others) == 1 and all(each & _SYNONYMS.keys() for each in words):
+        names = ", ".join(folders[:5])
+        raise UserError(f"{root} has the folders {names}, which look like splits: rename them to train, validation and test")
+    inner = {entry.name.split("/")[1]: entry.name for entry in images if entry.name.count("/") > 1}
+    if "train" in (seen := {folder_split(folder): folder for folder in inner}) and len(seen) > 1:
+        raise UserError(
+            f"{root} has splits inside its classes ({inner[seen['train']]}): move the images to train/<class>/, test/<class>/, …"
+        )
+    return {}
+
+
+def folders_of(names: Iterable[str]) -> list[str]:
+    """Return the first folder of each file name that has one, sorted and without repetition."""
+    return sorted({name.split("/")[0] for name in names if "/" in name})
+
+
+def no_class_folders(root: Path, images: list[Entry]) -> str:
+    """Return the message for images that are in no class folder."""
+    if not images:
+        return f"{root} has no training images; expected {EXPECTED_LAYOUT}"
+    seen = f"{root} has {len(images):,} images without a class folder ({images[0].name}, …)"
+    if re.search(r"ILSVRC20\d\d_val_\d+", images[0].name):
+        advice = "these are ILSVRC's validation images, so put them into val, next to train/<class> and a file of their labels"
+        return f"{seen}: {advice}"
+    return f"{seen}: move each image into a folder named after its class, {EXPECTED_LAYOUT}"

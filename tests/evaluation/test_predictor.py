@@ -1,0 +1,73 @@
+"""Tests of the images that a predictor accepts, and of the messages about others."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from alexnet_jax.errors import UserError
+from alexnet_jax.evaluation.predictor import Predictor
+from alexnet_jax.weights.trained_model import initialize
+from tests.tiny import TINY
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return Predictor(initialize(TINY, image_size=SIZE), batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def image():
+    return np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+
+
+def test_forms_of_the_same_image(predictor, image, tmp_path):
+    file = tmp_path / "image.png"
+    Image.fromarray(image).save(file)
+    expected = predictor(image[None])
+    in_memory = Image.fromarray(image)
+    for form in (str(file), file, [file], (str(file),), in_memory, [in_memory], image, [image], Image.open(file)):
+        assert np.array_equal(predictor(form), expected), type(form)
+    assert np.array_equal(predictor(jnp.asarray(image)), expected)
+    mixed = predictor([file, image, Image.fromarray(image), str(file), file])
+    assert np.array_equal(mixed, np.repeat(expected, 5, axis=0))
+    assert predictor.classify(file, top=1) == predictor.classify([image], top=1)
+    wide = Image.fromarray(np.pad(image, ((0, 0), (7, 7), (0, 0))))
+    assert np.array_equal(predictor(wide), expected), "the central square is used"
+    assert predictor(wide.convert("L")).shape == expected.shape
+
+
+DTYPES = st.sampled_from(["uint8", "float32", "float64", "int64", "uint16", "bool"])
+SHAPES = st.lists(st.sampled_from([0, 1, 3, 4, SIZE - 1, SIZE]), max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(DTYPES, SHAPES, st.sampled_from([0, 0.5, 255]), st.booleans())
+def test_other_arrays_are_refused_with_the_expected_form(predictor, dtype, shape, value, in_list):
+    array = np.full(shape, value).astype(dtype)
+    valid = (
+        dtype == "uint8" and shape[-3:] == [SIZE, SIZE, 3] and (len(shape) == 3 or (len(shape) == 4 and not in_list and shape[0]))
+    )
+    if valid:
+        assert predictor([array] if in_list else array).shape[1] == 7
+        return
+    with pytest.raises(UserError, match=rf"pass image files or images of Pillow.*\[images, {SIZE}, {SIZE}, 3\], 0 to 255, not"):
+        predictor([array] if in_list else array)
+
+
+@pytest.mark.parametrize("images", [[], ()])
+def test_no_images_are_refused(predictor, images):
+    with pytest.raises(UserError, match="pass image files"):
+        predictor(images)
+
+
+def test_unreadable_files_are_named(predictor, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"text")
+    with pytest.raises(UserError, match=r"a.jpg cannot be read as an image"):
+        predictor(str(tmp_path / "a.jpg"))
+    with pytest.raises(UserError, match=r"cannot read .*b.jpg"):
+        predictor([tmp_path / "b.jpg"])
