@@ -1,12 +1,13 @@
 """Lookup of a data set by name or path, with preparation on first use."""
 
 import hashlib
+import json
 import os
 import re
 from pathlib import Path
 
 from alexnet_jax.console import console
-from alexnet_jax.data.prepare.convert import prepare, prepare_path
+from alexnet_jax.data.prepare.convert import prepare
 from alexnet_jax.data.records import Dataset, is_prepared, open_dataset
 from alexnet_jax.data.sources import synthetic, tfds
 from alexnet_jax.data.sources.held_out import ValidationSplit
@@ -24,13 +25,15 @@ def find_dataset(name: str | None, default: str, data_dir: Path, *, testing: boo
       testing: whether the images are only tested. A folder of images without splits is then prepared as one test split, and a
         folder of splits does not need training images.
 
+    A source is listed on each call, and prepared again if its images have changed.
+
     Raises:
       UserError: if the named data set does not exist or cannot be used.
     """
     dataset_name = name or default
     if dataset_name == synthetic.NAME:
         return _synthetic_dataset(data_dir)
-    for path in (data_dir / dataset_name, Path(dataset_name)):
+    for path in (data_dir / dataset_name, Path(dataset_name).expanduser()):
         if is_prepared(path):
             return open_dataset(path)
     if name is None:
@@ -40,16 +43,28 @@ def find_dataset(name: str | None, default: str, data_dir: Path, *, testing: boo
             style="yellow",
         )
         return _synthetic_dataset(data_dir)
-    source = Path(dataset_name)
-    if not source.exists() and not dataset_name.startswith(tfds.PREFIX):
+    dataset_name = os.path.expanduser(dataset_name)
+    if not Path(dataset_name).exists() and not dataset_name.startswith(tfds.PREFIX):
         raise UserError(f"no data set {dataset_name!r}: pass a folder of images, a prepared data set, or a name in {data_dir}/")
-    # A folder of images is prepared once, under a name derived from its path.
-    location = str(source.resolve()) if source.exists() else dataset_name
-    digest = hashlib.sha256(os.fsencode(location)).hexdigest()[:8]
-    prepared = data_dir / f"{re.sub(r'[^a-zA-Z0-9_.-]+', '-', Path(location).name)}-{digest}"
-    if testing and "train" not in (tested := find_source(dataset_name, ValidationSplit(), testing=True)).num_images:
-        return prepare(tested, prepared.with_name(f"{prepared.name}-test"))
-    return open_dataset(prepared) if is_prepared(prepared) else prepare_path(dataset_name, prepared)
+    return _prepare_source(dataset_name, data_dir, testing=testing)
+
+
+def _prepare_source(name: str, data_dir: Path, *, testing: bool) -> Dataset:
+    """Prepare a source of images under a name derived from its path and content, unless this is already done."""
+    location = str(Path(name).resolve()) if Path(name).exists() else name
+    source = find_source(name, ValidationSplit(), testing=testing)
+    content = json.dumps([source.classes, source.num_images, source.fingerprint()])
+    stem = f"{re.sub(r'[^a-zA-Z0-9_.-]+', '-', Path(location).name)}-{_digest(os.fsencode(location))}"
+    prepared = data_dir / f"{stem}-{_digest(content.encode())}"
+    if is_prepared(prepared):
+        return open_dataset(prepared)
+    for earlier in sorted(data_dir.glob(f"{stem}-*")):
+        console.print(f"{name} has changed since it was prepared as {earlier}: preparing it again as {prepared}", style="yellow")
+    return prepare(source, prepared)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:6]
 
 
 def find_training_dataset(name: str | None, trained_on: str, data_dir: Path, *, testing: bool = False) -> Dataset:

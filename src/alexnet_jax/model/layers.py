@@ -6,7 +6,7 @@ of the towers on devices.
 """
 
 from functools import partial
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,9 @@ Activations = Float[Array, "batch ..."]
 class Layer(nn.Module):
     """Base class of the layers: `layer(x)` computes the output of one tower.
 
+    A subclass in any module can be used in networks. A network is stored with the names of its layers' classes and the values of
+    their fields, so a module that defines a subclass must be imported before such a network is loaded.
+
     Attributes:
       reads: "own" if the input is the activations of this tower, "all" if it is those of all towers.
       short_name: default name of a layer without weights, appended to that of the last weighted layer: "relu" in conv1/relu.
@@ -36,6 +39,22 @@ class Layer(nn.Module):
 
     reads = "own"
     short_name = ""
+    _classes: ClassVar[dict[str, type["Layer"]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Layer._classes[cls.__name__] = cls
+
+    @staticmethod
+    def class_named(name: str) -> type["Layer"]:
+        """Return the subclass with a name.
+
+        Raises:
+          KeyError: if no imported module defines one.
+        """
+        if name not in Layer._classes:
+            raise KeyError(f"no layer class {name}; if it is your own, import the module that defines it")
+        return Layer._classes[name]
 
     def __call__(self, x: Activations) -> Activations:
         raise NotImplementedError

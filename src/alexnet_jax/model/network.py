@@ -1,10 +1,11 @@
 """Definition of a network as a list of layers, with conversion to and from JSON."""
 
+import json
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin
 
 from alexnet_jax.errors import UserError
-from alexnet_jax.model import comparison_layers, layers
+from alexnet_jax.model import comparison_layers  # noqa: F401  (defines layers)
 from alexnet_jax.model.layers import Layer, WeightedLayer
 
 
@@ -94,9 +95,29 @@ class Network:
             _ = network.named_layers  # raises an error if two layers have the same name
             return network
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())[:200]
             problem = f"this version of alexnet-jax does not support the network ({reason})"
             raise UserError(f"{problem}: use the version that saved it") from error
+
+
+def check_can_be_stored(network: Network) -> None:
+    """Check that a network equals its copy that is stored as JSON and loaded again.
+
+    Raises:
+      UserError: if it does not, because of a field of one of its layers.
+    """
+    for layer in network.layers:
+        try:
+            stored = json.loads(json.dumps({"layer": type(layer).__name__, **_hyperparameters(layer)}))
+            if _layer_from_json(**stored) == layer:
+                continue
+            reason = "it differs from its stored copy"
+        except (KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+        advice = "use fields of type int, float, str, Literal or tuple, with the type as annotation"
+        raise UserError(
+            f"the layer {type(layer).__name__} of {network.name} cannot be stored with the network ({reason}): {advice}"
+        )
 
 
 def _hyperparameters(layer: Layer) -> dict[str, Any]:
@@ -107,9 +128,7 @@ def _hyperparameters(layer: Layer) -> dict[str, Any]:
 
 
 def _layer_from_json(layer: str, **values: Any) -> Layer:
-    layer_class: Any = getattr(layers, layer, None) or getattr(comparison_layers, layer)
-    if not issubclass(layer_class, Layer):
-        raise TypeError(f"{layer} is not a layer")
+    layer_class: Any = Layer.class_named(layer)
     hyperparameters: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     for field in fields(layer_class):
         if field.name in hyperparameters and not _has_type(hyperparameters[field.name], field.type):

@@ -12,7 +12,7 @@ from alexnet_jax.data.pipeline.augment import resize_mean_image
 from alexnet_jax.data.pipeline.loading import check_size
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError
-from alexnet_jax.model.network import Network
+from alexnet_jax.model.network import Network, check_can_be_stored
 from alexnet_jax.parallel.distributed import check_same_settings, check_shared_filesystem, is_main_process, main_process_first
 from alexnet_jax.parallel.mesh import DATA, choose_mesh, replicated, to_global_array
 from alexnet_jax.training.config import Options, TrainConfig
@@ -77,6 +77,7 @@ def setup(name: str, config: TrainConfig, options: Options, initial_model: Initi
     if config.init_layers and config.init_from is None:
         layers = ", ".join(config.init_layers)
         raise UserError(f"{name} needs a trained network to copy {layers} from: pass --init-from RUN")
+    check_can_be_stored(config.network)
     mesh = choose_mesh(config.network, options.placement, options.devices)
     with main_process_first("prepare data"):
         dataset = find_dataset(options.data, config.default_data, options.data_dir)

@@ -3,7 +3,9 @@
 conv1.kernel, conv1.bias, …   parameters with a leading tower axis, as in `tower.HostParams`, float32
 mean_image                    [size, size, 3], 0 to 255
 
-Metadata values are JSON: `network`, see `Network.to_json`; `classes`, the class names; `config`, the config of the run; `step`,
+The metadata value `layout` is "alexnet-jax", `format` the version of this format, and `checksum` that of the tensors. A file can
+be read by all versions of this package with the same format version, which changes with every change of the format. The other
+metadata values are JSON: `network`, see `Network.to_json`; `classes`, the class names; `config`, the config of the run; `step`,
 the training step; `versions`, the versions of the software that saved the model.
 """
 
@@ -19,12 +21,15 @@ from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.records import check_mean_image
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import atomic_write
+from alexnet_jax.model.digest import params_digest
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams, parameter_shapes
 from alexnet_jax.weights.state_dict import check_finite, check_names
 
 SUFFIX = ".safetensors"
 LAYOUT = "alexnet-jax"
+FORMAT = "2"
+"""Version of the format."""
 MEAN_IMAGE = "mean_image"
 MAX_IMAGE_SIZE = 4096
 """Maximum side to which images are decoded, pixels."""
@@ -136,7 +141,8 @@ def write_model(file: Path, params: HostParams, mean_image: np.ndarray, metadata
       metadata: `network`, `classes`, `config`, `step` and `versions`.
     """
     tensors = {f"{layer}.{kind}": array for layer, arrays in params.items() for kind, array in arrays.items()}
-    write_tensors(file, {**tensors, MEAN_IMAGE: mean_image}, metadata, layout=LAYOUT)
+    tensors[MEAN_IMAGE] = mean_image
+    write_tensors(file, tensors, metadata, layout=LAYOUT, format=FORMAT, checksum=params_digest(tensors))
 
 
 def read_model(file: Path) -> tuple[dict[str, Any], HostParams, np.ndarray]:
@@ -146,14 +152,18 @@ def read_model(file: Path) -> tuple[dict[str, Any], HostParams, np.ndarray]:
       Metadata, parameters with a leading tower axis, and mean image.
 
     Raises:
-      UserError: if the file cannot be read, has a different layout, or its tensors or metadata are incomplete or
-        invalid.
+      UserError: if the file cannot be read, has a different layout or format version, its checksum does not match, or its
+        tensors or metadata are incomplete or invalid.
     """
     tensors, text_metadata = read_tensors(file)
     if text_metadata.get("layout") != LAYOUT:
         raise UserError(
             f"{file} is not in the alexnet-jax layout: convert it with alexnet-jax import {file} --to OTHER.safetensors"
         )
+    if (file_format := text_metadata.get("format", "1")) != FORMAT:
+        raise UserError(f"{file} has version {file_format[:20]} of the format, expected {FORMAT}: export the model again")
+    if params_digest(tensors) != text_metadata.get("checksum"):
+        raise UserError(f"{file} is damaged (the checksum does not match): export the model again, or copy the file again")
     metadata = {key: read_json_metadata(text_metadata, key, file) for key in ("network", "classes", "config", "step", "versions")}
     config = read_config(text_metadata, file)
     read_step(text_metadata, file)

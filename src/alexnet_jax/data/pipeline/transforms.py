@@ -121,9 +121,8 @@ class RandomCrop(Transform):
     def random_map(self, element: BatchParams, rng: np.random.Generator) -> BatchParams:
         """Return the parameters with random positions."""
         positions = max(element.border + self.last_position, 1)  # without a border, there is one position
-        size = (_ceil_div(len(element.indices), self.images_per_crop), 2)
-        position = rng.integers(0, positions, size=size, dtype=np.int32)
-        return element._replace(position=_share(position, self.images_per_crop, len(element.indices)))
+        position = rng.integers(0, positions, size=element.position.shape, dtype=np.int32)
+        return element._replace(position=position[np.arange(len(position)) // self.images_per_crop])
 
 
 @dataclass(frozen=True)
@@ -141,8 +140,8 @@ class RandomFlip(Transform):
 
     def random_map(self, element: BatchParams, rng: np.random.Generator) -> BatchParams:
         """Return the parameters with random flips."""
-        flipped = rng.integers(0, 2, size=_ceil_div(len(element.indices), self.images_per_flip)).astype(bool)
-        return element._replace(flipped=element.flipped ^ _share(flipped, self.images_per_flip, len(element.indices)))
+        flipped = rng.integers(0, 2, size=len(element.flipped)).astype(bool)
+        return element._replace(flipped=element.flipped ^ flipped[np.arange(len(flipped)) // self.images_per_flip])
 
 
 @dataclass(frozen=True)
@@ -185,15 +184,6 @@ def color_shift(
     """
     scales = colors.deviations if scale == "deviation" else 255 * (colors.deviations / 255) ** 2
     return ((normals * scales) @ colors.directions.T).astype(np.float32)
-
-
-def _share(values: np.ndarray, count: int, batch_size: int) -> np.ndarray:
-    """Repeat each value for `count` consecutive images of a batch."""
-    return np.repeat(values, count, axis=0)[:batch_size]
-
-
-def _ceil_div(numerator: int, denominator: int) -> int:
-    return -(-numerator // denominator)
 
 
 def _check(valid: bool, message: str) -> None:
