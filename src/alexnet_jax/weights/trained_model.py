@@ -81,7 +81,7 @@ def load(path: str | Path, *, best: bool = False) -> TrainedModel:
     Raises:
       UserError: if the checkpoint or file does not exist, cannot be read, or has an incompatible version.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix == SUFFIX and not path.is_dir():
         metadata, params, mean_image = read_model(path)
         return _from_metadata(path.resolve(), metadata["step"], metadata, params, mean_image)
@@ -192,7 +192,9 @@ def _from_metadata(path: Path, step: int, metadata: dict[str, Any], params: Host
 
 def _find_checkpoint(path: Path, best: bool) -> tuple[Path, int]:
     """Return the run folder and the step of a checkpoint."""
-    path = path.resolve()
+    path = path.expanduser().resolve()
+    if path.name == "checkpoints" and (path.parent / "config.json").is_file():
+        raise UserError(f"{path} is the folder of a run's checkpoints: pass the run folder {path.parent}, or one checkpoint")
     if path.parent.name == "checkpoints" and path.name.isdecimal() and path.is_dir():
         return path.parents[1], int(path.name)
     steps = sorted(int(file.name) for file in (path / "checkpoints").glob("*") if file.name.isdecimal())
