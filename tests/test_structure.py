@@ -14,7 +14,7 @@ def assigned_attributes(function):
 
 
 def late_attributes(tree):
-    """Yield CLASS.ATTRIBUTE for attributes that are neither class attributes nor assigned in `__init__`."""
+    """Yield CLASS.ATTRIBUTE for attributes that are neither class attributes nor assigned in `__init__` or in `setup` of a Flax module."""
     for class_ in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
         methods = [node for node in class_.body if isinstance(node, ast.FunctionDef)]
         class_attributes = {
@@ -24,7 +24,7 @@ def late_attributes(tree):
             for target in ast.walk(node)
             if isinstance(target, ast.Name) and isinstance(target.ctx, ast.Store)
         }
-        initial = set().union(*(assigned_attributes(method) for method in methods if method.name == "__init__"))
+        initial = set().union(*(assigned_attributes(method) for method in methods if method.name in ("__init__", "setup")))
         for method in methods:
             yield from (f"{class_.name}.{name}" for name in assigned_attributes(method) - initial - class_attributes)
 

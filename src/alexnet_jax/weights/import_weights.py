@@ -32,10 +32,12 @@ _MEANS = {
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """Preprocessing of images that a weights file does not record.
+class Complements:
+    """Preprocessing of images and names of classes that a weights file does not record.
 
     Attributes:
+      classes: text file (UTF-8) with one class name per line, ordered by label, or a prepared data set; None uses the names in
+        the weights file, if any, or else the label numbers.
       mean: mean image or one value per channel, .binaryproto or .npy, see `means`; None uses the one in the weights file, if any,
         or else the per-channel mean of Caffe or torchvision.
       mean_colors: order of the channels in the mean; None recognizes it, see `means`.
@@ -43,6 +45,7 @@ class Preprocessing:
         or else 8/7 of the input size, which is 256 for 224 pixels; and 256 for 227 pixels.
     """
 
+    classes: str | Path | None = None
     mean: str | Path | None = None
     mean_colors: ColorOrder | None = None
     image_size: int | None = None
@@ -63,23 +66,22 @@ def import_weights(
       file: PyTorch state dict, as a .safetensors file, a file of `torch.save`, or a folder or .index.json file of shards; or
         Caffe weights as .caffemodel, .npz, .h5, .npy or a folder of .npy files. The format is recognized by the content.
       network: key of `NETWORKS`; None uses the network recorded in the file.
-      mean: see `Preprocessing`.
-      classes: text file (UTF-8) with one class name per line, ordered by label, or a prepared data set; None uses the names
-        recorded in the weights file, or else the label numbers.
-      mean_colors: see `Preprocessing`.
-      image_size: see `Preprocessing`.
+      mean: see `Complements`.
+      classes: see `Complements`.
+      mean_colors: see `Complements`.
+      image_size: see `Complements`.
 
     Raises:
       UserError: if a file cannot be read, the weights do not match the network or are not finite, or the network or its mean
         image is unknown.
     """
-    file, preprocessing = Path(file), Preprocessing(mean, mean_colors, image_size)
+    file, complements = Path(file), Complements(classes, mean, mean_colors, image_size)
     file_format = weights_format(file)
     if file_format in ("npy", "pickle"):
         kernels = caffe.read_kernels(file, file_format)
         architecture = _network(network, {}, kernels["fc8"][1] if "fc8" in kernels else None, file)
         params = caffe.swap_bgr_rgb(from_kernels(architecture, kernels, str(file)))
-        return _trained_model(file, architecture, params, None, classes, preprocessing, {}, {})
+        return _trained_model(file, architecture, params, None, complements, {})
     metadata: dict[str, str] = {}
     stored_mean: np.ndarray | None = None
     net: caffe.CaffeNet | None = None
@@ -99,7 +101,7 @@ def import_weights(
     params = from_state_dict(architecture, arrays, str(file))
     if net is not None:
         params = caffe.swap_bgr_rgb(params)
-    return _trained_model(file, architecture, params, stored_mean, classes, preprocessing, config, metadata)
+    return _trained_model(file, architecture, params, stored_mean, complements, metadata)
 
 
 def _trained_model(
@@ -107,24 +109,25 @@ def _trained_model(
     network: Network,
     params: safetensors_file.HostParams,
     stored_mean: np.ndarray | None,
-    classes: str | Path | None,
-    preprocessing: Preprocessing,
-    config: dict[str, Any],
+    complements: Complements,
     metadata: dict[str, str],
 ) -> TrainedModel:
+    config: dict[str, Any] = safetensors_file.read_config(metadata, file) if "config" in metadata else {}
     stored_size = None if stored_mean is None else stored_mean.shape[-1]
     recorded = config["augmentation"]["image_size"] if config else stored_size
-    size = preprocessing.image_size or recorded or default_image_size(network)
+    size = complements.image_size or recorded or default_image_size(network)
     if not network.input_size <= size <= safetensors_file.MAX_IMAGE_SIZE:
         raise UserError(f"--image-size is {size}: choose at least {network.input_size}, the input size of {network.name}")
-    if preprocessing.mean is not None:
-        mean_image = read_mean_image(Path(preprocessing.mean), size, preprocessing.mean_colors)
+    if complements.mean is not None:
+        mean_image = read_mean_image(Path(complements.mean), size, complements.mean_colors)
     elif stored_mean is not None:
         mean_image = np.ascontiguousarray(stored_mean.transpose(1, 2, 0)) if stored_mean.ndim == 3 else stored_mean
         check_mean_image(mean_image, size, file, "pass another one with --mean")
     else:
         mean_image = _default_mean_image(network, size)
-    names = _read_classes(Path(classes), network) if classes else config["data"]["classes"] if config else None
+    names = config["data"]["classes"] if config else None
+    if complements.classes is not None:
+        names = _read_classes(Path(complements.classes), network)
     model = from_params(network, params, mean_image, names, source=file)
     if not config:
         return model
