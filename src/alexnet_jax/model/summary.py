@@ -80,9 +80,8 @@ def format_summary(network: Network, **console_options: Any) -> str:
     """
     tabulate: Any = nn.tabulate  # type: ignore[reportPrivateImportUsage]
     towers = stacked_towers(network)
-    table = tabulate(towers, jax.random.key(0), depth=1, console_kwargs=console_options)(
-        jax.ShapeDtypeStruct((1, network.input_size, network.input_size, 3), "float32")
-    )
+    images = jax.numpy.zeros((1, network.input_size, network.input_size, 3))
+    table = tabulate(towers, jax.random.key(0), depth=1, console_kwargs=console_options)(images)
     rows = summarize(network)
     parameters, neurons, macs, gathered_bytes = (
         sum(getattr(row, name) for row in rows) for name in ("parameters", "neurons", "macs", "gathered_bytes")

@@ -40,6 +40,7 @@ class Tower(nn.Module):
     preserve_adopted_names = True  # the names of the layers are those of their parameters and intermediates
 
     def setup(self) -> None:
+        """Adopt the layers of the network as submodules."""
         self.layers = [layer.clone(name=name) for name, layer in self.network.named_layers.items()]
 
     def __call__(self, images: Images) -> Activations:
