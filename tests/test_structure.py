@@ -14,7 +14,7 @@ def assigned_attributes(function):
 
 
 def late_attributes(tree):
-    """Yield CLASS.ATTRIBUTE for attributes that are neither class attributes nor assigned in `__init__` or in `setup` of a Flax module."""
+    """Yield CLASS.ATTRIBUTE for attributes that are neither class attributes nor assigned in `__init__`, or `setup` of Flax."""
     for class_ in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
         methods = [node for node in class_.body if isinstance(node, ast.FunctionDef)]
         class_attributes = {

@@ -17,6 +17,7 @@ from alexnet_jax.cli.export import Export, export
 from alexnet_jax.cli.import_weights import Import, import_file
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
+from alexnet_jax.model.digest import params_digest
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.train import train
 from alexnet_jax.weights.caffe import swap_bgr_rgb
@@ -180,13 +181,18 @@ def test_damaged_files_are_rejected(exported, tmp_path):
         metadata = file.metadata()
 
     def save_and_load_error(tensors, metadata):
-        save_file(tensors, damaged, metadata)
+        checksum = {} if metadata is None else {"checksum": params_digest(tensors)}
+        save_file(tensors, damaged, metadata and metadata | checksum)
         return load_error(damaged.read_bytes())
 
     assert "is not in the alexnet-jax layout" in save_and_load_error(tensors, None)
     assert "has no valid config in its metadata" in save_and_load_error(tensors, {**metadata, "config": "{"})
     assert "conv1.bias in" in save_and_load_error({**tensors, "conv1.bias": np.zeros((2, 5), np.float32)}, metadata)
     assert "unexpected arrays: more" in save_and_load_error({**tensors, "more": np.zeros(1, np.float32)}, metadata)
+    changed = {**tensors, "conv1.bias": tensors["conv1.bias"] + 1}
+    save_file(changed, damaged, metadata)
+    assert "is damaged (the checksum does not match)" in load_error(damaged.read_bytes())
+    assert "has version 3 of the format, expected 2" in save_and_load_error(tensors, metadata | {"format": "3"})
     del tensors["mean_image"]
     assert "missing arrays: mean_image" in save_and_load_error(tensors, metadata)
 

@@ -43,8 +43,12 @@ class Tower(nn.Module):
         """Adopt the layers of the network as submodules."""
         self.layers = [layer.clone(name=name) for name, layer in self.network.named_layers.items()]
 
-    def __call__(self, images: Images) -> Activations:
-        """Compute this tower's part of the outputs of the last layer: for the logits, [batch, classes of the tower]."""
+    def __call__(self, images):
+        """Compute this tower's part of the outputs of the last layer: for the logits, [batch, classes of the tower].
+
+        Args:
+          images: `Images`; not annotated as such, because `nn.tabulate` passes shapes without arrays.
+        """
         x = images
         for layer in self.layers:
             if layer.reads == "all":
