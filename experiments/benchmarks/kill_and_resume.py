@@ -199,7 +199,8 @@ def kill_and_resume(settings: Kill, folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {"steps": reference.checkpoint_step}
     for signum in (signal.SIGKILL, signal.SIGTERM):
         trials, rng, activities = [Trial(folder, signum.name, settings.epochs)], random.Random(settings.seed), list[str]()
-        for step in sorted(rng.randrange(int(0.8 * reference.checkpoint_step)) for _ in range(settings.kills)):
+        last = min(int(0.8 * reference.checkpoint_step), reference.checkpoint_step - 20)  # every tenth step is logged
+        for step in sorted(rng.randrange(last) for _ in range(settings.kills)):
             # Send a third of the signals during startup, and the others at a random time in the epoch after the step.
             starting = rng.random() < 1 / 3
             delay = rng.uniform(0, one_epoch / 2 if starting else seconds / settings.epochs)

@@ -22,7 +22,7 @@ def test_killed_training_is_bit_identical_to_uninterrupted(tmp_path, monkeypatch
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "kill_and_resume", module)  # dataclasses look up the module
     spec.loader.exec_module(module)
-    result = module.kill_and_resume(module.Kill(kills=2, epochs=3), tmp_path)
+    result = module.kill_and_resume(module.Kill(kills=2, epochs=6), tmp_path)
     for signal in ("SIGKILL", "SIGTERM"):
         assert result[signal]["times"] == 2
         assert result[signal]["state_identical"]
