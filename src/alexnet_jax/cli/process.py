@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from alexnet_jax.parallel.distributed import initialize_distributed
-from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
+from alexnet_jax.parallel.runtime import check_platform, configure_cpu, enable_compilation_cache
 from alexnet_jax.training.config import Options
 
 
@@ -18,6 +18,7 @@ def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
     """
     enable_compilation_cache()
     configure_cpu(devices, data_parallel=data_parallel)
+    check_platform()
     for name in ("absl", "asyncio"):  # Orbax logs every file and asyncio every array; errors are raised anyway
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.unraisablehook = _ignore_closed_event_loop

@@ -22,6 +22,7 @@ from alexnet_jax.errors import UserError, disk_full_as_user_error
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams, parameter_shapes
 from alexnet_jax.parallel.distributed import is_main_process, main_process_first
+from alexnet_jax.parallel.runtime import check_platform
 from alexnet_jax.training.step import TrainState
 from alexnet_jax.version import __version__
 
@@ -153,9 +154,9 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # Orbax raises many types of errors for damaged files
+            if system_error := _system_error(error):
+                raise UserError(f"cannot read {checkpoint} ({system_error}): it may be intact, so nothing was changed") from error
             reason = _first_sentence(error)
-            if not is_damage(error):
-                raise UserError(f"cannot read {checkpoint} ({reason}): it may be intact, so nothing was changed") from error
             if jax.process_count() > 1:  # the other processes may have read their parts, so all must stop
                 message = f"cannot read {checkpoint} ({reason})"
                 raise UserError(f"{message}: delete it to resume from the previous checkpoint") from error
@@ -223,19 +224,24 @@ def _read_json(checkpoint: Path) -> dict[str, Any]:
         return reader.restore(checkpoint / "metadata")
 
 
-def is_damage(error: BaseException | None) -> bool:
-    """Return whether an error of reading a checkpoint shows that its files are damaged or missing.
+def _system_error(error: BaseException | None) -> str | None:
+    """Return the system's reason for an error of reading a checkpoint; None if its files are damaged or missing.
 
     Errors of the system, such as a missing permission, a failing disk, too many open files or too little memory, show nothing
     about the files. TensorStore's errors contain the text of the system's error, but not its number.
+
+    Raises:
+      UserError: if JAX has no devices.
     """
+    check_platform()
     while error is not None:
-        if isinstance(error, MemoryError) or any(os.strerror(number) in str(error) for number in _SYSTEM_ERRORS):
-            return False
-        if isinstance(error, OSError) and error.errno in _SYSTEM_ERRORS:
-            return False
+        if isinstance(error, MemoryError):
+            return os.strerror(errno.ENOMEM)
+        for number in _SYSTEM_ERRORS:
+            if os.strerror(number) in str(error) or (isinstance(error, OSError) and error.errno == number):
+                return os.strerror(number)
         error = error.__cause__ or error.__context__
-    return True
+    return None
 
 
 _SYSTEM_ERRORS = (
@@ -287,7 +293,8 @@ def _first_sentence(error: Exception) -> str:
 
 
 def _read_error(checkpoint: Path, error: Exception) -> UserError:
-    return UserError(f"cannot read the checkpoint {checkpoint} ({_first_sentence(error)}): pass a different checkpoint")
+    reason = _system_error(error) or _first_sentence(error)
+    return UserError(f"cannot read the checkpoint {checkpoint} ({reason}): pass a different checkpoint")
 
 
 def versions() -> dict[str, str]:
