@@ -136,7 +136,7 @@ def load_next(
         for opcode, argument, _ in pickletools.genops(file):
             # Python allocates a memo of any size that the pickle names.
             if opcode.name in _MEMO_OPCODES and argument is not None and argument > size:
-                raise PickleError("the pickle is damaged")
+                raise PickleError("the pickle is damaged or contains other objects than arrays")
         file.seek(start)
         allowed = {**_FUNCTIONS, **(functions or {})}
         return _Plain().convert(_Unpickler(file, allowed, persistent_load, ignore_unknown).load())
@@ -145,7 +145,7 @@ def load_next(
     except RecursionError as error:
         raise PickleError("the pickle is nested too deeply") from error
     except Exception as error:  # unpickling a damaged file may raise any exception
-        raise PickleError("the pickle is damaged") from error
+        raise PickleError("the pickle is damaged or contains other objects than arrays") from error
 
 
 class _Unpickler(pickle.Unpickler):
@@ -199,7 +199,7 @@ class _Plain:
     def _array(self, array: _Array, depth: int) -> Any:
         *_, shape, dtype, fortran, data = array.state
         if not isinstance(dtype, _Dtype) or not all(isinstance(length, int) and length >= 0 for length in shape):
-            raise PickleError("the pickle is damaged")
+            raise PickleError("the pickle is damaged or contains other objects than arrays")
         if dtype.dtype == object:  # an array of Python objects, as np.save stores a dictionary
             values = self.convert(list(data), depth)
             return values[0] if shape == () and len(values) == 1 else values

@@ -68,7 +68,8 @@ def assert_logits_close(ours, theirs):
 def test_caffe(networks, name, tmp_path):
     network = networks[name]
     arrays = to_state_dict(network, random_params(network))  # as in Caffe, channel 0 is blue
-    (tmp_path / "net.caffemodel").write_bytes(caffemodel(arrays, v1=True, legacy=True))
+    file_name = {"bvlc_alexnet": "AlexNet", "caffenet": "CaffeNet"}[name]
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel(arrays, network=file_name, v1=True, legacy=True))
     model = load(import_file(Import(tmp_path / "net.caffemodel", tmp_path / "ours.safetensors", name)))
     images = pixels(network)
     caffe_images = channels_first(images[..., ::-1]) - torch.tensor([104.0, 117.0, 123.0])[:, None, None]
@@ -157,11 +158,11 @@ def test_pickle_is_not_executed(tmp_path):
         assert "\n" not in str(error.value)
 
     torch.save({"conv1.weight": MaliciousPickle()}, tmp_path / "net.pt")
-    assert_raises("net.pt is not a state dict, and contains none under .*, only conv1.weight")
+    assert_raises("net.pt: the pickle is damaged or contains other objects than arrays|net.pt is not a state dict")
     (tmp_path / "net.pt").write_bytes(b"nothing")
     assert_raises("net.pt is not a supported file, or damaged")
     torch.save({"epoch": 3, "state_dict": {}}, tmp_path / "net.pt")
-    assert_raises("net.pt is not a state dict: ")
+    assert_raises("net.pt is not a state dict, and contains none under")
     torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "net.pt")
     content = (tmp_path / "net.pt").read_bytes()
     (tmp_path / "net.pt").write_bytes(content[: len(content) // 2])

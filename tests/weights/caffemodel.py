@@ -40,16 +40,17 @@ def blob(array: np.ndarray, *, legacy: bool = False, packed: bool = True, double
     return shape + b"".join(varint(5 << 3 | 5) + struct.pack("<f", value) for value in array.ravel())
 
 
-def caffemodel(arrays: dict[str, np.ndarray], *, v1: bool = False, **blob_options: bool) -> bytes:
+def caffemodel(arrays: dict[str, np.ndarray], *, network: str = "AlexNet", v1: bool = False, **blob_options: bool) -> bytes:
     """Return a serialized NetParameter with the arrays of a state dict, and a layer without weights after each layer.
 
     Args:
       arrays: arrays by name, "conv1.weight", "conv1.bias", …
+      network: name of the network in the file.
       v1: write V1LayerParameter instead of LayerParameter.
       **blob_options: options of `blob`.
     """
     names = list(dict.fromkeys(name.rpartition(".")[0] for name in arrays))
-    out = field(1, b"AlexNet")
+    out = field(1, network.encode())
     for name in names:
         blobs = [blob(arrays[f"{name}.{kind}"], **blob_options) for kind in ("weight", "bias")]
         if v1:  # fields of V1LayerParameter: bottom, top, name, type, blobs

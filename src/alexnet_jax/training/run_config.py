@@ -116,7 +116,8 @@ class RunConfig:
             initial = InitialLayersRecord(**record["initial_layers"]) if "initial_layers" in record else None
             return cls(network, augmentation, DataRecord(**record["data"]), training, initial, record.get("imported"))
         except (KeyError, TypeError) as error:
-            problem = f"this version of alexnet-jax does not support the config ({error})"
+            reason = " ".join(str(error).split())[:200]
+            problem = f"this version of alexnet-jax does not support the config ({reason})"
             raise UserError(f"{problem}: use the version that saved it") from error
 
 

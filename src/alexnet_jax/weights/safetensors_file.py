@@ -126,7 +126,7 @@ def check_config(config: Any, source: Path) -> None:
         if not problem and len(names) != network.num_classes:
             problem = f"{len(names)} class names for {network.num_classes} classes"
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problem = f"{type(error).__name__} {str(error)[:100]}"
+        problem = f"{type(error).__name__} {' '.join(str(error).split())[:100]}"
     if problem:
         raise UserError(f"{source} has no valid config ({problem}): export the model again, or use an unchanged file")
 
