@@ -31,7 +31,7 @@ def check_number(
     """Check the range of a setting.
 
     Args:
-      name: name of the setting as an option of the command line, such as "--batch-size".
+      name: name of the setting, as an option if it is one, such as "--batch-size".
       value: value of the setting.
       at_least: smallest allowed value.
       above: largest value that is too small.

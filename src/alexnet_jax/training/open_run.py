@@ -17,9 +17,10 @@ from alexnet_jax.training.run_directory import CONFIG, MEAN_IMAGE, RunDirectory
 LOCK = ".lock"
 """Name of the file that is locked during training."""
 _FILES = (
-    CONFIG, "log.jsonl", "result.json", MEAN_IMAGE, "curves.png", "kernels.png", "report.html", "colors.png", "colors.json",
-    "predictions.png", "retrieval.png", LOCK,
+    "log.jsonl", "result.json", MEAN_IMAGE, "curves.png", "kernels.png", "report.html", "colors.png", "colors.json",
+    "predictions.png", "retrieval.png",
 )  # fmt: skip
+"""Files in a run folder, besides its config and lock."""
 _FOLDERS = {
     "checkpoints": ("*[0-9]", "*[0-9].orbax-checkpoint-tmp*"),
     "damaged": ("*",),
@@ -98,8 +99,7 @@ def delete_run(folder: Path) -> None:
             if subfolder.is_dir() and not any(subfolder.iterdir()):
                 subfolder.rmdir()
     for name in _FILES:
-        if name not in (CONFIG, LOCK):
-            (folder / name).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
     shutil.rmtree(deleted)
 
 

@@ -1,4 +1,4 @@
-"""What a .caffemodel says of its network, and the comparison with a `Network`.
+"""Layers that a .caffemodel describes, and their comparison with a `Network`.
 
 Weights fit any network with the same shapes, but its outputs are wrong if the order of the layers or a constant differs: CaffeNet
 and bvlc_alexnet have the same shapes. A file written by Caffe describes every layer; a description may also be absent.

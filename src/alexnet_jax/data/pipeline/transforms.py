@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from alexnet_jax.data.statistics import ColorComponents
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, check_number
 
 ColorScale = Literal["variance", "deviation"]
 """Scale of the color shift along a principal component: "variance", an eigenvalue of the color covariance, as in the paper's
@@ -116,7 +116,7 @@ class RandomCrop(Transform):
     images_per_crop: int = 1
 
     def __post_init__(self) -> None:
-        _check(self.images_per_crop >= 1, "images_per_crop of RandomCrop must be at least 1")
+        check_number("images_per_crop of RandomCrop", self.images_per_crop, at_least=1)
 
     def random_map(self, element: BatchParams, rng: np.random.Generator) -> BatchParams:
         """Return the parameters with random positions."""
@@ -136,7 +136,7 @@ class RandomFlip(Transform):
     images_per_flip: int = 1
 
     def __post_init__(self) -> None:
-        _check(self.images_per_flip >= 1, "images_per_flip of RandomFlip must be at least 1")
+        check_number("images_per_flip of RandomFlip", self.images_per_flip, at_least=1)
 
     def random_map(self, element: BatchParams, rng: np.random.Generator) -> BatchParams:
         """Return the parameters with random flips."""
@@ -160,7 +160,8 @@ class PCAColor(Transform):
     divisor: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self.std >= 0 and self.divisor > 0, "std of PCAColor must be at least 0, and divisor greater than 0")
+        check_number("std of PCAColor", self.std, at_least=0)
+        check_number("divisor of PCAColor", self.divisor, above=0)
 
     def random_map(self, element: BatchParams, rng: np.random.Generator) -> BatchParams:
         """Return the parameters with random color shifts added."""
@@ -184,8 +185,3 @@ def color_shift(
     """
     scales = colors.deviations if scale == "deviation" else 255 * (colors.deviations / 255) ** 2
     return ((normals * scales) @ colors.directions.T).astype(np.float32)
-
-
-def _check(valid: bool, message: str) -> None:
-    if not valid:
-        raise UserError(message)

@@ -11,7 +11,6 @@ When all shards are finished, `data` is renamed to NAME. Files and folders get t
 can be killed at any time. The report of a shard is written last; a shard without a report is written again.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -30,6 +29,7 @@ from alexnet_jax.data.prepare.shard_writer import DISK_FULL_ERRNOS, ShardReport,
 from alexnet_jax.data.records import Encoding, Manifest, Record, Shard, array_digest
 from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import lock_file
 
 
 @dataclass(frozen=True)
@@ -199,11 +199,7 @@ def open_partial_dataset(path: Path, plan: PreparePlan) -> Iterator[PartialDatas
     partial = _partial_path(path)
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        with open(partial / "lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases the lock when the process ends
-            except BlockingIOError:
-                raise UserError(f"another process is preparing {path}: wait for it to finish") from None
+        with lock_file(partial / "lock", f"another process is preparing {path}: wait for it to finish"):
             yield PartialDataset(partial, plan)
             shutil.rmtree(partial)
     except OSError as error:
