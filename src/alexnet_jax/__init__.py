@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from alexnet_jax.data.pipeline.augment import SOURCE_AUGMENTATION, Augmentation
     from alexnet_jax.data.pipeline.transforms import PCAColor, RandomCrop, RandomFlip, Transform
     from alexnet_jax.errors import DivergedError, UserError
+    from alexnet_jax.evaluation.ensemble import Ensemble
     from alexnet_jax.evaluation.predictor import ClassProbability, Predictor
     from alexnet_jax.model.alexnet import ONE_GPU, QUICKSTART, SIXTH_CONV, SOURCE_145, TWO_TOWER
     from alexnet_jax.model.catalog import NETWORKS
@@ -43,6 +44,7 @@ __all__ = [
     "Augmentation",
     "ClassProbability",
     "DivergedError",
+    "Ensemble",
     "Network",
     "Options",
     "PCAColor",
@@ -72,6 +74,7 @@ _EXPORTS = {
     "data.pipeline.augment": ["SOURCE_AUGMENTATION", "Augmentation"],
     "data.pipeline.transforms": ["PCAColor", "RandomCrop", "RandomFlip", "Transform"],
     "errors": ["DivergedError", "UserError"],
+    "evaluation.ensemble": ["Ensemble"],
     "evaluation.predictor": ["ClassProbability", "Predictor"],
     "model.alexnet": ["ONE_GPU", "QUICKSTART", "SIXTH_CONV", "SOURCE_145", "TWO_TOWER"],
     "model.catalog": ["NETWORKS"],

@@ -77,12 +77,12 @@ def retrieve(monkeypatch, capsys, *arguments):
 
 
 def test_retrieve_finds_indexed_photos_first(trained_run, photos, tmp_path, monkeypatch, capsys):
-    index = tmp_path / "index"
-    monkeypatch.setattr(sys, "argv", ["alexnet_jax", "index", str(trained_run), "--to", str(index)])
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    monkeypatch.setattr(sys, "argv", ["alexnet_jax", "index", str(run)])
     cli.main()
-    assert capsys.readouterr().out.strip() == str(index)
+    assert capsys.readouterr().out.strip() == str(run / "index")
     files = [photos / "train" / "above" / "3.jpg", photos / "train" / "below" / "17.jpg"]
-    lines = retrieve(monkeypatch, capsys, index, *files, "--nearest", 4, "--picture", tmp_path / "retrieved.png")
+    lines = retrieve(monkeypatch, capsys, run, *files, "--nearest", 4, "--picture", tmp_path / "retrieved.png")
     assert [line[0] for line in lines] == [str(file) for file in files for _ in range(4)]
     assert [line[1] for line in lines] == ["1", "2", "3", "4"] * 2
     assert lines[0][3:] == ["above", "train/above/3.jpg"]

@@ -1,6 +1,7 @@
 """Tests of the images that a predictor accepts, and of the messages about others."""
 
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -34,11 +35,38 @@ def test_forms_of_the_same_image(predictor, image, tmp_path):
         assert np.array_equal(predictor(form), expected), type(form)
     assert np.array_equal(predictor(jnp.asarray(image)), expected)
     mixed = predictor([file, image, Image.fromarray(image), str(file), file])
-    assert np.array_equal(mixed, np.repeat(expected, 5, axis=0))
+    np.testing.assert_allclose(mixed, np.repeat(expected, 5, axis=0), rtol=1e-5)  # another batch size
     assert predictor.classify(file, top=1) == predictor.classify([image], top=1)
     wide = Image.fromarray(np.pad(image, ((0, 0), (7, 7), (0, 0))))
     assert np.array_equal(predictor(wide), expected), "the central square is used"
     assert predictor(wide.convert("L")).shape == expected.shape
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 9])
+def test_few_images_are_padded_to_a_power_of_two(number):
+    predictor = Predictor(initialize(TINY, image_size=SIZE), batch_size=6)
+    images = np.random.default_rng(1).integers(0, 256, (number, SIZE, SIZE, 3), np.uint8)
+    shapes = []
+    predict = predictor._average
+    predictor._average = lambda params, mean, batch: shapes.append(len(batch)) or predict(params, mean, batch)
+    outputs = predictor(images)
+    assert shapes == {1: [1], 2: [2], 3: [4], 4: [4], 5: [6], 9: [6, 6]}[number]
+    one_by_one = np.concatenate([predictor(image) for image in images])
+    np.testing.assert_allclose(outputs, one_by_one, rtol=1e-5)
+    assert shapes[-number:] == [1] * number
+    assert predictor.predict_batch(images[:1]).shape == (1, 7)
+    assert shapes[-1] == 6
+
+
+def test_unknown_layers_and_views_are_refused_with_the_choices(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests check types, users do not
+    model = initialize(TINY, image_size=SIZE)
+    with pytest.raises(UserError, match=r"no layer 'conv9': choose one of conv1, conv1/relu, .*fc6"):
+        Predictor(model, layer="conv9")
+    with pytest.raises(UserError, match="no views 'eleven': choose one of center, ten, nine"):
+        Predictor(model, views="eleven")
+    with pytest.raises(UserError, match="top must be at least 1, not 0"):
+        Predictor(model).classify(np.zeros((SIZE, SIZE, 3), np.uint8), top=0)
 
 
 DTYPES = st.sampled_from(["uint8", "float32", "float64", "int64", "uint16", "bool"])

@@ -66,7 +66,7 @@ def build_index(model: TrainedModel, dataset: Dataset, split: str, path: Path, *
     black = np.zeros((1, model.image_size, model.image_size, 3), np.uint8)
     metadata = IndexMetadata(
         images=len(images),
-        features=predictor(black).shape[1],
+        features=predictor.predict_batch(black).shape[1],
         run=str(model.path.resolve()),
         step=model.step,
         parameters=model_digest(model),

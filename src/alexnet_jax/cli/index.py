@@ -18,9 +18,10 @@ class BuildIndex:
     """Store the outputs of a trained network's last hidden layer for all images of a split, for `retrieve` to search.
 
     Attributes:
-      run: run folder, checkpoint RUN/checkpoints/STEP, or .safetensors file. Keep it, because
-        `retrieve` loads the network again.
-      to: folder to create. Its size is 4 bytes per image and unit of the layer: 20 GB for the paper's network on ImageNet.
+      run: run folder, checkpoint RUN/checkpoints/STEP, or .safetensors file. Keep it, because `retrieve` loads the network
+        again.
+      to: folder to create; None uses `index` in the run folder. Its size is 4 bytes per image and unit of the layer: 20 GB for
+        the paper's network on ImageNet.
       best: for a run folder, use the checkpoint with the smallest validation error instead of the latest one.
       data: a folder of images, a prepared data set, or a name in --data-dir; None uses the network's training data.
       data_dir: folder of prepared data sets.
@@ -29,7 +30,7 @@ class BuildIndex:
     """
 
     run: tyro.conf.Positional[Path]
-    to: Path
+    to: Path | None = None
     best: bool = False
     data: str | None = None
     data_dir: Path = Path("data")
@@ -41,8 +42,9 @@ def run(arguments: list[str]) -> None:
     """Build the index and print its folder."""
     command = parse(BuildIndex, "index", arguments)
     configure_process()
-    if command.to.exists():  # checked before the network is loaded
+    if command.to is not None and command.to.exists():  # checked before the network is loaded
         raise UserError(f"{command.to} exists: pass another folder as --to, or delete it")
     model = load(command.run, best=command.best)
+    to = command.to or model.output_dir / "index"
     dataset = find_training_dataset(command.data, model.config.data.path, command.data_dir)
-    print(build_index(model, dataset, command.split, command.to, batch_size=command.batch_size).path)
+    print(build_index(model, dataset, command.split, to, batch_size=command.batch_size).path)

@@ -12,6 +12,7 @@ from alexnet_jax.training.preemption import exit_on_sigterm
 HELP = """usage: alexnet-jax COMMAND …
 
   train CONFIG        train a config of the package, or a Python file that defines CONFIG
+  predict RUN… PHOTO… print the most probable classes of photos, by a trained network or the mean of several
   evaluate RUN…       measure the errors of a trained network, or of several and their mean prediction
   prepare             convert images into a prepared data set, or verify one
   data show DATA      draw augmented training images and the ten test views of a data set
@@ -27,6 +28,7 @@ Run alexnet-jax COMMAND --help for the options of a command."""
 
 COMMANDS = {
     "train": "train",
+    "predict": "predict",
     "evaluate": "evaluate",
     "prepare": "prepare",
     "data": "show_data",

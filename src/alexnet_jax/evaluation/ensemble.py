@@ -1,6 +1,6 @@
 """Predictions of several trained networks for the same images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from alexnet_jax.data.pipeline.batches import evaluation_batches
 from alexnet_jax.data.pipeline.loading import check_size
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError
-from alexnet_jax.evaluation.predictor import Predictor, Views
+from alexnet_jax.evaluation.predictor import ClassProbability, Photos, Predictor, Views, most_probable
 from alexnet_jax.weights.trained_model import TrainedModel
 
 
@@ -29,18 +29,47 @@ class Ensemble:
       views: views of an image over which each model's probabilities are averaged.
       batch_size: images per batch.
 
+    Attributes:
+      image_sizes: sizes to which the models need images to be decoded, pixels, in ascending order.
+
     Raises:
-      UserError: if the models have different classes.
+      UserError: if there is no model, the models have different classes, or `views` or `batch_size` is invalid.
     """
 
-    def __init__(self, models: Sequence[TrainedModel], *, views: Views, batch_size: int = 128):
+    def __init__(self, models: Sequence[TrainedModel], *, views: Views = "center", batch_size: int = 128):
+        if not models:
+            raise UserError("pass at least one trained model")
         first = models[0]
         for other in models[1:]:
             if other.classes != first.classes:
                 difference = _class_difference(other.classes, first.classes)
                 raise UserError(f"cannot average {other} and {first} ({difference}): pass networks with the same classes")
         self.models, self.views, self.batch_size = models, views, batch_size
+        self.image_sizes = sorted({model.image_size for model in models})
         self._predictors = [Predictor(model, views=views, batch_size=batch_size) for model in models]
+
+    def __call__(self, images: Photos | Mapping[int, Photos]) -> Float[np.ndarray, "images classes"]:
+        """Return the mean of the models' class probabilities for each image.
+
+        Args:
+          images: one image or several, as for `Predictor`, or the same images at each of the `image_sizes`, by size.
+
+        Raises:
+          UserError: if an image is invalid, or a model's probabilities are not finite.
+        """
+        by_size = images if isinstance(images, Mapping) else dict.fromkeys(self.image_sizes, images)
+        probabilities = [predict(by_size[predict.model.image_size]) for predict in self._predictors]
+        self._check_finite(probabilities)
+        return np.mean(probabilities, axis=0)
+
+    def classify(self, images: Photos | Mapping[int, Photos], top: int = 5) -> list[list[ClassProbability]]:
+        """Return the most probable classes of each image, by the mean of the models' probabilities, most probable first.
+
+        Args:
+          images: one image or several, as for `__call__`.
+          top: number of classes to return per image.
+        """
+        return most_probable(self.models[0].classes, self(images), top)
 
     def check(self, dataset: Dataset) -> None:
         """Check that the models can be evaluated on a data set.
@@ -69,18 +98,21 @@ class Ensemble:
         Raises:
           UserError: if a model's probabilities are not finite.
         """
-        sizes = sorted({model.image_size for model in self.models})
         streams = [
-            evaluation_batches(dataset, split, image_size=size, input_size=size, batch_size=self.batch_size) for size in sizes
+            evaluation_batches(dataset, split, image_size=size, input_size=size, batch_size=self.batch_size)
+            for size in self.image_sizes
         ]
         for batches in zip(*streams, strict=True):
-            images = {size: batch.image for size, batch in zip(sizes, batches, strict=True)}
-            probabilities = [predict(images[predict.model.image_size]) for predict in self._predictors]
-            for model, rows in zip(self.models, probabilities, strict=True):
-                if not np.isfinite(rows).all():
-                    problem = f"{model} predicts non-finite probabilities because its training diverged"
-                    raise UserError(f"{problem}: pass an earlier checkpoint or --best")
+            images = {size: batch.image for size, batch in zip(self.image_sizes, batches, strict=True)}
+            probabilities = [predict.predict_batch(images[predict.model.image_size]) for predict in self._predictors]
+            self._check_finite(probabilities)
             yield ModelPredictions(np.asarray(batches[0].label), np.stack(probabilities))
+
+    def _check_finite(self, probabilities: Sequence[Float[np.ndarray, "images classes"]]) -> None:
+        for model, rows in zip(self.models, probabilities, strict=True):
+            if not np.isfinite(rows).all():
+                problem = f"{model} predicts non-finite probabilities because its training diverged"
+                raise UserError(f"{problem}: pass an earlier checkpoint or --best")
 
 
 def _class_difference(classes: list[str], expected: list[str]) -> str:

@@ -53,6 +53,26 @@ class ClassProbability(NamedTuple):
     probability: float
 
 
+def most_probable(
+    classes: Sequence[str], probabilities: Float[np.ndarray, "images classes"], count: int
+) -> list[list[ClassProbability]]:
+    """Return the most probable classes of each image, most probable first.
+
+    Args:
+      classes: class names.
+      probabilities: predicted probabilities.
+      count: number of classes to return per image.
+
+    Raises:
+      UserError: if `count` is less than 1.
+    """
+    check_number("top", count, at_least=1)
+    return [
+        [ClassProbability(classes[label], float(row[label])) for label in map(int, labels)]
+        for row, labels in zip(probabilities, top_classes(probabilities, count), strict=True)
+    ]
+
+
 class Predictor:
     """Trained model placed on the available devices for inference.
 
@@ -62,11 +82,17 @@ class Predictor:
       model: trained model.
       views: views of each image over which the outputs are averaged.
       layer: name of the layer whose outputs are returned; None returns class probabilities.
-      batch_size: images per batch, rounded up to a multiple of the number of devices that share a batch.
+      batch_size: maximum number of images per batch, rounded up to a multiple of the number of devices that share a batch. Fewer
+        images are padded to the next power of two, so that few sizes are compiled.
+
+    Raises:
+      UserError: if the network has no such layer, or `views` or `batch_size` is invalid.
     """
 
     def __init__(self, model: TrainedModel, *, views: Views = "center", layer: str | None = None, batch_size: int = 128):
         check_number("batch_size", batch_size, at_least=1)
+        if views not in _VIEWS:
+            raise UserError(f"no views {views!r}: choose one of {', '.join(_VIEWS)}")
         self.model = model
         self._layer = layer
         network = model.network
@@ -103,14 +129,23 @@ class Predictor:
           UserError: if a file is not a readable image, or an array has a different type or shape.
         """
         images = self._several(images)
-        outputs = []
-        for start in range(0, len(images), self.batch_size):
-            batch = self._pixels(images[start : start + self.batch_size])
-            # Padding to a fixed batch size avoids another compilation for the last batch.
-            padding = np.zeros((self.batch_size - len(batch), *batch.shape[1:]), np.uint8)
-            padded = jax.device_put(np.concatenate([batch, padding]), batch_sharding(self._mesh))
-            outputs.append(np.asarray(self._average(self._params, self._mean, padded))[: len(batch)])
-        return np.concatenate(outputs)
+        devices = self._mesh.shape[DATA]
+        size = min(self.batch_size, devices * (1 << (-(-len(images) // devices) - 1).bit_length()))
+        starts = range(0, len(images), size)
+        return np.concatenate([self._predict(self._pixels(images[start : start + size]), size) for start in starts])
+
+    def predict_batch(self, images: UInt8[np.ndarray, "batch size size 3"]) -> Float[np.ndarray, "batch outputs"]:
+        """Return the outputs for a batch of a data set.
+
+        The last batch of a split may be smaller than `batch_size`. It is padded to that size, which is compiled already.
+        """
+        return self._predict(images, self.batch_size)
+
+    def _predict(self, images: UInt8[np.ndarray, "batch size size 3"], size: int) -> Float[np.ndarray, "batch outputs"]:
+        """Return the outputs for a batch that is padded to `size` images."""
+        padded = np.pad(images, ((0, size - len(images)), (0, 0), (0, 0), (0, 0)))
+        outputs = self._average(self._params, self._mean, jax.device_put(padded, batch_sharding(self._mesh)))
+        return np.asarray(outputs)[: len(images)]
 
     def classify(self, images: Photos, top: int = 5) -> list[list[ClassProbability]]:
         """Return the most probable classes of each image, most probable first.
@@ -120,15 +155,12 @@ class Predictor:
           top: number of classes to return per image.
 
         Raises:
-          UserError: if an image is invalid as for `__call__`, or this predictor returns the outputs of a layer.
+          UserError: if an image is invalid as for `__call__`, this predictor returns the outputs of a layer, or `top` is less
+            than 1.
         """
         if self._layer is not None:
             raise UserError(f"outputs of {self._layer} are not class probabilities: create a Predictor with layer=None")
-        names, outputs = self.model.classes, self(images)
-        return [
-            [ClassProbability(names[label], float(row[label])) for label in labels]
-            for row, labels in zip(outputs, top_classes(outputs, top), strict=True)
-        ]
+        return most_probable(self.model.classes, self(images), top)
 
     def _several(self, images: Photos) -> Sequence[Photo] | np.ndarray:
         """Return the images as a sequence of images or an array of images, after checking the latter."""
@@ -173,7 +205,7 @@ class Predictor:
         size = self.model.image_size
         stream = evaluation_batches(dataset, split, image_size=size, input_size=size, batch_size=self.batch_size)
         for batch in stream:
-            yield SplitPredictions(np.asarray(batch.label), self(batch.image))
+            yield SplitPredictions(np.asarray(batch.label), self.predict_batch(batch.image))
 
     def predict_split(self, dataset: Dataset, split: str) -> SplitPredictions:
         """Predict a whole split of a data set, in order."""

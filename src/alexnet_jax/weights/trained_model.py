@@ -21,7 +21,7 @@ from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training.checkpoint import read_metadata, read_params, versions
 from alexnet_jax.training.run_config import DataRecord, RunConfig
-from alexnet_jax.training.run_directory import MEAN_IMAGE
+from alexnet_jax.training.run_directory import CONFIG, MEAN_IMAGE
 from alexnet_jax.weights.safetensors_file import SUFFIX, check_config, read_model, write_model
 from alexnet_jax.weights.state_dict import check_finite
 
@@ -68,6 +68,14 @@ class TrainedModel:
 
     def __str__(self) -> str:
         return f"{self.path} at step {self.step}"
+
+
+def is_model(path: Path) -> bool:
+    """Return whether a path looks like one that `load` takes: a run folder, a checkpoint folder or a .safetensors file."""
+    resolved = path.expanduser().resolve()
+    if resolved.is_dir():
+        return (resolved / CONFIG).is_file() or "checkpoints" in (resolved.name, resolved.parent.name)
+    return path.suffix == SUFFIX
 
 
 def load(path: str | Path, *, best: bool = False) -> TrainedModel:

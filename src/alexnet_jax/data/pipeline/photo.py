@@ -35,12 +35,28 @@ def read_photo(file: Path, *, size: int, encoding: Encoding, image_size: int) ->
       UserError: if the file cannot be read or is not an image.
     """
     try:
-        with report_warnings(console.print), named_image(str(file)):
-            square = decode_and_center_crop(file.read_bytes(), size)
+        data = file.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
-    except InvalidImageError as error:
-        raise UserError(f"{file} cannot be read as an image: {error}") from error
+    square = decode_photo(data, str(file), size)
     if encoding == "jpeg":
         return decode_jpeg(encode_jpeg(square), image_size)
     return square if image_size == size else downscale(square, image_size).round().astype(np.uint8)
+
+
+def decode_photo(data: bytes, name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """Decode an image file, resize its shorter side to `size` pixels and crop the central square.
+
+    Args:
+      data: content of an image file of any format that `prepare` accepts.
+      name: name of the file, for messages.
+      size: side of the result, pixels.
+
+    Raises:
+      UserError: if the file is not an image, or is damaged.
+    """
+    try:
+        with report_warnings(console.print), named_image(name):
+            return decode_and_center_crop(data, size)
+    except InvalidImageError as error:
+        raise UserError(f"{name} cannot be read as an image: {error}") from error

@@ -1,0 +1,126 @@
+"""Tests of `predict`: comparison with the Python API, formats, and files that cannot be read."""
+
+import csv
+import json
+import sys
+import tarfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_jax.cli import main as cli
+from alexnet_jax.evaluation.predictor import Predictor
+from alexnet_jax.weights.trained_model import initialize, load, save
+from tests.tiny import TINY
+
+CLASSES = ["=1+1", "[red]dog", "owl", "cat", "emu", "ant"]
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """Two networks with the same classes, whose images have different sizes."""
+    folder = tmp_path_factory.mktemp("networks")
+    sizes = {"small": (TINY, 32), "large": (replace(TINY, input_size=37), 64)}
+    for seed, (name, (network, size)) in enumerate(sizes.items()):
+        save(initialize(network, classes=CLASSES, image_size=size, seed=seed), folder / f"{name}.safetensors")
+    return [folder / f"{name}.safetensors" for name in sizes]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Folder with three photos of different shapes, one in a subfolder, and files that are no photos."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "more").mkdir()
+    rng = np.random.default_rng(0)
+    for name, shape in {"a.png": (50, 40, 3), "b.png": (64, 64, 3), "more/c.png": (100, 70, 3)}.items():
+        Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(folder / name)
+    (folder / "notes.txt").write_text("no photo")
+    (folder / ".hidden.png").write_bytes((folder / "a.png").read_bytes())
+    return folder
+
+
+@pytest.fixture
+def predict(capsys, monkeypatch):
+    """Return a function that runs the command, checks its exit code and returns its output."""
+
+    def run(*arguments, code=0):
+        monkeypatch.setattr(sys, "argv", ["alexnet-jax", "predict", *map(str, arguments)])
+        exit_code = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            exit_code = error.code
+        captured = capsys.readouterr()
+        assert exit_code == code, captured.err
+        return captured
+
+    return run
+
+
+@pytest.mark.parametrize("views", ["center", "ten"])
+def test_mean_of_two_networks_as_json(networks, photos, predict, views):
+    files = [photos / "a.png", photos / "b.png", photos / "more" / "c.png"]
+    mean = np.mean([Predictor(load(network), views=views)(files) for network in networks], axis=0)
+    output = json.loads(predict(*networks, photos, "--format", "json", "--views", views, "--top", 3).out)
+    assert [row["image"] for row in output] == [str(file) for file in files]
+    for row, probabilities in zip(output, mean, strict=True):
+        expected = sorted(zip(probabilities, CLASSES, strict=True), reverse=True)[:3]
+        assert [item["class"] for item in row["classes"]] == [name for _, name in expected]
+        assert [item["probability"] for item in row["classes"]] == pytest.approx([p for p, _ in expected], abs=2e-6)
+
+
+def test_csv_has_one_row_per_photo(networks, photos, predict):
+    output = predict(networks[0], photos / "b.png", photos / "a.png", "--format", "csv", "--batch-size", 1)
+    header, *rows = csv.reader(output.out.splitlines())
+    assert header == ["image", *(f"{column}_{rank}" for rank in range(1, 6) for column in ("class", "probability"))]
+    assert [row[0] for row in rows] == [str(photos / "b.png"), str(photos / "a.png")]
+    assert {name for row in rows for name in row[1::2]} <= {"'=1+1", *CLASSES[1:]}, "no formula for a spreadsheet"
+
+
+def test_table_prints_names_as_they_are(networks, photos, predict):
+    lines = predict(networks[0], photos / "a.png", "--top", 6).out.splitlines()
+    assert sum("a.png" in line for line in lines) == 1
+    for name in CLASSES:
+        assert sum(f" {name} " in line and "%" in line for line in lines) == 1, name
+
+
+def test_photos_in_an_archive(networks, photos, predict, tmp_path):
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        archive.add(photos, "photos")
+    folder = json.loads(predict(networks[0], photos, "--format", "json").out)
+    archived = json.loads(predict(networks[0], tmp_path / "photos.tar", "--format", "json").out)
+    assert [row["classes"] for row in archived] == [row["classes"] for row in folder]
+    assert archived[2]["image"] == f"{tmp_path}/photos.tar/photos/more/c.png"
+
+
+def test_files_that_are_left_out_are_counted(networks, photos, predict):
+    assert f"{photos}: 2 files left out" in predict(networks[0], photos).err
+
+
+def test_damaged_photos_are_named_and_the_others_predicted(networks, photos, predict, tmp_path):
+    (tmp_path / "cut.png").write_bytes((photos / "a.png").read_bytes()[:500])
+    output = predict(networks[0], tmp_path / "cut.png", photos / "a.png", "--format", "json", code=1)
+    assert [row["image"] for row in json.loads(output.out)] == [str(photos / "a.png")]
+    assert f"{tmp_path}/cut.png cannot be read as an image" in output.err
+    assert "error: 1 of 2 photos cannot be read" in output.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "pass a trained network, then one or more photos"),
+        (["{network}"], "pass a trained network, then one or more photos"),
+        (["{network}", "{network}"], "pass a trained network, then one or more photos"),
+        (["{photos}/a.png", "{photos}"], "has no checkpoints: pass a run folder"),
+        (["{network}", "{photos}/d.png"], "d.png does not exist"),
+        (["{network}", "{photos}/empty"], "empty contains no image"),
+        (["{network}", "{photos}", "--top", "0"], "--top must be at least 1, not 0"),
+        (["{network}", "{photos}", "--batch-size", "0"], "--batch-size must be at least 1, not 0"),
+    ],
+)
+def test_invalid_arguments(networks, photos, predict, arguments, message):
+    (photos / "empty").mkdir(exist_ok=True)
+    arguments = [argument.format(network=networks[0], photos=photos) for argument in arguments]
+    assert message in predict(*arguments, code=1).err
