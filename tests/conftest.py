@@ -24,11 +24,12 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 os.environ["JAX_PLATFORMS"] = "cpu"
 # The networks in the tests are small, so compilation takes most of the time; it is eight times faster without optimization. `make
 # parity` compiles with optimization. XLA aborts on unknown flags, and versions after 0.10 have only the first of these.
+COMPILER_FLAGS = ""
 if os.environ.get("ALEXNET_TESTS_OPTIMIZE") != "1":
-    flags = ["--xla_backend_optimization_level=0"]
+    COMPILER_FLAGS = "--xla_backend_optimization_level=0"
     if version("jaxlib").startswith("0.10."):
-        flags.append("--xla_cpu_use_fusion_emitters=false")
-    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
+        COMPILER_FLAGS += " --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {COMPILER_FLAGS}".strip()
 
 from jaxtyping import install_import_hook
 
@@ -53,7 +54,14 @@ from alexnet_jax.training.train import train
 from tests.tiny import TINY
 
 # Helper modules without tests, some of which need PyTorch.
-collect_ignore = ["parity/transcription.py", "process_settings.py", "parity/others.py", "numpy_network.py", "without_dropout.py"]
+collect_ignore = [
+    "parity/transcription.py",
+    "process_settings.py",
+    "parity/others.py",
+    "numpy_network.py",
+    "without_dropout.py",
+    "tiny_config.py",
+]
 
 HAS_GPU = any(Path("/dev").glob("nvidia[0-9]*")) and any(
     importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)
@@ -70,14 +78,14 @@ def pytest_collection_modifyitems(items):
 
 
 def process_environment(*, shared_cache: bool = True, platform: str | None = "cpu") -> dict[str, str]:
-    """Return the environment for a subprocess with default compiler settings, as for users.
+    """Return the environment for a subprocess, without the number of devices and threads of this process.
 
     Args:
       shared_cache: whether the process uses the compilation cache of the tests.
       platform: JAX platform; None lets JAX choose.
     """
-    environment = dict(os.environ)
-    names = ["XLA_FLAGS", "PJRT_NPROC"]
+    environment = dict(os.environ) | {"XLA_FLAGS": COMPILER_FLAGS}
+    names = ["PJRT_NPROC"]
     if not shared_cache:
         names += ["JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]
     if platform is None:

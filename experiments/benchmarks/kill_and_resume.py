@@ -3,11 +3,11 @@
     make experiment EXP=benchmarks/kill_and_resume
     make experiment EXP=benchmarks/kill_and_resume ARGS="--kills 4"
 
-Trains the quickstart network on a few hundred synthetic images, with a checkpoint every 0.3 seconds so that many signals arrive
-during a save. There are three runs: uninterrupted; killed with SIGKILL at random times during startup, training steps, validation
-and saves; and stopped with SIGTERM, after which the process must save, exit with status 0 and print how to resume. An interrupted
-run is resumed with the same command until it is finished. Parameters, optimizer state, log and result are compared. The last line
-of the output is one JSON object.
+Trains a config, by default the quickstart, on a few hundred synthetic images, with a checkpoint every 0.3 seconds so that many
+signals arrive during a save. There are three runs: uninterrupted; killed with SIGKILL at random times during startup, training
+steps, validation and saves; and stopped with SIGTERM, after which the process must save, exit with status 0 and print how to
+resume. An interrupted run is resumed with the same command until it is finished. Parameters, optimizer state, log and result are
+compared. The last line of the output is one JSON object.
 """
 
 import json
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,11 @@ import tyro
 
 from alexnet_jax.data.prepare.convert import prepare
 from alexnet_jax.data.sources.synthetic import SyntheticSource
-from alexnet_jax.model.alexnet import QUICKSTART
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.optimizer import paper_update
 from alexnet_jax.training.step import initial_state, state_shardings
+from alexnet_jax.weights.trained_model import load
 
 ROOT = Path(__file__).parents[2]
 RESULT = Path(__file__).parents[1] / "results" / "kill.json"
@@ -48,12 +49,14 @@ class Kill:
     Attributes:
       kills: number of interruptions by each signal.
       epochs: number of epochs per run, of 10 steps each.
+      config: name or file of the config.
       seed: random seed of the times of the signals.
       out: JSON file for the result.
     """
 
     kills: int = 20
     epochs: int = 60
+    config: str = "quickstart"
     seed: int = 0
     out: Path = RESULT
 
@@ -70,15 +73,16 @@ class Trial:
     Args:
       folder: folder that contains the data set, the compilation cache and the run folder.
       name: name of the run folder.
+      config: name or file of the config.
       epochs: number of epochs.
     """
 
-    def __init__(self, folder: Path, name: str, epochs: int):
+    def __init__(self, folder: Path, name: str, config: str, epochs: int):
         self.run = folder / name
         # Use a separate compilation cache, because a kill may interrupt a write to it.
         self._environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONUNBUFFERED": "1"}
         self._command = [
-            sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--epochs", str(epochs), "--checkpoint-seconds", "0.3",
+            sys.executable, "-m", "alexnet_jax", "train", config, "--epochs", str(epochs), "--checkpoint-seconds", "0.3",
             "--data", str(folder / "images"), "--run", str(self.run),
         ]  # fmt: skip
 
@@ -156,11 +160,12 @@ def _handles_signal(pid: int, signum: int) -> bool:
 
 def state(run: Path) -> list[np.ndarray[Any, Any]]:
     """Return the arrays of the parameters and the optimizer state in the last checkpoint of a run."""
-    mesh = make_mesh(QUICKSTART, jax.devices()[:1], split_towers=False)
-    like = jax.eval_shape(lambda: initial_state(QUICKSTART, mesh, paper_update(), 0))
+    network = load(run).network
+    mesh = make_mesh(network, jax.devices()[:1], split_towers=False)
+    like = jax.eval_shape(lambda: initial_state(network, mesh, paper_update(), 0))
     shardings = state_shardings(mesh, like)
     like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings)
-    restored = Checkpoints(run / "checkpoints", {"network": QUICKSTART.to_json()}).restore(like)
+    restored = Checkpoints(run / "checkpoints", {"network": network.to_json()}).restore(like)
     assert restored is not None
     return [np.asarray(leaf) for leaf in jax.tree.leaves(restored[0])]
 
@@ -191,27 +196,28 @@ def kill_and_resume(settings: Kill, folder: Path) -> dict[str, Any]:
       folder: empty folder for the data set and the runs.
     """
     prepare(SmallSyntheticSource(), folder / "images")
-    Trial(folder, "warm-up", 1).finish()  # fills the compilation cache
-    one_epoch = Trial(folder, "one-epoch", 1).finish()
-    reference = Trial(folder, "reference", settings.epochs)
+    trial = partial(Trial, folder, config=settings.config)
+    trial("warm-up", epochs=1).finish()  # fills the compilation cache
+    one_epoch = trial("one-epoch", epochs=1).finish()
+    reference = trial("reference", epochs=settings.epochs)
     seconds = reference.finish()
     print(f"{one_epoch:.1f} s for 1 epoch, {seconds:.1f} s for {settings.epochs}", flush=True)
     result: dict[str, Any] = {"steps": reference.checkpoint_step}
     for signum in (signal.SIGKILL, signal.SIGTERM):
-        trials, rng, activities = [Trial(folder, signum.name, settings.epochs)], random.Random(settings.seed), list[str]()
+        trials, rng, activities = [trial(signum.name, epochs=settings.epochs)], random.Random(settings.seed), list[str]()
         last = min(int(0.8 * reference.checkpoint_step), reference.checkpoint_step - 20)  # every tenth step is logged
         for step in sorted(rng.randrange(last) for _ in range(settings.kills)):
             # Send a third of the signals during startup, and the others at a random time in the epoch after the step.
             starting = rng.random() < 1 / 3
             delay = rng.uniform(0, one_epoch / 2 if starting else seconds / settings.epochs)
             while (activity := trials[-1].kill(signum, 0 if starting else step, delay)) is None:
-                trials.append(Trial(folder, f"{signum.name}-{len(trials)}", settings.epochs))
+                trials.append(trial(f"{signum.name}-{len(trials)}", epochs=settings.epochs))
             activities.append(activity)
             print(f"{signum.name} while {activity}: last checkpoint is step {trials[-1].checkpoint_step}", flush=True)
         trials[-1].finish()
-        identical = [compare(trial.run, reference.run) for trial in trials]
+        identical = [compare(finished.run, reference.run) for finished in trials]
         during = {activity: activities.count(activity) for activity in ("starting", "training", "saving")}
-        comparison = {name: all(trial[name] for trial in identical) for name in identical[0]}
+        comparison = {name: all(same[name] for same in identical) for name in identical[0]}
         result[signum.name] = {"times": len(activities), "during": during, **comparison}
     return result
 
