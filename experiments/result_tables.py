@@ -48,6 +48,19 @@ def clothing10() -> str:
     return table(["validation top-1 error after epoch", *map(str, epochs)], rows)
 
 
+def photos() -> str:
+    """Return a table of the errors and times of training on a few thousand photos."""
+    measured = result_or_none("photos")
+    if measured is None:
+        return "Not measured yet."
+    rows = []
+    for name, run in measured["runs"].items():
+        errors = [f"{run['top1_error'][views]:.1%}" for views in ("center", "ten")]
+        rows.append([f"`{name}`", str(run["epochs"]), f"{run['minutes']:.0f} minutes", *errors])
+    header = f"{measured['images']:,} photos of clothes in {measured['classes']} classes, {measured['cores']} CPU cores"
+    return table([header, "epochs", "time", "error, center view", "ten views"], rows)
+
+
 def bench() -> str:
     """Return a table of the speed of the training step on a CPU, compared with PyTorch."""
     measured = result("bench")
@@ -229,6 +242,7 @@ def transfer() -> str:
 TABLES = {
     "search": search,
     "codes": codes,
+    "photos": photos,
     "quickstart": quickstart,
     "transfer": transfer,
     "kill": kill,
