@@ -57,7 +57,7 @@ def test_features_that_do_not_divide_among_towers_are_refused(layer):
     message = "a of odd has 33 features, which cannot be divided among 2 towers: use 32 or 34"
     with pytest.raises(UserError, match=f"^{message}$"):
         Network("odd", (layer, last))
-    with pytest.raises(UserError, match="use 2$"):
+    with pytest.raises(UserError, match=r"use 2$"):
         Network("odd", (layer.clone(features=1), last))
     record = Network("odd", (layer, last), towers=1).to_json()
     with pytest.raises(UserError, match=message):
@@ -67,7 +67,7 @@ def test_features_that_do_not_divide_among_towers_are_refused(layer):
 def test_features_that_do_not_divide_among_groups_are_refused():
     layers = (Conv(8, name="a"), GroupedConv(10, name="b", groups=2), Dense(7, name="c"))
     assert Network("grouped", layers, towers=1).num_classes == 7
-    with pytest.raises(UserError, match="b of grouped has 10 features, .* 2 towers with 2 groups each: use 8 or 12"):
+    with pytest.raises(UserError, match=r"b of grouped has 10 features, .* 2 towers with 2 groups each: use 8 or 12"):
         Network("grouped", layers)
 
 

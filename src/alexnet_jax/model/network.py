@@ -34,11 +34,13 @@ class Network:
             if not isinstance(layer, WeightedLayer):
                 continue
             groups = layer.groups if isinstance(layer, Conv) else 1
-            if layer.features % (self.towers * groups):
-                parts = f"{self.towers} towers" + (f" with {groups} groups each" if groups > 1 else "")
-                below = layer.features - layer.features % (self.towers * groups)
-                problem = f"{layer.name or type(layer).__name__} of {self.name} has {layer.features} features, which cannot be divided among {parts}"
-                raise UserError(f"{problem}: use {f'{below} or ' if below else ''}{below + self.towers * groups}")
+            parts, name = self.towers * groups, layer.name or type(layer).__name__
+            if rest := layer.features % parts:
+                words = f"{self.towers} towers" + (f" with {groups} groups each" if groups > 1 else "")
+                below = layer.features - rest
+                choice = " or ".join(str(features) for features in (below, below + parts) if features)
+                problem = f"{name} of {self.name} has {layer.features} features, which cannot be divided among {words}"
+                raise UserError(f"{problem}: use {choice}")
 
     @property
     def named_layers(self) -> dict[str, Layer]:
