@@ -48,7 +48,7 @@ def test_training_converges_and_writes_all_files(options):
     assert result["images_per_second"] > 0
     assert {file.name for file in folder.iterdir()} == {
         ".lock", "config.json", "log.jsonl", "checkpoints", "mean_image.npy", "result.json", "curves.png", "kernels.png",
-        "report.html",
+        "report.html", "confusion.csv",
     }  # fmt: skip
     for picture in ("curves.png", "kernels.png"):
         with Image.open(folder / picture) as image:

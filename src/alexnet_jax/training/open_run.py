@@ -12,12 +12,12 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.files import lock_file
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.run_config import RunConfig
-from alexnet_jax.training.run_directory import CONFIG, MEAN_IMAGE, RunDirectory
+from alexnet_jax.training.run_directory import CONFIG, CONFUSIONS, MEAN_IMAGE, RunDirectory
 
 LOCK = ".lock"
 """Name of the file that is locked during training."""
 _FILES = (
-    "log.jsonl", "result.json", MEAN_IMAGE, "curves.png", "kernels.png", "report.html", "colors.png", "colors.json",
+    "log.jsonl", "result.json", CONFUSIONS, MEAN_IMAGE, "curves.png", "kernels.png", "report.html", "colors.png", "colors.json",
     "predictions.png", "retrieval.png",
 )  # fmt: skip
 """Files in a run folder, besides its config and lock."""
