@@ -48,6 +48,14 @@ class Confusions:
         self.num_classes = num_classes
         self._images: Counter[tuple[int, int]] = Counter()
 
+    @classmethod
+    def from_matrix(cls, matrix: Int[np.ndarray, "classes classes"]) -> "Confusions":
+        """Return the confusions with a given `matrix`."""
+        confusions = cls(len(matrix))
+        for label, prediction in zip(*np.nonzero(matrix), strict=True):
+            confusions._images[int(label), int(prediction)] = int(matrix[label, prediction])
+        return confusions
+
     def add(self, labels: Int[np.ndarray, " images"], predictions: Int[np.ndarray, " images"]) -> None:
         """Add a batch.
 
@@ -57,6 +65,11 @@ class Confusions:
         """
         valid = labels >= 0
         self._images.update(zip(labels[valid].tolist(), predictions[valid].tolist(), strict=True))
+
+    @property
+    def total(self) -> int:
+        """Number of images."""
+        return self._images.total()
 
     @property
     def true_classes(self) -> list[int]:

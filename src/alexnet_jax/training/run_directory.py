@@ -10,6 +10,7 @@ mean_image.npy   mean image subtracted from images, at the size to which they ar
 result.json      errors, throughput and time; written when training is finished
 confusion.csv    numbers of evaluation images by true class (rows) and predicted class (columns); up to 1,000 classes
 curves.png, kernels.png, report.html   figures and a report page; written when training is finished (`figures` draws more)
+data.png         augmented training images and test views; written by `data show`
 """
 
 import csv
@@ -24,13 +25,16 @@ import numpy as np
 from jaxtyping import Float
 
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import disk_full_as_user_error
+from alexnet_jax.errors import UserError, disk_full_as_user_error
 from alexnet_jax.files import atomic_write
 from alexnet_jax.training.config import Options
+from alexnet_jax.training.confusion import Confusions
 from alexnet_jax.training.run_config import RunConfig
 
 CONFUSIONS = "confusion.csv"
 """File name of the confusion matrix in a run folder."""
+DATA_SHEET = "data.png"
+"""File name of the contact sheet of a run's data, which `data show` draws."""
 CONFIG = "config.json"
 """File name of the config in a run folder."""
 MEAN_IMAGE = "mean_image.npy"
@@ -99,6 +103,18 @@ class RunDirectory:
         content = io.BytesIO()
         np.save(content, mean_image, allow_pickle=False)
         self._write_bytes(MEAN_IMAGE, content.getvalue())
+
+    def read_confusions(self) -> Confusions | None:
+        """Return the confusion matrix; None if training is not finished, or there are too many classes."""
+        file = self.folder / CONFUSIONS
+        if not file.is_file():
+            return None
+        try:
+            with file.open(encoding="utf-8", newline="") as text:
+                _, *rows = csv.reader(text)
+            return Confusions.from_matrix(np.array([row[1:] for row in rows], np.int64).reshape(len(rows), len(rows)))
+        except (ValueError, csv.Error):
+            raise UserError(f"{file} is damaged: delete it") from None
 
     def _write_bytes(self, name: str, content: bytes) -> None:
         if self.is_writer:
