@@ -14,7 +14,7 @@ HELP = """usage: alexnet-jax COMMAND …
   train CONFIG        train a config of the package, or a Python file that defines CONFIG
   evaluate RUN…       measure the errors of a trained network, or of several and their mean prediction
   prepare             convert images into a prepared data set, or verify one
-  data show DATA      draw augmented training images and the ten test views of a data set
+  data show DATA|RUN  draw augmented training images and the ten test views of a data set, or of the data of a run
   summary NETWORK     print the network of this name, or of a config, layer by layer
   schedule CONFIG     print the learning rates of a config, epoch by epoch
   figures RUN         draw kernels, predictions and retrieval, and write report.html
