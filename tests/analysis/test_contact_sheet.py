@@ -11,6 +11,7 @@ from PIL import Image
 
 from alexnet_jax.analysis.contact_sheet import CAPTION, GAP, MIN_SIDE
 from alexnet_jax.cli import main as cli
+from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.images import encode_jpeg
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.batches import training_batches
@@ -72,6 +73,11 @@ def test_sheet_is_written_beside_the_prepared_data_set(dataset, tmp_path, monkey
     assert file.with_suffix("").is_dir()
     assert sorted(photos.rglob("*")) == before
     assert not list(current.iterdir())
+    (photos / "a" / "0.png").unlink()
+    find_dataset(str(photos), "", dataset.path.parent)
+    assert f"prepared as {file.with_suffix('')}:" in capsys.readouterr().err
+    find_dataset(str(photos), "", dataset.path.parent)
+    assert ".png" not in capsys.readouterr().err
 
 
 def test_sheet_of_a_run_shows_its_augmentation(trained_run, tmp_path, monkeypatch, capsys):
