@@ -30,6 +30,8 @@ $(VENV)/installed-%: $(VENV)/installed
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),$*]'
 	@touch $@
 
+# After Ctrl-C, make waits for the training to save its state, and then ends itself with SIGINT (130 in a shell), whatever the exit
+# code of the training was.
 train: setup ## Train EXP, a config of the package or a Python file [DATA=folder ARGS="--epochs 10 …"]
 	@$(PY) -m alexnet_jax train $(EXP) $(if $(DATA),--data '$(DATA)') $(ARGS)
 

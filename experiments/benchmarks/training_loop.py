@@ -28,9 +28,10 @@ from alexnet_jax.parallel.mesh import replicated
 from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 from alexnet_jax.training import loop
 from alexnet_jax.training.config import Options
+from alexnet_jax.training.confusion import Confusions
 from alexnet_jax.training.setup import TrainContext, setup
 from alexnet_jax.training.step import constant_hparams, initial_state, put_batch
-from alexnet_jax.training.validation import EvalMetrics
+from alexnet_jax.training.validation import EvalMetrics, Validation
 
 RESULT = Path(__file__).parents[1] / "results" / "loop.json"
 STEPS = {"quickstart": 1000, "two_tower": 100}
@@ -92,7 +93,7 @@ def loop_rate(context: TrainContext) -> float:
         asked.append(time.perf_counter())
         return False
 
-    with mock.patch.object(loop, "validate", return_value=EvalMetrics(0.5, 0.5, 1.0, 1)):
+    with mock.patch.object(loop, "validate", return_value=Validation(EvalMetrics(0.5, 0.5, 1.0, 1), Confusions(2))):
         loop.run_loop(context, should_stop)
     return (context.steps - 1) * context.config.batch_size / (time.perf_counter() - asked[0])
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import alexnet_jax.analysis.report
+from alexnet_jax.analysis.confusion_matrix import draw_confusion_matrix
 from alexnet_jax.analysis.examples import ExampleOptions, Examples, LabeledImage, Prediction, Retrieval, find_examples
 from alexnet_jax.analysis.figure4 import draw_predictions, draw_retrievals
 from alexnet_jax.analysis.html_page import ReportContent, html_page
@@ -23,6 +24,8 @@ from alexnet_jax.cli import main as cli
 from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
+from alexnet_jax.training.confusion import Confusions
+from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.weights.trained_model import load
 from tests.analysis.test_exact_search import brute_force
 from tests.conftest import TINY
@@ -142,7 +145,7 @@ def hostile_examples(rng):
 def content(examples, classes):
     kernels = np.random.default_rng(0).normal(size=(2, 5, 5, 3, 4))
     config = {"network": TINY.to_json(), "epochs": 3, "data": {"path": HOSTILE, "classes": classes}}
-    return ReportContent(HOSTILE, config, None, [], b"", b"", color_statistics(kernels), examples, {"jax": jax.__version__})
+    return ReportContent(HOSTILE, config, None, [], b"", b"", color_statistics(kernels), None, examples, {"jax": jax.__version__})
 
 
 def test_names_are_escaped(rng, tmp_path):
@@ -153,6 +156,45 @@ def test_names_are_escaped(rng, tmp_path):
     examples = hostile_examples(rng)
     draw_predictions(examples.predictions, tmp_path / "predictions.png")
     draw_retrievals(examples.retrievals, tmp_path / "retrieval.png")
+
+
+@pytest.mark.parametrize("num_classes", [3, 31])
+def test_page_shows_confusions(num_classes, tmp_path):
+    names = [f"{HOSTILE}{label}" for label in range(num_classes)]
+    confusions = Confusions(num_classes)
+    confusions.add(np.array([0, 0, 0, 1, 2]), np.array([0, 2, 2, 1, 0]))
+    result = {
+        "top1_error": 0.5, "top5_error": None, "images": 1234, "split": "test", "loss": 1.0, "epochs": 1, "seconds": 1.0,
+        "images_per_second": 1.0,
+    }  # fmt: skip
+    page = html_page(replace(content("None", names), confusions=confusions, result=result))
+    parsed = ParsedPage(page)
+    assert parsed.text.count(HOSTILE) >= num_classes, "escaped"
+    assert "5 test images, center crop" in parsed.text
+    if num_classes == 3:
+        rows = [
+            re.sub("<[^>]*>", " ", row).split()
+            for row in page.split("<table class=confusions>")[1].split("</table>")[0].split("<tr>")[2:]
+        ]
+        assert [row[1:] for row in rows] == [["1", "2"], ["1"], ["1"]]
+        assert "style='--p:67%' title" in page
+        draw_confusion_matrix(confusions, names, tmp_path / "confusions.png", title=HOSTILE)
+        with Image.open(tmp_path / "confusions.png") as image:
+            assert image.width > 100
+    else:
+        table = parsed.text.split("classpredicted asimages")[1]
+        assert table.startswith(f"{names[0]}{names[2]}2 of 3{names[2]}{names[0]}1 of 1")
+
+
+def test_report_of_a_run_shows_its_confusions(trained_run, tmp_path):
+    run = RunDirectory(trained_run)
+    confusions = run.read_confusions()
+    assert confusions is not None
+    assert 1 - np.trace(confusions.matrix) / confusions.total == pytest.approx((run.result or {})["top1_error"], abs=1e-6)
+    assert "<h2>Confusions</h2>\n<p>22 validation images, center crop" in (trained_run / "report.html").read_text()
+    (tmp_path / "confusion.csv").write_text("class,a,b\na,1\nb,2,x\n")
+    with pytest.raises(UserError, match=r"confusion.csv is damaged: delete it"):
+        RunDirectory(tmp_path).read_confusions()
 
 
 def test_page_of_an_unfinished_run(rng):

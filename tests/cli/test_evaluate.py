@@ -122,6 +122,7 @@ def numpy_errors(labels, probabilities):
         "loss": pytest.approx(-np.log(probabilities[np.arange(len(labels)), labels]).mean(), rel=1e-4),
         "mean_class_error": pytest.approx(np.mean([wrong[labels == c].mean() for c in set(labels.tolist())]), abs=1e-6),
         "images": len(labels),
+        "predicted_classes": len(set(probabilities.argmax(axis=1).tolist())),
     }
 
 
@@ -150,6 +151,14 @@ def test_errors_match_numpy(name, runs, dataset, tmp_path):
         assert [row["class"] for row in rows] == [CLASSES[label] for label in labels]
         top5 = np.argsort(-probabilities, axis=1)[:, :5]
         assert [[row[f"class_{rank}"] for rank in range(1, 6)] for row in rows] == [[CLASSES[c] for c in top] for top in top5]
+        matrix = np.zeros((7, 7), int)
+        np.add.at(matrix, (labels, probabilities.argmax(axis=1)), 1)
+        with (folder / f"confusion-{view}.csv").open() as file:
+            assert list(csv.reader(file)) == [["class", *CLASSES], *([CLASSES[c], *map(str, matrix[c])] for c in range(7))]
+        frequent = result["confusions"][view]
+        assert sum(each["images"] for each in frequent) == matrix.sum() - np.trace(matrix)
+        assert [each["images"] for each in frequent] == sorted((each["images"] for each in frequent), reverse=True)
+        assert all(each["of"] == COUNTS["test"][CLASSES.index(each["class"])] for each in frequent)
         written = [[float(row[f"probability_{rank}"]) for rank in range(1, 6)] for row in rows]
         np.testing.assert_allclose(written, np.take_along_axis(probabilities, top5, axis=1), rtol=1e-4)
     network = "large" if name == "large" else "tiny"
@@ -157,6 +166,7 @@ def test_errors_match_numpy(name, runs, dataset, tmp_path):
     assert (result["data"], result["split"], result["coefficients_searched_on"]) == ("bands", "test", None)
     assert {file.name for file in folder.iterdir()} == {
         "errors.json", "classes.csv", "predictions-center.csv", "predictions-ten.csv", "predictions-nine.csv",
+        *(f"confusion-{view}.{suffix}" for view in views for suffix in ("csv", "png")),
     }  # fmt: skip
 
 
@@ -190,6 +200,9 @@ def test_coefficients_are_searched_on_a_split_of_their_own(runs, dataset, tmp_pa
         assert [row["class_1"] for row in csv.DictReader(file)] == [CLASSES[c] for c in mean.argmax(axis=1)], (
             "predictions of the weighted mean"
         )
+    with (folder / "confusion-center.csv").open() as file:
+        right = [int(row[CLASSES[label]]) for label, row in enumerate(csv.DictReader(file))]
+    assert right == [((labels[0] == label) & (mean.argmax(axis=1) == label)).sum() for label in range(7)], "of the weighted mean"
 
 
 def test_prediction_does_not_depend_on_devices(runs, dataset, monkeypatch):
@@ -243,6 +256,7 @@ def test_defaults_reproduce_validation_errors_of_the_run(trained_run, monkeypatc
     assert center["loss"] == pytest.approx(expected["loss"], rel=1e-4)
     assert f"top-1 error {center['top1_error']:.2%}" in err
     assert "│ above" in err
+    assert (file.parent / "confusion-center.csv").read_text() == (trained_run / "confusion.csv").read_text()
 
 
 def test_cifar_images_are_evaluated_on_nine_views(tmp_path, rng):
@@ -258,6 +272,15 @@ def test_cifar_images_are_evaluated_on_nine_views(tmp_path, rng):
     header, *_ = (folder / "predictions-nine.csv").read_text().splitlines()
     assert header == "image,class,class_1,probability_1,class_2,probability_2"
     assert errors[str(run), "nine"]["top5_error"] is None, "there are two classes"
+
+
+def test_most_frequent_confusions_are_printed(runs, tmp_path, capsys):
+    _, result, _ = run_evaluate(runs["crop"], split="test", to=tmp_path / "out")
+    top = result["confusions"]["ten"]
+    output = capsys.readouterr().err
+    for number, each in enumerate(top):
+        assert (f"│ {each['class']} → {each['predicted']}" in output) == (number < 5)
+    assert f"{top[0]['images']} of {top[0]['of']}" in output
 
 
 def test_user_errors_print_one_line_and_write_nothing(runs, dataset, tmp_path, monkeypatch, capsys):

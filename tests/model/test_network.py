@@ -10,7 +10,8 @@ from flax import linen as nn
 
 from alexnet_jax import NETWORKS, ONE_GPU, SIXTH_CONV, SOURCE_145, TWO_TOWER
 from alexnet_jax.errors import UserError
-from alexnet_jax.model.layers import TOWER, Conv, NormPool, ReLU, WeightedLayer
+from alexnet_jax.model.comparison_layers import GroupedConv, LocallyConnected
+from alexnet_jax.model.layers import TOWER, Conv, Dense, NormPool, ReLU, WeightedLayer
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.summary import summarize
 from alexnet_jax.model.tower import Tower, fuse_norm_pool, stacked_towers
@@ -48,6 +49,26 @@ def test_totals_equal_paper(network, parameters, neurons, macs):
     assert sum(row.parameters for row in rows) == parameters
     assert neurons is None or sum(row.neurons for row in rows) == neurons
     assert macs is None or sum(row.macs for row in rows) == macs
+
+
+@pytest.mark.parametrize("layer", [Conv(33, name="a"), Dense(33, name="a"), LocallyConnected(33, name="a")], ids=type)
+def test_features_that_do_not_divide_among_towers_are_refused(layer):
+    last = Dense(7, name="b", reads="all")
+    message = "a of odd has 33 features, which cannot be divided among 2 towers: use 32 or 34"
+    with pytest.raises(UserError, match=f"^{message}$"):
+        Network("odd", (layer, last))
+    with pytest.raises(UserError, match=r"use 2$"):
+        Network("odd", (layer.clone(features=1), last))
+    record = Network("odd", (layer, last), towers=1).to_json()
+    with pytest.raises(UserError, match=message):
+        Network.from_json({**record, "towers": 2})
+
+
+def test_features_that_do_not_divide_among_groups_are_refused():
+    layers = (Conv(8, name="a"), GroupedConv(10, name="b", groups=2), Dense(7, name="c"))
+    assert Network("grouped", layers, towers=1).num_classes == 7
+    with pytest.raises(UserError, match=r"b of grouped has 10 features, .* 2 towers with 2 groups each: use 8 or 12"):
+        Network("grouped", layers)
 
 
 def test_shapes_equal_figure_2():

@@ -1,5 +1,8 @@
 """Tests that networks imported from or exported to PyTorch, torchvision and Caffe have the same logits."""
 
+import importlib.util
+import subprocess
+import sys
 from dataclasses import replace
 from math import prod
 
@@ -7,13 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 from alexnet_jax import NETWORKS, SOURCE_145, TWO_TOWER
 from alexnet_jax.cli.export import Export, export
 from alexnet_jax.cli.import_weights import Import, import_file
+from alexnet_jax.data.images import center_crop_image
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import UserError
+from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.parallel import placement
 from alexnet_jax.training.run_config import DataRecord, RunConfig
 from alexnet_jax.weights.caffe import swap_bgr_rgb
@@ -121,11 +127,6 @@ EXPORTED = [
 
 @pytest.mark.parametrize("network", EXPORTED, ids=lambda network: f"{network.name} {network.input_size}")
 def test_exported_network_in_pytorch(network, tmp_path, monkeypatch):
-    from tests.experiments.test_result_tables import ROOT
-
-    monkeypatch.syspath_prepend(ROOT / "experiments" / "benchmarks")
-    import pytorch_network  # pyright: ignore[reportMissingImports]  (in experiments/)
-
     size = network.input_size + 9
     mean = np.random.default_rng(2).uniform(100, 150, (size, size, 3)).astype(np.float32)
     data = DataRecord("nowhere", {}, [str(number) for number in range(network.num_classes)])
@@ -133,7 +134,7 @@ def test_exported_network_in_pytorch(network, tmp_path, monkeypatch):
     model = TrainedModel(tmp_path, 3, random_params(network), mean, config, {})
     save(model, tmp_path / "ours.safetensors")
     file = export(Export(tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors", layout="pytorch"))
-    theirs = pytorch_network.load(file).eval()
+    theirs = import_module(file.with_suffix(".py")).load().eval()
     images = pixels(network)
     assert_logits_close(logits(model, images), theirs(channels_first(images)))
 
@@ -144,6 +145,66 @@ def test_exported_network_in_pytorch(network, tmp_path, monkeypatch):
     imported = load(import_file(Import(tmp_path / "theirs.pt", tmp_path / "back.safetensors", network.name)))
     assert all(map(np.array_equal, jax.tree.leaves(imported.params), jax.tree.leaves(expected)))
     assert np.array_equal(imported.mean_image, mean)
+
+
+def import_module(file):
+    """Import the Python file that was written beside an exported file."""
+    spec = importlib.util.spec_from_file_location("exported", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def photos(rng):
+    """Return photos of several modes and shapes, larger and smaller than the images of the network."""
+    smooth = Image.fromarray(rng.integers(0, 256, (9, 7, 3), np.uint8)).resize((150, 210), Image.Resampling.BICUBIC)
+    alpha = smooth.copy()
+    alpha.putalpha(Image.linear_gradient("L").resize(alpha.size))
+    rotated = smooth.copy()
+    rotated.getexif()[0x0112] = 6
+    gray16 = Image.fromarray(rng.integers(0, 1 << 16, (60, 50), np.uint16))
+    return {
+        "portrait": smooth, "landscape": smooth.rotate(90, expand=True), "small": smooth.resize((23, 17)), "rotated": rotated,
+        "gray": smooth.convert("L"), "16 bits": gray16, "palette": smooth.quantize(32), "CMYK": smooth.convert("CMYK"),
+        "transparent": alpha,
+    }  # fmt: skip
+
+
+def test_preprocessing_of_the_exported_module_equals_predictor(tmp_path, rng):
+    """Compare the pixels, which are equal, and the probabilities of photos; the exported module needs no JAX."""
+    size = TINY.input_size + 9
+    mean = rng.uniform(100, 150, (size, size, 3)).astype(np.float32)
+    data = DataRecord("nowhere", {}, [f"class {label}" for label in range(7)])
+    model = TrainedModel(tmp_path, 3, random_params(TINY), mean, RunConfig(TINY, Augmentation(image_size=size), data), {})
+    save(model, tmp_path / "ours.safetensors")
+    file = export(Export(tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors", layout="pytorch"))
+    module = import_module(file.with_suffix(".py")).load().eval()
+    assert module.classes == model.classes
+    predictor, border = Predictor(model), (size - TINY.input_size) // 2
+    for name, photo in photos(rng).items():
+        pixels = module.preprocess(photo)
+        square = center_crop_image(photo, size)[border : border + TINY.input_size, border : border + TINY.input_size]
+        np.testing.assert_array_equal(pixels.numpy(), square.transpose(2, 0, 1), err_msg=name)
+        with torch.no_grad():
+            probabilities = module(pixels[None]).softmax(1)
+        np.testing.assert_allclose(probabilities.numpy(), predictor(photo), atol=1e-5, err_msg=name)
+    with pytest.raises(ValueError, match="32-bit pixels"):
+        module.preprocess(Image.new("F", (50, 50)))
+
+    # On the command line, in a process that cannot import this package or JAX.
+    photos(rng)["portrait"].save(tmp_path / "photo.png")
+    code = "import sys, runpy; sys.modules.update(jax=None, alexnet_jax=None, numpy=None); sys.argv.pop(0); "
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-W", "ignore", "-c", code, str(file.with_suffix(".py")), str(tmp_path / "photo.png")]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    best = predictor.classify(tmp_path / "photo.png", top=1)[0][0]
+    assert printed.startswith(f"{tmp_path / 'photo.png'}: {best.name} {best.probability:.1%}, class ")
+
+    (tmp_path / "theirs.py").write_text("print('my own file')")
+    with pytest.raises(UserError, match=r"theirs.py exists and is not a module of an earlier export: choose a different --to"):
+        export(Export(tmp_path / "ours.safetensors", file, layout="pytorch"))
 
 
 class MaliciousPickle:

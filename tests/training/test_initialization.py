@@ -11,6 +11,8 @@ import pytest
 
 import alexnet_jax.cli.train
 from alexnet_jax.cli import main as cli
+from alexnet_jax.cli.export import Export, export
+from alexnet_jax.cli.import_weights import Import, import_file
 from alexnet_jax.cli.train import train_with_report as train
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.layers import Dense
@@ -18,7 +20,7 @@ from alexnet_jax.parallel import placement
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.initialization import select_initial_layers
 from alexnet_jax.training.schedule import LayerRate
-from alexnet_jax.weights.trained_model import load
+from alexnet_jax.weights.trained_model import load, save
 from tests.conftest import TINY, TINY_CONFIG, StopAfter, cpu_mesh, read_log
 
 # A linear bottleneck before the last layer, as in the network for the Fall 2011 release.
@@ -73,15 +75,48 @@ def test_matching_layers_are_copied_and_others_initialized(source, options, monk
         assert equal(params[name], trained[name])
         assert not equal(params[name], initial[name])
     assert equal(params["fc7"], initial["fc7"])
-    expected = f"copied conv1, conv2, conv3, fc6 from {source} at step 10; newly initialized: fc7; not used: bottleneck\n"
-    assert expected in capsys.readouterr().err
+    expected = f"copied conv1, conv2, conv3, fc6 from {source} at step 10; newly initialized: fc7"
+    shapes = "kernel of shape 2×16×1 instead of 2×4×1, towers first"
+    assert f"{expected} ({shapes}); not used: bottleneck\n" in capsys.readouterr().err
 
 
 def test_only_requested_layers_are_copied(source, options, monkeypatch, capsys):
     params = train_one_step(init_from(source, init_layers=("conv1", "conv2")), options, monkeypatch)
     trained = load(source).params
     assert [equal(params[name], trained[name]) for name in ("conv1", "conv2", "conv3", "fc6")] == [True, True, False, False]
-    assert "copied conv1, conv2 from" in capsys.readouterr().err
+    output = capsys.readouterr().err
+    assert "copied conv1, conv2 from" in output
+    skipped = "conv3 (not in --init-layers), fc6 (not in --init-layers), fc7 (kernel of shape"
+    assert f"newly initialized: {skipped}" in output
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "file", "imported file"])
+def test_every_kind_of_trained_network_is_accepted(source, options, tmp_path, monkeypatch, kind):
+    path = tmp_path / "source.safetensors"
+    if kind == "checkpoint":
+        path = source / "checkpoints" / "10"
+    elif kind == "file":
+        save(load(source), path)
+    else:
+        state_dict = export(Export(source, tmp_path / "pytorch.safetensors", layout="pytorch"))
+        assert_train_raises(r"convert it with alexnet-jax import .*pytorch.safetensors", init_from(state_dict), options)
+        import_file(Import(state_dict, path))
+    params, trained = train_one_step(init_from(path), options, monkeypatch), load(source).params
+    assert all(equal(params[name], trained[name]) for name in ("conv1", "conv2", "conv3", "fc6"))
+
+
+def test_reasons_name_shapes_and_missing_layers(source):
+    wide = replace(NARROW, layers=(TINY.layers[0].clone(features=10), *TINY.layers[1:-1], Dense(2, name="fc8", reads="all")))
+    layers = select_initial_layers(init_from(source), wide, ["above", "below"], load(source), None)
+    assert layers is not None
+    assert "conv1 (kernel of shape 2×5×5×3×5 instead of 2×5×5×3×4, towers first)" in layers.summary
+    assert "fc8 (narrow has no such layer); not used: bottleneck, fc7" in layers.summary
+    with pytest.raises(
+        UserError, match=r"cannot copy layer conv1 .* \(kernel of shape 2×5×5×3×5 instead of .*\); layers that match"
+    ):
+        select_initial_layers(init_from(source, init_layers=("conv1",)), wide, ["above", "below"], load(source), None)
+    with pytest.raises(UserError, match=r"cannot copy layer conv9 .* \(narrow has no such layer\)"):
+        select_initial_layers(init_from(source, init_layers=("conv9",)), wide, ["above", "below"], load(source), None)
 
 
 def test_last_layer_is_copied_if_classes_are_equal(source):
@@ -94,14 +129,24 @@ def test_last_layer_is_copied_if_classes_are_equal(source):
     assert others is not None
     assert others.params is not None
     assert list(others.params) == ["bottleneck", "conv1", "conv2", "conv3", "fc6"]
+    assert "newly initialized: fc7 (the classes differ); not used: none" in others.summary
 
 
 def test_mismatching_layers_raise_and_create_no_folder(source, options, tmp_path):
     one_tower = replace(TINY, towers=1)
-    assert_train_raises(r"no layer of .* at step 10 \(narrow\) matches tiny", init_from(source, network=one_tower), options)
-    message = "cannot copy layer fc7 from .* to tiny; layers that match: conv1, conv2, conv3, fc6"
+    assert_train_raises(
+        r"no layer of .* at step 10 \(narrow\) matches tiny \(conv1: kernel of shape 1×5×5×3×8 instead of 2×5×5×3×4, .*\)",
+        init_from(source, network=one_tower),
+        options,
+    )
+    message = "cannot copy layer fc7 from .* to tiny \\(kernel of shape .*\\); layers that match: conv1, conv2, conv3, fc6"
     assert_train_raises(message, init_from(source, init_layers=("fc6", "fc7")), options)
     assert_train_raises("has no checkpoints: pass a run folder", init_from(tmp_path), options)
+    (tmp_path / "alexnet.pth").write_bytes(b"PK")
+    message = (
+        r"alexnet.pth is not a .safetensors file: convert weights with alexnet-jax import .*alexnet.pth --to NAME.safetensors"
+    )
+    assert_train_raises(message, init_from(tmp_path / "alexnet.pth"), options)
     assert not options.runs_dir.exists()
 
 

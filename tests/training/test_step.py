@@ -66,11 +66,14 @@ def test_evaluation_sums_equal_numpy():
     params = jax.tree.map(lambda w: 3 * w, new_state().params)  # for logits that are far apart
     images, labels = np.asarray(batch().image), np.array([0, 6, 2, -1, 4, 1, -1, 3], np.int32)
     example = put_batch(Example(images, labels, np.zeros((8, 3), np.float32)), MESH)
-    sums = jax.device_get(make_evaluation_step(TINY, MESH)(params, example, replicate(MEAN)))
+    outputs = jax.device_get(make_evaluation_step(TINY, MESH)(params, example, replicate(MEAN)))
+    sums = outputs.sums
+    np.testing.assert_array_equal(outputs.labels, labels)
     logits = np.asarray(jax.jit(placement.forward(TINY, MESH))(params, images - MEAN, None), np.float64)[labels >= 0]
     shifted, labels = logits - logits.max(1, keepdims=True), labels[labels >= 0]
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(6), labels]
     ranks = (logits > logits[np.arange(6), labels][:, None]).sum(1)
+    np.testing.assert_array_equal(outputs.predictions[outputs.labels >= 0], logits.argmax(1))
     np.testing.assert_allclose(sums.loss, losses.sum(), rtol=1e-5)
     assert (sums.images, sums.top1_errors, sums.top5_errors) == (6, (ranks >= 1).sum(), (ranks >= 5).sum())
     assert losses.max() > 5
@@ -88,7 +91,7 @@ def test_nan_in_any_layer_reaches_the_loss(split):
             layer = state.params[name]
             array = layer[kind].at[(0,) * layer[kind].ndim].set(np.nan)
             params = {**state.params, name: {**layer, kind: jax.device_put(array, layer[kind].sharding)}}
-            assert np.isnan(evaluation_step(params, example, mean).loss), (name, kind)
+            assert np.isnan(evaluation_step(params, example, mean).sums.loss), (name, kind)
             hparams = jax.device_put(constant_hparams(state, 0.0), replicated(mesh))
             _, metrics = train_step(replace(state, params=params), example, mean, hparams)
             assert np.isnan(metrics.loss), (name, kind)
@@ -114,7 +117,7 @@ def test_bfloat16_is_used_for_activations_only():
     bfloat16_step = make_train_step(TINY, MESH, paper_update(), seed=0, precision="bfloat16")
     assert "bf16" in bfloat16_step.lower(state, batch(), mean, hparams).as_text()  # type: ignore[reportFunctionMemberAccess]
     sums = [
-        jax.device_get(make_evaluation_step(TINY, MESH, precision=precision)(state.params, batch(), mean))
+        jax.device_get(make_evaluation_step(TINY, MESH, precision=precision)(state.params, batch(), mean).sums)
         for precision in ("float32", "bfloat16")
     ]
     assert sums[0].loss != sums[1].loss

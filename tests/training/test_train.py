@@ -24,6 +24,7 @@ from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.schedule import ReduceOnPlateau
 from alexnet_jax.training.train import train
 from alexnet_jax.training.validation import EvalMetrics
+from alexnet_jax.weights.trained_model import load
 from tests.conftest import TINY_CONFIG, StopAfter, assert_train_raises, process_environment, read_log
 
 
@@ -48,7 +49,7 @@ def test_training_converges_and_writes_all_files(options):
     assert result["images_per_second"] > 0
     assert {file.name for file in folder.iterdir()} == {
         ".lock", "config.json", "log.jsonl", "checkpoints", "mean_image.npy", "result.json", "curves.png", "kernels.png",
-        "report.html",
+        "report.html", "confusion.csv",
     }  # fmt: skip
     for picture in ("curves.png", "kernels.png"):
         with Image.open(folder / picture) as image:
@@ -224,6 +225,32 @@ def test_resuming_deletes_log_lines_that_will_be_repeated(tmp_path):
         run.log(step=10 * line.get("epoch", len(run.log_lines()) // 2 + 1), **line)
     run.resume_log(20, epochs=1)
     assert [line["loss"] for line in run.log_lines()] == [2.0, 2.5, 1.0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_through_make_saves_and_make_ends_with_the_signal(photos, tmp_path, number):
+    """Send SIGINT to make and the training, as a terminal does on Ctrl-C; or SIGTERM to make only, as a job manager does."""
+    root = Path(__file__).parents[2]
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / "venv" / "installed").touch()
+    arguments = f"--data-dir {tmp_path}/data --run {tmp_path}/run --batch-size 16 --epochs 40 --interrupted-exit-code 75"
+    command = ["make", "train", f"VENV={tmp_path}/venv", "EXP=quickstart", f"DATA={photos}", f"ARGS={arguments}"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, cwd=root, env=process_environment(), start_new_session=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch 2/"):
+            (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+            break
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == -number, "130 or 143 in a shell"
+    (step,) = re.findall(r"Stopped at step (\d+) of 200; state saved in", err)
+    assert load(tmp_path / "run").step == int(step) >= 10
 
 
 @pytest.mark.slow

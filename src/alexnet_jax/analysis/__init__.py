@@ -6,6 +6,7 @@ plots.py            learning curves and first-layer kernels (paper, Fig. 3)
 kernel_colors.py    color statistics of first-layer kernels
 examples.py         predictions and retrieved images for example images
 figure4.py          figures of predictions and retrieved images (paper, Fig. 4)
+confusion_matrix.py figure of a confusion matrix
 contact_sheet.py    augmented training images and test views of a data set
 indexing.py         building and opening of an index of image features
 index.py            reader and writer of the index on disk

@@ -1,6 +1,5 @@
 """PNG figures in the style of the paper's Fig. 4: images with their five most probable classes, and retrieved images."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
@@ -9,11 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from alexnet_jax.analysis.examples import LabeledImage, Prediction, Retrieval
+from alexnet_jax.analysis.plots import CORRECT, INCORRECT, save_figure
 from alexnet_jax.evaluation.metrics import TOP_K
 
 COLUMNS = 4
-CORRECT, INCORRECT = "#e5989b", "#a8c0dd"
-DPI = 110
 
 
 def draw_predictions(predictions: Sequence[Prediction], file: Path) -> None:
@@ -33,7 +31,7 @@ def draw_predictions(predictions: Sequence[Prediction], file: Path) -> None:
         row, column = divmod(number, columns)
         _draw_image(cells[2 * row, column], prediction.image, size=10)
         _draw_bars(cells[2 * row + 1, column], prediction)
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def draw_retrievals(retrievals: Sequence[Retrieval], file: Path) -> None:
@@ -53,7 +51,7 @@ def draw_retrievals(retrievals: Sequence[Retrieval], file: Path) -> None:
         _draw_image(row[0], retrieval.query, size=8)
         for axes, (image, _) in zip(row[2:], retrieval.neighbors, strict=False):
             _draw_image(axes, image, size=8)
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def _draw_image(axes: Axes, image: LabeledImage, *, size: int) -> None:
@@ -68,9 +66,3 @@ def _draw_bars(axes: Axes, prediction: Prediction) -> None:
         axes.barh(rank, probability, 0.9, color=CORRECT if label == prediction.image.label else INCORRECT)
         axes.text(0.02, rank, shorten(label, 30, placeholder=" …"), size=9, va="center", parse_math=False)
     axes.set(xlim=(0, 1), ylim=(TOP_K - 0.4, -1.1))
-
-
-def _save(figure: Figure, file: Path) -> None:
-    with warnings.catch_warnings():  # glyphs missing from the font are drawn as boxes
-        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-        figure.savefig(file, dpi=DPI)

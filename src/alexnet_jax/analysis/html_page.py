@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from alexnet_jax.analysis.confusion_matrix import MAX_CLASSES, row_fractions
 from alexnet_jax.analysis.examples import Examples, LabeledImage, Prediction, Retrieval
 from alexnet_jax.analysis.kernel_colors import BINS
+from alexnet_jax.training.confusion import Confusions
 from alexnet_jax.training.progress import format_duration
 
 THUMBNAIL = 160
 """Maximum side of an example image, pixels."""
+LISTED_CONFUSIONS = 20
+"""Number of confusions that are listed if there are too many classes for the matrix."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class ReportContent:
       curves: PNG file of the learning curves; None for a model without a training log.
       kernels: PNG file of the first-layer kernels.
       colors: result of `kernel_colors.color_statistics`.
+      confusions: numbers of evaluation images by true and predicted class; None if they are not known.
       examples: predictions and retrieved images, or the reason why there are none.
       versions: versions of the software that saved the model.
     """
@@ -42,6 +47,7 @@ class ReportContent:
     curves: bytes | None
     kernels: bytes
     colors: dict[str, Any]
+    confusions: Confusions | None
     examples: Examples | str
     versions: dict[str, str]
 
@@ -53,6 +59,7 @@ def html_page(content: ReportContent) -> str:
         _summary(content),
         _training(content.curves),
         _epochs(content.epochs),
+        _confusions(content),
         "<h2>First-layer kernels</h2>",
         "<p>Kernels of tower 0, then of tower 1, as in the paper's Fig. 3.</p>" if len(content.colors["towers"]) > 1 else "",
         f"<img class='plate kernels' src='{_data_uri(content.kernels, 'png')}' alt='first-layer kernels'>",
@@ -116,6 +123,33 @@ def _epochs(epochs: list[dict[str, Any]]) -> str:
 
 def _percent(fraction: float | None) -> str:
     return "—" if fraction is None else f"{fraction:.1%}"
+
+
+def _confusions(content: ReportContent) -> str:
+    """Return the confusion matrix, or for many classes the most frequent confusions, as HTML."""
+    confusions, classes, result = content.confusions, content.config["data"]["classes"], content.result
+    if confusions is None or result is None or confusions.num_classes != len(classes):
+        return ""
+    head = f"<h2>Confusions</h2>\n<p>{confusions.total:,} {escape(result['split'])} images, center crop"
+    if len(classes) > MAX_CLASSES:
+        rows = "".join(
+            f"<tr><td>{escape(classes[each.label])}<td>{escape(classes[each.prediction])}<td>{each.images:,} of {each.of:,}"
+            for each in confusions.most_frequent(LISTED_CONFUSIONS)
+        )
+        return f"{head}: the most frequent confusions.</p>\n<table><tr><th>class<th>predicted as<th>images{rows}</table>"
+    fractions, rows = row_fractions(confusions), []
+    for label, (name, counts) in enumerate(zip(classes, confusions.matrix.tolist(), strict=True)):
+        cells = "".join(
+            f"<td{' class=right' if label == prediction else ''} style='--p:{100 * fractions[label, prediction]:.0f}%'"
+            f" title='{escape(name)} → {escape(classes[prediction])}'>{images or ''}"
+            for prediction, images in enumerate(counts)
+        )
+        rows.append(f"<tr><th>{escape(name)}{cells}")
+    columns = "".join(f"<th><span>{escape(name)}</span>" for name in classes)
+    return (
+        f"{head}: a row for each true class, a column for each predicted class. The darker a cell is, the larger is its fraction "
+        f"of the row.</p>\n<div class=scroll><table class=confusions><tr><th>{columns}{''.join(rows)}</table></div>"
+    )
 
 
 def _colors(colors: dict[str, Any]) -> str:
@@ -252,6 +286,12 @@ th, td { text-align: left; vertical-align: top; font-weight: normal; padding: .2
 tr + tr > * { border-top: 1px solid var(--line) }
 th { color: var(--faint); white-space: nowrap }
 .numbers td, .numbers th { text-align: right; font-variant-numeric: tabular-nums }
+.confusions td { min-width: 2rem; padding: .25rem .3rem; text-align: center; font-variant-numeric: tabular-nums;
+  background: color-mix(in srgb, var(--bar) var(--p), transparent); border: 1px solid var(--line) }
+.confusions td.right { background: color-mix(in srgb, var(--right) var(--p), transparent) }
+.confusions th { border: 0; text-align: right; padding-right: .6rem }
+.confusions tr:first-child th { vertical-align: bottom; padding: 0 0 .4rem }
+.confusions th span { display: inline-block; writing-mode: vertical-rl; transform: rotate(180deg) }
 .retrieved td, .retrieved th { text-align: center; padding: .6rem .5rem .6rem 0; border: 0; white-space: normal;
   color: var(--ink) }
 .retrieved th { padding-right: 1.5rem }

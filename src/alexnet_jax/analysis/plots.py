@@ -1,5 +1,6 @@
 """PNG figures of learning curves and first-layer kernels."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ GAP = 1
 """Distance between kernels, in weights."""
 COLUMNS = 16
 """Maximum number of kernels per row."""
+CORRECT, INCORRECT = "#e5989b", "#a8c0dd"
+"""Colors of true classes and of others."""
+DPI = 110
+"""Resolution of figures with text, pixels per inch."""
 
 
 def draw_curves(log: list[dict[str, Any]], file: Path, *, title: str) -> None:
@@ -46,7 +51,14 @@ def draw_curves(log: list[dict[str, Any]], file: Path, *, title: str) -> None:
         axes.grid(alpha=0.3)
         if axes.has_data():
             axes.legend()
-    figure.savefig(file, dpi=110)
+    save_figure(figure, file)
+
+
+def save_figure(figure: Figure, file: Path) -> None:
+    """Write a figure as PNG, with boxes for characters that are missing from the font."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure.savefig(file, dpi=DPI)
 
 
 def draw_kernels(kernels: Float[np.ndarray, "towers size size 3 features"], file: Path) -> None:

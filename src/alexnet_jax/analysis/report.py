@@ -125,6 +125,7 @@ def _write_page(folder: Path, model: TrainedModel, run: RunDirectory | None, exa
         curves=(folder / "curves.png").read_bytes() if log else None,
         kernels=(folder / "kernels.png").read_bytes(),
         colors=color_statistics(first_layer_kernels(model)),
+        confusions=run.read_confusions() if run else None,
         examples=examples,
         versions=model.versions,
     )

@@ -2,9 +2,14 @@
 
 The command writes these files to its output folder:
 
-errors.json             errors of each network and of their mean, for each of the `views`; top-1 errors of each class
+errors.json             errors of each network and of their mean, for each of the `views`; top-1 errors of each class; the
+                        most frequent confusions
 classes.csv             one row per class: number of images, top-1 error for each of the `views`
 predictions-VIEWS.csv   one row per image: name, class, and the five most probable classes with their probabilities
+confusion-VIEWS.csv     numbers of images by true class (rows) and predicted class (columns), if there are at most 1,000 classes
+confusion-VIEWS.png     the same as a figure, if there are at most 30 classes
+
+With several networks, the files about classes, images and confusions are those of their (weighted) mean.
 """
 
 import csv
@@ -19,26 +24,41 @@ import numpy as np
 import tyro
 from jaxtyping import Float
 
+from alexnet_jax.analysis.confusion_matrix import MAX_CLASSES, draw_confusion_matrix
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.cli.process import configure_process
 from alexnet_jax.console import console, track_progress
 from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import UserError, check_number
+from alexnet_jax.errors import UserError, check_number, disk_full_as_user_error
 from alexnet_jax.evaluation.coefficients import CachedPredictions, search_coefficients
 from alexnet_jax.evaluation.ensemble import Ensemble, ModelPredictions
 from alexnet_jax.evaluation.metrics import ErrorCounter
 from alexnet_jax.evaluation.predictor import Views
-from alexnet_jax.evaluation.tables import PredictionRows, class_csv_rows, class_errors, class_table, format_errors, metrics_json
+from alexnet_jax.evaluation.tables import (
+    PredictionRows,
+    class_csv_rows,
+    class_errors,
+    class_table,
+    confusion_table,
+    confusions_json,
+    format_errors,
+    metrics_json,
+)
 from alexnet_jax.files import atomic_text_writer
 from alexnet_jax.training.checkpoint import versions
+from alexnet_jax.training.confusion import MAX_MATRIX_CLASSES
 from alexnet_jax.weights.trained_model import load
 
 CIFAR_SIZE = 32
 """Side of CIFAR images, pixels."""
 MAX_PRINTED_CLASSES = 20
 """Maximum number of classes for which the table of class errors is printed; it is always written to files."""
+PRINTED_CONFUSIONS = 5
+"""Number of confusions that are printed."""
+STORED_CONFUSIONS = 100
+"""Number of confusions in errors.json."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +150,10 @@ def evaluate(settings: Evaluate) -> Path:
         console.print(class_table(classes), soft_wrap=False)
     with atomic_text_writer(folder / "classes.csv") as file:
         csv.writer(file, lineterminator="\n").writerows(class_csv_rows(classes))
+    confusions = {view: _write_confusions(counter, dataset, split, view, folder) for view, counter in class_counters.items()}
+    view, most_frequent = list(confusions.items())[-1]
+    if most_frequent:
+        console.print(confusion_table(most_frequent[:PRINTED_CONFUSIONS], view), soft_wrap=False)
     result = {
         "networks": [
             {"path": str(path), "network": model.network.name, "step": model.step}
@@ -140,6 +164,7 @@ def evaluate(settings: Evaluate) -> Path:
         "coefficients_searched_on": settings.search,
         "errors": errors,
         "classes": classes,
+        "confusions": confusions,
         "device": jax.devices()[0].device_kind,
         "versions": versions(),
     }
@@ -180,6 +205,19 @@ def _count_errors(
                 counters[name].add(labels, mean)
             writer.writerows(predictions.rows(labels, mean))
     return counters
+
+
+def _write_confusions(counter: ErrorCounter, dataset: Dataset, split: str, view: str, folder: Path) -> list[dict[str, Any]]:
+    """Write the confusion matrix as CSV and PNG, and return the most frequent confusions."""
+    classes, confusions = dataset.manifest.classes, counter.confusions
+    if len(classes) <= MAX_MATRIX_CLASSES:
+        with atomic_text_writer(folder / f"confusion-{view}.csv") as file:
+            csv.writer(file, lineterminator="\n").writerows(confusions.csv_rows(classes))
+    if len(classes) <= MAX_CLASSES:
+        figure, title = folder / f"confusion-{view}.png", f"{dataset.path.name}, {split}: numbers of images ({view})"
+        with disk_full_as_user_error(f"for {figure}"):
+            draw_confusion_matrix(confusions, classes, figure, title=title)
+    return confusions_json(confusions, classes, STORED_CONFUSIONS)
 
 
 def _predict(ensemble: Ensemble, dataset: Dataset, split: str, description: str) -> Iterator[ModelPredictions]:

@@ -1,4 +1,4 @@
-"""`export`: write a trained network to a single file, in the alexnet-jax layout or as a PyTorch state dict."""
+"""`export`: write a trained network to a file, in the alexnet-jax layout or as a PyTorch state dict with its module."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ import tyro
 
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import atomic_write
 from alexnet_jax.weights import pytorch, safetensors_file
 from alexnet_jax.weights.state_dict import to_state_dict
 from alexnet_jax.weights.trained_model import check_suffix, file_metadata, load, save
@@ -25,8 +26,9 @@ class Export:
     Attributes:
       network: run folder, checkpoint RUN/checkpoints/STEP, or .safetensors file in the alexnet-jax layout.
       to: .safetensors file to write.
-      layout: "alexnet-jax" is the layout that other commands read; "pytorch" is a PyTorch state dict for
-        `experiments/benchmarks/pytorch_network.py`; "torchvision" is a PyTorch state dict for torchvision's alexnet.
+      layout: "alexnet-jax" is the layout that other commands read; "pytorch" is a PyTorch state dict, and a .py file of the same
+        name with its module, which needs PyTorch, safetensors and Pillow only; "torchvision" is a PyTorch state dict for
+        torchvision's alexnet.
       best: for a run folder, use the checkpoint with the smallest validation error instead of the latest one.
     """
 
@@ -49,6 +51,9 @@ def export(command: Export) -> Path:
       UserError: if the network cannot be read, the layout cannot represent it, or the disk is full.
     """
     check_suffix(command.to)
+    module = command.to.with_suffix(".py")
+    if command.layout == "pytorch" and module.exists() and not pytorch.is_module(module):
+        raise UserError(f"{module} exists and is not a module of an earlier export: choose a different --to")
     model = load(command.network, best=command.best)
     if command.layout == "alexnet-jax":
         save(model, command.to)
@@ -64,4 +69,6 @@ def export(command: Export) -> Path:
     else:
         arrays[safetensors_file.MEAN_IMAGE] = np.ascontiguousarray(mean.transpose(2, 0, 1))
     safetensors_file.write_tensors(command.to, arrays, file_metadata(model), layout=command.layout, format="pt")
+    if command.layout == "pytorch":
+        atomic_write(module, pytorch.MODULE.read_bytes())
     return command.to

@@ -15,7 +15,7 @@ HELP = """usage: alexnet-jax COMMAND …
   predict RUN… PHOTO… print the most probable classes of photos, by a trained network or the mean of several
   evaluate RUN…       measure the errors of a trained network, or of several and their mean prediction
   prepare             convert images into a prepared data set, or verify one
-  data show DATA      draw augmented training images and the ten test views of a data set
+  data show DATA|RUN  draw augmented training images and the ten test views of a data set, or of the data of a run
   summary NETWORK     print the network of this name, or of a config, layer by layer
   schedule CONFIG     print the learning rates of a config, epoch by epoch
   figures RUN         draw kernels, predictions and retrieval, and write report.html

@@ -8,9 +8,12 @@ import tyro
 from alexnet_jax.analysis.contact_sheet import draw_contact_sheet
 from alexnet_jax.cli.parsing import REGISTRY
 from alexnet_jax.configs import load_config
-from alexnet_jax.data.find import find_dataset
+from alexnet_jax.data.find import find_dataset, find_training_dataset
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import UserError
+from alexnet_jax.training.open_run import is_run_directory
+from alexnet_jax.training.run_config import RunConfig
+from alexnet_jax.training.run_directory import CONFIG, DATA_SHEET, RunDirectory
 
 
 @dataclass(frozen=True)
@@ -18,17 +21,19 @@ class ShowData:
     """Draw a contact sheet: augmented training images with their classes, and the ten test views.
 
     Attributes:
-      data: a folder of images, a prepared data set, or a name in --data-dir.
-      config: training config whose augmentation and input size are shown; None uses the paper's augmentation with crops
-        of 7/8 of the stored size.
-      out: PNG file to write; None uses NAME.png in the current folder.
+      data: a folder of images, a prepared data set, or a name in --data-dir; or a run folder, whose data set, augmentation and
+        input size are shown.
+      config: training config whose augmentation and input size are shown; None uses those of the run, or for a data set the
+        paper's augmentation with crops of 7/8 of the stored size.
+      to: PNG file to write; None uses data.png in the run folder, or NAME.png beside the prepared data set NAME, as in
+        data/photos.png.
       data_dir: folder of prepared data sets.
       seed: seed of the image order and the augmentation.
     """
 
     data: tyro.conf.Positional[str]
     config: str | None = None
-    out: Path | None = None
+    to: Path | None = None
     data_dir: Path = Path("data")
     seed: int = 0
 
@@ -39,13 +44,32 @@ def run(arguments: list[str]) -> None:
         raise UserError("the only subcommand of data is show: run alexnet-jax data show DATA")
     commands = {"show": ShowData}
     command = tyro.extras.subcommand_cli_from_dict(commands, prog="alexnet-jax data", args=arguments, registry=REGISTRY)
-    dataset = find_dataset(command.data, command.data, command.data_dir)
-    if command.config is None:
-        augmentation = Augmentation(image_size=dataset.manifest.size)
-        input_size = dataset.manifest.size * 7 // 8
+    print(show_data(command))
+
+
+def show_data(command: ShowData) -> Path:
+    """Draw the contact sheet and return the path of the file.
+
+    Raises:
+      UserError: if the data set does not exist or cannot be used, or the name of the file does not end in .png.
+    """
+    if command.to is not None and command.to.suffix != ".png":
+        raise UserError(f"{command.to} must end in .png: pass the name of a PNG file as --to")
+    folder = Path(command.data).expanduser()
+    run = RunConfig.from_json(RunDirectory(folder).config) if (folder / CONFIG).is_file() and is_run_directory(folder) else None
+    if run is not None:
+        dataset, file = find_training_dataset(None, run.data.path, command.data_dir), folder / DATA_SHEET
     else:
+        dataset = find_dataset(command.data, command.data, command.data_dir)
+        file = dataset.path.with_name(f"{dataset.path.name}.png")
+    if command.config is not None:
         config = load_config(command.config)
         augmentation, input_size = config.augmentation, config.network.input_size
-    file = command.out or Path(f"{dataset.path.name}.png")
+    elif run is not None:
+        augmentation, input_size = run.augmentation, run.network.input_size
+    else:
+        augmentation, input_size = Augmentation(image_size=dataset.manifest.size), dataset.manifest.size * 7 // 8
+    file = command.to or file
+    file.parent.mkdir(parents=True, exist_ok=True)
     draw_contact_sheet(dataset, file, augmentation, input_size=input_size, seed=command.seed)
-    print(file)
+    return file

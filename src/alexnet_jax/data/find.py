@@ -58,7 +58,7 @@ def _prepare_source(name: str, data_dir: Path, *, testing: bool) -> Dataset:
     prepared = data_dir / f"{stem}-{_digest(content.encode())}"
     if is_prepared(prepared):
         return open_dataset(prepared)
-    for earlier in sorted(data_dir.glob(f"{stem}-*")):
+    for earlier in sorted(data_dir.glob(f"{stem}-*/")):  # folders only: `data show` writes files beside them
         console.print(f"{name} has changed since it was prepared as {earlier}: preparing it again as {prepared}", style="yellow")
     return prepare(source, prepared)
 

@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
+from alexnet_jax.training.confusion import Confusions
 from alexnet_jax.training.validation import EvalMetrics
 
 TOP_K = 5
@@ -46,10 +47,12 @@ class ErrorCounter:
       images: number of images per class.
       top1_errors: number of top-1 errors per class.
       top5_errors: number of top-5 errors per class.
+      confusions: numbers of images by true and most probable class.
     """
 
     def __init__(self, num_classes: int):
         self.images, self.top1_errors, self.top5_errors = (np.zeros(num_classes, np.int64) for _ in range(3))
+        self.confusions = Confusions(num_classes)
         self._loss = 0.0
 
     def add(self, labels: Int[np.ndarray, " images"], probabilities: Float[np.ndarray, "images classes"]) -> None:
@@ -63,6 +66,7 @@ class ErrorCounter:
         self.images += np.bincount(labels, minlength=num_classes)
         self.top1_errors += np.bincount(labels[rank >= 1], minlength=num_classes)
         self.top5_errors += np.bincount(labels[rank >= TOP_K], minlength=num_classes)
+        self.confusions.add(labels, probabilities.argmax(axis=1))
         label_probability = np.take_along_axis(probabilities, labels[:, None], axis=1)
         self._loss -= float(np.log(np.maximum(label_probability, _MIN_PROBABILITY), dtype=np.float64).sum())
 
@@ -71,7 +75,8 @@ class ErrorCounter:
         """Errors and mean loss over all images."""
         images = int(self.images.sum())
         top5_error = self.top5_errors.sum() / images if len(self.images) > TOP_K else None
-        return EvalMetrics(self.top1_errors.sum() / images, top5_error, self._loss / images, images)
+        predicted = len(self.confusions.predicted_classes)
+        return EvalMetrics(self.top1_errors.sum() / images, top5_error, self._loss / images, images, predicted)
 
     @property
     def class_errors(self) -> list[float | None]:

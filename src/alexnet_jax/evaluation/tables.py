@@ -10,6 +10,7 @@ from rich.table import Table
 
 from alexnet_jax.evaluation.metrics import TOP_K, ErrorCounter, top_classes
 from alexnet_jax.text import csv_cell
+from alexnet_jax.training.confusion import Confusions
 
 
 def metrics_json(counter: ErrorCounter) -> dict[str, Any]:
@@ -90,6 +91,33 @@ def class_table(classes: list[dict[str, Any]]) -> Table:
     for row in classes:
         errors = ("—" if error is None else f"{error:.1%}" for error in row["top1_error"].values())
         table.add_row(row["class"], str(row["images"]), *errors)
+    return table
+
+
+def confusions_json(confusions: Confusions, classes: Sequence[str], count: int) -> list[dict[str, Any]]:
+    """Return the most frequent confusions as JSON, most frequent first.
+
+    Args:
+      confusions: numbers of images.
+      classes: class names.
+      count: maximum number of confusions.
+    """
+    return [
+        {"class": classes[each.label], "predicted": classes[each.prediction], "images": each.images, "of": each.of}
+        for each in confusions.most_frequent(count)
+    ]
+
+
+def confusion_table(confusions: list[dict[str, Any]], views: str) -> Table:
+    """Return the result of `confusions_json` as a table for the terminal.
+
+    Args:
+      confusions: confusions to print.
+      views: views over which the probabilities were averaged.
+    """
+    table = Table(f"most frequent confusions, {views}", "images")
+    for row in confusions:
+        table.add_row(f"{row['class']} → {row['predicted']}", f"{row['images']} of {row['of']}")
     return table
 
 

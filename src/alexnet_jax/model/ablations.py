@@ -122,7 +122,7 @@ def one_tower(network: Network) -> Network:
             return layer.clone(features=layer.features // network.towers, reads="own")
         return layer.clone(reads="own") if isinstance(layer, WeightedLayer) else layer
 
-    return replace(_map_layers(network, narrow), towers=1)
+    return _map_layers(replace(network, towers=1), narrow)
 
 
 def without_communication(network: Network) -> Network:

@@ -64,7 +64,8 @@ class WeightedLayer(Layer):
     """Base class of convolutional and fully connected layers, whose kernels are divided among the towers.
 
     Attributes:
-      features: number of kernels or units over all towers.
+      features: number of kernels or units over all towers, a multiple of the number of towers; `Network` checks it, except for
+        the last layer, whose last tower has padding units if the number of classes is not a multiple.
       reads: "own" to read this tower's part of the previous layer, "all" to read that of every tower (paper, section 3.2).
       std: standard deviation of the initial weights, drawn from a Gaussian with mean zero.
       bias: initial bias.

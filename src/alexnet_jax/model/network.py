@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.model import comparison_layers  # noqa: F401  (defines layers)
-from alexnet_jax.model.layers import Layer, WeightedLayer
+from alexnet_jax.model.layers import Conv, Layer, WeightedLayer
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,29 @@ class Network:
       layers: layers from input to output. The last one is weighted, with one unit per class.
       towers: number of towers.
       input_size: side of the square input image, pixels.
+
+    Raises:
+      UserError: if the features of a layer other than the last one cannot be divided equally among the towers, or among the
+        groups of a grouped convolution. The last layer may have any number of classes: its last tower is padded.
     """
 
     name: str
     layers: tuple[Layer, ...]
     towers: int = 2
     input_size: int = 224
+
+    def __post_init__(self) -> None:
+        for layer in self.layers[:-1]:
+            if not isinstance(layer, WeightedLayer):
+                continue
+            groups = layer.groups if isinstance(layer, Conv) else 1
+            parts, name = self.towers * groups, layer.name or type(layer).__name__
+            if rest := layer.features % parts:
+                words = f"{self.towers} towers" + (f" with {groups} groups each" if groups > 1 else "")
+                below = layer.features - rest
+                choice = " or ".join(str(features) for features in (below, below + parts) if features)
+                problem = f"{name} of {self.name} has {layer.features} features, which cannot be divided among {words}"
+                raise UserError(f"{problem}: use {choice}")
 
     @property
     def named_layers(self) -> dict[str, Layer]:

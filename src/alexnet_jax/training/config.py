@@ -39,8 +39,9 @@ class TrainConfig:
         `PCAColor.divisor`. None uses color shifts in all epochs.
       precision: dtype of activations and gradients; parameters and their updates are float32. The paper's GPUs computed in
         float32.
-      init_from: run folder or checkpoint of a trained network from which to copy the initial parameters of layers with the same
-        name and shape; the last layer is copied only if the classes are the same, too.
+      init_from: trained network from which to copy the initial parameters of layers with the same name and shape: a run folder,
+        whose latest checkpoint is used, a checkpoint RUN/checkpoints/STEP, or a .safetensors file of `export` or `import`. The
+        last layer is copied only if the classes are the same, too.
       init_layers: names of the layers to copy; None copies all matching layers.
       seed: seed of initial parameters, dropout, data order and augmentation.
     """

@@ -18,6 +18,9 @@ from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.run_config import InitialLayersRecord
 from alexnet_jax.training.step import TrainState
 
+Shapes = dict[str, dict[str, tuple[int, ...]]]
+"""Shapes of parameters, see `tower.parameter_shapes`."""
+
 
 @runtime_checkable
 class InitialModel(Protocol):
@@ -57,7 +60,7 @@ class InitialLayers:
       record: origin of the layers, for the run's config.
       params: parameters of the copied layers, stacked along a first axis of towers; None if the trained network is no longer
         available and `record` was read from the run that was initialized from it.
-      summary: one line naming the layers that are copied, newly initialized, and not used.
+      summary: one line naming the layers that are copied, those that are not with the reason, and those that are not used.
     """
 
     record: InitialLayersRecord
@@ -110,18 +113,49 @@ def select_initial_layers(
             raise UserError(f"config.init_from requires initial_model: pass initial_model=load({str(config.init_from)!r})")
         return InitialLayers(record)
     shapes = tower.parameter_shapes(network)
-    matching = {name: layer for name, layer in model.params.items() if shapes.get(name) == jax.tree.map(np.shape, layer)}
-    if model.classes != classes:
-        matching.pop(list(network.named_layers)[-1], None)
+    differences = _differences(network, shapes, classes, model)
+    matching = {name: layer for name, layer in model.params.items() if name in shapes and name not in differences}
     copied = {name: layer for name, layer in matching.items() if requested is None or name in requested}
     if missing := [name for name in requested or [] if name not in copied]:
-        raise UserError(f"cannot copy layer {missing[0]} from {model} to {network.name}; layers that match: {_join(matching)}")
+        problem = f"cannot copy layer {missing[0]} from {model} to {network.name}"
+        reason = differences.get(missing[0], f"{network.name} has no such layer")
+        raise UserError(f"{problem} ({reason}); layers that match: {_join(matching)}")
     if not copied:
-        raise UserError(f"no layer of {model} ({model.network.name}) matches {network.name}: pass a different --init-from")
-    new, unused = [name for name in shapes if name not in copied], [name for name in model.params if name not in shapes]
+        name, reason = next(iter(differences.items()))
+        raise UserError(
+            f"no layer of {model} ({model.network.name}) matches {network.name} ({name}: {reason}): pass a different --init-from"
+        )
+    new = [f"{name} ({differences.get(name, 'not in --init-layers')})" for name in shapes if name not in copied]
+    unused = [name for name in model.params if name not in shapes]
     summary = f"copied {_join(copied)} from {model}; newly initialized: {_join(new)}; not used: {_join(unused)}"
     record = InitialLayersRecord(str(model.path), model.step, params_digest(model.params)[:16], requested)
     return InitialLayers(record, copied, summary)
+
+
+def _differences(network: Network, shapes: Shapes, classes: list[str], model: InitialModel) -> dict[str, str]:
+    """Return the layers of a network that cannot be copied from a trained one, with the reason.
+
+    Args:
+      network: network to train.
+      shapes: shapes of its parameters, see `tower.parameter_shapes`.
+      classes: class names of the training data.
+      model: trained network.
+    """
+    differences: dict[str, str] = {}
+    for name, layer in shapes.items():
+        if name not in model.params:
+            differences[name] = f"{model.network.name} has no such layer"
+            continue
+        other = jax.tree.map(np.shape, model.params[name])
+        for kind in sorted(layer, reverse=True):  # the kernel first
+            if layer[kind] != other.get(kind):
+                sizes = ("×".join(map(str, each)) for each in (layer[kind], other.get(kind, ())))
+                differences[name] = "{} of shape {} instead of {}, towers first".format(kind, *sizes)
+                break
+    last = list(network.named_layers)[-1]
+    if model.classes != classes and last in model.params:
+        differences[last] = "the classes differ"
+    return differences
 
 
 def recorded_initial_layers(config: TrainConfig, started: Path | None) -> InitialLayersRecord | None:
@@ -139,7 +173,7 @@ def recorded_initial_layers(config: TrainConfig, started: Path | None) -> Initia
             continue
         paths = (record.path, f"{record.path}/checkpoints/{record.step}")
         requested = None if config.init_layers is None else list(config.init_layers)
-        if str(config.init_from.resolve()) in paths and record.layers == requested:
+        if str(config.init_from.expanduser().resolve()) in paths and record.layers == requested:
             return record
     return None
 

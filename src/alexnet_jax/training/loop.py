@@ -78,20 +78,21 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
     step_hparams = None if hparams is None else _transfer_hparams(c, state, hparams)
     batches, consensus = TimedIterator(_batches(c, step)), RequestConsensus(c.mesh)
     saved_step, save_time, request = step, time.monotonic(), Request.NONE
-    metrics, pending = None, None  # fetch a step's metrics after dispatching the next step, so that the device never waits
+    validation, pending = None, None  # fetch a step's metrics after dispatching the next step, so that the device never waits
     # The transfer guard rejects implicit transfers, which would be repeated in every step.
     with closing(checkpoints), logger, jax.transfer_guard("disallow"):
         while True:
             if _validation_due(c, step, history):
-                metrics = validate(c, state.params, stop=lambda: jax.process_count() == 1 and should_stop())
-                if metrics is None:
+                validation = validate(c, state.params, stop=lambda: jax.process_count() == 1 and should_stop())
+                if validation is None:
                     request = Request.STOP
                 else:
+                    metrics = validation.metrics
                     if not math.isfinite(metrics.loss):
                         reason = f"the {c.dataset.evaluation_split} loss is {metrics.loss} after step {step}"
                         raise _diverged(c, checkpoints, reason, first_bad_step=step)
                     assert hparams is not None
-                    logger.log_epoch(step, metrics, hparams.weights, history.training_error)
+                    logger.log_epoch(step, validation, hparams.weights, history.training_error, history.errors)
                     history = replace(history, errors=(*history.errors, metrics.top1_error), training_error=0.0)
                     previous, hparams = hparams, c.config.epoch_hparams(history.errors, c.dataset.majority_error)
                     if hparams is not None and hparams != previous:
@@ -123,8 +124,8 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
     if not finished:
         logger.interrupted(step)
         return TrainResult(c.run.folder, False, step, None)
-    metrics = metrics or validate(c, state.params)
-    assert metrics is not None
+    validation = validation or validate(c, state.params)
+    assert validation is not None
     summary = {
         "epochs": len(history.errors),
         "steps": step,
@@ -133,8 +134,8 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
         "seconds": time.monotonic() - start_time,
         "data_wait_fraction": round(wait_fraction, 4),
     }
-    logger.finish(metrics, summary)
-    return TrainResult(c.run.folder, True, step, metrics)
+    logger.finish(validation, summary)
+    return TrainResult(c.run.folder, True, step, validation.metrics)
 
 
 def _restore_or_initialize(context: TrainContext, checkpoints: Checkpoints) -> tuple[TrainState, History]:

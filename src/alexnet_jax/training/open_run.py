@@ -12,21 +12,21 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.files import lock_file
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.run_config import RunConfig
-from alexnet_jax.training.run_directory import CONFIG, MEAN_IMAGE, RunDirectory
+from alexnet_jax.training.run_directory import CONFIG, CONFUSIONS, DATA_SHEET, MEAN_IMAGE, RunDirectory
 
 LOCK = ".lock"
 """Name of the file that is locked during training."""
 _FILES = (
-    "log.jsonl", "result.json", MEAN_IMAGE, "curves.png", "kernels.png", "report.html", "colors.png", "colors.json",
-    "predictions.png", "retrieval.png",
+    "log.jsonl", "result.json", CONFUSIONS, MEAN_IMAGE, "curves.png", "kernels.png", "report.html", "colors.png", "colors.json",
+    "predictions.png", "retrieval.png", DATA_SHEET,
 )  # fmt: skip
 """Files in a run folder, besides its config and lock."""
 _FOLDERS = {
     "checkpoints": ("*[0-9]", "*[0-9].orbax-checkpoint-tmp*"),
     "damaged": ("*",),
     "tensorboard": ("events.out.tfevents.*",),
-    "evaluation": ("*/errors.json", "*/classes.csv", "*/predictions-*.csv"),
-    "ensemble": ("*/errors.json", "*/classes.csv", "*/predictions-*.csv"),
+    "evaluation": ("*/errors.json", "*/classes.csv", "*/predictions-*.csv", "*/confusion-*.csv", "*/confusion-*.png"),
+    "ensemble": ("*/errors.json", "*/classes.csv", "*/predictions-*.csv", "*/confusion-*.csv", "*/confusion-*.png"),
 }
 """Folders in a run folder, and patterns of what this package writes there."""
 _PATTERN_CHARACTERS = "*?[]"

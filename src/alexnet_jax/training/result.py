@@ -36,5 +36,6 @@ def finished_result(context: TrainContext) -> TrainResult | None:
         more_epochs = "" if record["ended_by_schedule"] else f", or {more} to continue"
         advice = f"Pass --fresh to train it again{more_epochs}."
         console.print(f"{context.run.folder} is finished: {format_result(record)}. {advice}")
-    metrics = EvalMetrics(record["top1_error"], record["top5_error"], record["loss"], record["images"])
+    errors = record["top1_error"], record["top5_error"], record["loss"]
+    metrics = EvalMetrics(*errors, record["images"], record.get("predicted_classes"))
     return TrainResult(context.run.folder, True, record["steps"], metrics)

@@ -8,12 +8,16 @@ checkpoints/     the last two checkpoints and the one with the smallest validati
 damaged/         checkpoints that could not be read when training was resumed
 mean_image.npy   mean image subtracted from images, at the size to which they are decoded; pixel values from 0 to 255
 result.json      errors, throughput and time; written when training is finished
+confusion.csv    numbers of evaluation images by true class (rows) and predicted class (columns); up to 1,000 classes
 curves.png, kernels.png, report.html   figures and a report page; written when training is finished (`figures` draws more)
+data.png         augmented training images and test views; written by `data show`
 """
 
+import csv
 import hashlib
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,11 +25,16 @@ import numpy as np
 from jaxtyping import Float
 
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import disk_full_as_user_error
+from alexnet_jax.errors import UserError, disk_full_as_user_error
 from alexnet_jax.files import atomic_write
 from alexnet_jax.training.config import Options
+from alexnet_jax.training.confusion import Confusions
 from alexnet_jax.training.run_config import RunConfig
 
+CONFUSIONS = "confusion.csv"
+"""File name of the confusion matrix in a run folder."""
+DATA_SHEET = "data.png"
+"""File name of the contact sheet of a run's data, which `data show` draws."""
 CONFIG = "config.json"
 """File name of the config in a run folder."""
 MEAN_IMAGE = "mean_image.npy"
@@ -75,15 +84,37 @@ class RunDirectory:
         self._write_bytes(name, (json.dumps(content, indent=1) + "\n").encode())
 
     def discard_result(self) -> None:
-        """Delete result.json, because training continues."""
-        if self.is_writer:
-            (self.folder / "result.json").unlink(missing_ok=True)
+        """Delete result.json and the confusion matrix, because training continues."""
+        for name in ("result.json", CONFUSIONS) if self.is_writer else ():
+            (self.folder / name).unlink(missing_ok=True)
+
+    def write_confusions(self, rows: Iterable[list[str]]) -> None:
+        """Write the confusion matrix.
+
+        Args:
+          rows: rows of the CSV file.
+        """
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        self._write_bytes(CONFUSIONS, text.getvalue().encode())
 
     def write_mean_image(self, mean_image: Float[np.ndarray, "size size 3"]) -> None:
         """Write the mean image (pixel values from 0 to 255), which inference with the trained network also needs."""
         content = io.BytesIO()
         np.save(content, mean_image, allow_pickle=False)
         self._write_bytes(MEAN_IMAGE, content.getvalue())
+
+    def read_confusions(self) -> Confusions | None:
+        """Return the confusion matrix; None if training is not finished, or there are too many classes."""
+        file = self.folder / CONFUSIONS
+        if not file.is_file():
+            return None
+        try:
+            with file.open(encoding="utf-8", newline="") as text:
+                _, *rows = csv.reader(text)
+            return Confusions.from_matrix(np.array([row[1:] for row in rows], np.int64).reshape(len(rows), len(rows)))
+        except (ValueError, csv.Error):
+            raise UserError(f"{file} is damaged: delete it") from None
 
     def _write_bytes(self, name: str, content: bytes) -> None:
         if self.is_writer:

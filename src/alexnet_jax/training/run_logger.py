@@ -1,20 +1,28 @@
 """Logger of a training run: terminal output, log.jsonl, TensorBoard events and result.json."""
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import jax
 
 from alexnet_jax.console import count, make_console
+from alexnet_jax.model.layers import WeightedLayer
+from alexnet_jax.training.confusion import MAX_MATRIX_CLASSES
 from alexnet_jax.training.flops import measure_matmul_flops, training_flops_per_image
 from alexnet_jax.training.progress import TrainingProgress, format_duration
 from alexnet_jax.training.schedule import LEARNING_MARGIN, EpochHparams
 from alexnet_jax.training.setup import TrainContext
 from alexnet_jax.training.tensorboard import EventWriter
-from alexnet_jax.training.validation import EvalMetrics
+from alexnet_jax.training.validation import EvalMetrics, Validation
 
 LOG_EVERY = 10
 """Steps between logged losses."""
+PAPER_STD = 0.01
+"""Standard deviation of the initial weights of every layer in the text of the paper (section 5)."""
+SMALL_DATASET = 10_000
+"""Number of training images below which `quickstart` is recommended."""
 
 
 class RunLogger:
@@ -84,15 +92,17 @@ class RunLogger:
         """Pause the throughput timer until the next step."""
         self._progress.pause()
 
-    def log_epoch(self, step: int, metrics: EvalMetrics, rate: float, training_error: float) -> None:
+    def log_epoch(self, step: int, validation: Validation, rate: float, training_error: float, errors: Sequence[float]) -> None:
         """Log a completed epoch.
 
         Args:
           step: last step of the epoch.
-          metrics: validation metrics after that step.
+          validation: result of the validation after that step.
           rate: learning rate of weights in this epoch.
           training_error: mean training top-1 error over the batches of the epoch.
+          errors: validation top-1 errors after the epochs before this one.
         """
+        metrics = validation.metrics
         epoch, split = step // self._context.steps_per_epoch, self._context.dataset.evaluation_split
         speed = self._progress.images_per_second
         training = {"rate": rate, "training_error": round(training_error, 6), **self._speed()}
@@ -105,6 +115,9 @@ class RunLogger:
             line += f"  top-5 error {metrics.top5_error:.1%}"
         if speed:  # 0 if the run was resumed at the end of an epoch
             line += f"  {speed:.0f} images/s"
+        if only_class := self._only_class(validation):
+            expected = "; expected at first with the paper's initial weights" if self._plateau_expected(errors) else ""
+            line += f"  predicts only {only_class!r}{expected}"
         self._progress.print(f"epoch {epoch}/{self._context.config.epochs}  {split} loss {metrics.loss:.3f}  {line}")
 
     def interrupted(self, step: int) -> None:
@@ -113,13 +126,14 @@ class RunLogger:
         saved = f"state saved in {self._run.folder}"
         self._console.print(f"Stopped at step {step} of {self._context.steps}; {saved}. Run {command} to resume.", markup=False)
 
-    def finish(self, metrics: EvalMetrics, summary: dict[str, Any]) -> None:
+    def finish(self, validation: Validation, summary: dict[str, Any]) -> None:
         """Write result.json and print it.
 
         Args:
-          metrics: validation metrics of the final parameters.
+          validation: result of the validation of the final parameters.
           summary: additional entries of result.json.
         """
+        metrics = validation.metrics
         result = {
             "config": self._context.name,
             **_rounded(metrics),
@@ -129,20 +143,57 @@ class RunLogger:
             "data": self._context.dataset.path.name,
             **self._environment,
         }
+        if validation.confusions.num_classes <= MAX_MATRIX_CLASSES:
+            self._run.write_confusions(validation.confusions.csv_rows(self._context.dataset.manifest.classes))
         self._run.write("result.json", result)
         self._console.print(format_result(result), markup=False)
-        for warning in self._warnings(metrics):
+        for warning in self._warnings(validation, ended_by_schedule=summary["ended_by_schedule"]):
             self._console.print(warning, style="yellow", markup=False)
 
-    def _warnings(self, metrics: EvalMetrics) -> list[str]:
+    def _only_class(self, validation: Validation) -> str | None:
+        """Return the name of the class that is predicted for all images, although they are of several classes; otherwise None."""
+        predicted = validation.confusions.predicted_classes
+        if len(predicted) > 1 or len(validation.confusions.true_classes) == 1:
+            return None
+        return self._context.dataset.manifest.classes[predicted[0]]
+
+    def _plateau_expected(self, errors: Sequence[float]) -> bool:
+        """Return whether a network with these validation errors predicts one class because of the paper's initial weights."""
+        return self._has_paper_weights and all(map(self._is_unlearned, errors))
+
+    def _is_unlearned(self, error: float) -> bool:
+        return error > self._context.dataset.majority_error - LEARNING_MARGIN
+
+    @property
+    def _has_paper_weights(self) -> bool:
+        """Whether the initial weights of all layers are those of the paper's text, and none were copied."""
+        weighted = [layer for layer in self._context.network.layers if isinstance(layer, WeightedLayer)]
+        return self._context.initial_layers is None and all(layer.std == PAPER_STD for layer in weighted)
+
+    def _warnings(self, validation: Validation, *, ended_by_schedule: bool) -> list[str]:
         """Return what the user should know about the result."""
         warnings, dataset, default = [], self._context.dataset, self._context.config.default_data
         if self._context.options.data is None and dataset.path.name != default:
             warnings.append(f"trained on {dataset.path.name} images, because there is no data set {default}: pass --data")
-        if metrics.top1_error > dataset.majority_error - LEARNING_MARGIN:
+        only_class = self._only_class(validation)
+        if only_class or self._is_unlearned(validation.metrics.top1_error):
             majority = f"always predicting the most frequent class has {dataset.majority_error:.1%}"
-            warnings.append(f"the network has not learned to tell the classes apart ({majority}): train longer")
+            problem = f"predicts only {only_class!r}" if only_class else "has not learned to tell the classes apart"
+            warnings += [f"the network {problem} ({majority})", *self._how_to_go_on(ended_by_schedule)]
         return warnings
+
+    def _how_to_go_on(self, ended_by_schedule: bool) -> list[str]:
+        """Return the commands that continue the training, and those of configs that learn sooner."""
+        context, commands = self._context, list[str]()
+        data = shlex.quote(context.options.data or str(context.dataset.path))
+        if not ended_by_schedule:
+            same = "the same command without --fresh, and" if context.options.fresh else "the same command"
+            commands.append(f"{same} with --epochs {2 * context.config.epochs} continues the training")
+        if self._has_paper_weights:
+            commands.append(f"alexnet-jax train source_145 --data {data} has initial weights without this plateau")
+        if context.dataset.manifest.splits["train"] < SMALL_DATASET and context.name != "quickstart":
+            commands.append(f"alexnet-jax train quickstart --data {data} is for small data sets")
+        return [f"  {command}" for command in commands]
 
     def _speed(self) -> dict[str, float]:
         speed = self._progress.images_per_second

@@ -70,6 +70,21 @@ class EvalSums:
     images: Any
 
 
+@struct.dataclass
+class EvalOutputs:
+    """Results of an evaluation step.
+
+    Attributes:
+      sums: sums of the metrics.
+      labels: true classes of the global batch, int32 [batch]; negative for padding.
+      predictions: most probable classes, int32 [batch]; ties are ordered by label.
+    """
+
+    sums: EvalSums
+    labels: Any
+    predictions: Any
+
+
 Precision = Literal["float32", "bfloat16"]
 """Dtype of activations and gradients; parameters are float32."""
 
@@ -79,7 +94,7 @@ MeanImage = Float[Array, "full full 3"] | Float[np.ndarray, "full full 3"]
 TrainStep = Callable[[TrainState, Example, MeanImage, StepHparams], tuple[TrainState, TrainMetrics]]
 """Function returned by `make_train_step`."""
 
-EvaluationStep = Callable[[Params, Example, MeanImage], EvalSums]
+EvaluationStep = Callable[[Params, Example, MeanImage], EvalOutputs]
 """Function returned by `make_evaluation_step`."""
 
 
@@ -155,7 +170,7 @@ def constant_hparams(state: TrainState, rate: float) -> StepHparams:
 
 
 def make_evaluation_step(network: Network, mesh: Mesh, *, precision: Precision = "float32") -> EvaluationStep:
-    """Return a jitted evaluation step `(params, batch, mean_image) -> EvalSums`.
+    """Return a jitted evaluation step `(params, batch, mean_image) -> EvalOutputs`.
 
     Images with a negative label are padding and are not counted. Parameters and sums are float32 with either precision.
 
@@ -167,19 +182,22 @@ def make_evaluation_step(network: Network, mesh: Mesh, *, precision: Precision =
     forward = placement.forward(network, mesh)
     k = min(5, network.num_classes)
 
-    def evaluation_step(params: Params, batch: Example, mean: MeanImage) -> EvalSums:
+    def evaluation_step(params: Params, batch: Example, mean: MeanImage) -> EvalOutputs:
         valid = batch.label >= 0
         labels = jnp.where(valid, batch.label, 0)
         logits = forward(params, normalize(batch, mean).astype(precision), None).astype(jnp.float32)
-        hits = lax.top_k(logits, k)[1] == labels[:, None]
-        return EvalSums(
+        top = lax.top_k(logits, k)[1]
+        hits = top == labels[:, None]
+        sums = EvalSums(
             loss=(optax.softmax_cross_entropy_with_integer_labels(logits, labels) * valid).sum(),
             top1_errors=(~hits[:, 0] & valid).sum().astype(jnp.float32),
             top5_errors=(~hits.any(axis=1) & valid).sum().astype(jnp.float32),
             images=valid.sum().astype(jnp.float32),
         )
+        return EvalOutputs(sums, batch.label, top[:, 0])
 
-    return jax.jit(evaluation_step, compiler_options=_compiler_options(mesh))
+    # Replicated, so that every process can read the predictions of the whole batch.
+    return jax.jit(evaluation_step, out_shardings=replicated(mesh), compiler_options=_compiler_options(mesh))
 
 
 def _compiler_options(mesh: Mesh) -> dict[str, str]:

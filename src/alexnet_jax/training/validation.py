@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,8 +12,9 @@ from alexnet_jax.data.pipeline.augment import Example
 from alexnet_jax.data.pipeline.batches import LoaderOptions, evaluation_batches
 from alexnet_jax.model.tower import Params
 from alexnet_jax.parallel.mesh import local_batch_slice
+from alexnet_jax.training.confusion import Confusions
 from alexnet_jax.training.setup import TrainContext
-from alexnet_jax.training.step import EvalSums, put_batch
+from alexnet_jax.training.step import EvalOutputs, EvalSums, put_batch
 
 
 @dataclass(frozen=True)
@@ -25,15 +27,24 @@ class EvalMetrics:
         classes.
       loss: mean cross-entropy, nats.
       images: number of images.
+      predicted_classes: number of classes that are the most probable one of at least one image; None if it was not recorded.
     """
 
     top1_error: float
     top5_error: float | None
     loss: float
     images: int
+    predicted_classes: int | None = None
 
 
-def validate(context: TrainContext, params: Params, *, stop: Callable[[], bool] = lambda: False) -> EvalMetrics | None:
+class Validation(NamedTuple):
+    """Result of a validation: metrics, and numbers of images by true and predicted class."""
+
+    metrics: EvalMetrics
+    confusions: Confusions
+
+
+def validate(context: TrainContext, params: Params, *, stop: Callable[[], bool] = lambda: False) -> Validation | None:
     """Compute center-crop metrics on all images of the evaluation split (paper, section 2).
 
     Args:
@@ -42,7 +53,7 @@ def validate(context: TrainContext, params: Params, *, stop: Callable[[], bool] 
       stop: called before every batch; if it returns True, validation is canceled.
 
     Returns:
-      Metrics of the split; None if `stop` canceled validation.
+      Metrics and confusions of the split; None if `stop` canceled validation.
     """
     config, mesh = context.config, context.mesh
     rows = local_batch_slice(mesh, config.batch_size)
@@ -56,15 +67,19 @@ def validate(context: TrainContext, params: Params, *, stop: Callable[[], bool] 
     )
     # Wait for every batch: on CPU devices, several concurrent batches can block all of XLA's threads and deadlock.
     batch_sums: list[EvalSums] = []
+    confusions = Confusions(context.network.num_classes)
     for batch in batches:
         if stop():
             return None
         padded = put_batch(pad_batch(batch, rows.stop - rows.start), mesh)
-        batch_sums.append(jax.device_get(context.evaluation_step(params, padded, context.mean)))
+        outputs: EvalOutputs = jax.device_get(context.evaluation_step(params, padded, context.mean))
+        batch_sums.append(outputs.sums)
+        confusions.add(outputs.labels, outputs.predictions)
     total: EvalSums = reduce(lambda a, b: jax.tree.map(np.add, a, b), batch_sums)
     images = float(total.images)
     top5_error = float(total.top5_errors) / images if context.network.num_classes > 5 else None
-    return EvalMetrics(float(total.top1_errors) / images, top5_error, float(total.loss) / images, int(images))
+    errors = float(total.top1_errors) / images, top5_error, float(total.loss) / images
+    return Validation(EvalMetrics(*errors, int(images), len(confusions.predicted_classes)), confusions)
 
 
 def pad_batch(batch: Example, size: int) -> Example:

@@ -1,8 +1,8 @@
 """Reader of PyTorch state dicts, and conversion to and from torchvision's layer names.
 
 State dicts are read from .safetensors files and from files of `torch.save`, also in shards. A model is exported under this
-project's layer names, with the mean image as a buffer, for the module in `experiments/benchmarks/pytorch_network.py`; or, for
-torchvision's alexnet, under torchvision's names.
+project's layer names, with the mean image as a buffer, for the module in `pytorch_network.py`; or, for torchvision's alexnet,
+under torchvision's names.
 """
 
 import json
@@ -27,6 +27,9 @@ TORCHVISION = {
     "fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6",
 }  # fmt: skip
 """Layer names of torchvision's alexnet, keyed by this project's layer names."""
+
+MODULE = Path(__file__).with_name("pytorch_network.py")
+"""PyTorch module for exported networks, which `export` copies."""
 
 TORCHVISION_MEAN = (123.675, 116.28, 103.53)
 """Per-channel mean (red, green, blue; 0 to 255) that torchvision subtracts."""
@@ -55,6 +58,11 @@ def read_pytorch(path: Path, file_format: Format) -> tuple[dict[str, np.ndarray]
         tensors, metadata = read_tensors(path)
     names = _layer_names(list(tensors), path)
     return {names[name]: array for name, array in tensors.items()}, metadata
+
+
+def is_module(file: Path) -> bool:
+    """Return whether a file is a copy of `MODULE`, of any version of this package, which may be replaced."""
+    return file.read_bytes().startswith(MODULE.read_bytes().split(b";")[0])
 
 
 def is_torchvision_alexnet(network: Network) -> bool:

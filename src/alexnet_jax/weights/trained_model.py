@@ -206,8 +206,14 @@ def _find_checkpoint(path: Path, best: bool) -> tuple[Path, int]:
     if path.parent.name == "checkpoints" and path.name.isdecimal() and path.is_dir():
         return path.parents[1], int(path.name)
     steps = sorted(int(file.name) for file in (path / "checkpoints").glob("*") if file.name.isdecimal())
+    if path.is_file():
+        raise UserError(
+            f"{path} is not a .safetensors file: convert weights with alexnet-jax import {path} --to NAME.safetensors"
+        )
     if not steps:
-        raise UserError(f"{path} has no checkpoints: pass a run folder or a checkpoint folder, RUN/checkpoints/STEP")
+        raise UserError(
+            f"{path} has no checkpoints: pass a run folder or a checkpoint folder, RUN/checkpoints/STEP, or a .safetensors file"
+        )
     if not best:
         return path, steps[-1]
     step = read_metadata(path / "checkpoints" / str(steps[-1]))["best_step"]

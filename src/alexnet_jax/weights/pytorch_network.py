@@ -1,10 +1,15 @@
-"""PyTorch module for exported networks; this file depends only on PyTorch and safetensors and can be copied to other projects.
+"""PyTorch module for exported networks; this file depends only on PyTorch, safetensors and Pillow.
 
-    python -m alexnet_jax export RUN --to network.safetensors --layout pytorch
+`export` writes a copy of it beside the exported file, under the same name:
 
-    from pytorch_network import load
-    network = load("network.safetensors").eval()
-    logits = network(images)    # center crops [batch, 3, size, size], RGB, 0 to 255
+    python -m alexnet_jax export RUN --to network.safetensors --layout pytorch    # also writes network.py
+
+    from network import load
+    network = load().eval()
+    image = network.preprocess(Image.open("photo.jpg"))    # center crop [3, size, size], RGB, 0 to 255
+    probabilities = network(image[None]).softmax(1)[0]     # of network.classes
+
+or, on the command line, `python network.py photo.jpg` prints the five most probable classes.
 
 The network is an `nn.Sequential` with the layer names of alexnet_jax: its state dict contains "conv1.weight", "conv1.bias", …,
 and the mean image as the buffer "mean_image", [3, size, size]. Towers are groups of channels; a layer whose towers read only
@@ -14,11 +19,13 @@ their own channels is a grouped convolution.
 # pyright: reportMissingImports=false
 # PyTorch is not a development dependency; the make targets that need it install it.
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 from safetensors import safe_open
 from torch import nn
 
@@ -26,11 +33,17 @@ LayerConfig = dict[str, Any]
 """Configuration of a layer in the metadata of an exported file."""
 
 
-def load(file: str | Path) -> "Network":
-    """Load the network in an exported file; like every new PyTorch module, it is in training mode."""
+def load(file: str | Path | None = None) -> "Network":
+    """Load the network in an exported file; call `eval` on it for inference.
+
+    Args:
+      file: file of `export --layout pytorch`; None uses the one beside this file.
+    """
+    file = Path(__file__).with_suffix(".safetensors") if file is None else file
     with safe_open(file, framework="pt") as opened:
         state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        return Network(json.loads(opened.metadata()["network"]), state)
+        metadata = opened.metadata()
+        return Network(json.loads(metadata["network"]), state, json.loads(metadata["classes"]))
 
 
 class Network(nn.Sequential):
@@ -39,12 +52,19 @@ class Network(nn.Sequential):
     Args:
       description: configuration of the network in the metadata of an exported file.
       state: state dict.
+      classes: class names, ordered by label.
+
+    Attributes:
+      classes: class names, ordered by label.
+      input_size: side of the images that the network takes, pixels.
+      mean_image: mean image, [3, size, size], which the network subtracts; images are scaled to its size before they are cropped.
     """
 
     mean_image: torch.Tensor
 
-    def __init__(self, description: dict[str, Any], state: dict[str, torch.Tensor]):
+    def __init__(self, description: dict[str, Any], state: dict[str, torch.Tensor], classes: list[str]):
         super().__init__()
+        self.classes, self.input_size = classes, int(description["input_size"])
         self.register_buffer("mean_image", torch.empty_like(state["mean_image"]))
         towers, last_weighted = description["towers"], ""
         for number, settings in enumerate(description["layers"]):
@@ -60,8 +80,40 @@ class Network(nn.Sequential):
         self.load_state_dict(state)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return the logits, [batch, classes].
+
+        Args:
+          input: center crops, [batch, 3, size, size], RGB, 0 to 255.
+        """
         border, size = (self.mean_image.shape[-1] - input.shape[-1]) // 2, input.shape[-1]
         return super().forward(input - self.mean_image[:, border : border + size, border : border + size])
+
+    def preprocess(self, image: Image.Image) -> torch.Tensor:
+        """Return the center crop of a photo, [3, size, size], RGB, 0 to 255.
+
+        The shorter side is scaled to the size of the mean image, and the central square is used (paper, section 2). The network
+        subtracts the mean. EXIF orientation is applied, and transparent pixels are blended with white.
+
+        Args:
+          image: image of Pillow.
+        """
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):
+            image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+        elif image.mode in ("I", "F"):
+            raise ValueError("32-bit pixels are not supported")
+        if image.has_transparency_data:
+            opaque = Image.new("RGBA", image.size, "white")
+            opaque.alpha_composite(image.convert("RGBA"))
+            image = opaque
+        image = image.convert("RGB")
+        side, size, crop = min(image.size), self.mean_image.shape[-1], self.input_size
+        left, top = ((length - side) / 2 for length in image.size)
+        square = image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
+        pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).reshape(size, size, 3)
+        border = (size - crop) // 2
+        cropped = pixels[border : border + crop, border : border + crop]
+        return cropped.permute(2, 0, 1).float().to(self.mean_image.device)
 
 
 class Conv(nn.Conv2d):
@@ -72,6 +124,7 @@ class Conv(nn.Conv2d):
         self.zero_padding = tuple(settings["padding"]) * 2
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Apply the layer."""
         return super().forward(F.pad(input, self.zero_padding))
 
 
@@ -79,6 +132,7 @@ class Dense(nn.Linear):
     """Dense layer that flattens feature maps in the order channel, row, column."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Apply the layer."""
         return super().forward(input.flatten(1))
 
 
@@ -95,6 +149,7 @@ class ResponseNorm(nn.Module):
         self.settings = {"size": size, "alpha": size * settings["alpha"], "beta": settings["beta"], "k": settings["k"]}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the layer."""
         return torch.cat([F.local_response_norm(tower, **self.settings) for tower in x.chunk(self.towers, 1)], 1)
 
 
@@ -106,6 +161,7 @@ class SameMapNorm(nn.Module):
         self.settings = settings
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the layer."""
         size, alpha = self.settings["size"], self.settings["alpha"]
         squares = size**2 * F.avg_pool2d(x * x, size, stride=1, padding=size // 2)
         return x * (self.settings["k"] + alpha * squares) ** -self.settings["beta"]
@@ -119,6 +175,7 @@ class Dropout(nn.Module):
         self.keep = settings["keep"]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the layer."""
         return x * (torch.rand_like(x) < self.keep if self.training else self.keep)
 
 
@@ -132,6 +189,7 @@ class Standardize(nn.Module):
         self.register_buffer("deviation", torch.tensor(settings["deviation"])[:, None, None], persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the layer."""
         return x / self.deviation
 
 
@@ -151,3 +209,21 @@ def _layer_with_weights(settings: LayerConfig, weight: torch.Tensor, groups: int
         return Dense(weight.shape[1], weight.shape[0])
     groups *= settings.get("groups", 1)
     return Conv(settings, weight.shape[1] * groups, weight.shape[0], groups)
+
+
+def main(photos: list[str]) -> None:
+    """Print the five most probable classes of each photo, with the network in the file beside this one.
+
+    Args:
+      photos: image files.
+    """
+    network = load().eval()
+    for photo in photos:
+        with Image.open(photo) as image, torch.no_grad():
+            top = network(network.preprocess(image)[None]).softmax(1)[0].topk(min(5, len(network.classes)))
+        classes = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        print(f"{photo}: {', '.join(f'{network.classes[label]} {probability:.1%}' for label, probability in classes)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
