@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from alexnet_jax.cli import main as cli
+from alexnet_jax.cli.find_config import find_network
 from alexnet_jax.cli.parsing import parse
-from alexnet_jax.cli.summary import find_network
 from alexnet_jax.configs import config_names, load_config
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.catalog import NETWORKS

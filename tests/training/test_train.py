@@ -170,7 +170,7 @@ def test_too_many_devices_raise(options):
         ),
         (["schedule"], "pass one config: .*quickstart"),
         (
-            ["train", "quickstart", "step-decay", "--milestones", "0"],
+            ["train", "quickstart", "--milestones", "0"],
             "--milestones must be at least 1, not 0",
         ),
         (["summary", "vgg"], "pass one network or config: .*two_tower"),
