@@ -20,6 +20,7 @@ from alexnet_jax.training.initialization import recorded_initial_layers
 from alexnet_jax.training.preemption import StopOnSignal
 from alexnet_jax.training.run_directory import CONFIG, RunDirectory, existing_runs
 from alexnet_jax.training.train import train
+from alexnet_jax.training.variants import Variant
 from alexnet_jax.weights.trained_model import TrainedModel, load, load_run_config
 
 HELP = """usage: alexnet-jax train CONFIG [OPTIONS]
@@ -47,9 +48,9 @@ def run(arguments: list[str]) -> None:
 
     def command(
         config: Annotated[TrainConfig, tyro.conf.OmitArgPrefixes] = default,
+        variant: Annotated[Variant, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff] = Variant(),  # noqa: B008 (frozen)
         schedule: Annotated[ScheduleOptions, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff] = shown,
         options: Annotated[Options, tyro.conf.OmitArgPrefixes] = Options(),  # noqa: B008 (frozen)
-        omit_transforms: tuple[str, ...] = (),
         interrupted_exit_code: int = 0,
     ) -> tuple[Path, int]:
         """Train a network, and write the report of the finished run.
@@ -59,21 +60,20 @@ def run(arguments: list[str]) -> None:
 
         Args:
           config: network and hyperparameters.
+          variant: components to remove or replace.
           schedule: number of epochs and learning rate schedule.
           options: data, devices, folders and logging.
-          omit_transforms: names of transforms of the augmentation to omit, such as RandomFlip.
           interrupted_exit_code: exit code of an interrupted training, to tell it from a finished one; for example, 75.
         """
-        configure_training(options, default.network.towers)
-        config = replace(config, augmentation=config.augmentation.without(*omit_transforms))
+        configure_training(options, 1 if variant.one_gpu else default.network.towers)
         # Restore the network, because the config that tyro rebuilds lacks the names of its layers.
-        config = replace(config, network=default.network)
+        config = variant.apply(replace(config, network=default.network))
         if schedule.keep_schedule and not options.fresh:
             config = _with_schedule_of_run(config, options.run)
         if is_main_process():
             for line in schedule.notes(config):
                 console.print(line)
-        return train_with_report(Path(name).stem, schedule.apply(config), options), interrupted_exit_code
+        return train_with_report(variant.named(Path(name).stem), schedule.apply(config), options), interrupted_exit_code
 
     folder, exit_code = parse(command, f"train {name}", arguments, (tyro.conf.SuppressFixed,))
     if is_main_process():
