@@ -3,9 +3,12 @@
     python experiments/ablate.py --no-lrn
     python experiments/ablate.py --no-lrn --no-overlap --one-gpu --data path/to/photos --seeds 0 1 2
 
-Each flag is a separate ablation; `--together` removes all the named components from one network. The default is the quickstart
-config on synthetic images: one flag takes six minutes on two cores, which is enough to check that everything works. The paper's
-differences of one or two points are for ImageNet and need `--base two_tower --data imagenet --epochs 90`.
+Each flag is a separate ablation; `--together` makes all the named changes to one network. The flags are those of `train`. The
+default is the quickstart config on synthetic images: one flag takes six minutes on two cores, which is enough to check that
+everything works. The paper's differences of one or two points are for ImageNet and need `--base two_tower --data imagenet
+--epochs 90`.
+
+If a training diverges, its network is trained again with all seeds at a third of the learning rate, and the table says so.
 
 Each config is trained in an ordinary run for each seed. To resume after an interruption, run the same command; finished runs are
 not repeated.
@@ -13,14 +16,14 @@ not repeated.
 
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from time import perf_counter
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import tyro
+from paper_tables import THIRD
 from published_results import ABLATIONS, Ablation, Errors
 from rich.table import Table
 
@@ -33,12 +36,12 @@ from alexnet_jax.errors import DivergedError, UserError
 from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
 from alexnet_jax.evaluation.predictor import Predictor, Views
 from alexnet_jax.files import atomic_text_writer
-from alexnet_jax.model import ablations
 from alexnet_jax.parallel.mesh import Placement
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.preemption import StopOnSignal, exit_on_sigterm
 from alexnet_jax.training.progress import format_duration
 from alexnet_jax.training.train import train
+from alexnet_jax.training.variants import Variant
 from alexnet_jax.weights.trained_model import load
 
 
@@ -47,21 +50,12 @@ class Ablate:
     """Train with and without a component, and compare the errors.
 
     Attributes:
-      no_lrn: remove response normalization (section 3.3).
-      no_overlap: use pooling windows that do not overlap (section 3.4).
-      no_dropout: remove dropout (section 4.2).
-      no_color: disable color augmentation (section 4.1).
-      no_crop: use center crops instead of random crops (section 4.1).
-      no_flip: disable horizontal flips (section 4.1).
-      one_gpu: use one tower with half the kernels (section 3.2).
-      no_cross_tower: remove communication between towers before the last layer.
-      contrast_norm: use contrast normalization, which subtracts the mean, instead of response normalization (section 3.3).
-      without_layer: layers to remove, one at a time (section 7).
-      nonlinearity: nonlinearities to use instead of ReLU, one at a time (section 3.1).
-      together: apply all named changes to one network.
+      variant: the changes.
+      together: make all changes to one network.
       base: name or file of the config to change.
       data: data set, as for `train`; None uses the default data of the config.
       epochs: epochs per run; the milestones of the schedule are scaled accordingly.
+      learning_rate: initial learning rate of all trainings; None uses that of the config.
       seeds: random seeds; the base and every ablation are trained once per seed.
       views: views to average predictions over; the paper uses ten.
       data_dir: folder of prepared data sets.
@@ -72,21 +66,12 @@ class Ablate:
         settings that are already in the file are kept.
     """
 
-    no_lrn: bool = False
-    no_overlap: bool = False
-    no_dropout: bool = False
-    no_color: bool = False
-    no_crop: bool = False
-    no_flip: bool = False
-    one_gpu: bool = False
-    no_cross_tower: bool = False
-    contrast_norm: bool = False
-    without_layer: tuple[str, ...] = ()
-    nonlinearity: tuple[Literal["tanh", "abs_tanh", "sigmoid"], ...] = ()
+    variant: Annotated[Variant, tyro.conf.OmitArgPrefixes] = field(default_factory=Variant)
     together: bool = False
     base: str = "quickstart"
     data: str | None = None
     epochs: int = 20
+    learning_rate: float | None = None
     seeds: tuple[int, ...] = (0, 1)
     views: Views = "ten"
     data_dir: Path = Path("data")
@@ -96,68 +81,58 @@ class Ablate:
     to: Path | None = None
 
 
-ConfigChange = Callable[[TrainConfig], TrainConfig]
-"""Function from a config to an ablated config."""
+@dataclass
+class Arm:
+    """Network of the study, which is trained with every seed.
 
-ErrorLists = dict[str, dict[str, list[float | None]]]
-"""Errors by name of the network, then by "top1" and "top5": a fraction per seed, or None where the run diverged."""
+    Attributes:
+      name: name of the network.
+      config: config with the learning rate that is used.
+      top1: top-1 error for each seed so far, a fraction, or None where the training diverged.
+      top5: the same for the top-5 error.
+      first_try: learning rate and errors of the first try, if a training diverged in it.
+    """
+
+    name: str
+    config: TrainConfig
+    top1: list[float | None] = field(default_factory=list)
+    top5: list[float | None] = field(default_factory=list)
+    first_try: dict[str, Any] | None = None
+
+    def train(self, seed: int, settings: Ablate, dataset: Dataset) -> None:
+        """Train with a further seed; if this is the first training that diverges, with all seeds at a third of the rate."""
+        seeds = [*settings.seeds[: len(self.top1)], seed]
+        self._add(seed, settings, dataset)
+        if None not in self.top1 or self.first_try:
+            return
+        rate = self.config.learning_rate
+        console.print(f"training {self.name} again with learning rate {rate / 3:g}, a third of {rate:g}", style="yellow")
+        self.first_try = {"learning_rate": rate, "top1": self.top1, "top5": self.top5}
+        self.config, self.top1, self.top5 = replace(self.config, learning_rate=rate / 3), [], []
+        for each in seeds:
+            self._add(each, settings, dataset)
+
+    def _add(self, seed: int, settings: Ablate, dataset: Dataset) -> None:
+        top1, top5 = train_and_test(self.name, replace(self.config, seed=seed), settings, dataset)
+        self.top1.append(top1)
+        self.top5.append(top5)
+
+    def retried(self) -> dict[str, Any]:
+        """Return the entry of the result that records the first try; empty if no training diverged in it."""
+        retried = {"learning_rate": self.config.learning_rate, "first_try": self.first_try}
+        return {"retried": retried} if self.first_try else {}
 
 
-def change_network(ablation: ablations.Ablation) -> ConfigChange:
-    """Return a config change that applies an ablation to the network and drops the settings of removed layers."""
-
-    def change(config: TrainConfig) -> TrainConfig:
-        network = ablation(config.network)
-        layers = network.named_layers
-        rates = tuple(rate for rate in config.layer_rates if rate.layer in layers)
-        decays = tuple((layer, decay) for layer, decay in config.layer_decays if layer in layers)
-        return replace(config, network=network, layer_rates=rates, layer_decays=decays)
-
-    return change
-
-
-def without_transform(name: str) -> ConfigChange:
-    """Return a config change that removes a transform of the augmentation."""
-    return lambda config: replace(config, augmentation=config.augmentation.without(name))
-
-
-CHANGES: dict[str, ConfigChange] = {
-    "no_lrn": change_network(ablations.without_normalization),
-    "no_overlap": change_network(ablations.without_overlap),
-    "no_dropout": change_network(ablations.without_dropout),
-    "no_color": without_transform("PCAColor"),
-    "no_crop": without_transform("RandomCrop"),
-    "no_flip": without_transform("RandomFlip"),
-    "one_gpu": change_network(ablations.one_tower),
-    "no_cross_tower": change_network(ablations.without_communication),
-    "contrast_norm": change_network(ablations.with_contrast_norm),
-}
-"""Change of the config for each boolean flag."""
-
-
-def requested_changes(settings: Ablate) -> dict[str, ConfigChange]:
-    """Return the changes that the flags request, by name.
+def requested_variants(settings: Ablate) -> dict[str, Variant]:
+    """Return the variants to compare with the base, by name.
 
     Raises:
       UserError: if no flag requests a change.
     """
-    changes = {name: change for name, change in CHANGES.items() if getattr(settings, name)}
-    for name in settings.without_layer:
-        changes[f"without_{name}"] = change_network(ablations.without_layer(name))
-    for name in settings.nonlinearity:
-        changes[name] = change_network(ablations.with_nonlinearity(name))
-    if not changes:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGES)
-        raise UserError(f"no ablation requested: pass at least one of {flags}, --without-layer NAME, --nonlinearity NAME")
-    if settings.together and len(changes) > 1:
-
-        def apply_all(config: TrainConfig) -> TrainConfig:
-            for change in changes.values():
-                config = change(config)
-            return config
-
-        return {"+".join(changes): apply_all}
-    return changes
+    if not settings.variant.name:
+        flags = "--no-lrn, --one-gpu, --without-layer NAME, --nonlinearity NAME, --crop-size PIXELS"
+        raise UserError(f"no ablation requested: pass {flags} or another one that --help lists")
+    return {settings.variant.name: settings.variant} if settings.together else settings.variant.parts()
 
 
 def ablation_configs(settings: Ablate) -> dict[str, TrainConfig]:
@@ -169,32 +144,26 @@ def ablation_configs(settings: Ablate) -> dict[str, TrainConfig]:
     if settings.epochs < 1 or not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
         raise UserError("--epochs must be at least 1, and --seeds must be one or more distinct numbers")
     base = load_config(settings.base).with_epochs(settings.epochs)
-    configs = {"base": base}
-    for name, change in requested_changes(settings).items():
-        configs[name] = change(base)
-        if configs[name] == base:
-            raise UserError(f"--{name.replace('_', '-')} changes nothing in {settings.base}: remove the flag")
-    return configs
+    if settings.learning_rate is not None:
+        base = replace(base, learning_rate=settings.learning_rate)
+    return {"base": base, **{name: variant.apply(base) for name, variant in requested_variants(settings).items()}}
 
 
 def ablate(settings: Ablate) -> dict[str, Any]:
     """Train all configs that are not trained yet, and return the comparison, which is also written to `settings.to`."""
-    configs = ablation_configs(settings)
-    dataset = find_dataset(settings.data, configs["base"].default_data, settings.data_dir)
+    base, *ablated = arms = [Arm(name, config) for name, config in ablation_configs(settings).items()]
+    dataset = find_dataset(settings.data, base.config.default_data, settings.data_dir)
     to = settings.to or settings.runs_dir / "ablate.json"
-    errors: ErrorLists = {name: {"top1": [], "top5": []} for name in configs}
     result, stored = {}, stored_ablations(to, study_metadata(settings, dataset))
-    count, start, time_left = len(settings.seeds) * len(configs), perf_counter(), ""
+    count, start, time_left = len(settings.seeds) * len(arms), perf_counter(), ""
     for seed in settings.seeds:
-        for name, config in configs.items():
-            done = sum(len(metrics["top1"]) for metrics in errors.values())
+        for arm in arms:
+            done = sum(len(each.top1) for each in arms)
             if done:
                 time_left = f", about {format_duration((perf_counter() - start) / done * (count - done))} left"
-            console.print(f"training {done + 1} of {count}: {name}, seed {seed}{time_left}", style="bold", markup=False)
-            top1, top5 = train_and_test(name, replace(config, seed=seed), settings, dataset)
-            errors[name]["top1"].append(top1)
-            errors[name]["top5"].append(top5)
-            result = compare(settings, dataset, errors)
+            console.print(f"training {done + 1} of {count}: {arm.name}, seed {seed}{time_left}", style="bold", markup=False)
+            arm.train(seed, settings, dataset)
+            result = compare(settings, dataset, base, ablated)
             result["ablations"] = stored | result["ablations"]
             with atomic_text_writer(to) as file:
                 file.write(json.dumps(result, indent=1) + "\n")
@@ -224,25 +193,25 @@ def train_and_test(name: str, config: TrainConfig, settings: Ablate, dataset: Da
     return float((rank > 0).mean()), float((rank > 4).mean())
 
 
-def compare(settings: Ablate, dataset: Dataset, errors: ErrorLists) -> dict[str, Any]:
+def compare(settings: Ablate, dataset: Dataset, base: Arm, ablated: list[Arm]) -> dict[str, Any]:
     """Return the result as JSON: settings, errors, and their differences, ablated minus base.
 
     A difference is positive if the component helps, and None if any of the runs diverged.
     """
     comparison: dict[str, Any] = {}
-    for name in requested_changes(settings):
-        if not errors[name]["top1"]:
+    for arm in ablated:
+        if not arm.top1:
             continue
-        comparison[name] = {}
+        comparison[arm.name] = arm.retried()
         for metric in ("top1", "top5"):
-            pair = {"base": errors["base"][metric], "ablated": errors[name][metric]}
-            comparison[name][metric] = {**pair, "delta": None, "low": None, "high": None}
-            ablated, base = ([error for error in pair[kind] if error is not None] for kind in ("ablated", "base"))
-            if ablated == pair["ablated"] and base == pair["base"]:
-                delta = paired_difference(ablated, base)
-                comparison[name][metric] |= {"delta": delta.mean, "low": delta.low, "high": delta.high}
-    seeds = list(settings.seeds[: len(errors["base"]["top1"])])
-    return {**study_metadata(settings, dataset), "seeds": seeds, "base_errors": errors["base"], "ablations": comparison}
+            pair = {"base": list(getattr(base, metric)), "ablated": list(getattr(arm, metric))}
+            comparison[arm.name][metric] = {**pair, "delta": None, "low": None, "high": None}
+            errors, base_errors = ([error for error in pair[kind] if error is not None] for kind in ("ablated", "base"))
+            if errors == pair["ablated"] and base_errors == pair["base"]:
+                delta = paired_difference(errors, base_errors)
+                comparison[arm.name][metric] |= {"delta": delta.mean, "low": delta.low, "high": delta.high}
+    metadata = {**study_metadata(settings, dataset), "seeds": list(settings.seeds[: len(base.top1)])}
+    return {**metadata, "base_errors": {"top1": base.top1, "top5": base.top5}, **base.retried(), "ablations": comparison}
 
 
 def study_metadata(settings: Ablate, dataset: Dataset) -> dict[str, Any]:
@@ -254,6 +223,7 @@ def study_metadata(settings: Ablate, dataset: Dataset) -> dict[str, Any]:
         "split": split,
         "images": dataset.manifest.splits[split],
         "epochs": settings.epochs,
+        "learning_rate": settings.learning_rate,
         "views": settings.views,
         "seeds": list(settings.seeds),
     }
@@ -269,8 +239,9 @@ def stored_ablations(file: Path, metadata: dict[str, Any]) -> dict[str, Any]:
         return {}
     try:
         result = json.loads(file.read_text())
-        return result["ablations"] if all(result[key] == value for key, value in metadata.items()) else {}
-    except (ValueError, KeyError, TypeError) as error:
+        ablations = result["ablations"]
+        return ablations if all(result.get(key) == value for key, value in metadata.items()) else {}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is not a result file of ablate.py: pass a different --to") from error
 
 
@@ -279,10 +250,12 @@ def table(result: dict[str, Any]) -> Table:
     base = [f"{mean(values):.1%}" if None not in values else "—" for values in result["base_errors"].values()]
     title = (
         f"{result['base']} on {result['images']} {result['split']} images of {result['data']}: top-1 {base[0]}, top-5 {base[1]}"
+        f"{THIRD if 'retried' in result else ''}"
     )
     rows = Table("error difference, points", "top-1", "top-5", "paper", "original logs", title=title, title_justify="left")
     for name, metrics in result["ablations"].items():
-        ours = [format_difference(metrics[metric]) for metric in ("top1", "top5")]
+        note = THIRD if "retried" in metrics else ""
+        ours = [format_difference(metrics[metric], note) for metric in ("top1", "top5")]
         published = ABLATIONS.get(name, Ablation(name, ""))
         rows.add_row(
             name.replace("_", "-"), *ours, published.paper_text or format_errors(published.paper), format_errors(published.logged)
@@ -290,9 +263,11 @@ def table(result: dict[str, Any]) -> Table:
     return rows
 
 
-def format_difference(values: dict[str, Any]) -> str:
-    """Format a difference in percentage points, with its confidence interval."""
-    return "diverged" if values["delta"] is None else str(PairedDifference(values["delta"], values["low"], values["high"]))
+def format_difference(values: dict[str, Any], note: str = "") -> str:
+    """Format a difference in percentage points, with its confidence interval and a note."""
+    if values["delta"] is None:
+        return "diverged"
+    return f"{PairedDifference(values['delta'], values['low'], values['high'])}{note}"
 
 
 def format_errors(errors: Errors) -> str:

@@ -8,10 +8,6 @@ import pytest
 
 from alexnet_jax.cli import main as cli
 from alexnet_jax.cli.parsing import parse
-from alexnet_jax.cli.summary import find_network
-from alexnet_jax.configs import config_names, load_config
-from alexnet_jax.errors import UserError
-from alexnet_jax.model.catalog import NETWORKS
 
 PROGRAM = "import sys; from alexnet_jax.cli.main import main; main(); sys.exit('jax' in sys.modules)"
 
@@ -49,13 +45,3 @@ def test_optional_arguments_accept_values_and_none():
     assert parse(command, "x", []) == (3, None)
     assert parse(command, "x", ["--number", "None", "--names", "a", "b"]) == (None, ("a", "b"))
     assert parse(command, "x", ["--number", "4", "--names", "None"]) == (4, None)
-
-
-def test_find_network_by_network_or_config(tmp_path):
-    assert find_network("source_146") is NETWORKS["source_146"]
-    for name in config_names():
-        assert find_network(name) == load_config(name).network
-    (tmp_path / "mine.py").write_text("from alexnet_jax import ONE_GPU, TrainConfig\nCONFIG = TrainConfig(ONE_GPU)\n")
-    assert find_network(str(tmp_path / "mine.py")).name == "one_gpu"
-    with pytest.raises(UserError, match=r"pass one network or config: .*one_gpu.*cifar_four_layers.*, or a Python file"):
-        find_network("vgg")

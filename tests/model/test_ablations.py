@@ -1,9 +1,4 @@
-"""Tests of the ablations of networks, and of the study that compares training runs with and without them."""
-
-import json
-from dataclasses import replace
-from importlib import import_module
-from pathlib import Path
+"""Tests of the ablations of networks."""
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +6,12 @@ import numpy as np
 import pytest
 
 from alexnet_jax import ONE_GPU, QUICKSTART, SIXTH_CONV, SOURCE_145, TWO_TOWER
-from alexnet_jax.configs import load_config
-from alexnet_jax.errors import DivergedError, UserError
+from alexnet_jax.errors import UserError
 from alexnet_jax.model import ablations
 from alexnet_jax.model.comparison_layers import ContrastNorm, Tanh, Trim
 from alexnet_jax.model.layers import TOWER, LocalResponseNorm, MaxPool, ReLU, SameMapNorm
 from alexnet_jax.model.summary import summarize
 from alexnet_jax.parallel import placement
-from alexnet_jax.training.schedule import StaircaseExponential, StepDecay
 from tests.conftest import cpu_mesh
 
 ABLATIONS = {
@@ -118,138 +111,3 @@ def test_contrast_norm_equals_numpy(rng):
     power = [(1.5 + 0.1 * (centered[..., window[i]] ** 2).sum(-1)) ** 0.75 for i in range(9)]
     expected = np.stack([centered[..., i] / power[i] for i in range(9)], axis=-1)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
-
-
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-
-TINY_CONFIG_FILE = """
-from alexnet_jax.data.pipeline.augment import Augmentation
-from alexnet_jax.training.config import TrainConfig
-from tests.tiny import TINY
-
-CONFIG = TrainConfig(TINY, epochs=2, batch_size=8, learning_rate=0.002, augmentation=Augmentation(image_size=32))
-"""
-
-
-@pytest.fixture
-def ablate(photos, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(EXPERIMENTS)
-    module = import_module("ablate")
-    (tmp_path / "tiny.py").write_text(TINY_CONFIG_FILE)
-    settings = module.Ablate(
-        base=str(tmp_path / "tiny.py"),
-        data=str(photos),
-        data_dir=photos.parent / "data",
-        runs_dir=tmp_path / "runs",
-        devices=1,
-        placement="single",
-        epochs=1,
-    )
-    return module, settings
-
-
-def test_ablation_is_compared_with_base_and_trained_once(ablate, capsys):
-    module, settings = ablate
-    result = module.ablate(replace(settings, no_lrn=True, seeds=(0,)))
-    assert json.loads((settings.runs_dir / "ablate.json").read_text()) == result
-    top1 = result["ablations"]["no_lrn"]["top1"]
-    assert top1["delta"] == top1["ablated"][0] - top1["base"][0]
-    assert top1["low"] is None
-    capsys.readouterr()
-    extended = module.ablate(replace(settings, no_lrn=True, seeds=(0, 1)))
-    stderr = capsys.readouterr().err
-    assert stderr.count("is finished") == 2
-    assert extended["seeds"] == [0, 1]
-    assert extended["ablations"]["no_lrn"]["top1"]["low"] is not None
-    assert module.table(extended).row_count == 1
-
-
-@pytest.mark.slow
-def test_every_flag_trains(ablate):
-    module, settings = ablate
-    flags = {name: True for name in module.CHANGES}
-    other_flags = {"without_layer": ("conv3",), "nonlinearity": ("sigmoid",), "seeds": (0,), "views": "center"}
-    result = module.ablate(replace(settings, **flags, **other_flags))
-    assert len(result["ablations"]) == len(flags) + 2
-
-
-def test_together_combines_ablations(ablate):
-    module, settings = ablate
-    configs = module.ablation_configs(replace(settings, no_lrn=True, no_flip=True, together=True))
-    assert list(configs) == ["base", "no_lrn+no_flip"]
-    transforms = configs["no_lrn+no_flip"].augmentation.transforms
-    assert [type(transform).__name__ for transform in transforms] == ["RandomCrop", "PCAColor"]
-
-
-def test_schedule_is_scaled_to_the_number_of_epochs(ablate):
-    module, settings = ablate
-    configs = module.ablation_configs(replace(settings, base="quickstart", epochs=14, no_lrn=True))
-    assert configs["no_lrn"].schedule.milestones == (11,)
-    source = load_config("source_145").with_epochs(13)
-    assert source.schedule == StepDecay(milestones=(4, 7, 11), bias_milestones=())
-    assert ([rate.after for rate in source.layer_rates], source.color_epochs) == ([10, 10], 10)
-    assert replace(source, schedule=StaircaseExponential(decay_epochs=13)).with_epochs(26).schedule == StaircaseExponential(
-        decay_epochs=26
-    )
-
-
-def test_settings_of_removed_layers_are_dropped(ablate):
-    module, settings = ablate
-    configs = module.ablation_configs(replace(settings, base="cifar_four_layers", without_layer=("local3",)))
-    assert [layer for layer, _ in configs["without_local3"].layer_decays] == ["local4", "fc10"]
-    assert configs["without_local3"].epoch_hparams([]) is not None
-
-
-def test_numbers_of_epochs_are_separate_trainings(ablate, capsys):
-    """Check that the run folder depends on the number of epochs, even if the schedule does not."""
-    module, settings = ablate
-    settings = replace(settings, no_flip=True, seeds=(0,), views="center")
-    first = module.ablate(settings)
-    module.ablate(replace(settings, epochs=2))
-    assert module.ablate(settings) == first
-
-
-def test_stored_ablations_with_same_settings_are_kept(ablate):
-    module, settings = ablate
-    settings = replace(settings, seeds=(0,), views="center")
-    module.ablate(replace(settings, no_crop=True))
-    assert list(module.ablate(replace(settings, no_flip=True))["ablations"]) == ["no_crop", "no_flip"]
-    file = settings.runs_dir / "ablate.json"
-    stored = json.loads(file.read_text())
-    assert module.stored_ablations(file, {**stored, "views": "ten"}) == {}
-    file.write_text("[1, 2")
-    with pytest.raises(UserError, match=r"ablate\.json is not a result file of ablate\.py"):
-        module.ablate(replace(settings, no_flip=True))
-
-
-def test_diverged_training_does_not_stop_the_study(ablate, monkeypatch):
-    module, settings = ablate
-    original_train = module.train
-
-    def train(name, *args, **kwargs):
-        if name.endswith("no_flip"):
-            raise DivergedError("the loss is nan at step 3")
-        return original_train(name, *args, **kwargs)
-
-    monkeypatch.setattr(module, "train", train)
-    result = module.ablate(replace(settings, no_flip=True, no_crop=True, seeds=(0,), views="center"))
-    comparison = result["ablations"]
-    assert (comparison["no_flip"]["top1"]["ablated"], comparison["no_flip"]["top1"]["delta"]) == ([None], None)
-    assert comparison["no_crop"]["top1"]["delta"] is not None
-    assert "diverged" in list(module.table(result).columns[1].cells)
-
-
-@pytest.mark.parametrize(
-    ("settings_change", "message"),
-    [
-        ({}, "no ablation requested: pass at least one of --no-lrn"),
-        ({"without_layer": ("conv7",)}, "no inner layer 'conv7' to remove"),
-        ({"no_lrn": True, "base": "nothing"}, "no config 'nothing'"),
-        ({"no_lrn": True, "seeds": ()}, "--seeds must be one or more"),
-        ({"base": "cifar_four_layers", "no_dropout": True}, "--no-dropout changes nothing in cifar_four_layers"),
-    ],
-)
-def test_invalid_settings_raise(ablate, settings_change, message):
-    module, settings = ablate
-    with pytest.raises(UserError, match=message):
-        module.ablation_configs(replace(settings, **settings_change))

@@ -31,8 +31,11 @@ COMMAND_LINES = [
     ("--momentum 1", "--momentum must be at least 0 and less than 1, not 1.0"),
     ("--weight-decay -0.1", "--weight-decay must be at least 0, not -0.1"),
     ("--checkpoint-seconds -1", "--checkpoint-seconds must be at least 0, not -1.0"),
-    ("reduce-on-plateau --patience 0", "--patience must be at least 1, not 0"),
-    ("step-decay --milestones 3 -1", "--milestones must be at least 1, not -1"),
+    ("--color-epochs -1", "--color-epochs must be at least 0, not -1"),
+    ("--patience 0", "--patience must be at least 1, not 0"),
+    ("--milestones 3 -1", "--milestones must be at least 1, not -1"),
+    ("--patience 2 --milestones 3", "--patience is for reduce-on-plateau, --milestones for step-decay"),
+    ("--schedule step-decay --num-levels 3", "--num-levels is for staircase-exponential, --schedule for step-decay"),
 ]  # fmt: skip
 
 

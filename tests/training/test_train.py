@@ -162,7 +162,7 @@ def test_too_many_devices_raise(options):
         (["train", "alexnet"], "no config 'alexnet'; choose one of .*source_145.*two_tower"),
         (["train", "quickstart", "--data", "/nowhere"], "no data set '/nowhere'"),
         (["prepare", "--from", "/nowhere", "--to", "never"], "/nowhere does not exist: pass a folder"),
-        (["train", "quickstart", "--omit-transforms", "Flip"], "no transform Flip: choose from RandomCrop, RandomFlip, PCAColor"),
+        (["train", "quickstart", "--without-layer", "conv9"], "quickstart has no inner layer 'conv9' to remove; choose one of"),
         (["data"], "data show DATA"),
         (["data", "show", "/nowhere"], "no data set '/nowhere'"),
         (
@@ -171,7 +171,7 @@ def test_too_many_devices_raise(options):
         ),
         (["schedule"], "pass one config: .*quickstart"),
         (
-            ["train", "quickstart", "step-decay", "--milestones", "0"],
+            ["train", "quickstart", "--milestones", "0"],
             "--milestones must be at least 1, not 0",
         ),
         (["summary", "vgg"], "pass one network or config: .*two_tower"),

@@ -1,4 +1,4 @@
-"""`schedule`: print the learning rates of a config, epoch by epoch."""
+"""`schedule`: print the learning rates of a config or a run, epoch by epoch."""
 
 import sys
 from dataclasses import replace
@@ -9,29 +9,34 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from alexnet_jax.cli.find_config import find_config
 from alexnet_jax.cli.parsing import parse
-from alexnet_jax.configs import config_names, load_config
-from alexnet_jax.errors import UserError
+from alexnet_jax.cli.schedule_options import ScheduleOptions
+from alexnet_jax.console import console
 from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.schedule import EpochHparams, ReduceOnPlateau
 
 
 def run(arguments: list[str]) -> None:
     """Print the table of learning rates."""
-    config = parse(_schedule, "schedule", arguments)
-    if config is None:
-        names = ", ".join(config_names())
-        raise UserError(f"pass one config: alexnet-jax schedule CONFIG, one of {names}, or a Python file that defines CONFIG")
-    Console(width=None if sys.stdout.isatty() else 140).print(schedule_table(load_config(config)))
+    name, options = parse(_schedule, "schedule", arguments)
+    config = find_config(name)
+    for line in options.notes(config):
+        console.print(line)
+    Console(width=None if sys.stdout.isatty() else 140).print(schedule_table(options.apply(config)))
 
 
-def _schedule(config: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")] = None) -> str | None:
-    """Print the learning rates of a config, epoch by epoch.
+def _schedule(
+    config: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")] = None,
+    options: Annotated[ScheduleOptions, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff] = ScheduleOptions(),  # noqa: B008
+) -> tuple[str | None, ScheduleOptions]:
+    """Print the learning rates of a config or a run, epoch by epoch.
 
     Args:
-      config: name of a config, or a Python file that defines CONFIG.
+      config: name of a config, a Python file that defines CONFIG, or a run folder, checkpoint or .safetensors file.
+      options: number of epochs and learning rate schedule, as for `train`.
     """
-    return config
+    return config, options
 
 
 def schedule_table(config: TrainConfig) -> Table:
@@ -89,7 +94,7 @@ def _rows(config: TrainConfig) -> list[tuple[str, EpochHparams]]:
     for hparams, group in groupby(numbered, key=lambda item: item[1]):
         epochs = [epoch for epoch, _ in group]
         if hparams:
-            rows.append((f"{epochs[0]}–{epochs[-1]}", hparams))
+            rows.append((f"{epochs[0]}–{epochs[-1]}" if len(epochs) > 1 else f"{epochs[0]}", hparams))
     return rows
 
 

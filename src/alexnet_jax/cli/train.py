@@ -10,15 +10,18 @@ import tyro
 from alexnet_jax.analysis.report import write_training_report
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.cli.process import configure_training
+from alexnet_jax.cli.schedule_options import ScheduleOptions
 from alexnet_jax.configs import config_names, load_config
+from alexnet_jax.console import console
 from alexnet_jax.errors import UserError
 from alexnet_jax.parallel.distributed import is_main_process, sync_processes
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.initialization import recorded_initial_layers
 from alexnet_jax.training.preemption import StopOnSignal
-from alexnet_jax.training.run_directory import RunDirectory, existing_runs
+from alexnet_jax.training.run_directory import CONFIG, RunDirectory, existing_runs
 from alexnet_jax.training.train import train
-from alexnet_jax.weights.trained_model import TrainedModel, load
+from alexnet_jax.training.variants import Variant
+from alexnet_jax.weights.trained_model import TrainedModel, load, load_run_config
 
 HELP = """usage: alexnet-jax train CONFIG [OPTIONS]
 
@@ -41,11 +44,13 @@ def run(arguments: list[str]) -> None:
         )
     name, *arguments = arguments
     default = load_config(name)
+    shown = ScheduleOptions.of(default) if {"-h", "--help"} & {*arguments} else ScheduleOptions()
 
     def command(
         config: Annotated[TrainConfig, tyro.conf.OmitArgPrefixes] = default,
+        variant: Annotated[Variant, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff] = Variant(),  # noqa: B008 (frozen)
+        schedule: Annotated[ScheduleOptions, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff] = shown,
         options: Annotated[Options, tyro.conf.OmitArgPrefixes] = Options(),  # noqa: B008 (frozen)
-        omit_transforms: tuple[str, ...] = (),
         interrupted_exit_code: int = 0,
     ) -> tuple[Path, int]:
         """Train a network, and write the report of the finished run.
@@ -55,21 +60,34 @@ def run(arguments: list[str]) -> None:
 
         Args:
           config: network and hyperparameters.
+          variant: components to remove or replace.
+          schedule: number of epochs and learning rate schedule.
           options: data, devices, folders and logging.
-          omit_transforms: names of transforms of the augmentation to omit, such as RandomFlip.
           interrupted_exit_code: exit code of an interrupted training, to tell it from a finished one; for example, 75.
         """
-        configure_training(options, default.network.towers)
-        config = replace(config, augmentation=config.augmentation.without(*omit_transforms))
+        configure_training(options, 1 if variant.one_gpu else default.network.towers)
         # Restore the network, because the config that tyro rebuilds lacks the names of its layers.
-        return train_with_report(Path(name).stem, replace(config, network=default.network), options), interrupted_exit_code
+        config = variant.apply(replace(config, network=default.network))
+        if schedule.keep_schedule and not options.fresh:
+            config = _with_schedule_of_run(config, options.run)
+        if is_main_process():
+            for line in schedule.notes(config):
+                console.print(line)
+        return train_with_report(variant.named(Path(name).stem), schedule.apply(config), options), interrupted_exit_code
 
-    parsing = (tyro.conf.SuppressFixed, tyro.conf.OmitSubcommandPrefixes)
-    folder, exit_code = parse(command, f"train {name}", arguments, parsing)
+    folder, exit_code = parse(command, f"train {name}", arguments, (tyro.conf.SuppressFixed,))
     if is_main_process():
         print(folder)
     if exit_code and RunDirectory(folder).result is None:
         sys.exit(exit_code)
+
+
+def _with_schedule_of_run(config: TrainConfig, run: Path | None) -> TrainConfig:
+    """Return the config with the schedule of an existing run, or as it is if there is no such run."""
+    if run is None or not (run / CONFIG).is_file():
+        return config
+    training = load_run_config(run).training
+    return config if training is None else config.with_schedule_of(training)
 
 
 def train_with_report(name: str, config: TrainConfig, options: Options) -> Path:

@@ -1,6 +1,7 @@
 """Layer-by-layer summary of a network: shapes, parameters, multiply-accumulates and communication."""
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -90,3 +91,23 @@ def format_summary(network: Network, **console_options: Any) -> str:
         f"{table.rstrip()}\n{network.name}, {network.towers} tower(s), one image: {parameters:,} parameters, "
         f"{neurons:,} neurons, {macs:,} multiply-accumulates, {gathered_bytes:,} bytes gathered"
     )
+
+
+def fits_input_size(network: Network) -> bool:
+    """Return whether every layer has outputs for images of the network's input size, computed from shapes."""
+
+    def outputs() -> Any:
+        images = jax.numpy.zeros((1, network.input_size, network.input_size, 3))
+        return stacked_towers(network).init_with_output(jax.random.key(0), images, capture_intermediates=True)
+
+    try:
+        return all(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(outputs)))
+    except (ValueError, TypeError, ZeroDivisionError):  # raised by layers whose input is smaller than their window
+        return False
+
+
+def smallest_input_size(network: Network, largest: int) -> int | None:
+    """Return the smallest input size, from 1 to `largest`, that the network's layers fit; None if there is none."""
+    sizes = range(1, largest + 1)
+    index = bisect_left(sizes, True, key=lambda size: fits_input_size(replace(network, input_size=size)))
+    return sizes[index] if index < largest else None

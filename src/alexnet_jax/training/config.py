@@ -13,7 +13,7 @@ from alexnet_jax.errors import MAX_SEED, UserError, check_number
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.distributed import DistributedOptions
 from alexnet_jax.parallel.mesh import Placement
-from alexnet_jax.training.schedule import EpochHparams, LayerRate, ReduceOnPlateau, StaircaseExponential, StepDecay
+from alexnet_jax.training.schedule import EpochHparams, LayerRate, ReduceOnPlateau, Schedule
 from alexnet_jax.training.step import Precision
 
 
@@ -48,17 +48,17 @@ class TrainConfig:
 
     network: tyro.conf.Fixed[Network]
     default_data: tyro.conf.Fixed[str] = "imagenet"
-    epochs: int = 90
+    epochs: tyro.conf.Fixed[int] = 90
     batch_size: int = 128
     learning_rate: float = 0.01
-    schedule: ReduceOnPlateau | StepDecay | StaircaseExponential = field(default_factory=ReduceOnPlateau)
+    schedule: tyro.conf.Fixed[tyro.conf.AvoidSubcommands[Schedule]] = field(default_factory=ReduceOnPlateau)
     momentum: float = 0.9
     weight_decay: float = 0.0005
     layer_decays: tyro.conf.Fixed[tuple[tuple[str, float], ...]] = ()
     bias_rate: float = 1.0
     layer_rates: tyro.conf.Fixed[tuple[LayerRate, ...]] = ()
     augmentation: Augmentation = field(default_factory=Augmentation)
-    color_epochs: int | None = None
+    color_epochs: tyro.conf.Fixed[int | None] = None
     precision: Precision = "float32"
     init_from: Path | None = None
     init_layers: tuple[str, ...] | None = None
@@ -78,8 +78,8 @@ class TrainConfig:
     def with_epochs(self, epochs: int) -> "TrainConfig":
         """Return the config with a different number of epochs and a schedule rescaled to it.
 
-        The epochs in `StepDecay`, `StaircaseExponential`, `layer_rates` and `color_epochs` are multiplied by the ratio of the new
-        to the old number of epochs and rounded to at least 1; 0 stays 0.
+        The epochs in `schedule`, `layer_rates` and `color_epochs` are multiplied by the ratio of the new to the old number of
+        epochs and rounded to at least 1; 0 stays 0.
 
         Args:
           epochs: maximum number of epochs of the returned config.
@@ -88,17 +88,19 @@ class TrainConfig:
         def rescale(epoch: int) -> int:
             return max(1, round(epoch * epochs / self.epochs)) if epoch else 0
 
-        schedule = self.schedule
-        if isinstance(schedule, StepDecay):
-            biases = schedule.bias_milestones
-            schedule = StepDecay(
-                tuple(map(rescale, schedule.milestones)), None if biases is None else tuple(map(rescale, biases))
-            )
-        elif isinstance(schedule, StaircaseExponential):
-            schedule = replace(schedule, decay_epochs=rescale(schedule.decay_epochs))
         rates = tuple(replace(rate, after=rescale(rate.after)) for rate in self.layer_rates)
         color = None if self.color_epochs is None else rescale(self.color_epochs)
+        schedule = self.schedule.rescaled(rescale)
         return replace(self, epochs=epochs, schedule=schedule, layer_rates=rates, color_epochs=color)
+
+    @property
+    def schedule_depends_on_epochs(self) -> bool:
+        """Whether `with_epochs` changes more than the number of epochs."""
+        return self.with_epochs(2 * self.epochs) != replace(self, epochs=2 * self.epochs)
+
+    def with_schedule_of(self, other: "TrainConfig") -> "TrainConfig":
+        """Return the config with the schedule, layer rates and color epochs of another config."""
+        return replace(self, schedule=other.schedule, layer_rates=other.layer_rates, color_epochs=other.color_epochs)
 
     def epoch_hparams(self, errors: Sequence[float], majority_error: float = math.inf) -> EpochHparams | None:
         """Return the hyperparameters of the next epoch.

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import textwrap
+from collections.abc import Iterable
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -114,19 +115,49 @@ def check_same_config(run: RunDirectory, config: RunConfig, *, change_settings: 
     Raises:
       UserError: if they differ, with the first differences.
     """
-    before, now = _flat(RunConfig.from_json(run.config).to_json()), _flat(config.to_json())
-    names = dict.fromkeys((*now, *before))
-    different = [name for name in names if name not in _NOT_COMPARED and before.get(name) != now.get(name)]
+    different = _differences(RunConfig.from_json(run.config), config)
     fixed = [name for name in different if name.split(".")[0] in ("network", "data", "batch_size")]
     if not different or (change_settings and not fixed):
         return
-    shown = "; ".join(_difference(name, before.get(name), now.get(name)) for name in (fixed or different)[:3])
-    advice = _NEW_RUN if fixed else f"{_NEW_RUN}, or --change-settings to continue with the new ones"
+    shown = "; ".join(_difference(name, *different[name]) for name in (fixed or list(different))[:3])
+    keep = "" if set(different) - _schedule_settings(different) else ", --keep-schedule to continue with its schedule"
+    advice = _NEW_RUN if fixed else f"{_NEW_RUN}{keep}, or --change-settings to continue with the new ones"
     raise UserError(f"{run.folder} has other settings ({shown}): {advice}")
+
+
+def find_run_with_other_schedule(folder: Path, config: RunConfig) -> Path | None:
+    """Return a run beside `folder` with other epochs and a schedule scaled to them, but otherwise the same settings, or None.
+
+    Args:
+      folder: run folder of the training, which does not exist yet.
+      config: config of the training.
+    """
+    for file in sorted(folder.parent.glob(f"*/{CONFIG}")):
+        try:
+            other = RunConfig.from_json(RunDirectory(file.parent).config)
+        except (OSError, ValueError, UserError):
+            continue
+        different = _differences(other, config)
+        other_epochs = other.training and config.training and other.training.epochs != config.training.epochs
+        if other_epochs and different and set(different) == _schedule_settings(different):
+            return file.parent
+    return None
 
 
 _NOT_COMPARED = ("epochs", "data.path")
 """Settings that do not identify a run. A data set is identified by the checksums of its files, wherever it is."""
+
+
+def _differences(before: RunConfig, now: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Return the values of the settings that differ, by name, except those that do not identify a run."""
+    old, new = _flat(before.to_json()), _flat(now.to_json())
+    names = [name for name in dict.fromkeys((*new, *old)) if name not in _NOT_COMPARED and old.get(name) != new.get(name)]
+    return {name: (old.get(name), new.get(name)) for name in names}
+
+
+def _schedule_settings(names: Iterable[str]) -> set[str]:
+    """Return those of the settings that --keep-schedule keeps."""
+    return {name for name in names if name.split(".")[0] in ("schedule", "layer_rates", "color_epochs")}
 
 
 def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:

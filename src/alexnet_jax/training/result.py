@@ -33,6 +33,8 @@ def finished_result(context: TrainContext) -> TrainResult | None:
         return None
     if context.run.is_writer:
         more = f"more than {record['epochs']} --epochs" if record["epochs"] > context.config.epochs else "a larger --epochs"
+        if context.config.schedule_depends_on_epochs:
+            more += f" with --run {context.run.folder} --keep-schedule"
         more_epochs = "" if record["ended_by_schedule"] else f", or {more} to continue"
         advice = f"Pass --fresh to train it again{more_epochs}."
         console.print(f"{context.run.folder} is finished: {format_result(record)}. {advice}")

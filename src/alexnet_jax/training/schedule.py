@@ -5,8 +5,8 @@ restores only the errors. Schedules at fixed epochs use the number of errors as 
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from alexnet_jax.errors import check_number
@@ -67,6 +67,10 @@ class ReduceOnPlateau:
                 reductions, epochs_without_improvement, best = reductions + 1, 0, math.inf
         return Factors(0.1**reductions, 0.1**reductions) if reductions <= self.max_reductions else None
 
+    def rescaled(self, rescale: Callable[[int], int]) -> "ReduceOnPlateau":
+        """Return the same schedule: it depends on errors, not on epochs."""
+        return self
+
 
 @dataclass(frozen=True)
 class StepDecay:
@@ -99,6 +103,11 @@ class StepDecay:
             return 0.1 ** sum(len(errors) >= epoch for epoch in milestones)
 
         return Factors(factor(self.milestones), factor(self.milestones if self.bias_milestones is None else self.bias_milestones))
+
+    def rescaled(self, rescale: Callable[[int], int]) -> "StepDecay":
+        """Return the schedule with `rescale` applied to every milestone."""
+        biases = None if self.bias_milestones is None else tuple(map(rescale, self.bias_milestones))
+        return StepDecay(tuple(map(rescale, self.milestones)), biases)
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,14 @@ class StaircaseExponential:
             return decay_factor ** (-level / max(num_levels - 1, 1))
 
         return Factors(factor(self.decay_factor, self.num_levels), factor(self.bias_decay_factor, self.bias_num_levels))
+
+    def rescaled(self, rescale: Callable[[int], int]) -> "StaircaseExponential":
+        """Return the schedule with `rescale` applied to `decay_epochs`."""
+        return replace(self, decay_epochs=rescale(self.decay_epochs))
+
+
+Schedule = ReduceOnPlateau | StepDecay | StaircaseExponential
+"""Learning rate schedule."""
 
 
 @dataclass(frozen=True)

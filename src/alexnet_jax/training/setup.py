@@ -7,6 +7,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Float
 
+from alexnet_jax.console import console
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.pipeline.augment import resize_mean_image
 from alexnet_jax.data.pipeline.loading import check_size
@@ -17,7 +18,7 @@ from alexnet_jax.parallel.distributed import check_same_settings, check_shared_f
 from alexnet_jax.parallel.mesh import DATA, choose_mesh, replicated, to_global_array
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.initialization import InitialLayers, InitialModel, select_initial_layers
-from alexnet_jax.training.open_run import open_run
+from alexnet_jax.training.open_run import find_run_with_other_schedule, open_run
 from alexnet_jax.training.optimizer import paper_update
 from alexnet_jax.training.run_config import RunConfig
 from alexnet_jax.training.run_directory import RunDirectory, default_run_directory, existing_runs
@@ -131,6 +132,11 @@ def _open_run(
     """Open the run folder in process 0 and write the mean image, and check that all processes use it with the same settings."""
     folder = options.run or default_run_directory(options.runs_dir, name, dataset, run_config)
     folder = folder.expanduser()
+    if is_main_process() and options.run is None and not folder.exists():
+        other = find_run_with_other_schedule(folder, run_config)
+        if other is not None:
+            advice = f"to continue that run instead, pass --run {other} --keep-schedule"
+            console.print(f"new run, because the schedule of {other} is for another number of epochs: {advice}", style="yellow")
     with main_process_first("create run folder"):
         run = open_run(folder, run_config, options) if is_main_process() else RunDirectory(folder, is_writer=False)
     try:

@@ -10,6 +10,8 @@ the training step; `versions`, the versions of the software that saved the model
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -24,6 +26,7 @@ from alexnet_jax.files import atomic_write
 from alexnet_jax.model.digest import params_digest
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams, parameter_shapes
+from alexnet_jax.training.run_config import RunConfig
 from alexnet_jax.weights.state_dict import check_finite, check_names
 
 SUFFIX = ".safetensors"
@@ -55,12 +58,29 @@ def read_tensors(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     Raises:
       UserError: if the file cannot be read.
     """
+    with _read_errors(file), safe_open(file, framework="numpy") as tensors:
+        return {name: tensors.get_tensor(name) for name in tensors.keys()}, tensors.metadata() or {}  # noqa: SIM118
+
+
+@contextmanager
+def _read_errors(file: Path) -> Iterator[None]:
     try:
-        with safe_open(file, framework="numpy") as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}, tensors.metadata() or {}  # noqa: SIM118
+        yield
     except Exception as error:  # safetensors raises exceptions of many types on damaged files and unknown dtypes
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"cannot read {file}: {reason}; download or export it again") from error
+
+
+def read_run_config(file: Path) -> RunConfig:
+    """Read the config of a file written by `write_model`, without its tensors.
+
+    Raises:
+      UserError: if the file cannot be read, or has a different layout.
+    """
+    with _read_errors(file), safe_open(file, framework="numpy") as tensors:
+        metadata = tensors.metadata() or {}
+    _check_layout(metadata, file)
+    return RunConfig.from_json(read_config(metadata, file))
 
 
 def read_json_metadata(metadata: dict[str, str], key: str, file: Path) -> Any:
@@ -156,12 +176,7 @@ def read_model(file: Path) -> tuple[dict[str, Any], HostParams, np.ndarray]:
         tensors or metadata are incomplete or invalid.
     """
     tensors, text_metadata = read_tensors(file)
-    if text_metadata.get("layout") != LAYOUT:
-        raise UserError(
-            f"{file} is not in the alexnet-jax layout: convert it with alexnet-jax import {file} --to OTHER.safetensors"
-        )
-    if (file_format := text_metadata.get("format", "1")) != FORMAT:
-        raise UserError(f"{file} has version {file_format[:20]} of the format, expected {FORMAT}: export the model again")
+    _check_layout(text_metadata, file)
     if params_digest(tensors) != text_metadata.get("checksum"):
         raise UserError(f"{file} is damaged (the checksum does not match): export the model again, or copy the file again")
     metadata = {key: read_json_metadata(text_metadata, key, file) for key in ("network", "classes", "config", "step", "versions")}
@@ -187,3 +202,12 @@ def read_model(file: Path) -> tuple[dict[str, Any], HostParams, np.ndarray]:
     check_mean_image(tensors[MEAN_IMAGE], config["augmentation"]["image_size"], file, "export the model again")
     params = {layer: {kind: tensors[f"{layer}.{kind}"] for kind in layer_shapes} for layer, layer_shapes in shapes.items()}
     return metadata, params, tensors[MEAN_IMAGE]
+
+
+def _check_layout(metadata: dict[str, str], file: Path) -> None:
+    if metadata.get("layout") != LAYOUT:
+        raise UserError(
+            f"{file} is not in the alexnet-jax layout: convert it with alexnet-jax import {file} --to OTHER.safetensors"
+        )
+    if (file_format := metadata.get("format", "1")) != FORMAT:
+        raise UserError(f"{file} has version {file_format[:20]} of the format, expected {FORMAT}: export the model again")

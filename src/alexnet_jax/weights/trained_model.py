@@ -21,8 +21,8 @@ from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training.checkpoint import read_metadata, read_params, versions
 from alexnet_jax.training.run_config import DataRecord, RunConfig
-from alexnet_jax.training.run_directory import CONFIG, MEAN_IMAGE
-from alexnet_jax.weights.safetensors_file import SUFFIX, check_config, read_model, write_model
+from alexnet_jax.training.run_directory import CONFIG, MEAN_IMAGE, RunDirectory
+from alexnet_jax.weights.safetensors_file import SUFFIX, check_config, read_model, read_run_config, write_model
 from alexnet_jax.weights.state_dict import check_finite
 
 
@@ -103,6 +103,27 @@ def load(path: str | Path, *, best: bool = False) -> TrainedModel:
         for kind, array in arrays.items():
             check_finite(array, f"{layer}.{kind}", f"{run} at step {step}")
     return _from_metadata(run, step, metadata, params, mean_image)
+
+
+def load_run_config(path: str | Path) -> RunConfig:
+    """Load the config of a run, a checkpoint or a file, without its parameters.
+
+    Args:
+      path: see `load`; a run needs no checkpoint.
+
+    Raises:
+      UserError: if it does not exist or cannot be read.
+    """
+    path = Path(path).expanduser()
+    if path.suffix == SUFFIX and not path.is_dir():
+        return read_run_config(path)
+    if (path / CONFIG).is_file():
+        try:
+            return RunConfig.from_json(RunDirectory(path).config)
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {path / CONFIG}: pass a checkpoint, {path}/checkpoints/STEP, instead") from error
+    run, step = _find_checkpoint(path, best=False)
+    return RunConfig.from_json(read_metadata(run / "checkpoints" / str(step))["config"])
 
 
 def save(model: TrainedModel, file: str | Path) -> None:

@@ -1,0 +1,58 @@
+"""Tests of finding the config or network that the argument of `summary` or `schedule` names."""
+
+import re
+
+import pytest
+
+from alexnet_jax.cli.find_config import find_config, find_network
+from alexnet_jax.configs import config_names, load_config
+from alexnet_jax.errors import UserError
+from alexnet_jax.model.catalog import NETWORKS
+from alexnet_jax.weights import safetensors_file, trained_model
+from alexnet_jax.weights.trained_model import initialize, load, save
+from tests.tiny import TINY
+
+
+def test_names_and_python_files(tmp_path):
+    assert find_network("source_146") is NETWORKS["source_146"]
+    for name in config_names():
+        assert find_network(name) == load_config(name).network
+    (tmp_path / "mine.py").write_text("from alexnet_jax import ONE_GPU, TrainConfig\nCONFIG = TrainConfig(ONE_GPU)\n")
+    assert find_network(str(tmp_path / "mine.py")).name == "one_gpu"
+    with pytest.raises(UserError, match=r"pass one network or config: .*one_gpu.*cifar_four_layers.*, or a Python file"):
+        find_network("vgg")
+    with pytest.raises(UserError, match=r"pass one config: .*cifar_four_layers.*, or a Python file .*, a run folder"):
+        find_config("vgg")
+
+
+def test_trained_networks_without_their_parameters(trained_run, tmp_path, monkeypatch):
+    model = load(trained_run)
+    save(model, tmp_path / "exported.safetensors")
+
+    def fails(*_):
+        raise AssertionError("parameters are loaded")
+
+    monkeypatch.setattr(trained_model, "read_params", fails)
+    monkeypatch.setattr(trained_model, "read_model", fails)
+    monkeypatch.setattr(safetensors_file, "read_tensors", fails)
+    checkpoint = next((trained_run / "checkpoints").iterdir())
+    for path in (trained_run, checkpoint, tmp_path / "exported.safetensors"):
+        assert find_network(str(path)) == model.network
+        assert find_config(str(path)) == model.config.training
+
+
+def test_errors_of_trained_networks_are_one_line(tmp_path):
+    save(initialize(TINY, image_size=32), tmp_path / "imported.safetensors")
+    assert find_network(str(tmp_path / "imported.safetensors")) == TINY
+    (tmp_path / "damaged.safetensors").write_bytes(b"nothing")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("[1, 2")
+    for find, name, message in (
+        (find_config, "imported.safetensors", "was not trained by this program"),
+        (find_network, "damaged.safetensors", "cannot read .*damaged.safetensors: .*; download or export it again"),
+        (find_network, "run", "cannot read .*run/config.json: pass a checkpoint"),
+        (find_network, ".", "has no checkpoints: pass a run folder"),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            find(str(tmp_path / name))
+        assert not re.search(r"\n", str(error.value))
