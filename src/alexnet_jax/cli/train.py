@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from alexnet_jax.analysis.report import write_training_report
+from alexnet_jax.analysis.report import PAGE, write_training_report
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.cli.process import configure_training
 from alexnet_jax.cli.schedule_options import ScheduleOptions
@@ -34,7 +34,7 @@ Run alexnet-jax train CONFIG --help for the options and the values that a config
 
 
 def run(arguments: list[str]) -> None:
-    """Train a config and print the run folder."""
+    """Train a config; print the run folder and, of a finished run, the path of its report."""
     if arguments[:1] in (["-h"], ["--help"]):
         print(HELP.format(configs="\n".join(f"  {name}" for name in config_names())))
         return
@@ -76,9 +76,12 @@ def run(arguments: list[str]) -> None:
         return train_with_report(variant.named(Path(name).stem), schedule.apply(config), options), interrupted_exit_code
 
     folder, exit_code = parse(command, f"train {name}", arguments, (tyro.conf.SuppressFixed,))
+    finished = RunDirectory(folder).result is not None
     if is_main_process():
         print(folder)
-    if exit_code and RunDirectory(folder).result is None:
+        if finished:
+            print(folder / PAGE)
+    if exit_code and not finished:
         sys.exit(exit_code)
 
 
