@@ -74,7 +74,9 @@ def test_unreadable_files_are_named(predictor, tmp_path):
         predictor([tmp_path / "b.jpg"])
 
 
-@pytest.mark.parametrize(("arguments", "devices", "expected"), [({}, 1, 128), ({"batch_size": 7}, 1, 7), ({"batch_size": 7}, 4, 8)])
+@pytest.mark.parametrize(
+    ("arguments", "devices", "expected"), [({}, 1, 128), ({"batch_size": 7}, 1, 7), ({"batch_size": 7}, 4, 8)]
+)
 def test_batch_size_is_a_multiple_of_the_devices(predictor, arguments, devices, expected, monkeypatch):
     mesh = cpu_mesh(TINY, devices, split=False)
     monkeypatch.setattr("alexnet_jax.evaluation.predictor.choose_mesh", lambda *_: mesh)

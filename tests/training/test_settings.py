@@ -133,8 +133,8 @@ def test_defaults_of_options():
 @pytest.mark.parametrize(
     "settings",
     [
-        TINY, TrainConfig(TINY), Options(), Augmentation(), RandomCrop(), RandomFlip(), PCAColor(), ReduceOnPlateau(), StepDecay(),
-        StaircaseExponential(), LayerRate("conv1", 1, 0.0), LayerSummary("conv1", (1,), 1, "own", 1, 1, 1, 0),
+        TINY, TrainConfig(TINY), Options(), Augmentation(), RandomCrop(), RandomFlip(), PCAColor(), ReduceOnPlateau(),
+        StepDecay(), StaircaseExponential(), LayerRate("conv1", 1, 0.0), LayerSummary("conv1", (1,), 1, "own", 1, 1, 1, 0),
         PairedDifference(0.0, None, None),
     ],
     ids=lambda settings: type(settings).__name__,
