@@ -8,7 +8,7 @@ comparisons, arithmetic, `and` and `or`, conditions and branches, or leave out a
 docstrings, f-strings and the texts of exceptions are not changed: the tests compare only parts of messages.
 
 In experiments/results/mutants.json, the reason why a mutant survives is written by hand and kept by later runs. It begins with
-"equivalent" if the mutant behaves as the original.
+"equivalent" if the mutant behaves as the original, which is then not run again.
 """
 
 import argparse
@@ -217,14 +217,18 @@ def run(mutant: Mutant, number: int, tests: str) -> str | None:
         os.utime(path, times)
 
 
-def write_result(sample: list[Mutant], killed: set[Mutant]) -> None:
-    """Write the counts, and the survivors with the reasons in the existing result."""
-    stored = json.loads(RESULT.read_text())["survivors"] if RESULT.exists() else []
-    reasons = {(row["file"], row["line"], row["original"], row["mutated"]): row["reason"] for row in stored}
+def stored_reasons() -> dict[Mutant, str]:
+    """Return the reasons in the existing result why mutants survive."""
+    rows = json.loads(RESULT.read_text())["survivors"] if RESULT.exists() else []
+    return {Mutant(**{name: row[name] for name in Mutant._fields}): row["reason"] for row in rows}
+
+
+def write_result(sample: list[Mutant], killed: set[Mutant], reasons: dict[Mutant, str]) -> None:
+    """Write the counts, and the survivors with their reasons."""
     counts: dict[str, Counter[str]] = {}
     survivors = []
     for mutant in sample:
-        reason = reasons.get((mutant.file, mutant.line, mutant.original, mutant.mutated), "")
+        reason = reasons.get(mutant, "")
         status = "killed" if mutant in killed else "equivalent" if reason.startswith("equivalent") else "survived"
         for group in ("total", f"operator: {mutant.operator}", f"file: {mutant.file}"):
             counts.setdefault(group, Counter(killed=0, equivalent=0, survived=0))[status] += 1
@@ -247,10 +251,11 @@ def main() -> None:
     log = WORK / "mutants.jsonl"
     records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     done = {(record["mutant"], record["part"]): record["by"] for record in records if record["by"] or not options.survivors}
+    reasons = stored_reasons()
     prepare_copy()
     for part, (number, mutant) in product((0, 1), enumerate(sample)):
         key = repr(mutant)
-        if done.get((key, 0)) or (key, part) in done:
+        if done.get((key, 0)) or (key, part) in done or reasons.get(mutant, "").startswith("equivalent"):
             continue
         tests = next(tests for start, tests in TESTS.items() if mutant.file.startswith(start)).split("|")[part]
         paths = [name if name.startswith("-") else f"tests/{name}" for name in tests.split()]
@@ -264,7 +269,7 @@ def main() -> None:
     # A test that also fails without a mutant proves nothing; where the imports fail, all tests of the file count.
     if failed := failing_test(" ".join(sorted({by for by in done.values() if by and by.startswith("tests/")})), 10 * TIMEOUT):
         raise SystemExit(f"{failed} fails without a mutant: see {WORK / 'log.txt'}")
-    write_result(sample, {mutant for mutant in sample if done.get((repr(mutant), 0)) or done.get((repr(mutant), 1))})
+    write_result(sample, {mutant for mutant in sample if done.get((repr(mutant), 0)) or done.get((repr(mutant), 1))}, reasons)
 
 
 if __name__ == "__main__":
