@@ -45,11 +45,18 @@ def test_error_counter_counts_per_class_with_finite_loss():
     assert counter.mean_class_error == 0.75
     metrics = counter.metrics
     assert (metrics.top1_error, metrics.top5_error, metrics.images) == (2 / 3, 1 / 3, 3)
-    assert math.isfinite(metrics.loss)
+    assert metrics.loss == pytest.approx(2 * 126 * math.log(2) / 3), "log(2^-126), that of the smallest normal float32, for 0"
+
+
+def test_top5_error_needs_more_than_five_classes():
+    for classes, expected in ((5, None), (6, 0.0)):
+        counter = ErrorCounter(classes)
+        counter.add(np.array([0]), np.full((1, classes), 1 / classes))
+        assert counter.metrics.top5_error == expected
 
 
 @pytest.mark.parametrize("steps", [None, 8], ids=["", "with ties"])
-@pytest.mark.parametrize("classes", [4, 30])
+@pytest.mark.parametrize("classes", [4, 5, 30])
 def test_cached_predictions_count_the_same_errors(classes, steps, rng):
     labels, probabilities = random_predictions(rng, 3, 150, classes, steps=steps)
     batches = [

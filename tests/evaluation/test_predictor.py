@@ -11,6 +11,7 @@ from PIL import Image
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.weights.trained_model import initialize
+from tests.conftest import cpu_mesh
 from tests.tiny import TINY
 
 SIZE = 32
@@ -99,3 +100,12 @@ def test_unreadable_files_are_named(predictor, tmp_path):
         predictor(str(tmp_path / "a.jpg"))
     with pytest.raises(UserError, match=r"cannot read .*b.jpg"):
         predictor([tmp_path / "b.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "devices", "expected"), [({}, 1, 128), ({"batch_size": 7}, 1, 7), ({"batch_size": 7}, 4, 8)]
+)
+def test_batch_size_is_a_multiple_of_the_devices(predictor, arguments, devices, expected, monkeypatch):
+    mesh = cpu_mesh(TINY, devices, split=False)
+    monkeypatch.setattr("alexnet_jax.evaluation.predictor.choose_mesh", lambda *_: mesh)
+    assert Predictor(predictor.model, **arguments).batch_size == expected

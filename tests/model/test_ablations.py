@@ -102,12 +102,13 @@ def test_initial_weights_of_kept_layers_are_unchanged(tiny):
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
-def test_contrast_norm_equals_numpy(rng):
+@pytest.mark.parametrize(("half", "beta"), [(2, 0.75), (1, 0.5)])
+def test_contrast_norm_equals_numpy(half, beta, rng):
     x = rng.normal(3, 2, size=(2, 3, 3, 9))
-    layer = ContrastNorm(size=5, k=1.5, alpha=0.1, beta=0.75)
+    layer = ContrastNorm(size=2 * half + 1, k=1.5, alpha=0.1, beta=beta)
     actual = jax.vmap(lambda x: layer.apply({}, x), axis_name=TOWER)(jnp.asarray(x, jnp.float32)[None])[0]
-    window = [slice(max(0, i - 2), i + 3) for i in range(9)]
+    window = [slice(max(0, i - half), i + half + 1) for i in range(9)]
     centered = np.stack([x[..., i] - x[..., window[i]].mean(-1) for i in range(9)], axis=-1)
-    power = [(1.5 + 0.1 * (centered[..., window[i]] ** 2).sum(-1)) ** 0.75 for i in range(9)]
+    power = [(1.5 + 0.1 * (centered[..., window[i]] ** 2).sum(-1)) ** beta for i in range(9)]
     expected = np.stack([centered[..., i] / power[i] for i in range(9)], axis=-1)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)

@@ -34,8 +34,8 @@ def test_locally_connected_equals_numpy(rng):
 
 @pytest.mark.parametrize(("layer_class", "reduce"), [(MaxPool, np.max), (AvgPool, np.mean)], ids=["max", "average"])
 def test_pooling_window_past_the_edge(layer_class, reduce, rng):
-    x = rng.normal(size=(2, 8, 8, 3)) - 5  # negative, so that zeros past the edge would change the maxima
-    expected = np.zeros((2, 4, 4, 3))
+    x = rng.normal(size=(3, 8, 8, 4)) - 5  # negative, so that zeros past the edge would change the maxima
+    expected = np.zeros((3, 4, 4, 4))
     for row in range(4):
         for column in range(4):
             expected[:, row, column] = reduce(x[:, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3], axis=(1, 2))

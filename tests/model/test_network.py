@@ -1,5 +1,6 @@
 """Tests of the networks: logits against NumPy, shapes and totals against the paper, and initial weights."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from flax import linen as nn
 from alexnet_jax import NETWORKS, ONE_GPU, SIXTH_CONV, SOURCE_145, TWO_TOWER
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.comparison_layers import GroupedConv, LocallyConnected
-from alexnet_jax.model.layers import TOWER, Conv, Dense, NormPool, ReLU, WeightedLayer
+from alexnet_jax.model.layers import TOWER, Conv, Dense, LocalResponseNorm, MaxPool, NormPool, ReLU, WeightedLayer
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.summary import summarize
 from alexnet_jax.model.tower import Tower, fuse_norm_pool, stacked_towers
@@ -71,6 +72,23 @@ def test_features_that_do_not_divide_among_groups_are_refused():
         Network("grouped", layers)
 
 
+def test_layers_have_the_sizes_of_the_paper():
+    """Compare with products of the numbers in section 3.5; the towers exchange half of the maps or units before a layer."""
+    rows = {row.name: row for row in summarize(TWO_TOWER)}
+    assert {name: (row.parameters, row.neurons, row.macs, row.gathered_bytes) for name, row in rows.items() if row.neurons} == {
+        "conv1": (34_944, 290_400, 105_415_200, 0),
+        "conv2": (307_456, 186_624, 223_948_800, 0),
+        "conv3": (885_120, 64_896, 149_520_384, 2 * 4 * 13 * 13 * 128),
+        "conv4": (663_936, 64_896, 112_140_288, 0),
+        "conv5": (442_624, 43_264, 74_760_192, 0),
+        "fc6": (37_752_832, 4096, 37_748_736, 2 * 4 * 6 * 6 * 128),
+        "fc7": (16_781_312, 4096, 16_777_216, 2 * 4 * 2048),
+        "fc8": (4_097_000, 1000, 4_096_000, 2 * 4 * 2048),
+    }
+    assert not any(row.parameters or row.macs or row.gathered_bytes for row in rows.values() if not row.neurons)
+    assert sum(row.gathered_bytes for row in summarize(ONE_GPU)) == 0
+
+
 def test_shapes_equal_figure_2():
     shapes = {row.name: row.shape for row in summarize(TWO_TOWER)}
     assert shapes["conv1"] == (55, 55, 96)
@@ -122,6 +140,13 @@ def test_fused_layers_give_same_logits(tiny, rng):
     images = jnp.asarray(rng.normal(0, 50, (3, 29, 29, 3)), jnp.float32)
     unfused, fused = (layer_outputs(network, params, images, jax.random.key(2)) for network in (tiny, fuse_norm_pool(tiny)))
     np.testing.assert_allclose(unfused["fc7"], fused["fc7"], rtol=1e-6, atol=5e-7)  # logits up to 3, rounded to 2e-7
+
+
+def test_fused_layer_uses_all_constants_of_its_layers(rng):
+    x = jnp.asarray(rng.normal(0, 3, (2, 7, 7, 6)), jnp.float32)
+    norm, pool = LocalResponseNorm(size=3, k=1.5, alpha=0.1, beta=0.5), MaxPool(2, 1)
+    separate = jax.jit(lambda x: pool.apply({}, norm.apply({}, jnp.maximum(x, 0))))
+    np.testing.assert_allclose(jax.jit(partial(NormPool(norm, pool).apply, {}))(x), separate(x), rtol=1e-5)
 
 
 def test_towers_are_flax_modules(tiny, rng):

@@ -1,7 +1,8 @@
-"""Tests that networks with a layer class of the user's own can be loaded again, or are refused before training."""
+"""Tests that stored networks are loaded or refused, also those with a layer class of the user's own."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
@@ -51,3 +52,39 @@ def test_unknown_layer_names_the_cure():
     record["layers"][-2]["layer"] = "Swish"
     with pytest.raises(UserError, match="no layer class Swish; if it is your own, import the module that defines it"):
         Network.from_json(record)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("features", 0), ("features", True), ("features", 8.0), ("features", 1 << 20), ("std", True), ("std", "0.1"),
+        ("std", 1e9), ("std", float("nan")), ("reads", "both"), ("reads", None), ("padding", [0]), ("padding", [0, -1]),
+        ("padding", [0, True]), ("padding", [0, 1e6]), ("padding", 0), ("name", 1),
+    ],
+)  # fmt: skip
+def test_layer_with_invalid_field_is_refused(field, value):
+    record = TINY.to_json()
+    record["layers"][0][field] = value
+    with pytest.raises(UserError, match=rf"\({field} of Conv cannot be "):
+        Network.from_json(record)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("features", 1), ("features", (1 << 20) - 1), ("std", 0), ("bias", -1.5), ("reads", "all"), ("padding", [0, 0])],
+)
+def test_layer_with_valid_field_is_loaded(field, value):
+    record = TINY.to_json()
+    record["layers"][0][field] = value
+    layer: Any = Network.from_json(record).layers[0]
+    assert getattr(layer, field) == (tuple(value) if isinstance(value, list) else value)
+    assert isinstance(layer.std, float)
+
+
+@pytest.mark.parametrize("field", ["towers", "input_size"])
+def test_sizes_of_a_stored_network_are_positive_integers(field):
+    for value in (0, True, 2.0, 1 << 14):
+        with pytest.raises(UserError, match=r"name, towers or input_size cannot be"):
+            Network.from_json(TINY.to_json() | {field: value})
+    for value in (1, (1 << 14) - 1):
+        assert getattr(Network.from_json(TINY.to_json() | {field: value}), field) == value

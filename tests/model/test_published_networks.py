@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 
 from alexnet_jax import NETWORKS
+from alexnet_jax.model import comparison_layers, layers
 from alexnet_jax.model.cifar import CIFAR_NETWORKS
 
 # Class, name, features, kernel, stride, padding, reads, standard deviation of the initial weights, initial bias.
@@ -368,8 +369,34 @@ def test_network_equals_its_table(name):
 
 
 def test_columns_are_all_fields():
-    layers = {type(layer): layer for network in (*NETWORKS.values(), *CIFAR_NETWORKS.values()) for layer in network.layers}
-    for layer_class in layers:
+    used = {type(layer) for network in (*NETWORKS.values(), *CIFAR_NETWORKS.values()) for layer in network.layers}
+    for layer_class in used:
         fields = {field.name for field in dataclasses.fields(layer_class) if field.init} - {"parent"}
         missing = fields - set(COLUMNS[layer_class.__name__])
         assert missing <= {"name"}, f"{layer_class.__name__} has fields that no table states"
+
+
+WEIGHTED = {"reads": "own", "std": 0.01, "bias": 0.0}
+NORM = {"size": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75}  # section 3.3
+DEFAULTS = {
+    layers.Conv: WEIGHTED | {"kernel": 3, "stride": 1, "padding": (0, 0)},
+    layers.Dense: WEIGHTED,
+    layers.LocalResponseNorm: NORM,
+    layers.SameMapNorm: NORM | {"k": 1.0, "alpha": pytest.approx(4e-5)},
+    layers.MaxPool: {"size": 3, "stride": 2},
+    layers.Dropout: {"keep": 0.5},
+    comparison_layers.GroupedConv: WEIGHTED | {"kernel": 3, "stride": 1, "padding": (0, 0), "groups": 2},
+    comparison_layers.LocallyConnected: WEIGHTED | {"kernel": 3},
+    comparison_layers.Standardize: {"deviation": (1.0, 1.0, 1.0)},
+    comparison_layers.ContrastNorm: NORM,
+    comparison_layers.Trim: {"multiple": 2},
+    comparison_layers.AvgPool: {"size": 3, "stride": 2},
+    comparison_layers.InvertedDropout: {"keep": 0.5},
+}
+
+
+@pytest.mark.parametrize("layer_class", DEFAULTS, ids=lambda layer_class: layer_class.__name__)
+def test_defaults_of_layers(layer_class):
+    fields = dataclasses.fields(layer_class)
+    defaults = {field.name: field.default for field in fields if field.name not in ("features", "parent", "name")}
+    assert defaults == DEFAULTS[layer_class]

@@ -65,6 +65,14 @@ def test_frozen_parameters_and_their_velocity_do_not_change(rng):
         assert ((after[-1].trace[layer][name] == moving[-1].trace[layer][name]) == frozen).all()
 
 
+def test_decay_of_a_layer_replaces_that_of_the_network():
+    params = {name: {"kernel": jnp.ones(()), "bias": jnp.ones(())} for name in ("conv1", "local3")}
+    update = paper_update(weight_decay=0.0, layer_decays={"local3": 1.0})
+    gradients: Any = jax.tree.map(jnp.zeros_like, params)
+    updates: Any = update.update(gradients, update.init(params), params, learning_rates=learning_rates(params, 0.5))[0]
+    assert jax.tree.map(float, updates) == {"conv1": {"kernel": 0, "bias": 0}, "local3": {"kernel": -0.5, "bias": 0}}
+
+
 def test_state_does_not_depend_on_decays():
     """Check that a run can be resumed with other weight decays."""
     params = {"conv1": {"kernel": jnp.ones(3), "bias": jnp.ones(3)}}

@@ -68,6 +68,17 @@ def test_layer_rates_and_color_epochs():
     np.testing.assert_allclose(rates, [(0.01, 0.02), (1e-5, 0.02), (1e-5, 0.002), (0.0, 0.0)], rtol=1e-6)
 
 
+def test_rates_from_the_first_epoch_on_stay_so_with_other_numbers_of_epochs():
+    config = load_config("finetune").with_epochs(108)
+    assert [(rate.layer, rate.after) for rate in config.layer_rates] == [
+        ("conv1", 0), ("conv1", 10), ("conv1", 14), ("fc8", 0), ("fc8", 18), ("fc8", 44), ("fc8", 84),
+    ]  # fmt: skip
+    assert (config.schedule, config.color_epochs) == (StepDecay(milestones=(44, 84), bias_milestones=()), 76)
+    first = config.epoch_hparams([])
+    assert first is not None
+    assert first.layers == {"conv1": (1e-4, pytest.approx(0.02)), "fc8": (0.01, pytest.approx(0.02))}
+
+
 @pytest.mark.parametrize(
     ("construct", "message"),
     [

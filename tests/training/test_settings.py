@@ -2,7 +2,8 @@
 
 import os
 import sys
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, fields, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,10 +11,15 @@ from hypothesis import strategies as st
 
 from alexnet_jax.analysis.examples import ExampleOptions
 from alexnet_jax.cli import main as cli
+from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.data.pipeline.transforms import PCAColor, RandomCrop, RandomFlip
 from alexnet_jax.data.prepare.convert import PrepareOptions, prepare_path
 from alexnet_jax.errors import UserError, check_number
+from alexnet_jax.evaluation.paired_ci import PairedDifference
+from alexnet_jax.model.summary import LayerSummary
+from alexnet_jax.parallel.distributed import DistributedOptions
 from alexnet_jax.training.config import Options, TrainConfig
-from alexnet_jax.training.schedule import ReduceOnPlateau, StaircaseExponential, StepDecay
+from alexnet_jax.training.schedule import LayerRate, ReduceOnPlateau, StaircaseExponential, StepDecay
 from tests.conftest import TINY_CONFIG
 from tests.tiny import TINY
 
@@ -61,13 +67,20 @@ INVALID = {
     "bias rate": (lambda value: replace(TINY_CONFIG, bias_rate=value), negative),
     "weight decay": (lambda value: replace(TINY_CONFIG, weight_decay=value), negative),
     "momentum": (lambda value: replace(TINY_CONFIG, momentum=value), negative | st.floats(min_value=1)),
+    "color epochs": (lambda value: replace(TINY_CONFIG, color_epochs=value), st.integers(max_value=-1)),
     "devices": (lambda value: Options(devices=value), below_one),
     "threads": (lambda value: Options(threads=value), below_one),
     "workers": (lambda value: Options(workers=value), st.integers(max_value=-1)),
+    "checkpoint seconds": (lambda value: Options(checkpoint_seconds=value), negative),
     "patience": (lambda value: ReduceOnPlateau(patience=value), below_one),
+    "improvement": (lambda value: ReduceOnPlateau(min_delta=value), negative),
+    "reductions": (lambda value: ReduceOnPlateau(max_reductions=value), st.integers(max_value=-1)),
     "milestones": (lambda value: StepDecay((1, value)), below_one),
     "bias milestones": (lambda value: StepDecay((1,), (value,)), below_one),
     "levels": (lambda value: StaircaseExponential(num_levels=value), below_one),
+    "levels of biases": (lambda value: StaircaseExponential(bias_num_levels=value), below_one),
+    "epochs of decay": (lambda value: StaircaseExponential(decay_epochs=value), below_one),
+    "decay factor of biases": (lambda value: StaircaseExponential(bias_decay_factor=value), negative | st.just(0.0)),
     "decay factor": (lambda value: StaircaseExponential(decay_factor=value), negative | st.just(0.0)),
     "examples": (lambda value: ExampleOptions(nearest=value), below_one),
 }
@@ -80,6 +93,16 @@ def test_values_out_of_range_are_refused(name, data):
     construct, values = INVALID[name]
     with pytest.raises(UserError, match=r"^--[a-z-]+ must be .*, not "):
         construct(data.draw(values))
+
+
+def test_values_at_the_end_of_the_range_are_accepted():
+    TrainConfig(TINY, epochs=1, batch_size=1, learning_rate=0.0, bias_rate=0.0, momentum=0.0, weight_decay=0.0, color_epochs=0)
+    TrainConfig(TINY, seed=2**32 - 1)
+    Options(devices=1, threads=1, workers=0, checkpoint_seconds=0.0)
+    ReduceOnPlateau(patience=1, min_delta=0.0, max_reductions=0)
+    StepDecay(milestones=(1,), bias_milestones=(1,))
+    StaircaseExponential(num_levels=1, bias_num_levels=1, decay_epochs=1)
+    PCAColor(std=0.0)
 
 
 @given(st.integers(-5, 5), st.integers(-5, 5), st.integers(-5, 5))
@@ -101,6 +124,24 @@ def test_held_out_fraction_is_checked_before_anything_is_written(held_out, photo
     assert os.listdir(tmp_path) == []
 
 
-def test_defaults_are_in_range():
-    TrainConfig(TINY)
-    Options()
+def test_defaults_of_options():
+    """Compare with the defaults of the documentation; those of `TrainConfig` are in test_published_settings.py."""
+    assert vars(Options()) == {
+        "data": None, "data_dir": Path("data"), "runs_dir": Path("runs"), "run": None, "fresh": False, "change_settings": False,
+        "placement": "auto", "devices": None, "threads": None, "workers": 0, "checkpoint_seconds": 120.0, "tensorboard": False,
+        "processes": DistributedOptions(),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        TINY, TrainConfig(TINY), Options(), Augmentation(), RandomCrop(), RandomFlip(), PCAColor(), ReduceOnPlateau(),
+        StepDecay(), StaircaseExponential(), LayerRate("conv1", 1, 0.0), LayerSummary("conv1", (1,), 1, "own", 1, 1, 1, 0),
+        PairedDifference(0.0, None, None),
+    ],
+    ids=lambda settings: type(settings).__name__,
+)  # fmt: skip
+def test_settings_and_results_cannot_be_changed(settings):
+    with pytest.raises(FrozenInstanceError):
+        setattr(settings, fields(settings)[0].name, None)

@@ -160,6 +160,7 @@ def test_invalid_transforms_raise():
     for invalid, message in [
         (lambda: RandomCrop(images_per_crop=0), "images_per_crop of RandomCrop must be at least 1"),
         (lambda: RandomFlip(0), "images_per_flip of RandomFlip must be at least 1"),
+        (lambda: PCAColor(std=-0.1), "std of PCAColor must be at least 0"),
         (lambda: PCAColor(divisor=0.0), "divisor of PCAColor must be greater than 0"),
     ]:
         with pytest.raises(UserError, match=message):
