@@ -137,7 +137,8 @@ class RunLogger:
     def _warnings(self, metrics: EvalMetrics) -> list[str]:
         """Return what the user should know about the result."""
         warnings, dataset, default = [], self._context.dataset, self._context.config.default_data
-        if self._context.options.data is None and dataset.path.name != default:
+        options = self._context.options
+        if options.data is None and not options.classes and dataset.path.name != default:
             warnings.append(f"trained on {dataset.path.name} images, because there is no data set {default}: pass --data")
         if metrics.top1_error > dataset.majority_error - LEARNING_MARGIN:
             majority = f"always predicting the most frequent class has {dataset.majority_error:.1%}"
