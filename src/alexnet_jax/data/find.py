@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet_jax.console import console
@@ -12,6 +13,7 @@ from alexnet_jax.data.records import Dataset, is_prepared, open_dataset
 from alexnet_jax.data.sources import synthetic, tfds
 from alexnet_jax.data.sources.held_out import ValidationSplit
 from alexnet_jax.data.sources.registry import find_source
+from alexnet_jax.data.sources.selected import SelectedClasses, selected_names
 from alexnet_jax.errors import UserError
 
 
@@ -47,6 +49,24 @@ def find_dataset(name: str | None, default: str, data_dir: Path, *, testing: boo
     if not Path(dataset_name).exists() and not dataset_name.startswith(tfds.PREFIX):
         raise UserError(f"no data set {dataset_name!r}: pass a folder of images, a prepared data set, or a name in {data_dir}/")
     return _prepare_source(dataset_name, data_dir, testing=testing)
+
+
+def select_classes(dataset: Dataset, classes: Sequence[str], data_dir: Path) -> Dataset:
+    """Return the data set of some classes of a prepared data set, which is written to `data_dir` on first use.
+
+    Args:
+      dataset: prepared data set.
+      classes: names of two or more of its classes; their order does not matter.
+      data_dir: folder of prepared data sets.
+
+    Raises:
+      UserError: if the data set does not have one of the classes, or fewer than two are given.
+    """
+    names = selected_names(dataset, classes)
+    if names == dataset.manifest.classes:
+        return dataset
+    path = data_dir / f"{dataset.path.name}-{len(names)}-classes-{_digest(json.dumps([names, dataset.checksum]).encode())}"
+    return open_dataset(path) if is_prepared(path) else prepare(SelectedClasses(dataset, names), path)
 
 
 def _prepare_source(name: str, data_dir: Path, *, testing: bool) -> Dataset:

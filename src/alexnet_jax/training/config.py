@@ -142,6 +142,7 @@ class Options:
 
     Attributes:
       data: a folder of images, a prepared data set, or a name in `data_dir`; None uses the config's default data set.
+      classes: names of the classes of the data to train on, without the others; empty uses all classes.
       data_dir: folder of prepared data sets.
       runs_dir: folder of run folders.
       run: run folder; None uses a folder in `runs_dir` named after the config, the data and a hash of the settings.
@@ -158,6 +159,7 @@ class Options:
     """
 
     data: str | None = None
+    classes: tuple[str, ...] = ()
     data_dir: Path = Path("data")
     runs_dir: Path = Path("runs")
     run: Path | None = None

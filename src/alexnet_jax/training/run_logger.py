@@ -173,7 +173,8 @@ class RunLogger:
     def _warnings(self, validation: Validation, *, ended_by_schedule: bool) -> list[str]:
         """Return what the user should know about the result."""
         warnings, dataset, default = [], self._context.dataset, self._context.config.default_data
-        if self._context.options.data is None and dataset.path.name != default:
+        options = self._context.options
+        if options.data is None and not options.classes and dataset.path.name != default:
             warnings.append(f"trained on {dataset.path.name} images, because there is no data set {default}: pass --data")
         only_class = self._only_class(validation)
         if only_class or self._is_unlearned(validation.metrics.top1_error):

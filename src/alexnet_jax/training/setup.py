@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from alexnet_jax.console import console
-from alexnet_jax.data.find import find_dataset
+from alexnet_jax.data.find import find_dataset, select_classes
 from alexnet_jax.data.pipeline.augment import resize_mean_image
 from alexnet_jax.data.pipeline.loading import check_size
 from alexnet_jax.data.records import Dataset
@@ -82,6 +82,8 @@ def setup(name: str, config: TrainConfig, options: Options, initial_model: Initi
     mesh = choose_mesh(config.network, options.placement, options.devices)
     with main_process_first("prepare data"):
         dataset = find_dataset(options.data, config.default_data, options.data_dir)
+        if options.classes:
+            dataset = select_classes(dataset, options.classes, options.data_dir)
     network = config.network.with_num_classes(len(dataset.manifest.classes))
     _check_sizes(name, config, dataset, mesh)
     initial_layers = select_initial_layers(config, network, dataset.manifest.classes, initial_model, existing_runs(name, options))

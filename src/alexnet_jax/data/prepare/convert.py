@@ -228,7 +228,10 @@ def _convert_image(source: Source, split: str, index: int, plan: PreparePlan) ->
             )
     except InvalidImageError as error:
         return SkippedImage(name, str(error))
-    image = pixels.tobytes() if plan.encoding == "raw" else encode_jpeg(pixels)
+    if source.prepared and isinstance(data, bytes):
+        image = data  # encoding it again would lose quality
+    else:
+        image = pixels.tobytes() if plan.encoding == "raw" else encode_jpeg(pixels)
     return PreparedImage(Record(image, label, name), pixels, color_products(pixels))
 
 

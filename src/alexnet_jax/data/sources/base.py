@@ -38,6 +38,7 @@ class Source(ABC):
         the source was opened for testing.
       size: default side of a prepared image, in pixels.
       raw: default encoding of a prepared image: True stores pixels, False stores JPEG.
+      prepared: whether images are already square, of this size and, unless `raw`, JPEGs; they are then stored as they are.
       left_out: reason for each file that is not read, by name; many files of one folder may be named by their folder.
       num_left_out: number of files that are not read.
     """
@@ -47,6 +48,7 @@ class Source(ABC):
     num_images: dict[str, int]
     size: int = SIZE
     raw: bool = False
+    prepared: bool = False
     left_out: Mapping[str, str] = MappingProxyType({})
     num_left_out: int = 0
 
