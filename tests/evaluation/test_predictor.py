@@ -44,12 +44,12 @@ def test_forms_of_the_same_image(predictor, image, tmp_path):
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 9])
-def test_few_images_are_padded_to_a_power_of_two(number):
+def test_few_images_are_padded_to_a_power_of_two(number, monkeypatch):
     predictor = Predictor(initialize(TINY, image_size=SIZE), batch_size=6)
     images = np.random.default_rng(1).integers(0, 256, (number, SIZE, SIZE, 3), np.uint8)
     shapes = []
     predict = predictor._average
-    predictor._average = lambda params, mean, batch: shapes.append(len(batch)) or predict(params, mean, batch)
+    monkeypatch.setattr(predictor, "_average", lambda *args: shapes.append(len(args[-1])) or predict(*args))
     outputs = predictor(images)
     assert shapes == {1: [1], 2: [2], 3: [4], 4: [4], 5: [6], 9: [6, 6]}[number]
     one_by_one = np.concatenate([predictor(image) for image in images])
@@ -65,7 +65,7 @@ def test_unknown_layers_and_views_are_refused_with_the_choices(monkeypatch):
     with pytest.raises(UserError, match=r"no layer 'conv9': choose one of conv1, conv1/relu, .*fc6"):
         Predictor(model, layer="conv9")
     with pytest.raises(UserError, match="no views 'eleven': choose one of center, ten, nine"):
-        Predictor(model, views="eleven")
+        Predictor(model, views="eleven")  # type: ignore[reportArgumentType]
     with pytest.raises(UserError, match="top must be at least 1, not 0"):
         Predictor(model).classify(np.zeros((SIZE, SIZE, 3), np.uint8), top=0)
 
