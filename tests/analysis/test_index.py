@@ -195,5 +195,5 @@ def test_unknown_split_is_rejected(trained_run, dataset, tmp_path):
 def test_last_hidden_layer_can_be_pooling_or_linear():
     convolutions = (Conv(8, name="conv1"), ReLU(), MaxPool())
     assert last_hidden_layer(Network("pooled", (*convolutions, Dense(10, name="fc10")))) == "conv1/pool"
-    bottleneck = (*convolutions, Dense(9, name="fc2"), ReLU(), Dropout(), Dense(4, name="narrow"), Dense(10, name="fc3"))
+    bottleneck = (*convolutions, Dense(12, name="fc2"), ReLU(), Dropout(), Dense(4, name="narrow"), Dense(10, name="fc3"))
     assert last_hidden_layer(Network("bottleneck", bottleneck)) == "narrow"
