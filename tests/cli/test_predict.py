@@ -113,7 +113,7 @@ def test_damaged_photos_are_named_and_the_others_predicted(networks, photos, pre
         ([], "pass a trained network, then one or more photos"),
         (["{network}"], "pass a trained network, then one or more photos"),
         (["{network}", "{network}"], "pass a trained network, then one or more photos"),
-        (["{photos}/a.png", "{photos}"], "has no checkpoints: pass a run folder"),
+        (["{photos}/a.png", "{photos}"], "a.png is not a .safetensors file"),
         (["{network}", "{photos}/d.png"], "d.png does not exist"),
         (["{network}", "{photos}/empty"], "empty contains no image"),
         (["{network}", "{photos}", "--top", "0"], "--top must be at least 1, not 0"),

@@ -127,8 +127,8 @@ def test_held_out_fraction_is_checked_before_anything_is_written(held_out, photo
 def test_defaults_of_options():
     """Compare with the defaults of the documentation; those of `TrainConfig` are in test_published_settings.py."""
     assert vars(Options()) == {
-        "data": None, "data_dir": Path("data"), "runs_dir": Path("runs"), "run": None, "fresh": False, "change_settings": False,
-        "placement": "auto", "devices": None, "threads": None, "workers": 0, "checkpoint_seconds": 120.0, "tensorboard": False,
+        "data": None, "classes": (), "data_dir": Path("data"), "runs_dir": Path("runs"), "run": None, "fresh": False,
+        "change_settings": False, "placement": "auto", "devices": None, "threads": None, "workers": 0, "checkpoint_seconds": 120.0, "tensorboard": False,
         "processes": DistributedOptions(),
     }  # fmt: skip
 
