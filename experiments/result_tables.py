@@ -61,6 +61,17 @@ def photos() -> str:
     return table([header, "epochs", "time", "error, center view", "ten views"], rows)
 
 
+def initial_weights() -> str:
+    """Return a table of the validation errors of a three-layer network, by initial weights and learning rate."""
+    measured = result("initial_weights")
+    rows = []
+    for name, errors in measured["errors"].items():
+        logits = f"{measured['initial_logits'][name]:.1f}"
+        rows.append([name, logits, *("diverged" if error is None else f"{error:.1%}" for error in errors)])
+    rates = [f"rate {rate:g}" for rate in measured["rates"]]
+    return table(["standard deviation σ of the weights", "logits at the start", *rates], rows)
+
+
 def bench() -> str:
     """Return a table of the speed of the training step on a CPU, compared with PyTorch."""
     measured = result("bench")
@@ -248,6 +259,7 @@ TABLES = {
     "kill": kill,
     "loop": loop,
     "clothing10": clothing10,
+    "initial weights": initial_weights,
     "bench": bench,
     "layers": layers,
     "data": data,
