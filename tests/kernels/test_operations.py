@@ -1,6 +1,7 @@
 """Tests of all implementations of the operations: values and gradients against the float64 reference."""
 
 import os
+import re
 from functools import partial
 
 import jax
@@ -157,15 +158,36 @@ def test_pooled_shape_is_rounded_up(implementation, stride, overlap, height, wid
     assert float(gradient.sum()) == y.size
 
 
-@pytest.mark.parametrize("op", ["response_norm", "norm_pool"])
-@pytest.mark.parametrize("chunk_bytes", [1, 3000])  # chunks of one image and of two images
-def test_chunks_equal_whole_batch(op, chunk_bytes, rng, monkeypatch):
-    x = draw((6, 7, 7, 6), rng)
-    operation = partial(getattr(alexnet_kernels, op), implementation="xla")
-    expected = value_and_gradient(operation, x)
-    monkeypatch.setattr("alexnet_kernels.xla.chunked.CHUNK_BYTES", chunk_bytes)
-    for a, e in zip(value_and_gradient(operation, x), expected, strict=True):
-        np.testing.assert_allclose(a, e, rtol=1e-6, atol=1e-6)
+@pytest.mark.parametrize(("window", "stride"), [(3, 2), (3, 1), (2, 2), (4, 2)])
+def test_gradient_goes_to_first_of_equal_maxima_in_any_window(window, stride, rng):
+    """Compare with a search of each window row by row, for pixels of which many are equal."""
+    x = rng.integers(0, 3, (2, 8, 9, 3)).astype(np.float32)
+    y, vjp = jax.vjp(partial(max_pool, window=window, stride=stride, implementation="xla"), jnp.asarray(x))
+    g, expected = rng.integers(1, 100, y.shape).astype(np.float32), np.zeros_like(x)  # integers: their sums are exact
+    for image, row, column, channel in np.ndindex(y.shape):
+        pixels = x[image, row * stride :, column * stride :, channel][:window, :window]
+        first = np.unravel_index(pixels.argmax(), pixels.shape)
+        expected[image, row * stride + first[0], column * stride + first[1], channel] += g[image, row, column, channel]
+    np.testing.assert_array_equal(vjp(g)[0], expected)
+
+
+@pytest.mark.parametrize("towers", [None, 2])
+def test_normalization_is_computed_once(towers):
+    """Check on the compiled program that neither windows nor uses of the results compute the normalization again."""
+    x = jnp.ones((4, 9, 9, 8) if towers is None else (towers, 4, 9, 9, 8))
+    operation = partial(norm_pool, implementation="xla")
+
+    def uses_results_twice(x):
+        y, vjp = jax.vjp(operation if towers is None else jax.vmap(operation), x)
+        gradient = vjp(y * y)[0]
+        return y + 1, jnp.swapaxes(y, -1, -3), gradient + 1, jnp.swapaxes(gradient, -1, -3)
+
+    text = jax.jit(uses_results_twice).lower(x).compile().as_text()
+    assert text is not None
+    # Once in the forward pass, and in both passes of the gradient.
+    assert text.count(" rsqrt(") == 3 * (towers or 1)
+    # The windows read the result of a call.
+    assert len(re.findall(r"= \S+ call\(|= \(.*\) call\(", text)) == 5 * (towers or 1)
 
 
 def test_gradients_equal_finite_differences(rng):

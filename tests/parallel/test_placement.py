@@ -101,6 +101,16 @@ def test_single_device_has_no_collectives_or_grouped_convolutions():
     assert not re.search(r"(feature|batch)_group_count=[2-9]", text), "grouped convolutions are many times slower on CPUs"
 
 
+@pytest.mark.parametrize("split", [False, True], ids=["1x1", "1x2"])
+def test_dense_kernels_are_updated_in_place(split):
+    """Check that no kernel of a dense layer is copied: XLA copies a donated parameter that may be read after its update."""
+    text = compiled_step(QUICKSTART, cpu_mesh(QUICKSTART, 1, split=split))
+    path = r"state\.(?:params|opt_state\[2\]\.trace)\[\\'fc\d\\'\]\[\\'kernel\\'\]"
+    kernels = re.findall(rf'%(\S+) = \S+ parameter\(\d+\).*op_name="{path}"', text)
+    assert len(kernels) == 6, "parameters and momentum buffers of three layers"
+    assert not [name for name in kernels if f"copy(%{name})" in text]
+
+
 def test_towers_are_independent_before_conv3(tiny):
     """Check that the gradient of tower 0's activations with respect to tower 1's weights is zero up to conv2, but not after."""
     params = placement.init(tiny, cpu_mesh(tiny, 1, split=False), jax.random.key(0))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from alexnet_kernels.reference import pooled_size
-from alexnet_kernels.xla.chunked import chunked_over_batch
+from alexnet_kernels.xla.outlined import outlined
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -17,30 +17,41 @@ def max_pool(x: Array, window: int, stride: int) -> Array:
 
 
 def forward(x: Array, window: int, stride: int) -> tuple[Array, Array]:
-    """Return the maximum of each window, and its position in the window as int8: row * window + column."""
-    height, width = (pooled_size(n, window, stride) for n in x.shape[-3:-1])
-    padding = [(n - 1) * stride + window - size for n, size in zip((height, width), x.shape[-3:-1], strict=True)]
-    x = _pad(x, (0, padding[0], 0), (0, padding[1], 0), -jnp.inf)
+    """Return the maximum of each window, and its position in the window as int8: row * window + column.
 
-    def pixels_at(position: int) -> Array:
-        """Return the pixel at `position` of every window."""
-        row, column = divmod(position, window)
-        return x[..., row : row + (height - 1) * stride + 1 : stride, column : column + (width - 1) * stride + 1 : stride, :]
-
-    positions = range(window * window)
-    maxima = reduce(jnp.maximum, map(pixels_at, positions))
-    # In reverse order, so that the first of equal pixels is kept. NaN compares unequal to all pixels and gets the last position.
+    The maximum of each row of a window is found first, then that of its rows: 2 * window comparisons instead of window ** 2.
+    """
     # Positions are float32, like the compared values, although a byte would do: on a CPU, all vectors then have the same width.
-    argmax = jnp.full(maxima.shape, positions[-1], jnp.float32)
-    for position in reversed(positions[:-1]):
-        argmax = jnp.where(pixels_at(position) == maxima, jnp.float32(position), argmax)
+    columns = jnp.zeros(x.shape, jnp.float32)
+    maxima, columns = _maxima(x, columns, 1, x.ndim - 2, window, stride)
+    maxima, argmax = _maxima(maxima, columns, window, x.ndim - 3, window, stride)
     return maxima, argmax.astype(jnp.int8)
+
+
+def _maxima(x: Array, positions: Array, step: int, axis: int, window: int, stride: int) -> tuple[Array, Array]:
+    """Return the maxima of windows along an axis, and the position of the first of equal ones: its own plus step * offset."""
+    count = pooled_size(x.shape[axis], window, stride)
+    padding = [(0, 0, 0)] * x.ndim
+    padding[axis] = (0, (count - 1) * stride + window - x.shape[axis], 0)
+
+    def pixels_at(offset: int, array: Array, padding_value: float) -> Array:
+        """Return the pixel at `offset` of every window."""
+        padded = lax.pad(array, jnp.array(padding_value, array.dtype), padding)
+        return lax.slice_in_dim(padded, offset, offset + (count - 1) * stride + 1, stride, axis)
+
+    pixels = [pixels_at(offset, x, -jnp.inf) for offset in range(window)]
+    candidates = [pixels_at(offset, positions, 0.0) + step * offset for offset in range(window)]
+    maxima, first = reduce(jnp.maximum, pixels), candidates.pop()
+    # In reverse order, so that the first of equal pixels is kept. NaN compares unequal to all pixels and gets the last position.
+    for pixel, position in reversed(list(zip(pixels, candidates, strict=False))):
+        first = jnp.where(pixel == maxima, position, first)
+    return maxima, first
 
 
 def backward(window: int, stride: int, residuals: tuple[Array, Array], g: Array) -> tuple[Array]:
     """Compute the gradient with respect to the input of `max_pool`, from the positions of the maxima and the input."""
     argmax, x = residuals  # only the shape of x is used, so XLA does not keep x in memory
-    return (chunked_over_batch(partial(gradient, x.shape[-3:-1], window, stride), g, argmax, delay_store=True),)
+    return (outlined(partial(gradient, x.shape[-3:-1], window, stride))(g, argmax),)
 
 
 def gradient(size: tuple[int, ...], window: int, stride: int, g: Array, argmax: Array) -> Array:

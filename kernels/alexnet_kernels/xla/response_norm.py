@@ -1,6 +1,6 @@
 """Response normalization in XLA operations.
 
-Window sums are computed as sums of shifted slices, which XLA fuses into one pass, both forward and backward.
+Window sums are sums of shifted arrays, which XLA fuses into one pass forward and two passes backward.
 """
 
 from functools import partial
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from alexnet_kernels.xla.chunked import chunked_over_batch
+from alexnet_kernels.xla.outlined import outlined
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
@@ -31,13 +31,12 @@ def _divisor(x: Array, size: int, k: float, alpha: float, axes: tuple[int, ...])
 def _window_sum(x: Array, size: int, axes: tuple[int, ...], before: int) -> Array:
     """Sum over the window of each element, which starts `before` elements earlier along each of `axes`."""
     for axis in axes:
-        n = x.shape[axis]
-        padding = [(0, 0)] * x.ndim
-        padding[axis] = (before, size - 1 - before)
-        padded = jnp.pad(x, padding)
-        x = lax.slice_in_dim(padded, 0, n, axis=axis)
-        for shift in range(1, size):
-            x = x + lax.slice_in_dim(padded, shift, shift + n, axis=axis)
+        padding = [(0, 0, 0)] * x.ndim
+        shifted = []
+        for shift in range(-before, size - before):
+            padding[axis] = (-shift, shift, 0)  # shifts in zeros; a negative width removes elements
+            shifted.append(lax.pad(x, jnp.zeros((), x.dtype), padding))
+        x = sum(shifted[1:], shifted[0])
     return x
 
 
@@ -53,18 +52,40 @@ def _fwd(x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[i
     return response_norm(x, size, k, alpha, beta, axes), x
 
 
-def backward(size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...], x: Array, g: Array) -> tuple[Array]:
-    """Compute the gradient with respect to the input of `response_norm`, from the input `x` and the output gradient `g`."""
-    return (chunked_over_batch(partial(_gradient, size, k, alpha, beta, axes), x, g),)
+def _bwd(size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...], x: Array, g: Array) -> tuple[Array]:
+    return (gradient(x, g, size, k, alpha, beta, axes),)
 
 
-def _gradient(size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...], x: Array, g: Array) -> Array:
+def gradient(
+    x: Array, g: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...], *, relu: bool = False
+) -> Array:
+    """Compute the gradient with respect to the input of `response_norm`.
+
+    Args:
+      x: input.
+      g: gradient of the output.
+      size, k, alpha, beta, axes: see `response_norm`.
+      relu: whether the input is `jax.nn.relu(x)`; the gradient is still that of `x`.
+    """
+
     # dx[i] = g[i] s[i]^-b - 2 a b x[i] sum_{j: i in window of j} g[j] x[j] s[j]^-(b+1)
-    dtype, x, g = x.dtype, _widen(x), _widen(g)
-    s = _divisor(x, size, k, alpha, axes)
-    power = _power(s, beta)
-    window_sum = _window_sum(g * x * power / s, size, axes, before=(size - 1) // 2)
-    return (g * power - 2 * alpha * beta * x * window_sum).astype(dtype)
+    def widened(x: Array, g: Array) -> tuple[Array, Array, Array]:
+        x = _widen(jax.nn.relu(x) if relu else x)
+        return x, _widen(g), _divisor(x, size, k, alpha, axes)
+
+    @outlined
+    def summands(x: Array, g: Array) -> Array:
+        x, g, s = widened(x, g)
+        return g * x * _power(s, beta) / s
+
+    @outlined
+    def x_gradient(x: Array, g: Array, summands: Array) -> Array:
+        wide, g, s = widened(x, g)
+        window_sum = _window_sum(summands, size, axes, before=(size - 1) // 2)
+        dx = (g * _power(s, beta) - 2 * alpha * beta * wide * window_sum).astype(x.dtype)
+        return jnp.where(x > 0, dx, jnp.zeros((), x.dtype)) if relu else dx
+
+    return x_gradient(x, g, summands(x, g))
 
 
-response_norm.defvjp(_fwd, backward)
+response_norm.defvjp(_fwd, _bwd)

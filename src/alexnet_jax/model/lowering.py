@@ -6,6 +6,7 @@ tower has a device of its own, there is no such axis, and they compute the plain
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
 from alexnet_kernels.unrolled_vmap import unrolled_vmap
+from alexnet_kernels.xla.outlined import outlined
 
 
 def conv_per_tower(operation: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
@@ -57,23 +59,32 @@ def matmul_per_tower(x: Array, kernel: Array) -> Array:
 
 def _matmul_bwd(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = residuals
-    dx = _with_batched_arguments(partial(lax.dot_general, dimension_numbers=(((1,), (1,)), ((), ()))))(g, kernel)
-    dkernel = _with_batched_arguments(partial(lax.dot_general, dimension_numbers=(((0,), (0,)), ((), ()))))(x, g)
-    return dx, dkernel
+
+    # One call for both: an update of the kernel in place then follows its last use, and XLA makes no copy of it.
+    def gradients(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+        return lax.dot_general(g, kernel, (((1,), (1,)), ((), ()))), lax.dot_general(x, g, (((0,), (0,)), ((), ())))
+
+    return _with_batched_arguments(gradients, transform=partial(outlined, unroll=False))(x, kernel, g)
 
 
 matmul_per_tower.defvjp(lambda x, kernel: (matmul_per_tower(x, kernel), (x, kernel)), _matmul_bwd)
 
 
-def _with_batched_arguments(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
-    """Return `function` with a batching rule that broadcasts arguments without a tower axis along it, then uses `vmap`."""
-    wrapped = custom_vmap(function)
+def _with_batched_arguments(function: Callable[..., Any], transform: Callable[[Any], Any] = lambda f: f) -> Callable[..., Any]:
+    """Return `function` with a batching rule that broadcasts arguments without a tower axis along it, then uses `vmap`.
+
+    Args:
+      function: function of arrays.
+      transform: transformation of `function`, also of its batched form.
+    """
+    wrapped = custom_vmap(transform(function))
 
     @wrapped.def_vmap
-    def rule(towers: int, in_batched: Sequence[bool], *args: Array) -> tuple[Array, bool]:
+    def rule(towers: int, in_batched: Sequence[bool], *args: Array) -> tuple[Any, Any]:
         stacked = [
             arg if batched else jnp.broadcast_to(arg, (towers, *arg.shape)) for arg, batched in zip(args, in_batched, strict=True)
         ]
-        return jax.vmap(function)(*stacked), True
+        results = transform(jax.vmap(function))(*stacked)
+        return results, jax.tree.map(lambda _: True, results)
 
     return wrapped
