@@ -58,7 +58,7 @@ def test_selected_classes_have_the_same_images_and_a_mean_of_their_own(animals, 
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (["cat", "dok"], "has no class 'dok': did you mean 'bird' or 'cat' or 'dog' or 'owl'"),
+        (["cat", "dok"], "has no class 'dok'; the nearest are 'dog', "),
         (["cat"], "--classes needs two or more different classes"),
         (["cat", "cat"], "--classes needs two or more different classes"),
     ],
@@ -72,7 +72,7 @@ def test_invalid_classes_are_errors(animals, tmp_path, classes, message):
 def test_nearest_of_many_classes_are_named(animals):
     names = [f"class {number:02}" for number in range(20)]
     many = replace(animals, manifest=replace(animals.manifest, classes=names, counts={}))
-    with pytest.raises(UserError, match="has no class 'clas 07': did you mean 'class 07' or 'class"):
+    with pytest.raises(UserError, match="has no class 'clas 07'; the nearest are 'class 07', 'class "):
         selected_names(many, ["clas 07", "class 01"])
 
 

@@ -11,6 +11,9 @@ from alexnet_jax.data.records import Dataset
 from alexnet_jax.data.sources.base import SPLITS, Source, SourceImage
 from alexnet_jax.errors import UserError
 
+MAX_NAMED = 4
+"""Maximum number of classes named in the error about an unknown one."""
+
 
 class SelectedClasses(Source):
     """Images of some classes of a prepared data set, in its order and with labels from 0.
@@ -61,8 +64,8 @@ def selected_names(dataset: Dataset, classes: Sequence[str]) -> list[str]:
     names = dataset.manifest.classes
     for name in classes:
         if name not in names:
-            nearest = difflib.get_close_matches(name, names, 3, cutoff=0) if len(names) > 10 else names
-            raise UserError(f"{dataset.path} has no class {name!r}: did you mean {' or '.join(map(repr, nearest))}?")
+            nearest = difflib.get_close_matches(name, names, MAX_NAMED, cutoff=0)
+            raise UserError(f"{dataset.path} has no class {name!r}; the nearest are {', '.join(map(repr, nearest))}")
     selected = [name for name in names if name in classes]
     if len(selected) < 2:
         raise UserError("--classes needs two or more different classes")
