@@ -32,18 +32,27 @@ def max_pool(x: torch.Tensor) -> torch.Tensor:
 
 
 class TwoTower(nn.Module):
-    """Two-tower network, from images [batch, 3, 224, 224] to logits [batch, 1000]."""
+    """Two-tower network, from images [batch, 3, 224, 224] to logits [batch, classes].
 
-    def __init__(self) -> None:
+    Args:
+      num_classes: number of classes.
+      width: number of kernels and units relative to the paper's.
+      dropout_rate: probability that a unit of fc6 and fc7 is dropped.
+      pooled_size: side of the feature maps after the last pooling; 6 for images of 224 pixels.
+    """
+
+    def __init__(self, num_classes: int = 1000, width: float = 1.0, dropout_rate: float = 0.5, pooled_size: int = 6) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 96, 11, stride=4)
-        self.conv2 = nn.Conv2d(96, 256, 5, padding=2, groups=2)
-        self.conv3 = nn.Conv2d(256, 384, 3, padding=1)
-        self.conv4 = nn.Conv2d(384, 384, 3, padding=1, groups=2)
-        self.conv5 = nn.Conv2d(384, 256, 3, padding=1, groups=2)
-        self.fc6 = nn.Linear(256 * 6 * 6, 4096)
-        self.fc7 = nn.Linear(4096, 4096)
-        self.fc8 = nn.Linear(4096, 1000)
+        c1, c2, c3, c4, c5, f6, f7 = (int(features * width) for features in (96, 256, 384, 384, 256, 4096, 4096))
+        self.dropout_rate = dropout_rate
+        self.conv1 = nn.Conv2d(3, c1, 11, stride=4)
+        self.conv2 = nn.Conv2d(c1, c2, 5, padding=2, groups=2)
+        self.conv3 = nn.Conv2d(c2, c3, 3, padding=1)
+        self.conv4 = nn.Conv2d(c3, c4, 3, padding=1, groups=2)
+        self.conv5 = nn.Conv2d(c4, c5, 3, padding=1, groups=2)
+        self.fc6 = nn.Linear(c5 * pooled_size**2, f6)
+        self.fc7 = nn.Linear(f6, f7)
+        self.fc8 = nn.Linear(f7, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = _norm_pool_per_tower(self.conv1(F.pad(x, (0, 3, 0, 3))))
@@ -51,8 +60,8 @@ class TwoTower(nn.Module):
         x = F.relu(self.conv3(x))
         x = F.relu(self.conv4(x))
         x = F.max_pool2d(F.relu(self.conv5(x)), 3, 2)
-        x = F.dropout(F.relu(self.fc6(x.flatten(1))), 0.5, self.training)
-        x = F.dropout(F.relu(self.fc7(x)), 0.5, self.training)
+        x = F.dropout(F.relu(self.fc6(x.flatten(1))), self.dropout_rate, self.training)
+        x = F.dropout(F.relu(self.fc7(x)), self.dropout_rate, self.training)
         return self.fc8(x)
 
 

@@ -1,12 +1,16 @@
-"""Benchmark of the training step of the paper's network on the CPU: JAX on one and two devices, and PyTorch.
+"""Benchmark of the training step of the paper's network on the CPU: JAX on one and two devices, PyTorch, and plain Flax.
 
     make bench
 
-A training step consists of forward pass, backward pass and parameter update in float32, on random images in memory. Every
-implementation runs in its own process. Rounds alternate between the implementations, and medians are reported, because the speed
-of a shared machine varies. All implementations retain freed memory (`alexnet_jax.parallel.runtime.retain_freed_memory`), which
-speeds up PyTorch as much as JAX. The last line of the output is one JSON object, which is also written to
-experiments/results/bench.json.
+A training step consists of forward pass, backward pass and parameter update in float32, on random images in memory. The rivals
+are PyTorch, with and without `torch.compile` and in both memory layouts (`pytorch_two_tower.py`), and the network written with
+operations of Flax and XLA only (`flax_alexnet.py`); tests/parity/test_rivals.py checks that all take the same step. A rival that
+fails, such as `torch.compile` without a C++ compiler, is left out, with its error in the result; a slow one is measured once.
+
+Every implementation runs in its own process. Rounds alternate between the implementations, and medians are reported, because the
+speed of a shared machine varies. All implementations retain freed memory (`alexnet_jax.parallel.runtime.retain_freed_memory`),
+which speeds up PyTorch as much as JAX. The last line of the output is one JSON object, which is also written to
+experiments/results/bench.json. It ends with the ratio of our images per second on one device to those of the fastest rival.
 """
 
 import json
@@ -21,14 +25,23 @@ from pathlib import Path
 from typing import Any
 
 BATCHES = (32, 128)
-IMPLEMENTATIONS = ("one device", "two devices", "PyTorch", "PyTorch, channels last")
+OURS = ("one device", "two devices")
+PYTORCH = ("PyTorch", "PyTorch, channels last")
+COMPILED_PYTORCH = ("PyTorch, compiled", "PyTorch, compiled, channels last")
+FLAX = "plain Flax"
+RIVALS = (*PYTORCH, *COMPILED_PYTORCH, FLAX)
 ROUNDS = 3
-SECONDS = 8.0
+SECONDS = 5.0
 """Duration of one measurement, in seconds."""
+SLOW = 0.4
+"""Fraction of the highest throughput at a batch size, below which an implementation is not measured again."""
 RESULT = Path(__file__).parents[1] / "results" / "bench.json"
 
+Measurement = dict[str, float]
+"""Result of `measure`."""
 
-def measure(step: Callable[[], Any], batch: int) -> dict[str, float]:
+
+def measure(step: Callable[[], Any], batch: int) -> Measurement:
     """Measure throughput, compilation time and peak memory.
 
     Args:
@@ -54,7 +67,7 @@ def measure(step: Callable[[], Any], batch: int) -> dict[str, float]:
     return {"images_per_second": rate, "compile_seconds": first - batch / rate, "memory_gb": peak}
 
 
-def alexnet_jax_step(devices: int, batch: int) -> dict[str, float]:
+def alexnet_jax_step(devices: int, batch: int) -> Measurement:
     """Measure the training step of alexnet_jax on one or two CPU devices."""
     import jax
 
@@ -86,7 +99,7 @@ def alexnet_jax_step(devices: int, batch: int) -> dict[str, float]:
     return {**measured, "matmul_fraction": matmul_fraction}
 
 
-def pytorch_step(channels_last: bool, batch: int) -> dict[str, float]:
+def pytorch_step(batch: int, *, channels_last: bool, compiled: bool) -> Measurement:
     """Measure the training step of PyTorch on the CPU."""
     import torch  # type: ignore[reportMissingImports]
     from pytorch_two_tower import TwoTower, optimizer_for, train_step
@@ -99,49 +112,118 @@ def pytorch_step(channels_last: bool, batch: int) -> dict[str, float]:
     optimizer = optimizer_for(model)
     images = torch.randint(0, 256, (batch, 3, 224, 224), dtype=torch.uint8).to(memory_format=layout)
     labels = torch.zeros(batch, dtype=torch.long)
-    return measure(lambda: train_step(model, optimizer, images, labels), batch)
+    called = torch.compile(model) if compiled else model
+    return measure(lambda: train_step(called, optimizer, images, labels), batch)
 
 
-def run(implementation: str, batch: int) -> dict[str, float]:
-    """Measure one of `IMPLEMENTATIONS` in this process."""
-    if implementation.startswith("PyTorch"):
-        return pytorch_step(implementation != "PyTorch", batch)
-    return alexnet_jax_step(2 if implementation == "two devices" else 1, batch)
+def flax_step(batch: int) -> Measurement:
+    """Measure the training step of the plain Flax network, with the settings of ours for the process and the compiler."""
+    import jax
+    from flax_alexnet import AlexNet, initial_state, make_train_step
+
+    from alexnet_jax.parallel.runtime import compiler_options, configure_cpu
+    from alexnet_jax.training.step import random_batch
+
+    configure_cpu()
+    example = random_batch(batch, 224)
+    images, labels = jax.device_put((example.image, example.label))
+    state, step = initial_state(AlexNet(), 224), make_train_step(compiler_options("cpu"))
+
+    def take_step() -> None:
+        nonlocal state
+        state, loss = step(state, images, labels)
+        jax.block_until_ready((state, loss))
+
+    return measure(take_step, batch)
 
 
-def measure_all() -> dict[int, dict[str, dict[str, float]]]:
-    """Return the medians of all measurements by batch size and implementation; rounds alternate between implementations."""
-    results: dict[int, dict[str, list[dict[str, float]]]] = {batch: {name: [] for name in IMPLEMENTATIONS} for batch in BATCHES}
+def run(implementation: str, batch: int) -> Measurement:
+    """Measure one implementation in this process."""
+    if implementation in OURS:
+        return alexnet_jax_step(1 + OURS.index(implementation), batch)
+    if implementation == FLAX:
+        return flax_step(batch)
+    return pytorch_step(batch, channels_last="channels last" in implementation, compiled=implementation in COMPILED_PYTORCH)
+
+
+def run_in_process(*arguments: str) -> str:
+    """Run this program with arguments in a new process, and return its output.
+
+    Raises:
+      RuntimeError: if it fails; the message is the last line of its error output.
+    """
+    process = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
+    if process.returncode:
+        raise RuntimeError((process.stderr.split("\n\n")[0].splitlines() or [f"exit code {process.returncode}"])[-1])
+    return process.stdout
+
+
+def measure_all() -> tuple[dict[int, dict[str, Measurement]], dict[str, str]]:
+    """Measure all implementations; rounds alternate between them.
+
+    Returns:
+      Medians by batch size and implementation, and the errors of the rivals that were left out.
+    """
+    measured: dict[int, dict[str, list[Measurement]]] = {batch: {} for batch in BATCHES}
+    left_out: dict[str, str] = {}
+
+    def is_skipped(name: str, batch: int) -> bool:
+        fastest = max((rounds[-1]["images_per_second"] for rounds in measured[batch].values()), default=0.0)
+        rounds = measured[batch].get(name)
+        return name in left_out or (bool(rounds) and rounds[-1]["images_per_second"] < SLOW * fastest)
+
     for number in range(1, ROUNDS + 1):
-        for batch, implementations in results.items():
-            for name, rounds in implementations.items():
-                command = [sys.executable, __file__, name, str(batch)]
-                stdout = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-                rounds.append(json.loads(stdout.splitlines()[-1]))
-                rate = rounds[-1]["images_per_second"]
-                print(f"round {number}/{ROUNDS}, batch {batch}, {name}: {rate:.1f} images/s", flush=True)
+        for batch, implementations in measured.items():
+            for name in (*OURS, *RIVALS):
+                if is_skipped(name, batch):
+                    continue
+                try:
+                    values = json.loads(run_in_process(name, str(batch)).splitlines()[-1])
+                except RuntimeError as error:
+                    if name in OURS:
+                        raise
+                    left_out[name] = str(error)
+                    print(f"{name} is left out: {error}", flush=True)
+                    continue
+                implementations.setdefault(name, []).append(values)
+                print(f"round {number}/{ROUNDS}, batch {batch}, {name}: {values['images_per_second']:.1f} images/s", flush=True)
 
-    def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
-        return {key: round(statistics.median(measured[key] for measured in rounds), 3) for key in rounds[0]}
+    def medians(rounds: list[Measurement]) -> Measurement:
+        return {key: round(statistics.median(values[key] for values in rounds), 3) for key in rounds[0]}
 
     return {
-        batch: {name: medians(rounds) for name, rounds in implementations.items()} for batch, implementations in results.items()
+        batch: {name: medians(rounds) for name, rounds in implementations.items() if name not in left_out}
+        for batch, implementations in measured.items()
+    }, left_out
+
+
+def comparison(implementations: dict[str, Measurement]) -> dict[str, Any]:
+    """Compare JAX on one device with PyTorch without `torch.compile` and with the fastest rival, and two devices with one.
+
+    Args:
+      implementations: medians of the implementations at one batch size.
+
+    Returns:
+      Ratios of images per second, the name of the fastest rival, and the ratio of our peak memory to that rival's.
+    """
+    rates = {name: measured["images_per_second"] for name, measured in implementations.items()}
+    one, two = (rates[name] for name in OURS)
+    best = max((name for name in rates if name in RIVALS), key=rates.__getitem__)
+    memory = implementations[OURS[0]]["memory_gb"] / implementations[best]["memory_gb"]
+    return {
+        "ratio_vs_pytorch": round(one / max(rates[name] for name in PYTORCH if name in rates), 3),
+        "two_device_ratio": round(two / one, 3),
+        "best_rival": best,
+        "memory_ratio_vs_best": round(memory, 3),
+        "ratio_vs_best": round(one / rates[best], 3),
     }
-
-
-def ratios(implementations: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Return the speedups of JAX on one device over the faster PyTorch layout, and on two devices over one."""
-    one, two, *pytorch = (implementations[name]["images_per_second"] for name in IMPLEMENTATIONS)
-    return {"ratio_vs_pytorch": round(one / max(pytorch), 3), "two_device_ratio": round(two / one, 3)}
 
 
 def main() -> None:
     """Run all measurements; write and print the results."""
-    batches = measure_all()
-    speedups = {batch: ratios(implementations) for batch, implementations in batches.items()}
-    stdout = subprocess.run(
-        [sys.executable, __file__, "layers", str(BATCHES[0])], stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
+    batches, left_out = measure_all()
+    comparisons = {batch: comparison(implementations) for batch, implementations in batches.items()}
+    stdout = run_in_process("layers", str(BATCHES[0]))
     print(stdout.rsplit("\n", 2)[0])
     import jax
     import torch  # type: ignore[reportMissingImports]
@@ -151,11 +233,14 @@ def main() -> None:
         "cores": os.cpu_count(),
         "jax": jax.__version__,
         "pytorch": torch.__version__.split("+")[0],
-        "batches": {str(batch): {**implementations, **speedups[batch]} for batch, implementations in batches.items()},
+        "batches": {str(batch): {**implementations, **comparisons[batch]} for batch, implementations in batches.items()},
+        "left_out": left_out,
         "layers": json.loads(stdout.splitlines()[-1]),
         # Report the less favorable batch size.
-        "ratio_vs_pytorch": min(speedup["ratio_vs_pytorch"] for speedup in speedups.values()),
-        "two_device_ratio": min(speedup["two_device_ratio"] for speedup in speedups.values()),
+        "ratio_vs_pytorch": min(compared["ratio_vs_pytorch"] for compared in comparisons.values()),
+        "two_device_ratio": min(compared["two_device_ratio"] for compared in comparisons.values()),
+        "memory_ratio_vs_best": max(compared["memory_ratio_vs_best"] for compared in comparisons.values()),
+        "ratio_vs_best": min(compared["ratio_vs_best"] for compared in comparisons.values()),
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))

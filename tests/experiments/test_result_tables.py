@@ -70,3 +70,42 @@ def test_tables_contain_our_results(tmp_path, monkeypatch):
     assert "| 6 | 4.2 (21.0 to 5.0, one seed) |" in text
     assert "with response normalization | 11% | 25.00% |" in text, "only complete pairs"
     assert "| difference, points | +2 | — |" in text
+
+
+def test_benchmark_is_compared_with_the_fastest_rival(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments" / "benchmarks")
+    train_step, tables = import_module("train_step"), import_module("result_tables")
+
+    def measured(rate, memory):
+        return {"images_per_second": rate, "compile_seconds": 1.0, "memory_gb": memory}
+
+    medians = {"one device": measured(22.0, 3.0), "two devices": measured(11.0, 1.0)}
+    medians |= {"PyTorch": measured(16.0, 1.0), "PyTorch, compiled": measured(20.0, 2.0), "plain Flax": measured(5.0, 1.0)}
+    compared = train_step.comparison(medians)
+    assert compared["best_rival"] == "PyTorch, compiled"
+    ratios = {name: value for name, value in compared.items() if name != "best_rival"}
+    assert ratios == {"ratio_vs_best": 1.1, "memory_ratio_vs_best": 1.5, "ratio_vs_pytorch": 1.375, "two_device_ratio": 0.5}
+
+    monkeypatch.setattr(import_module("paper_tables"), "RESULTS", tmp_path)
+    (tmp_path / "bench.json").write_text(json.dumps({"cores": 2, "batches": {"32": {**medians, **compared}}}))
+    text = tables.bench()
+    assert "| PyTorch, compiled | 20.0 | 1.0 | 2.0 |" in text
+    assert "| speedup of one device over the fastest of the others | **1.10** |  |  |" in text
+    assert "| memory relative to that one |  |  | **1.50** |" in text
+
+
+def test_failing_rivals_of_the_benchmark_are_left_out_and_slow_ones_are_measured_once(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments" / "benchmarks")
+    train_step, calls = import_module("train_step"), []
+
+    def run_in_process(name, batch):
+        calls.append(name)
+        if "compiled" in name:
+            raise RuntimeError("no C++ compiler")
+        return json.dumps({"images_per_second": 3.0 if name == "plain Flax" else 10.0 + len(calls)})
+
+    monkeypatch.setattr(train_step, "run_in_process", run_in_process)
+    results, left_out = train_step.measure_all()
+    assert left_out == dict.fromkeys(train_step.COMPILED_PYTORCH, "no C++ compiler")
+    assert all(set(medians) == {*train_step.OURS, *train_step.PYTORCH, train_step.FLAX} for medians in results.values())
+    assert [calls.count(name) for name in ("one device", "plain Flax", "PyTorch, compiled")] == [6, 2, 1]
