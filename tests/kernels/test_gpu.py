@@ -50,7 +50,18 @@ def test_kernel_values_and_gradients(spec, dtype, rng):
 
 def start(photos, tmp_path, *arguments):
     environment = process_environment(platform=None) | {"XLA_FLAGS": ""}
-    command = [sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--data", str(photos), "--batch-size", "16"]
+    command = [
+        sys.executable,
+        "-m",
+        "alexnet_jax",
+        "train",
+        "quickstart",
+        "--data",
+        str(photos),
+        "--batch-size",
+        "16",
+        "--keep-schedule",
+    ]
     command += ["--data-dir", str(tmp_path / "data"), "--run", str(tmp_path / "run"), *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)

@@ -51,7 +51,7 @@ def test_second_start_compiles_nothing(photos, tmp_path):
     def cache_misses(epochs):
         command = [
             sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--batch-size", "16", "--epochs", str(epochs),
-            "--data", str(photos), "--data-dir", str(tmp_path / "data"), "--run", str(tmp_path / "run"),
+            "--keep-schedule", "--data", str(photos), "--data-dir", str(tmp_path / "data"), "--run", str(tmp_path / "run"),
         ]  # fmt: skip
         stderr = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True).stderr
         return stderr.count("PERSISTENT COMPILATION CACHE MISS")

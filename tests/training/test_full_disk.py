@@ -97,7 +97,7 @@ def test_log_is_unchanged_if_resuming_fails(tmp_path):
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit")
 def test_training_exits_with_error_and_resumes_later(photos, tmp_path):
     command = [
-        sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--batch-size", "16", "--epochs", "40",
+        sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--batch-size", "16", "--epochs", "40", "--keep-schedule",
         "--data", str(photos), "--data-dir", str(tmp_path / "data"), "--run", str(tmp_path / "run"), "--checkpoint-seconds", "0",
     ]  # fmt: skip
     environment = process_environment()

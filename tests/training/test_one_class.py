@@ -11,6 +11,7 @@ import alexnet_jax.training.run_logger
 from alexnet_jax.configs import config_names
 from alexnet_jax.model.layers import WeightedLayer
 from alexnet_jax.training.confusion import Confusion, Confusions
+from alexnet_jax.training.schedule import StepDecay
 from alexnet_jax.training.train import train
 from tests.conftest import TINY_CONFIG, read_log
 from tests.tiny import TINY
@@ -58,6 +59,13 @@ def test_one_class_is_named_and_the_end_says_how_to_go_on(options, capsys):
 
     assert train("tiny", replace(config, epochs=4), options).run == folder, "as the advice says"
     assert len(epoch_lines(capsys.readouterr().err)) == 2
+
+
+def test_advice_to_continue_keeps_a_schedule_that_depends_on_the_epochs(options, capsys):
+    config = replace(TINY_CONFIG, network=with_std(0.01), epochs=2, schedule=StepDecay((1,)))
+    folder = train("tiny", config, options).run
+    advice = f"  the same command with --epochs 4 --run {folder} --keep-schedule continues the training"
+    assert advice in capsys.readouterr().err.splitlines()
 
 
 def test_one_class_is_not_expected_with_other_weights_or_after_learning(options, capsys, monkeypatch):

@@ -257,7 +257,7 @@ def test_ctrl_c_through_make_saves_and_make_ends_with_the_signal(photos, tmp_pat
 def test_ctrl_c_saves_and_same_command_resumes(photos, tmp_path):
     command = [
         sys.executable, "-m", "alexnet_jax", "train", "quickstart", "--data", str(photos), "--data-dir", str(tmp_path / "data"),
-        "--runs-dir", str(tmp_path / "runs"), "--batch-size", "16", "--epochs", "40",
+        "--runs-dir", str(tmp_path / "runs"), "--batch-size", "16", "--epochs", "40", "--keep-schedule",
     ]  # fmt: skip
     environment = process_environment()
     root = Path(__file__).parents[2]
