@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from scipy.io import loadmat
-
 from alexnet_jax.data.sources import file_tree
 from alexnet_jax.data.sources.file_tree import Entry
 from alexnet_jax.errors import UserError
@@ -172,6 +170,8 @@ def _read_label_files(files: list[Entry], pattern: re.Pattern[str]) -> Iterator[
 
 def _read_devkit_classes(meta: bytes) -> dict[str, str]:
     """Return the class name of each class number in meta.mat, except groups of classes (synsets with children)."""
+    from scipy.io import loadmat  # noqa: PLC0415 (takes a quarter of a second, which most commands need not wait)
+
     try:
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         number = next(name for name in synsets.dtype.names if re.fullmatch(r"ILSVRC20\d\d_ID", name))
