@@ -107,7 +107,15 @@ def test_configure_cpu_too_late_is_an_error():
         configure_cpu(64)
 
 
-def test_signal_requests_a_stop_once_training_has_asked():
+@pytest.fixture
+def default_sigint():
+    """Python's own handler, also if pytest is a background job of a shell, which ignores SIGINT."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+def test_signal_requests_a_stop_once_training_has_asked(default_sigint):
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with StopOnSignal(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
