@@ -49,7 +49,7 @@ def clothing10() -> str:
 
 
 def photos() -> str:
-    """Return a table of the errors and times of training on a few thousand photos."""
+    """Return a table of the test errors of `make train DATA=…`, as measured by `evaluate`, and its time."""
     measured = result_or_none("photos")
     if measured is None:
         return "Not measured yet."
@@ -57,7 +57,8 @@ def photos() -> str:
     for name, run in measured["runs"].items():
         errors = [f"{run['top1_error'][views]:.1%}" for views in ("center", "ten")]
         rows.append([f"`{name}`", str(run["epochs"]), f"{run['minutes']:.0f} minutes", *errors])
-    header = f"{measured['images']:,} photos of clothes in {measured['classes']} classes, {measured['cores']} CPU cores"
+    photos = f"{measured['images']:,} photos of clothes in {measured['classes']} classes, {measured['test_images']} to test"
+    header = f"{photos}, {measured['cores']} CPU cores"
     return table([header, "epochs", "time", "error, center view", "ten views"], rows)
 
 

@@ -82,6 +82,8 @@ def test_retrieve_finds_indexed_photos_first(trained_run, photos, tmp_path, monk
     cli.main()
     assert capsys.readouterr().out.strip() == str(run / "index")
     files = [photos / "train" / "above" / "3.jpg", photos / "train" / "below" / "17.jpg"]
+    (checkpoint, *_) = (run / "checkpoints").glob("[0-9]*")
+    assert retrieve(monkeypatch, capsys, checkpoint, *files) == retrieve(monkeypatch, capsys, run, *files)
     lines = retrieve(monkeypatch, capsys, run, *files, "--nearest", 4, "--picture", tmp_path / "retrieved.png")
     assert [line[0] for line in lines] == [str(file) for file in files for _ in range(4)]
     assert [line[1] for line in lines] == ["1", "2", "3", "4"] * 2

@@ -17,7 +17,7 @@ from alexnet_jax.data.pipeline.photo import read_photo
 from alexnet_jax.errors import UserError, check_number, disk_full_as_user_error
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.text import printable
-from alexnet_jax.weights.trained_model import is_model
+from alexnet_jax.weights.trained_model import is_model, output_dir
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Retrieve:
     Prints one line per retrieved image: photo, rank, distance, class and name, separated by tabs.
 
     Attributes:
-      index: folder created by `index`, or a run folder in which `index` has created one.
+      index: folder created by `index`, or the run folder, checkpoint or .safetensors file for which `index` has created one.
       photos: image files; each is scaled and cropped to a square as the images of the data set were.
       nearest: number of images to retrieve per photo.
       picture: PNG file to write, with one row per photo: the photo and the images retrieved for it.
@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> None:
     check_number("--nearest", command.nearest, at_least=1)
     if not command.photos:
         raise UserError("pass one or more photos: alexnet-jax retrieve INDEX photo.jpg")
-    index = Index(command.index / "index" if is_model(command.index) else command.index)
+    index = Index(output_dir(command.index) / "index" if is_model(command.index) else command.index)
     metadata, model = index.metadata, load_indexed_model(index, command.run)
     dataset = None if command.picture is None else open_indexed_dataset(index, command.data)
     pixels = [

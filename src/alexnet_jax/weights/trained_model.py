@@ -63,8 +63,8 @@ class TrainedModel:
 
     @property
     def output_dir(self) -> Path:
-        """Default folder for results: the run folder, or the path of the file without its suffix."""
-        return self.path.with_suffix("") if self.path.suffix == SUFFIX else self.path
+        """Default folder for results, see `output_dir`."""
+        return output_dir(self.path)
 
     def __str__(self) -> str:
         return f"{self.path} at step {self.step}"
@@ -76,6 +76,13 @@ def is_model(path: Path) -> bool:
     if resolved.is_dir():
         return (resolved / CONFIG).is_file() or "checkpoints" in (resolved.name, resolved.parent.name)
     return path.suffix == SUFFIX
+
+
+def output_dir(path: Path) -> Path:
+    """Return the default folder for results of the model at a path: the run folder, or the file's path without its suffix."""
+    if path.suffix == SUFFIX:
+        return path.with_suffix("")
+    return path.parents[1] if path.parent.name == "checkpoints" and path.name.isdecimal() else path
 
 
 def load(path: str | Path, *, best: bool = False) -> TrainedModel:
