@@ -21,6 +21,7 @@ from alexnet_jax.data.sources.file_tree import Entry
 from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.ensemble import Ensemble
 from alexnet_jax.evaluation.predictor import ClassProbability, Views
+from alexnet_jax.evaluation.tables import ranked_columns
 from alexnet_jax.text import csv_cell, file_name_text
 from alexnet_jax.weights.trained_model import is_model, load
 
@@ -125,9 +126,9 @@ def _print_table(predictions: Sequence[Prediction]) -> None:
 
 
 def _print_csv(predictions: Sequence[Prediction]) -> None:
-    ranks = range(1, 1 + max((len(classes) for _, classes in predictions), default=0))
+    num_ranks = max((len(classes) for _, classes in predictions), default=0)
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["image", *(f"{column}_{rank}" for rank in ranks for column in ("class", "probability"))])
+    writer.writerow(["image", *ranked_columns(num_ranks)])
     for name, classes in predictions:
         cells = (cell for label, probability in classes for cell in (csv_cell(label), f"{probability:.6g}"))
         writer.writerow([csv_cell(name), *cells])

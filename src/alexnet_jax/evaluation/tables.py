@@ -33,6 +33,16 @@ def format_errors(name: str, views: str, metrics: dict[str, Any]) -> str:
     return f"{views:6}  {'  '.join(parts)}  {name}"
 
 
+def ranked_columns(count: int) -> list[str]:
+    """Return the names of the CSV columns of an image's most probable classes.
+
+    Examples:
+      >>> ranked_columns(2)
+      ['class_1', 'probability_1', 'class_2', 'probability_2']
+    """
+    return [f"{column}_{rank}" for rank in range(1, count + 1) for column in ("class", "probability")]
+
+
 class PredictionRows:
     """Rows of the predictions CSV file: image name, true class, and the five most probable classes with their probabilities.
 
@@ -49,8 +59,7 @@ class PredictionRows:
     @property
     def header(self) -> list[str]:
         """Column names."""
-        ranks = range(1, min(TOP_K, len(self._classes)) + 1)
-        return ["image", "class", *(f"{column}_{rank}" for rank in ranks for column in ("class", "probability"))]
+        return ["image", "class", *ranked_columns(min(TOP_K, len(self._classes)))]
 
     def rows(self, labels: Int[np.ndarray, " images"], probabilities: Float[np.ndarray, "images classes"]) -> Iterator[list[str]]:
         """Yield one row per image of the next batch."""
