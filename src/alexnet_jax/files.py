@@ -1,11 +1,13 @@
 """Atomic file writes, in which a file is replaced when its new content is complete or not at all, and file locks."""
 
 import fcntl
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TextIO
 
+from alexnet_jax.console import console
 from alexnet_jax.errors import UserError, disk_full_as_user_error
 
 
@@ -56,9 +58,37 @@ def lock_file(file: Path, message: str) -> IO[bytes]:
       OSError: if it cannot be created.
     """
     lock = file.open("ab")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _try_lock(lock):
         lock.close()
-        raise UserError(message) from None
+        raise UserError(message)
     return lock
+
+
+def wait_for_lock(file: Path, message: str) -> IO[bytes]:
+    """Create and lock a file in a folder that its earlier owner may delete, as `lock_file` does, but wait until it is free.
+
+    Args:
+      file: lock file; missing parent folders are created.
+      message: message to print if another process holds the lock.
+
+    Raises:
+      OSError: if the file cannot be created.
+    """
+    while True:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # the folder was deleted just now
+            lock = file.open("ab")
+            if not _try_lock(lock):
+                console.print(message, style="yellow")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if file.exists() and os.path.samestat(os.fstat(lock.fileno()), file.stat()):
+                return lock
+            lock.close()
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -3,10 +3,12 @@
 import hashlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,9 +18,9 @@ from PIL import Image
 
 from alexnet_jax.data.prepare import convert, shards
 from alexnet_jax.data.prepare.convert import PrepareOptions, prepare_path
-from alexnet_jax.data.prepare.shards import PreparePlan, open_partial_dataset
 from alexnet_jax.data.prepare.verify import verify
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import wait_for_lock
 from tests.data.prepare.conftest import OPTIONS
 
 pytestmark = pytest.mark.usefixtures("eight_images_per_shard")
@@ -194,12 +196,24 @@ def test_resume_after_kill_while_discarding(photos, tmp_path, expected, step):
     assert file_hashes(prepare_path(photos, tmp_path / "out", OPTIONS).path) == expected
 
 
-def test_concurrent_processes_are_rejected(photos, tmp_path):
-    with (
-        open_partial_dataset(tmp_path / "out", PreparePlan(["a"], 8)),
-        pytest.raises(UserError, match="another process is preparing"),
-    ):
-        prepare_path(photos, tmp_path / "out", OPTIONS)
+@pytest.mark.parametrize("finished", [True, False])
+def test_second_process_waits_for_first(photos, tmp_path, capsys, expected, finished):
+    """The second process opens the data set if the first has finished it, and else prepares it."""
+    out, partial = tmp_path / "out", tmp_path / ".out.partial"
+    with ThreadPoolExecutor() as pool:
+        with wait_for_lock(partial / "lock", "not locked yet"):
+            second = pool.submit(prepare_path, photos, out, OPTIONS)
+            printed = ""
+            while "another process is preparing" not in printed and not second.done():
+                time.sleep(0.01)
+                printed += capsys.readouterr().err
+            if finished:
+                prepare_path(photos, tmp_path / "elsewhere" / "out", OPTIONS).path.rename(out)
+                shutil.rmtree(partial)
+        assert second.result(timeout=60).path == out
+    assert ("already complete" in capsys.readouterr().err) == finished
+    assert file_hashes(out) == expected
+    assert not partial.exists()
 
 
 def test_resume_after_full_disk(photos, tmp_path, capsys, expected):

@@ -119,17 +119,16 @@ def prepare(source: Source, out: Path, options: PrepareOptions = PrepareOptions(
         fingerprint=source.fingerprint(),
         versions={name: version(name) for name in ("pillow", "simplejpeg", "array-record")},
     )
-    if is_prepared(out) and (dataset := open_dataset(out)).manifest.plan == plan.digest:
+    if dataset := _open_complete(out, plan):
         remove_partial_dataset(out)
-        console.print(f"{out} is already complete", markup=False)
         return dataset
-    if out.exists():
-        raise UserError(f"{out} already exists with different content: choose a different folder for --to, or delete {out}")
     side = shorter_side(source.read(plan.statistics_split, 0).data)
     if options.size is None and side and side <= size // 4:
         console.print(f"images of {side} pixels are upscaled to {size} pixels: pass --size {side} to keep their resolution")
     _print_left_out(source)
     with open_partial_dataset(out, plan) as partial, report_warnings(lambda line: console.print(line, style="yellow")):
+        if dataset := _open_complete(out, plan):  # by a process that this one has waited for
+            return dataset
         shard_ranges = {split: _shard_ranges(images, plan.shard_images[split]) for split, images in source.num_images.items()}
         _write_missing_shards(source, plan, partial, shard_ranges, options)
         partial.finish(out, {split: len(ranges) for split, ranges in shard_ranges.items()})
@@ -140,6 +139,20 @@ def prepare(source: Source, out: Path, options: PrepareOptions = PrepareOptions(
     left_out = f", {source.num_left_out:,} files left out" if source.num_left_out else ""
     console.print(f"{out}: {counts} images of {len(manifest.classes)} classes{skipped}{left_out}")
     return dataset
+
+
+def _open_complete(out: Path, plan: PreparePlan) -> Dataset | None:
+    """Open the data set at `out` if it is complete; return None if nothing exists there.
+
+    Raises:
+      UserError: if something else exists there.
+    """
+    if is_prepared(out) and (dataset := open_dataset(out)).manifest.plan == plan.digest:
+        console.print(f"{out} is already complete")
+        return dataset
+    if out.exists():
+        raise UserError(f"{out} already exists with different content: choose a different folder for --to, or delete {out}")
+    return None
 
 
 def _print_left_out(source: Source) -> None:

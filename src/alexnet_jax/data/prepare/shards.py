@@ -3,7 +3,7 @@
 A data set is written to a hidden folder beside its final path:
 
     .NAME.partial/plan            digest of the `PreparePlan`; if the plan has changed, the folder's content is deleted
-    .NAME.partial/lock            file lock that excludes a second process
+    .NAME.partial/lock            file lock for which a second process waits
     .NAME.partial/data/           the data set; shards under their final names are complete
     .NAME.partial/reports/        one `ShardReport` per finished shard, merged into the manifest and the mean image at the end
 
@@ -29,7 +29,7 @@ from alexnet_jax.data.prepare.shard_writer import DISK_FULL_ERRNOS, ShardReport,
 from alexnet_jax.data.records import Encoding, Manifest, Record, Shard, array_digest
 from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import UserError
-from alexnet_jax.files import lock_file
+from alexnet_jax.files import wait_for_lock
 
 
 @dataclass(frozen=True)
@@ -191,15 +191,15 @@ class PartialDataset:
 def open_partial_dataset(path: Path, plan: PreparePlan) -> Iterator[PartialDataset]:
     """Lock and yield the partial data set for `path`, and delete its folder when the block ends without an exception.
 
-    After an exception the folder is kept, so that a later call with the same plan can resume.
+    After an exception the folder is kept, so that a later call with the same plan can resume. A process that waits for the lock
+    finds out what the other one has done only then: `path` may exist in the block.
 
     Raises:
-      UserError: if `path` cannot be written, the disk is full, or another process is preparing the same data set.
+      UserError: if `path` cannot be written, or the disk is full.
     """
     partial = _partial_path(path)
     try:
-        partial.mkdir(parents=True, exist_ok=True)
-        with lock_file(partial / "lock", f"another process is preparing {path}: wait for it to finish"):
+        with wait_for_lock(partial / "lock", f"another process is preparing {path}: waiting for it to finish"):
             yield PartialDataset(partial, plan)
             shutil.rmtree(partial)
     except OSError as error:
@@ -244,17 +244,17 @@ def create_dataset(path: Path, classes: list[str], *, size: int, encoding: Encod
     Raises:
       UserError: if `path` exists or cannot be written, or the disk is full.
     """
-    if path.exists():
-        raise UserError(f"{path} already exists: choose a different folder, or delete it")
-    try:
-        with open_partial_dataset(path, PreparePlan(classes, size, encoding)) as partial:
+    with open_partial_dataset(path, PreparePlan(classes, size, encoding)) as partial:
+        try:
+            if path.exists():
+                raise UserError(f"{path} already exists: choose a different folder, or delete it")
             with ExitStack() as stack:
                 writer = DatasetWriter(partial, stack)
                 yield writer
             partial.finish(path, dict.fromkeys(writer.splits, 1))
-    except BaseException:
-        remove_partial_dataset(path)
-        raise
+        except BaseException:
+            remove_partial_dataset(path)
+            raise
 
 
 def remove_partial_dataset(path: Path) -> None:
