@@ -29,9 +29,9 @@ from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 from alexnet_jax.training import loop
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.confusion import Confusions
+from alexnet_jax.training.metrics import EvalMetrics, Validation
 from alexnet_jax.training.setup import TrainContext, setup
 from alexnet_jax.training.step import constant_hparams, initial_state, put_batch
-from alexnet_jax.training.validation import EvalMetrics, Validation
 
 RESULT = Path(__file__).parents[1] / "results" / "loop.json"
 STEPS = {"quickstart": 1000, "two_tower": 100}

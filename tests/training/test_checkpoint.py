@@ -135,7 +135,7 @@ def test_errors_of_the_system_are_not_taken_for_damage(error, nested, tmp_path, 
             raise ValueError("cannot restore") from error
         raise error
 
-    monkeypatch.setattr(checkpoint_module, "_read_arrays", fails)
+    monkeypatch.setattr(checkpoint_module, "read_arrays", fails)
     with pytest.raises(UserError, match=r"cannot read .*checkpoints/2 \(.*\): it may be intact, so nothing was changed"):
         restore(tmp_path / "checkpoints")
     assert files_in(tmp_path) == before
@@ -159,7 +159,7 @@ def test_first_checkpoint_that_cannot_be_read_back_is_an_error(tmp_path, monkeyp
     def fails(*_, **__):
         raise ValueError("not there")
 
-    monkeypatch.setattr(checkpoint_module, "_read_arrays", fails)
+    monkeypatch.setattr(checkpoint_module, "read_arrays", fails)
     checkpoints = Checkpoints(tmp_path, CONFIG)
     with pytest.raises(
         UserError, match=r"the first checkpoint in .* cannot be read back \(not there\): choose a different --run"

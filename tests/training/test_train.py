@@ -20,10 +20,10 @@ from alexnet_jax.cli.train import train_with_report
 from alexnet_jax.configs import config_names, load_config
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import UserError
+from alexnet_jax.training.metrics import EvalMetrics
 from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.schedule import ReduceOnPlateau
 from alexnet_jax.training.train import train
-from alexnet_jax.training.validation import EvalMetrics
 from alexnet_jax.weights.trained_model import load
 from tests.conftest import TINY_CONFIG, StopAfter, assert_train_raises, process_environment, read_log
 

@@ -47,8 +47,8 @@ from alexnet_jax.evaluation.tables import (
     metrics_json,
 )
 from alexnet_jax.files import atomic_text_writer
-from alexnet_jax.training.checkpoint import versions
 from alexnet_jax.training.confusion import MAX_MATRIX_CLASSES
+from alexnet_jax.version import versions
 from alexnet_jax.weights.trained_model import load
 
 CIFAR_SIZE = 32

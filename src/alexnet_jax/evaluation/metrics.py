@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from alexnet_jax.training.confusion import Confusions
-from alexnet_jax.training.validation import EvalMetrics
+from alexnet_jax.training.metrics import EvalMetrics
 
 TOP_K = 5
 """Number of classes in a top-5 prediction, which is an error if they do not include the true class (paper, section 2)."""

@@ -1,11 +1,7 @@
 """Orbax checkpoints of the training state, with checksums and metadata."""
 
-import errno
-import os
-import platform
 import shutil
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +15,10 @@ from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
 from alexnet_jax.console import console
 from alexnet_jax.errors import UserError, disk_full_as_user_error
-from alexnet_jax.model.network import Network
-from alexnet_jax.model.tower import HostParams, parameter_shapes
 from alexnet_jax.parallel.distributed import is_main_process, main_process_first
-from alexnet_jax.parallel.runtime import check_platform
+from alexnet_jax.training.checkpoint_reader import first_sentence, read_arrays, read_json, system_error
 from alexnet_jax.training.step import TrainState
-from alexnet_jax.version import __version__
+from alexnet_jax.version import versions
 
 MAX_TO_KEEP = 2
 """Number of latest checkpoints to keep, in addition to the one with the smallest validation error."""
@@ -93,13 +87,13 @@ class Checkpoints:
         try:
             with disk_full_as_user_error(self._disk_full_message), jax.transfer_guard("allow"):
                 self._manager.wait_until_finished()
-                _read_json(self._folder / str(step))
-                _read_arrays(self._folder / str(step), _one_leaf_each(state), checksums)
+                read_json(self._folder / str(step))
+                read_arrays(self._folder / str(step), _one_leaf_each(state), checksums)
         except UserError:
             raise
         except Exception as error:  # Orbax raises many types of errors
             raise UserError(
-                f"the first checkpoint in {self._folder} cannot be read back ({_first_sentence(error)}): choose a different --run"
+                f"the first checkpoint in {self._folder} cannot be read back ({first_sentence(error)}): choose a different --run"
             ) from error
         self._can_be_read = True
 
@@ -144,19 +138,19 @@ class Checkpoints:
         """Return the state and metadata of a checkpoint, or the reason why it cannot be read."""
         checkpoint = self._folder / str(step)
         try:
-            metadata = _read_json(checkpoint)
+            metadata = read_json(checkpoint)
             if metadata["config"]["network"] != self._config["network"]:
                 raise UserError(
                     f"{self._folder} contains a checkpoint of a different network: "
                     "choose a different --run, or pass --fresh to start over"
                 )
-            arrays = _read_arrays(checkpoint, _one_leaf_each(like), metadata["checksums"])
+            arrays = read_arrays(checkpoint, _one_leaf_each(like), metadata["checksums"])
         except UserError:
             raise
         except Exception as error:  # Orbax raises many types of errors for damaged files
-            if system_error := _system_error(error):
-                raise UserError(f"cannot read {checkpoint} ({system_error}): it may be intact, so nothing was changed") from error
-            reason = _first_sentence(error)
+            if cause := system_error(error):
+                raise UserError(f"cannot read {checkpoint} ({cause}): it may be intact, so nothing was changed") from error
+            reason = first_sentence(error)
             if jax.process_count() > 1:  # the other processes may have read their parts, so all must stop
                 message = f"cannot read {checkpoint} ({reason})"
                 raise UserError(f"{message}: delete it to resume from the previous checkpoint") from error
@@ -180,127 +174,14 @@ class Checkpoints:
             self._manager.close()
 
 
-def read_metadata(checkpoint: Path) -> dict[str, Any]:
-    """Read the metadata of a checkpoint: config, package versions, checksums, and step of the smallest validation error.
-
-    Args:
-      checkpoint: folder of the checkpoint.
-
-    Raises:
-      UserError: if the metadata cannot be read.
-    """
-    try:
-        return _read_json(checkpoint)
-    except Exception as error:  # Orbax raises many types of errors for damaged files
-        raise _read_error(checkpoint, error) from error
-
-
-def read_params(checkpoint: Path) -> tuple[dict[str, Any], HostParams]:
-    """Read the metadata of a checkpoint, and its parameters as NumPy arrays.
-
-    Args:
-      checkpoint: folder of the checkpoint.
-
-    Raises:
-      UserError: if the checkpoint cannot be read.
-    """
-    metadata = read_metadata(checkpoint)
-    shapes = parameter_shapes(Network.from_json(metadata["config"]["network"]))
-    names = [(layer, kind) for layer in sorted(shapes) for kind in sorted(shapes[layer])]
-    items = [{"params": {layer: {kind: 0}}} for layer, kind in names]
-    try:
-        # The checksums follow the leaves of `TrainState`: step, params, opt_state.
-        arrays = _read_arrays(checkpoint, items, metadata["checksums"][1 : 1 + len(items)], partial=True)
-    except Exception as error:  # Orbax raises many types of errors for damaged files
-        raise _read_error(checkpoint, error) from error
-    params: HostParams = {layer: {} for layer, _ in names}
-    for (layer, kind), array in zip(names, arrays, strict=True):
-        params[layer][kind] = array
-    return metadata, params
-
-
-def _read_json(checkpoint: Path) -> dict[str, Any]:
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        return reader.restore(checkpoint / "metadata")
-
-
-def _system_error(error: BaseException | None) -> str | None:
-    """Return the system's reason for an error of reading a checkpoint; None if its files are damaged or missing.
-
-    Errors of the system, such as a missing permission, a failing disk, too many open files or too little memory, show nothing
-    about the files. TensorStore's errors contain the text of the system's error, but not its number.
-
-    Raises:
-      UserError: if JAX has no devices.
-    """
-    check_platform()
-    while error is not None:
-        if isinstance(error, MemoryError):
-            return os.strerror(errno.ENOMEM)
-        for number in _SYSTEM_ERRORS:
-            if os.strerror(number) in str(error) or (isinstance(error, OSError) and error.errno == number):
-                return os.strerror(number)
-        error = error.__cause__ or error.__context__
-    return None
-
-
-_SYSTEM_ERRORS = (
-    errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN,
-    errno.EROFS, errno.EBUSY, errno.EAGAIN, errno.EINTR, errno.ENODEV, errno.ENXIO, errno.ELOOP, errno.ECONNRESET,
-)  # fmt: skip
-
-
 def _one_leaf_each(tree: Any) -> list[Any]:
     """Return the tree once per leaf, with placeholders for all other leaves."""
     leaves, structure = jax.tree.flatten(tree)
     return [structure.unflatten([0 if i == j else ocp.PLACEHOLDER for j in range(len(leaves))]) for i in range(len(leaves))]
 
 
-def _read_arrays(checkpoint: Path, items: list[Any], checksums: list[int], *, partial: bool = False) -> list[np.ndarray]:
-    """Read arrays of a checkpoint, and check them.
-
-    The arrays are read one after another. Orbax would read those of one call concurrently and, when the first of them fails,
-    abandon the others, whose warnings and errors appear later in other places of the program.
-
-    Args:
-      checkpoint: folder of the checkpoint.
-      items: for each array, a tree like the stored one with the array as its only leaf.
-      checksums: expected checksums.
-      partial: whether the trees lack other parts of the stored one instead of having placeholders.
-
-    Raises:
-      ValueError: if a checksum does not match; Orbax raises other errors for damaged files.
-    """
-    arrays = []
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        for item, checksum in zip(items, checksums, strict=True):
-            restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-            args = ocp.args.PyTreeRestore(item, restore_args, partial_restore=partial)
-            restored = jax.tree.leaves(reader.restore(checkpoint / "state", args=args))
-            (array,) = [leaf for leaf in restored if leaf is not ocp.PLACEHOLDER]
-            if int(array.view(np.uint32).sum(dtype=np.uint32)) != checksum:
-                raise ValueError("the checksums do not match")
-            arrays.append(array)
-    return arrays
-
-
 def _place(like: jax.ShapeDtypeStruct, array: np.ndarray) -> jax.Array:
     return jax.make_array_from_callback(like.shape, like.sharding, lambda part: array[part])
-
-
-def _first_sentence(error: Exception) -> str:
-    return " ".join(str(error).split()).split(". ")[0][:100]
-
-
-def _read_error(checkpoint: Path, error: Exception) -> UserError:
-    reason = _system_error(error) or _first_sentence(error)
-    return UserError(f"cannot read the checkpoint {checkpoint} ({reason}): pass a different checkpoint")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of this package, of Python, and of the packages that results depend on."""
-    packages = {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")}
-    return {"alexnet-jax": __version__, "python": platform.python_version(), **packages}
 
 
 class _LatestAndBest(PreservationPolicy):

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_jax.console import console
+from alexnet_jax.training.metrics import EvalMetrics
 from alexnet_jax.training.run_logger import format_result
 from alexnet_jax.training.setup import TrainContext
-from alexnet_jax.training.validation import EvalMetrics
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from alexnet_jax.console import count, make_console
 from alexnet_jax.model.layers import WeightedLayer
 from alexnet_jax.training.confusion import MAX_MATRIX_CLASSES
 from alexnet_jax.training.flops import measure_matmul_flops, training_flops_per_image
+from alexnet_jax.training.metrics import EvalMetrics, Validation
 from alexnet_jax.training.progress import TrainingProgress, format_duration
 from alexnet_jax.training.schedule import LEARNING_MARGIN, EpochHparams
 from alexnet_jax.training.setup import TrainContext
 from alexnet_jax.training.tensorboard import EventWriter
-from alexnet_jax.training.validation import EvalMetrics, Validation
 
 LOG_EVERY = 10
 """Steps between logged losses."""

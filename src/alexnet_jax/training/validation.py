@@ -1,9 +1,7 @@
 """Center-crop validation on a split of a data set."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import reduce
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -13,35 +11,9 @@ from alexnet_jax.data.pipeline.batches import LoaderOptions, evaluation_batches
 from alexnet_jax.model.tower import Params
 from alexnet_jax.parallel.mesh import local_batch_slice
 from alexnet_jax.training.confusion import Confusions
+from alexnet_jax.training.metrics import EvalMetrics, Validation
 from alexnet_jax.training.setup import TrainContext
 from alexnet_jax.training.step import EvalOutputs, EvalSums, put_batch
-
-
-@dataclass(frozen=True)
-class EvalMetrics:
-    """Mean metrics over the images of a split.
-
-    Attributes:
-      top1_error: fraction of images whose class is not the most probable one.
-      top5_error: fraction of images whose class is not among the five most probable ones; None if there are no more than five
-        classes.
-      loss: mean cross-entropy, nats.
-      images: number of images.
-      predicted_classes: number of classes that are the most probable one of at least one image; None if it was not recorded.
-    """
-
-    top1_error: float
-    top5_error: float | None
-    loss: float
-    images: int
-    predicted_classes: int | None = None
-
-
-class Validation(NamedTuple):
-    """Result of a validation: metrics, and numbers of images by true and predicted class."""
-
-    metrics: EvalMetrics
-    confusions: Confusions
 
 
 def validate(context: TrainContext, params: Params, *, stop: Callable[[], bool] = lambda: False) -> Validation | None:

@@ -19,9 +19,10 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams
 from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import make_mesh
-from alexnet_jax.training.checkpoint import read_metadata, read_params, versions
+from alexnet_jax.training.checkpoint_reader import read_metadata, read_params
 from alexnet_jax.training.run_config import DataRecord, RunConfig
 from alexnet_jax.training.run_directory import CONFIG, MEAN_IMAGE, RunDirectory
+from alexnet_jax.version import versions
 from alexnet_jax.weights.safetensors_file import SUFFIX, check_config, read_model, read_run_config, write_model
 from alexnet_jax.weights.state_dict import check_finite
 

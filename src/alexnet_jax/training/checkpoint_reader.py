@@ -1,0 +1,124 @@
+"""Reading of Orbax checkpoints, and the distinction of damaged files from errors of the system."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from alexnet_jax.errors import UserError
+from alexnet_jax.model.network import Network
+from alexnet_jax.model.tower import HostParams, parameter_shapes
+from alexnet_jax.parallel.runtime import check_platform
+
+
+def read_metadata(checkpoint: Path) -> dict[str, Any]:
+    """Read the metadata of a checkpoint: config, package versions, checksums, and step of the smallest validation error.
+
+    Args:
+      checkpoint: folder of the checkpoint.
+
+    Raises:
+      UserError: if the metadata cannot be read.
+    """
+    try:
+        return read_json(checkpoint)
+    except Exception as error:  # Orbax raises many types of errors for damaged files
+        raise _read_error(checkpoint, error) from error
+
+
+def read_params(checkpoint: Path) -> tuple[dict[str, Any], HostParams]:
+    """Read the metadata of a checkpoint, and its parameters as NumPy arrays.
+
+    Args:
+      checkpoint: folder of the checkpoint.
+
+    Raises:
+      UserError: if the checkpoint cannot be read.
+    """
+    metadata = read_metadata(checkpoint)
+    shapes = parameter_shapes(Network.from_json(metadata["config"]["network"]))
+    names = [(layer, kind) for layer in sorted(shapes) for kind in sorted(shapes[layer])]
+    items = [{"params": {layer: {kind: 0}}} for layer, kind in names]
+    try:
+        # The checksums follow the leaves of `TrainState`: step, params, opt_state.
+        arrays = read_arrays(checkpoint, items, metadata["checksums"][1 : 1 + len(items)], partial=True)
+    except Exception as error:  # Orbax raises many types of errors for damaged files
+        raise _read_error(checkpoint, error) from error
+    params: HostParams = {layer: {} for layer, _ in names}
+    for (layer, kind), array in zip(names, arrays, strict=True):
+        params[layer][kind] = array
+    return metadata, params
+
+
+def read_json(checkpoint: Path) -> dict[str, Any]:
+    """Read the metadata of a checkpoint; Orbax raises many types of errors for damaged files."""
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        return reader.restore(checkpoint / "metadata")
+
+
+def read_arrays(checkpoint: Path, items: list[Any], checksums: list[int], *, partial: bool = False) -> list[np.ndarray]:
+    """Read arrays of a checkpoint, and check them.
+
+    The arrays are read one after another. Orbax would read those of one call concurrently and, when the first of them fails,
+    abandon the others, whose warnings and errors appear later in other places of the program.
+
+    Args:
+      checkpoint: folder of the checkpoint.
+      items: for each array, a tree like the stored one with the array as its only leaf.
+      checksums: expected checksums.
+      partial: whether the trees lack other parts of the stored one instead of having placeholders.
+
+    Raises:
+      ValueError: if a checksum does not match; Orbax raises other errors for damaged files.
+    """
+    arrays = []
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        for item, checksum in zip(items, checksums, strict=True):
+            restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+            args = ocp.args.PyTreeRestore(item, restore_args, partial_restore=partial)
+            restored = jax.tree.leaves(reader.restore(checkpoint / "state", args=args))
+            (array,) = [leaf for leaf in restored if leaf is not ocp.PLACEHOLDER]
+            if int(array.view(np.uint32).sum(dtype=np.uint32)) != checksum:
+                raise ValueError("the checksums do not match")
+            arrays.append(array)
+    return arrays
+
+
+def system_error(error: BaseException | None) -> str | None:
+    """Return the system's reason for an error of reading a checkpoint; None if its files are damaged or missing.
+
+    Errors of the system, such as a missing permission, a failing disk, too many open files or too little memory, show nothing
+    about the files. TensorStore's errors contain the text of the system's error, but not its number.
+
+    Raises:
+      UserError: if JAX has no devices.
+    """
+    check_platform()
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return os.strerror(errno.ENOMEM)
+        for number in _SYSTEM_ERRORS:
+            if os.strerror(number) in str(error) or (isinstance(error, OSError) and error.errno == number):
+                return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+_SYSTEM_ERRORS = (
+    errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN,
+    errno.EROFS, errno.EBUSY, errno.EAGAIN, errno.EINTR, errno.ENODEV, errno.ENXIO, errno.ELOOP, errno.ECONNRESET,
+)  # fmt: skip
+
+
+def first_sentence(error: Exception) -> str:
+    """Return the beginning of an error message, on one line."""
+    return " ".join(str(error).split()).split(". ")[0][:100]
+
+
+def _read_error(checkpoint: Path, error: Exception) -> UserError:
+    reason = system_error(error) or first_sentence(error)
+    return UserError(f"cannot read the checkpoint {checkpoint} ({reason}): pass a different checkpoint")
