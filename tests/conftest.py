@@ -12,8 +12,10 @@ import shutil
 import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 # Tests, pytest-xdist workers and the processes that tests start share compiled programs. They inherit these variables, so only
 # the process that sets them deletes the folder.
@@ -49,7 +51,10 @@ from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import Params, stacked_towers
+from alexnet_jax.training import setup
 from alexnet_jax.training.config import Options, TrainConfig
+from alexnet_jax.training.optimizer import paper_update
+from alexnet_jax.training.step import make_evaluation_step, make_train_step
 from alexnet_jax.training.train import train
 from tests.tiny import TINY
 
@@ -93,6 +98,19 @@ def process_environment(*, shared_cache: bool = True, platform: str | None = "cp
     for name in names:
         environment.pop(name, None)
     return environment | ({"JAX_PLATFORMS": platform} if platform else {})
+
+
+# Most of the time of a short training is tracing and lowering, so trainings of the same network in one process share their steps.
+@cache
+def shared_update(momentum: float, weight_decay: float, layer_decays: tuple[tuple[str, float], ...]) -> Any:
+    return paper_update(momentum=momentum, weight_decay=weight_decay, layer_decays=dict(layer_decays))
+
+
+setup.paper_update = lambda *, momentum, weight_decay, layer_decays: shared_update(  # pyright: ignore[reportAttributeAccessIssue]
+    momentum, weight_decay, tuple(layer_decays.items())
+)
+setup.make_train_step = cache(make_train_step)
+setup.make_evaluation_step = cache(make_evaluation_step)
 
 
 @pytest.fixture

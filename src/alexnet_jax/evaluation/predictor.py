@@ -1,13 +1,14 @@
 """Inference with a trained model: class probabilities or the outputs of a layer, averaged over views of each image."""
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image
 
@@ -19,6 +20,8 @@ from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.metrics import top_classes
 from alexnet_jax.evaluation.views import nine_views, ten_views
+from alexnet_jax.model.network import Network
+from alexnet_jax.model.tower import HostParams
 from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import DATA, batch_sharding, choose_mesh, parameter_sharding, replicated
 from alexnet_jax.parallel.runtime import compiler_options
@@ -73,6 +76,39 @@ def most_probable(
     ]
 
 
+Average = Callable[[HostParams, Float[Array, "size size 3"], UInt8[Array, "batch size size 3"]], Float[Array, "batch outputs"]]
+"""Function `(params, mean_image, images)` that returns the outputs averaged over views."""
+
+
+@cache
+def _averaged_outputs(network: Network, mesh: Mesh, layer: str | None, views: Views, crop_mean: bool) -> Average:
+    """Return a jitted function, which is compiled once for all models of the same network.
+
+    Args:
+      network: network to run.
+      mesh: device mesh.
+      layer: name of the layer whose outputs are averaged; None for class probabilities.
+      views: views of an image.
+      crop_mean: whether the matching crop of the mean image is subtracted from each view, or its center crop from all of them.
+    """
+    forward, size = placement.forward(network, mesh, layer), network.input_size
+    make_views = partial(_VIEWS[views], size=size)
+
+    def average(params: Any, mean: Array, images: Array) -> Array:
+        def predict_view(view_and_mean: tuple[Array, Array]) -> Array:
+            view, mean = view_and_mean
+            outputs = forward(params, view.astype(jnp.float32) - mean, None)
+            return jax.nn.softmax(outputs) if layer is None else outputs
+
+        views = jnp.stack(make_views(images))
+        means = make_views(mean) if crop_mean else [center_crop(mean, size)] * len(views)
+        # A loop over the views: the network is compiled once, and only one view's activations are in memory.
+        return jax.lax.map(predict_view, (views, jnp.stack(means))).mean(axis=0)
+
+    options = compiler_options(mesh.devices.flat[0].platform)
+    return jax.jit(average, out_shardings=replicated(mesh), compiler_options=options)
+
+
 class Predictor:
     """Trained model placed on the available devices for inference.
 
@@ -98,23 +134,8 @@ class Predictor:
         network = model.network
         self._mesh = choose_mesh(network, "single", 1) if jax.default_backend() == "cpu" else choose_mesh(network)
         self.batch_size = batch_size + -batch_size % self._mesh.shape[DATA]
-        forward, size = placement.forward(network, self._mesh, layer), network.input_size
-        make_views = partial(_VIEWS[views], size=size)
         crop_mean = model.config.augmentation.mean == "crop"
-
-        def average(params: Any, mean: Array, images: Array) -> Array:
-            def predict_view(view_and_mean: tuple[Array, Array]) -> Array:
-                view, mean = view_and_mean
-                outputs = forward(params, view.astype(jnp.float32) - mean, None)
-                return jax.nn.softmax(outputs) if layer is None else outputs
-
-            views = jnp.stack(make_views(images))
-            means = make_views(mean) if crop_mean else [center_crop(mean, size)] * len(views)
-            # A loop over the views: the network is compiled once, and only one view's activations are in memory.
-            return jax.lax.map(predict_view, (views, jnp.stack(means))).mean(axis=0)
-
-        options = compiler_options(self._mesh.devices.flat[0].platform)
-        self._average = jax.jit(average, out_shardings=replicated(self._mesh), compiler_options=options)
+        self._average = _averaged_outputs(network, self._mesh, layer, views, crop_mean)
         self._params = jax.device_put(model.params, parameter_sharding(self._mesh))
         self._mean = jax.device_put(model.mean_image, replicated(self._mesh))
 

@@ -5,7 +5,7 @@ global batches; the shardings are in `parallel.mesh`.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import cast
 
 import jax
@@ -65,4 +65,9 @@ def init(network: Network, mesh: Mesh, key: Key[Array, ""]) -> tower.Params:
 
     The values do not depend on the mesh.
     """
-    return jax.jit(partial(tower.init, network), out_shardings=parameter_sharding(mesh))(key)
+    return _jitted_init(network, mesh)(key)
+
+
+@cache
+def _jitted_init(network: Network, mesh: Mesh) -> Callable[[Key[Array, ""]], tower.Params]:
+    return jax.jit(partial(tower.init, network), out_shardings=parameter_sharding(mesh))

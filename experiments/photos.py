@@ -1,0 +1,76 @@
+"""Errors of networks trained on photos by the README's commands, and the time that training took.
+
+    make train DATA=path/to/photos
+    make train EXP=two_tower DATA=path/to/photos
+    python experiments/photos.py runs/quickstart/… runs/two_tower/…
+
+Validation errors are read from a run's log, test errors are measured with the center view and with ten views. A run that was
+interrupted counts up to its last checkpoint. Other entries of results/photos.json are kept.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from alexnet_jax.cli.process import configure_process
+from alexnet_jax.data.records import open_dataset
+from alexnet_jax.evaluation.metrics import ErrorCounter
+from alexnet_jax.evaluation.predictor import Predictor
+from alexnet_jax.training.run_directory import RunDirectory
+from alexnet_jax.weights.trained_model import load, load_run_config
+
+RESULT = Path(__file__).parent / "results" / "photos.json"
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """Return epochs, time and errors of a run."""
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    epochs = [record for record in log if "epoch" in record]
+    model = load(folder)
+    dataset = open_dataset(Path(model.config.data.path))
+    result = RunDirectory(folder).result
+    errors = {}
+    for views in ("center", "ten"):
+        counter = ErrorCounter(len(model.classes))
+        for labels, probabilities in Predictor(model, views=views).batches(dataset, "test"):
+            counter.add(labels, probabilities)
+        errors[views] = round(counter.metrics.top1_error, 6)
+    return {
+        "epochs": epochs[-1]["epoch"],
+        "finished": result is not None,
+        "minutes": round(result["seconds"] / 60, 2) if result else None,
+        "images_per_second": [round(record["images_per_second"], 1) for record in epochs],
+        "validation_top1_error": [round(record["top1_error"], 6) for record in epochs],
+        "top1_error": errors,
+    }
+
+
+def main() -> None:
+    """Measure the runs and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders of one data set")
+    folders = parser.parse_args().runs
+    configure_process()
+    dataset = open_dataset(Path(load_run_config(folders[0]).data.path))
+    counts = dataset.manifest.counts["validation"]
+    record: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {"runs": {}}
+    record |= {
+        "images": dataset.manifest.splits["train"],
+        "classes": len(dataset.manifest.classes),
+        "test_images": dataset.manifest.splits["test"],
+        "majority_class_error": round(1 - max(counts) / sum(counts), 6),
+        "cores": os.cpu_count(),
+        "jax": jax.__version__,
+    }
+    for folder in folders:
+        record["runs"][load_run_config(folder).network.name] = measure(folder)
+        RESULT.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()
