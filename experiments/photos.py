@@ -43,7 +43,6 @@ def measure(folder: Path) -> dict[str, Any]:
         "epochs": epochs[-1]["epoch"],
         "finished": result is not None,
         "minutes": round(result["seconds"] / 60, 2) if result else None,
-        "images_per_second": [round(record["images_per_second"], 1) for record in epochs],
         "validation_top1_error": [round(record["top1_error"], 6) for record in epochs],
         "top1_error": errors,
     }

@@ -155,15 +155,15 @@ def test_plateau_before_learning_is_not_counted():
 
 
 def test_two_tower_keeps_its_rate_on_the_plateau_of_small_data_sets():
-    """Errors of `two_tower` on photos of clothes in ten classes, measured with a constant learning rate."""
-    result = json.loads((Path(__file__).parents[2] / "experiments" / "results" / "clothing10.json").read_text())
-    errors, majority_error = result["two_tower"]["validation_top1_error"], result["majority_class_error"]
+    """Errors of `two_tower` on photos of clothes in ten classes, measured with this config."""
+    result = json.loads((Path(__file__).parents[2] / "experiments" / "results" / "photos.json").read_text())
+    errors, majority_error = result["runs"]["two_tower"]["validation_top1_error"], result["majority_class_error"]
     config = load_config("two_tower")
     for epoch in range(len(errors)):
         hparams = config.epoch_hparams(errors[:epoch], majority_error)
         assert hparams is not None
         assert hparams.weights == pytest.approx(0.01)
-    assert errors[-1] < majority_error - 0.3
+    assert errors[-1] < majority_error - 0.25
 
 
 @settings(max_examples=50, deadline=None)
