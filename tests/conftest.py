@@ -5,6 +5,7 @@ every machine; tests marked `gpu` select the GPUs explicitly and are skipped on 
 """
 
 import atexit
+import gc
 import importlib.util
 import json
 import os
@@ -43,6 +44,7 @@ with install_import_hook("alexnet_jax", "beartype.beartype"):
 import jax
 import numpy as np
 import pytest
+
 from jax.sharding import Mesh
 from PIL import Image
 
@@ -73,6 +75,8 @@ HAS_GPU = any(Path("/dev").glob("nvidia[0-9]*")) and any(
 )
 jax.config.update("jax_platforms", "cpu,cuda" if HAS_GPU else "cpu")
 runtime.configure_cpu(4)
+gc.freeze()  # the imported modules: garbage collections that search their many objects take several percent of the time
+gc.set_threshold(100_000, 20, 20)
 jax.devices()  # initialize the backend: the number of devices cannot change afterwards
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import Executor, Future
 from functools import partial
 
 import resumption
-from network_rates import jax_images_per_second, torch_images_per_second
+from network_rates import STEPS, jax_images_per_second, torch_images_per_second
 from operations import (
     TOLERANCES,
     compile_operation,
@@ -151,7 +151,8 @@ def _network(report: Report, precision: Precision, batch_size: int, tiny: bool) 
         "xla": partial(jax_images_per_second, network, precision, batch_size, ("xla",)),
     }
     if _measures_pytorch(tiny) and not (tiny and precision == "bfloat16"):  # bfloat16 takes minutes on a CPU
-        rates["pytorch"] = partial(torch_images_per_second, precision, batch_size, compiled=False)
+        steps = 1 if tiny else STEPS
+        rates["pytorch"] = partial(torch_images_per_second, precision, batch_size, compiled=False, steps=steps)
         if not tiny:
             rates["pytorch_compiled"] = partial(torch_images_per_second, precision, batch_size, compiled=True)
 

@@ -46,7 +46,7 @@ def jax_images_per_second(network: Network, precision: Precision, batch_size: in
         return batch_size / seconds_per_call(block, STEPS, rounds=5)
 
 
-def torch_images_per_second(precision: Precision, batch_size: int, *, compiled: bool) -> float:
+def torch_images_per_second(precision: Precision, batch_size: int, *, compiled: bool, steps: int = STEPS) -> float:
     """Return the throughput of the two-tower training step in PyTorch, in images/s.
 
     Images are in channels-last layout; "float32" allows TF32 and "bfloat16" uses autocast.
@@ -55,6 +55,7 @@ def torch_images_per_second(precision: Precision, batch_size: int, *, compiled: 
       precision: precision of activations and gradients.
       batch_size: number of images per step.
       compiled: whether to use `torch.compile`.
+      steps: number of steps dispatched before the host waits for the device.
     """
     import torch  # type: ignore[reportMissingImports]
 
@@ -72,10 +73,10 @@ def torch_images_per_second(precision: Precision, batch_size: int, *, compiled: 
     run: Any = torch.compile(model) if compiled else model
 
     def block() -> None:
-        for _ in range(STEPS):
+        for _ in range(steps):
             with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
                 train_step(run, optimizer, images, labels)
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return batch_size / seconds_per_call(block, STEPS, rounds=5)
+    return batch_size / seconds_per_call(block, steps, rounds=5)
