@@ -44,7 +44,6 @@ with install_import_hook("alexnet_jax", "beartype.beartype"):
 import jax
 import numpy as np
 import pytest
-
 from jax.sharding import Mesh
 from PIL import Image
 
