@@ -42,6 +42,14 @@ photos, folder = map(Path, sys.argv[1:])
 model = alexnet.initialize(TINY, classes=["above", "below"], image_size=32)
 photo = next(photos.rglob("*.jpg"))
 assert isinstance(alexnet.Predictor(model).classify([photo])[0][0], alexnet.ClassProbability)
+assert alexnet.Ensemble([model, model])([photo]).shape == (1, 2)
+assert isinstance(model, alexnet.TrainedModel) and isinstance(model.network, alexnet.Network)
+augmentation = alexnet.Augmentation(transforms=(alexnet.RandomCrop(), alexnet.RandomFlip(), alexnet.PCAColor()))
+assert all(isinstance(transform, alexnet.Transform) for transform in augmentation.transforms)
+assert alexnet.SOURCE_AUGMENTATION != augmentation
+for network in (alexnet.TWO_TOWER, alexnet.ONE_GPU, alexnet.SIXTH_CONV, alexnet.SOURCE_145):
+    assert alexnet.NETWORKS[network.name] is network
+assert issubclass(alexnet.DivergedError, alexnet.UserError)
 alexnet.save(model, folder / "model.safetensors")
 assert alexnet.load(folder / "model.safetensors").classes == model.classes
 try:

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -70,9 +71,10 @@ def test_search_over_several_blocks_equals_brute_force(tmp_path, rng, monkeypatc
     assert index.search(features[:2], 100).indices.shape == (2, 40)
 
 
-def retrieve(monkeypatch, capsys, *arguments):
+def retrieve(monkeypatch, capsys, *arguments, code=0):
     monkeypatch.setattr(sys, "argv", ["alexnet_jax", "retrieve", *map(str, arguments)])
-    cli.main()
+    with nullcontext() if code == 0 else pytest.raises(SystemExit, match=str(code)):
+        cli.main()
     return [line.split("\t") for line in capsys.readouterr().out.splitlines()]
 
 
@@ -94,6 +96,39 @@ def test_retrieve_finds_indexed_photos_first(trained_run, photos, tmp_path, monk
     assert float(lines[1][2]) > 0.01
     with Image.open(tmp_path / "retrieved.png") as image:
         assert image.width > image.height
+
+
+def test_retrieve_takes_folders_and_skips_files_that_are_no_photos(index, photos, tmp_path, monkeypatch, capsys):
+    folder, text = tmp_path / "some", tmp_path / "text.jpg"
+    folder.mkdir()
+    shutil.copy(photos / "train" / "above" / "3.jpg", folder)
+    text.write_text("no photo")
+    lines = retrieve(monkeypatch, capsys, index.path, text, folder, "--top", 1, "--picture", tmp_path / "one.png", code=1)
+    assert [(line[0], line[4]) for line in lines] == [(f"{folder}/3.jpg", "train/above/3.jpg")]
+    assert (tmp_path / "one.png").exists()
+    assert retrieve(monkeypatch, capsys, index.path, text, code=1) == []
+
+
+def test_retrieve_says_that_the_run_was_trained_further(trained_run, dataset, tmp_path, monkeypatch, capsys, photos):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    build_index(load(run), dataset, "train", run / "index")
+    (run / "checkpoints" / "1000").mkdir()
+    monkeypatch.setattr(sys, "argv", ["alexnet_jax", "retrieve", str(run), str(photos / "train" / "above" / "3.jpg")])
+    cli.main()
+    assert f"{run}/index is of step 60, but {run} has reached step 1000" in capsys.readouterr().err
+
+
+def test_complete_index_is_opened_and_another_one_is_kept(trained_run, dataset, index, tmp_path, capsys):
+    model, time = load(trained_run), (index.path / "features.npy").stat().st_mtime_ns
+    assert build_index(model, dataset, "train", index.path, batch_size=16).metadata == index.metadata
+    assert "is already complete" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"is the index of the train images of .* at step 60: delete it, or pass another folder"):
+        build_index(model, dataset, "validation", index.path)
+    assert (index.path / "features.npy").stat().st_mtime_ns == time
+    (tmp_path / "mine").write_text("notes")
+    with pytest.raises(UserError, match="mine exists and is no complete index: delete it, or pass another folder"):
+        build_index(model, dataset, "train", tmp_path / "mine")
+    assert (tmp_path / "mine").read_text() == "notes"
 
 
 def test_read_photo_applies_the_encoding_of_the_data_set(dataset, photos):

@@ -298,7 +298,7 @@ def test_user_errors_print_one_line_and_write_nothing(runs, dataset, tmp_path, m
         assert not list(tmp_path.glob("out/*")) + list(tmp_path.glob("out/.*"))
 
     assert_fails("pass one or more run folders or checkpoints: .*")
-    assert_fails("/nowhere has no checkpoints: pass a run folder or a checkpoint folder, .*", "/nowhere")
+    assert_fails("/nowhere does not exist: pass a run folder or a checkpoint folder, .*", "/nowhere")
     assert_fails(r"/.*/bands has no split 'tset': choose one of train, validation, test", run, "--split", "tset")
     assert_fails(".*has no split 'tset'.*", run, run, "--search", "tset")
     assert_fails("--search requires at least two networks.*", run, "--search", "validation")

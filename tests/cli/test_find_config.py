@@ -19,9 +19,9 @@ def test_names_and_python_files(tmp_path):
         assert find_network(name) == load_config(name).network
     (tmp_path / "mine.py").write_text("from alexnet_jax import ONE_GPU, TrainConfig\nCONFIG = TrainConfig(ONE_GPU)\n")
     assert find_network(str(tmp_path / "mine.py")).name == "one_gpu"
-    with pytest.raises(UserError, match=r"pass one network or config: .*one_gpu.*cifar_four_layers.*, or a Python file"):
+    with pytest.raises(UserError, match=r"there is no network or config 'vgg': .*one_gpu.*cifar_four_layers.*, or a Python file"):
         find_network("vgg")
-    with pytest.raises(UserError, match=r"pass one config: .*cifar_four_layers.*, or a Python file .*, a run folder"):
+    with pytest.raises(UserError, match=r"there is no config 'vgg': .*cifar_four_layers.*, or a Python file .*, a run folder"):
         find_config("vgg")
 
 

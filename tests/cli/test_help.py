@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -36,6 +37,12 @@ def test_help_does_not_import_jax_and_ends_quietly_without_a_reader():
     process = subprocess.run([sys.executable, "-c", PROGRAM, "--help"], stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (process.returncode, process.stderr) == (1, "")
+
+
+def test_version(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["alexnet-jax", "--version"])
+    cli.main()
+    assert capsys.readouterr().out == f"alexnet-jax {version('alexnet-jax')}\n"
 
 
 def test_optional_arguments_accept_values_and_none():

@@ -96,7 +96,15 @@ def test_photos_in_an_archive(networks, photos, predict, tmp_path):
 
 
 def test_files_that_are_left_out_are_counted(networks, photos, predict):
-    assert f"{photos}: 2 files left out" in predict(networks[0], photos).err
+    message = f"{photos}: 2 files left out, hidden, empty or of an unsupported format: notes.txt, .hidden.png"
+    assert message in predict(networks[0], photos).err
+
+
+def test_options_may_follow_the_network(networks, photos, predict):
+    photo = photos / "a.png"
+    expected = predict(*networks, photo, "--views", "ten").out
+    for arguments in ((networks[0], "--views", "ten", networks[1], photo), ("--views", "ten", *networks, photo)):
+        assert predict(*arguments).out == expected
 
 
 def test_damaged_photos_are_named_and_the_others_predicted(networks, photos, predict, tmp_path):
@@ -105,6 +113,7 @@ def test_damaged_photos_are_named_and_the_others_predicted(networks, photos, pre
     assert [row["image"] for row in json.loads(output.out)] == [str(photos / "a.png")]
     assert f"{tmp_path}/cut.png cannot be read as an image" in output.err
     assert "error: 1 of 2 photos cannot be read" in output.err
+    assert not predict(networks[0], tmp_path / "cut.png", code=1).out
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from tests.tiny import TINY
 SOURCE = load_config("source_145")
 RATES = (LayerRate("conv1", after=9, weights=1e-5), LayerRate("conv1", after=9, weights=0.0, biases=0.0))
 SCALED = replace(SOURCE, epochs=12, schedule=StepDecay((3, 7, 10), ()), layer_rates=RATES, color_epochs=9)
-REST = "learning rate of conv1 after epoch 9 9; color shifts until epoch 9 (--keep-schedule does not scale it)"
+REST = "learning rate of conv1 after epoch 9; color shifts until epoch 9 (--keep-schedule does not scale it)"
 
 
 @pytest.mark.parametrize("name", config_names())
@@ -52,8 +52,7 @@ def test_without_options_a_config_stays_as_it_is(name):
             ScheduleOptions(12, milestones=(5, 40), color_epochs=12),
             replace(SCALED, schedule=StepDecay((5, 40), ()), color_epochs=12),
             [
-                "schedule scaled from 91 to 12 epochs: learning rate of conv1 after epoch 9 9 "
-                "(--keep-schedule does not scale it)",
+                "schedule scaled from 91 to 12 epochs: learning rate of conv1 after epoch 9 (--keep-schedule does not scale it)",
                 "not reached in 12 epochs: milestones 40",
             ],
         ),

@@ -149,7 +149,7 @@ def test_invalid_arguments_are_rejected(run, exported, tmp_path):
     to = tmp_path / "never.safetensors"
     assert_fails("tiny is not torchvision's alexnet: use --layout pytorch", Export(run, to, layout="torchvision"))
     assert_fails(r"never.pt must end in .safetensors", Export(run, tmp_path / "never.pt"))
-    assert_fails("nowhere has no checkpoints: pass a run folder", Export(tmp_path / "nowhere", to))
+    assert_fails("nowhere does not exist: pass a run folder", Export(tmp_path / "nowhere", to))
     assert_fails("cannot read .*nowhere.safetensors: ", Export(tmp_path / "nowhere.safetensors", to))
     assert_fails("nowhere.pt does not exist", Import(tmp_path / "nowhere.pt", to))
     assert_fails("is already in the alexnet-jax layout", Import(exported, to))

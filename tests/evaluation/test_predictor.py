@@ -109,3 +109,16 @@ def test_batch_size_is_a_multiple_of_the_devices(predictor, arguments, devices, 
     mesh = cpu_mesh(TINY, devices, split=False)
     monkeypatch.setattr("alexnet_jax.evaluation.predictor.choose_mesh", lambda *_: mesh)
     assert Predictor(predictor.model, **arguments).batch_size == expected
+
+
+def test_path_in_place_of_a_model(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(UserError, match=r"pass a TrainedModel, as returned by load\(path\), not str"):
+        Predictor("runs/mine")  # pyright: ignore[reportArgumentType]
+
+
+def test_models_of_the_same_network_share_a_compiled_function():
+    first, second = (Predictor(initialize(TINY, image_size=SIZE, seed=seed)) for seed in (0, 1))
+    assert first._average is second._average
+    assert Predictor(initialize(TINY, image_size=SIZE), views="ten")._average is not first._average
+    assert len(repr(first.model)) < 5000

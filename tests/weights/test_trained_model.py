@@ -63,8 +63,10 @@ def test_layer_outputs_contain_all_towers(run, rng):
 
 
 def test_load_error_names_the_missing_or_damaged_file(copy, tmp_path):
-    with pytest.raises(UserError, match="has no checkpoints: pass a run folder"):
+    with pytest.raises(UserError, match="nowhere does not exist: pass a run folder"):
         load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="has no checkpoints: pass a run folder"):
+        load(tmp_path)
     (copy / "mean_image.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(UserError, match=r"cannot read .*mean_image.npy"):
         load(copy)

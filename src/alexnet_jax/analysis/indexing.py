@@ -3,12 +3,13 @@
 import hashlib
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from alexnet_jax.analysis.index import Index, IndexedImage, IndexMetadata, create_index
-from alexnet_jax.console import track_progress
+from alexnet_jax.console import console, track_progress
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset, open_dataset
 from alexnet_jax.errors import UserError
@@ -48,6 +49,8 @@ def model_digest(model: TrainedModel) -> str:
 def build_index(model: TrainedModel, dataset: Dataset, split: str, path: Path, *, batch_size: int = 128) -> Index:
     """Build an index of a split, with the last hidden layer's outputs for the center crop of each image.
 
+    If `path` is an index of the same model and images, it is only opened.
+
     Args:
       model: trained model.
       dataset: prepared data set.
@@ -56,7 +59,8 @@ def build_index(model: TrainedModel, dataset: Dataset, split: str, path: Path, *
       batch_size: images per batch.
 
     Raises:
-      UserError: if the data set lacks the split or the model's image size, a feature is not finite, or the disk is full.
+      UserError: if the data set lacks the split or the model's image size, a feature is not finite, `path` exists with different
+        content, or the disk is full.
     """
     if split not in dataset.manifest.splits:
         raise UserError(f"{dataset.path} has no split {split!r}: choose one of {', '.join(dataset.manifest.splits)}")
@@ -76,6 +80,18 @@ def build_index(model: TrainedModel, dataset: Dataset, split: str, path: Path, *
         size=manifest.size,
         encoding=manifest.encoding,
     )
+    if path.exists():
+        advice = "delete it, or pass another folder as --to"
+        try:
+            index = Index(path)
+        except UserError as error:
+            raise UserError(f"{path} exists and is no complete index: {advice}") from error
+        if replace(index.metadata, features_bytes=0, names_bytes=0) != metadata:
+            found = index.metadata
+            other = f"the {found.split} images of {found.data} by {found.run} at step {found.step}"
+            raise UserError(f"{path} is the index of {other}: {advice}")
+        console.print(f"{path} is already complete")
+        return index
     rows = (row for batch in predictor.batches(dataset, split) for row in batch.outputs)
     with create_index(path, metadata) as writer, closing(track_progress(rows, "Indexing", len(images))) as features:
         for number, row in enumerate(features):

@@ -24,7 +24,8 @@ def find_config(name: str | None) -> TrainConfig:
     if name is not None and _is_config(name):
         return load_config(name)
     if name is None or not Path(name).expanduser().exists():
-        raise UserError(f"pass one config: alexnet-jax schedule CONFIG, one of {', '.join(config_names())}, {_PATHS}")
+        problem = "pass one config" if name is None else f"there is no config {name!r}"
+        raise UserError(f"{problem}: alexnet-jax schedule CONFIG, one of {', '.join(config_names())}, {_PATHS}")
     training = load_run_config(name).training
     if training is None:
         raise UserError(f"{name} was not trained by this program, so that its schedule is unknown: pass a config or a run folder")
@@ -47,7 +48,8 @@ def find_network(name: str | None) -> Network:
         return load_config(name).network
     if name is None or not Path(name).expanduser().exists():
         names = ", ".join({**NETWORKS, **dict.fromkeys(config_names())})
-        raise UserError(f"pass one network or config: alexnet-jax summary NETWORK, one of {names}, {_PATHS}")
+        problem = "pass one network or config" if name is None else f"there is no network or config {name!r}"
+        raise UserError(f"{problem}: alexnet-jax summary NETWORK, one of {names}, {_PATHS}")
     return load_run_config(name).network
 
 

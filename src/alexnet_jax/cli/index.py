@@ -9,7 +9,6 @@ from alexnet_jax.analysis.indexing import build_index
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.cli.process import configure_process
 from alexnet_jax.data.find import find_training_dataset
-from alexnet_jax.errors import UserError
 from alexnet_jax.weights.trained_model import load
 
 
@@ -20,8 +19,8 @@ class BuildIndex:
     Attributes:
       run: run folder, checkpoint RUN/checkpoints/STEP, or .safetensors file. Keep it, because `retrieve` loads the network
         again.
-      to: folder to create; None uses `index` in the run folder. Its size is 4 bytes per image and unit of the layer: 20 GB for
-        the paper's network on ImageNet.
+      to: folder to create, or an index of the same network and images, which is only opened; None uses `index` in the run folder.
+        Its size is 4 bytes per image and unit of the layer: 20 GB for the paper's network on ImageNet.
       best: for a run folder, use the checkpoint with the smallest validation error instead of the latest one.
       data: a folder of images, a prepared data set, or a name in --data-dir; None uses the network's training data.
       data_dir: folder of prepared data sets.
@@ -42,8 +41,6 @@ def run(arguments: list[str]) -> None:
     """Build the index and print its folder."""
     command = parse(BuildIndex, "index", arguments)
     configure_process()
-    if command.to is not None and command.to.exists():  # checked before the network is loaded
-        raise UserError(f"{command.to} exists: pass another folder as --to, or delete it")
     model = load(command.run, best=command.best)
     to = command.to or model.output_dir / "index"
     dataset = find_training_dataset(command.data, model.config.data.path, command.data_dir)

@@ -8,6 +8,7 @@ from importlib import import_module
 from alexnet_jax.errors import UserError
 from alexnet_jax.text import printable
 from alexnet_jax.training.preemption import exit_on_sigterm
+from alexnet_jax.version import __version__
 
 HELP = """usage: alexnet-jax COMMAND …
 
@@ -71,12 +72,17 @@ def main() -> None:
             sys.exit(1)
         raise
     except KeyboardInterrupt:
+        if name in ("train", "prepare"):
+            print("Interrupted. The same command continues.", file=sys.stderr)
         sys.exit(130)
 
 
 def _run(name: str, arguments: list[str]) -> None:
     if name in ("-h", "--help"):
         print(HELP)
+        return
+    if name == "--version":
+        print(f"alexnet-jax {__version__}")
         return
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")

@@ -13,16 +13,17 @@ import tyro
 from rich.table import Table
 
 from alexnet_jax.cli.parsing import parse
+from alexnet_jax.cli.photo_files import check_all_read, photo_files
 from alexnet_jax.cli.process import configure_process
-from alexnet_jax.console import PlainConsole, console, count, track_progress
+from alexnet_jax.console import PlainConsole, console, track_progress
 from alexnet_jax.data.pipeline.photo import decode_photo
-from alexnet_jax.data.sources import file_tree, layout
+from alexnet_jax.data.sources import file_tree
 from alexnet_jax.data.sources.file_tree import Entry
 from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.ensemble import Ensemble
 from alexnet_jax.evaluation.predictor import ClassProbability, Views
 from alexnet_jax.evaluation.tables import ranked_columns
-from alexnet_jax.text import csv_cell, file_name_text
+from alexnet_jax.text import csv_cell
 from alexnet_jax.weights.trained_model import is_model, load
 
 Prediction = tuple[str, list[ClassProbability]]
@@ -37,8 +38,8 @@ class Predict:
     skipped, and the exit code is then 1.
 
     Attributes:
-      paths: one or more trained networks (run folder, RUN/checkpoints/STEP or .safetensors file), then photos, or folders or tar
-        archives of photos.
+      run: trained network: run folder, RUN/checkpoints/STEP or .safetensors file.
+      paths: more trained networks, if any, then photos, or folders or tar archives of photos.
       top: number of classes to print per photo.
       views: views of a photo over which probabilities are averaged: its center crop, the ten views of the paper, or the nine
         views of the original code for CIFAR.
@@ -47,7 +48,9 @@ class Predict:
       batch_size: maximum number of photos per batch.
     """
 
-    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN… PHOTO|FOLDER…")]
+    # Two arguments, because argparse would find nothing left for one of variable length after an option that follows RUN.
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = None
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN…] PHOTO|FOLDER…")] = ()
     top: int = 5
     views: Views = "center"
     best: bool = False
@@ -60,44 +63,21 @@ def run(arguments: list[str]) -> None:
     settings = parse(Predict, "predict", arguments)
     check_number("--top", settings.top, at_least=1)
     check_number("--batch-size", settings.batch_size, at_least=1)
-    networks = [path for index, path in enumerate(settings.paths) if index == 0 or is_model(path)]
-    photos = [path for path in settings.paths if path not in networks]
-    if not photos:
+    more_networks = [path for path in settings.paths if is_model(path)]
+    photos = [path for path in settings.paths if path not in more_networks]
+    if settings.run is None or not photos:
         raise UserError("pass a trained network, then one or more photos or folders: alexnet-jax predict RUN photo.jpg")
-    files = [file for path in photos for file in _photo_files(path)]
+    files = [file for path in photos for file in photo_files(path)]
     configure_process()
-    models = [load(path, best=settings.best) for path in networks]
+    models = [load(path, best=settings.best) for path in (settings.run, *more_networks)]
     ensemble = Ensemble(models, views=settings.views, batch_size=settings.batch_size)
     batches = [files[start : start + settings.batch_size] for start in range(0, len(files), settings.batch_size)]
     if len(batches) > 1:
         batches = track_progress(batches, "predicting", len(batches), "batch")
     predictions = [prediction for batch in batches for prediction in _predict(ensemble, batch, settings.top)]
-    _WRITERS[settings.format](predictions)
-    if len(predictions) < len(files):
-        raise UserError(f"{len(files) - len(predictions)} of {count(len(files), 'photo')} cannot be read, see above")
-
-
-def _photo_files(path: Path) -> list[Entry]:
-    """Return the photo, or the photos of a folder or archive; `name` is the path to print.
-
-    Raises:
-      UserError: if the path does not exist, or there is no image in the folder or archive.
-    """
-    path = path.expanduser()
-    if path.is_file() and not file_tree.is_archive(path.name):
-        status = path.stat()
-        return [Entry(file_name_text(str(path)), str(path), 0, status.st_size, status.st_mtime_ns)]
-    if not path.exists():
-        raise UserError(f"{path} does not exist: pass a photo, or a folder of photos")
-    listing = file_tree.list_files(path)
-    images = [
-        entry._replace(name=f"{file_name_text(str(path))}/{entry.name}") for entry in listing.files if layout.is_image(entry)
-    ]
-    if not images:
-        raise UserError(f"{path} contains no image: pass a photo, or a folder of photos")
-    if others := len(listing.files) - len(images) + len(listing.left_out):
-        console.print(f"{path}: {count(others, 'file')} left out, which are hidden, empty or no images")
-    return images
+    if predictions:
+        _WRITERS[settings.format](predictions)
+    check_all_read(len(files), len(predictions))
 
 
 def _predict(ensemble: Ensemble, files: Sequence[Entry], top: int) -> Iterator[Prediction]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -11,13 +12,16 @@ from alexnet_jax.analysis.figure4 import draw_retrievals
 from alexnet_jax.analysis.index import Index
 from alexnet_jax.analysis.indexing import load_indexed_model, open_indexed_dataset
 from alexnet_jax.cli.parsing import parse
+from alexnet_jax.cli.photo_files import check_all_read, photo_files
 from alexnet_jax.cli.process import configure_process
+from alexnet_jax.console import console
 from alexnet_jax.data.pipeline.loading import DecodedImages
-from alexnet_jax.data.pipeline.photo import read_photo
+from alexnet_jax.data.pipeline.photo import as_stored
+from alexnet_jax.data.sources import file_tree
 from alexnet_jax.errors import UserError, check_number, disk_full_as_user_error
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.text import printable
-from alexnet_jax.weights.trained_model import is_model, output_dir
+from alexnet_jax.weights.trained_model import is_model, latest_step, output_dir
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Retrieve:
 
     Attributes:
       index: folder created by `index`, or the run folder, checkpoint or .safetensors file for which `index` has created one.
-      photos: image files; each is scaled and cropped to a square as the images of the data set were.
+      photos: photos, or folders or tar archives of photos; each photo is scaled and cropped to a square as the images of the data
+        set were. Files that cannot be read are named and skipped, and the exit code is then 1.
       nearest: number of images to retrieve per photo.
       picture: PNG file to write, with one row per photo: the photo and the images retrieved for it.
       run: current run folder or file of the network, if the network was moved after the index was built.
@@ -37,7 +42,7 @@ class Retrieve:
 
     index: tyro.conf.Positional[Path]
     photos: tyro.conf.Positional[tuple[Path, ...]]
-    nearest: int = 6
+    nearest: Annotated[int, tyro.conf.arg(aliases=["--top"])] = 6
     picture: Path | None = None
     run: Path | None = None
     data: Path | None = None
@@ -52,28 +57,38 @@ def run(arguments: list[str]) -> None:
         raise UserError("pass one or more photos: alexnet-jax retrieve INDEX photo.jpg")
     index = Index(output_dir(command.index) / "index" if is_model(command.index) else command.index)
     metadata, model = index.metadata, load_indexed_model(index, command.run)
+    if is_model(command.index) and (latest := latest_step(command.index)) not in (None, metadata.step):
+        console.print(f"{index.path} is of step {metadata.step}, but {command.index} has reached step {latest}", style="yellow")
     dataset = None if command.picture is None else open_indexed_dataset(index, command.data)
-    pixels = [
-        read_photo(photo, size=metadata.size, encoding=metadata.encoding, image_size=model.image_size) for photo in command.photos
-    ]
+    files = [file for path in command.photos for file in photo_files(path)]
+    names: list[str] = []
+    pixels: list[np.ndarray] = []
+    for file in files:
+        try:
+            data = file_tree.read(file)
+            pixels.append(as_stored(data, file.name, metadata.size, metadata.encoding, model.image_size))
+            names.append(file.name)
+        except UserError as error:
+            console.print(str(error), style="yellow")
+    if not names:
+        check_all_read(len(files), 0)
     photos = np.stack(pixels)
     predictor = Predictor(model, layer=metadata.layer, batch_size=min(len(photos), 128))
     neighbors = index.search(predictor(photos), command.nearest)
     images = index.images(neighbors.indices)
-    for photo, indices, distances in zip(command.photos, neighbors.indices.tolist(), neighbors.distances.tolist(), strict=True):
+    for photo, indices, distances in zip(names, neighbors.indices.tolist(), neighbors.distances.tolist(), strict=True):
         for rank, (image, distance) in enumerate(zip(indices, distances, strict=True), 1):
             name, label = map(printable, images[image])  # without tabs and newlines
-            print(printable(str(photo)), rank, f"{distance:.6g}", label, name, sep="\t")
+            print(printable(photo), rank, f"{distance:.6g}", label, name, sep="\t")
     if command.picture is not None and dataset is not None:
         stored = DecodedImages(dataset, metadata.split, model.image_size)
         retrievals = [
             Retrieval(
-                LabeledImage(pixels, "", photo.name),
+                LabeledImage(pixels, "", Path(name).name),
                 list(zip(read_images(stored, indices, dataset.manifest.classes), distances.tolist(), strict=True)),
             )
-            for pixels, photo, indices, distances in zip(
-                photos, command.photos, neighbors.indices, neighbors.distances, strict=True
-            )
+            for pixels, name, indices, distances in zip(photos, names, neighbors.indices, neighbors.distances, strict=True)
         ]
         with disk_full_as_user_error(f"for {command.picture}"):
             draw_retrievals(retrievals, command.picture)
+    check_all_read(len(files), len(names))

@@ -131,7 +131,7 @@ def _change_epochs(config: TrainConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _join(epochs: dict[str, tuple[int, ...]]) -> str:
-    return "; ".join(f"{name} {' '.join(map(str, numbers))}" for name, numbers in epochs.items() if numbers)
+    return "; ".join(f"{name} {' '.join(map(str, dict.fromkeys(numbers)))}" for name, numbers in epochs.items() if numbers)
 
 
 def _dashes(option: str) -> str:

@@ -122,11 +122,13 @@ class Predictor:
         images are padded to the next power of two, so that few sizes are compiled.
 
     Raises:
-      UserError: if the network has no such layer, or `views` or `batch_size` is invalid.
+      UserError: if `model` is not a TrainedModel, the network has no such layer, or `views` or `batch_size` is invalid.
     """
 
     def __init__(self, model: TrainedModel, *, views: Views = "center", layer: str | None = None, batch_size: int = 128):
         check_number("batch_size", batch_size, at_least=1)
+        if not isinstance(model, TrainedModel):
+            raise UserError(f"pass a TrainedModel, as returned by load(path), not {type(model).__name__}")
         if views not in _VIEWS:
             raise UserError(f"no views {views!r}: choose one of {', '.join(_VIEWS)}")
         self.model = model

@@ -97,7 +97,8 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
                     previous, hparams = hparams, c.config.epoch_hparams(history.errors, c.dataset.majority_error)
                     if hparams is not None and hparams != previous:
                         step_hparams = _transfer_hparams(c, state, hparams)
-                        logger.log_hparams(len(history.errors) + 1, hparams)
+                        if len(history.errors) < c.config.epochs:
+                            logger.log_hparams(len(history.errors) + 1, hparams)
                     if history.best_epoch() == len(history.errors):
                         request = max(request, Request.SAVE)
             finished = hparams is None or (step == c.steps and not _validation_due(c, step, history))

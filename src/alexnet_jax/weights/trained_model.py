@@ -4,7 +4,7 @@ A `TrainedModel` is the input of evaluation, figures and export.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ class TrainedModel:
 
     path: Path
     step: int
-    params: HostParams
-    mean_image: Float[np.ndarray, "size size 3"]
+    params: HostParams = field(repr=False)
+    mean_image: Float[np.ndarray, "size size 3"] = field(repr=False)
     config: RunConfig
     versions: dict[str, str]
 
@@ -71,12 +71,20 @@ class TrainedModel:
         return f"{self.path} at step {self.step}"
 
 
+_PATHS = "a run folder or a checkpoint folder, RUN/checkpoints/STEP, or a .safetensors file"
+
+
 def is_model(path: Path) -> bool:
     """Return whether a path looks like one that `load` takes: a run folder, a checkpoint folder or a .safetensors file."""
     resolved = path.expanduser().resolve()
     if resolved.is_dir():
         return (resolved / CONFIG).is_file() or "checkpoints" in (resolved.name, resolved.parent.name)
     return path.suffix == SUFFIX
+
+
+def latest_step(run: Path) -> int | None:
+    """Return the step of the latest checkpoint of a run folder, or None if it has none or is not a run folder."""
+    return max((int(file.name) for file in (run.expanduser() / "checkpoints").glob("*") if file.name.isdecimal()), default=None)
 
 
 def output_dir(path: Path) -> Path:
@@ -234,18 +242,18 @@ def _find_checkpoint(path: Path, best: bool) -> tuple[Path, int]:
         raise UserError(f"{path} is the folder of a run's checkpoints: pass the run folder {path.parent}, or one checkpoint")
     if path.parent.name == "checkpoints" and path.name.isdecimal() and path.is_dir():
         return path.parents[1], int(path.name)
-    steps = sorted(int(file.name) for file in (path / "checkpoints").glob("*") if file.name.isdecimal())
+    if not path.exists():
+        raise UserError(f"{path} does not exist: pass {_PATHS}")
     if path.is_file():
         raise UserError(
             f"{path} is not a .safetensors file: convert weights with alexnet-jax import {path} --to NAME.safetensors"
         )
-    if not steps:
-        raise UserError(
-            f"{path} has no checkpoints: pass a run folder or a checkpoint folder, RUN/checkpoints/STEP, or a .safetensors file"
-        )
+    latest = latest_step(path)
+    if latest is None:
+        raise UserError(f"{path} has no checkpoints: pass {_PATHS}")
     if not best:
-        return path, steps[-1]
-    step = read_metadata(path / "checkpoints" / str(steps[-1]))["best_step"]
+        return path, latest
+    step = read_metadata(path / "checkpoints" / str(latest))["best_step"]
     if step is None:
         raise UserError(f"{path} has no best checkpoint, since no validation error is recorded yet: omit --best")
     return path, step

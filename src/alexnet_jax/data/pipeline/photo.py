@@ -38,7 +38,21 @@ def read_photo(file: Path, *, size: int, encoding: Encoding, image_size: int) ->
         data = file.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
-    square = decode_photo(data, str(file), size)
+    return as_stored(data, str(file), size, encoding, image_size)
+
+
+def as_stored(data: bytes, name: str, size: int, encoding: Encoding, image_size: int) -> UInt8[np.ndarray, "side side 3"]:
+    """Process the content of an image file as `read_photo` does.
+
+    Args:
+      data: content of an image file of any format that `prepare` accepts.
+      name: name of the file, for messages.
+      size, encoding, image_size: as for `read_photo`.
+
+    Raises:
+      UserError: if the file is not an image, or is damaged.
+    """
+    square = decode_photo(data, name, size)
     if encoding == "jpeg":
         return decode_jpeg(encode_jpeg(square), image_size)
     return square if image_size == size else downscale(square, image_size).round().astype(np.uint8)
