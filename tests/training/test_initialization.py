@@ -156,8 +156,8 @@ def test_started_run_resumes_without_initial_model(copy, options, monkeypatch, c
     folder = train("tiny", init_from(copy), options)
     monkeypatch.undo()
     shutil.rmtree(copy)
-    assert_train_raises("has no checkpoints: pass a run folder", init_from(copy), replace(options, fresh=True))
-    assert_train_raises("has no checkpoints: pass a run folder", init_from(copy, init_layers=("conv1",)), options)
+    assert_train_raises("source does not exist: pass a run folder", init_from(copy), replace(options, fresh=True))
+    assert_train_raises("source does not exist: pass a run folder", init_from(copy, init_layers=("conv1",)), options)
     assert train("tiny", init_from(copy), options) == folder
     assert read_log(folder)[-1] == read_log(uninterrupted)[-1]
     assert capsys.readouterr().err.count("copied conv1") == 2, "once per run"
