@@ -11,6 +11,7 @@ from PIL import Image
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.weights.trained_model import initialize
+from alexnet_kernels import default_implementation
 from tests.conftest import cpu_mesh
 from tests.tiny import TINY
 
@@ -121,4 +122,6 @@ def test_models_of_the_same_network_share_a_compiled_function():
     first, second = (Predictor(initialize(TINY, image_size=SIZE, seed=seed)) for seed in (0, 1))
     assert first._average is second._average
     assert Predictor(initialize(TINY, image_size=SIZE), views="ten")._average is not first._average
+    with default_implementation("reference"):
+        assert Predictor(first.model)._average is not first._average
     assert len(repr(first.model)) < 5000

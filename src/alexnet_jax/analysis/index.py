@@ -104,10 +104,8 @@ class Index:
                 raise ValueError(f"features.npy has {features.dtype} of shape {features.shape}, expected float32 of {shape}")
             self._start = features.offset
         except FileNotFoundError as error:
-            if not path.exists():
-                raise UserError(f"{path} does not exist: build an index with alexnet-jax index RUN") from error
-            advice = "build an index with alexnet-jax index RUN"
-            raise UserError(f"{path} is not an index ({Path(error.filename).name} is missing): {advice}") from error
+            missing = f"is not an index ({Path(error.filename).name} is missing)" if path.exists() else "does not exist"
+            raise UserError(f"{path} {missing}: build an index with alexnet-jax index RUN") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}): {advice}") from error
 

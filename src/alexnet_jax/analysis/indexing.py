@@ -86,6 +86,7 @@ def build_index(model: TrainedModel, dataset: Dataset, split: str, path: Path, *
             index = Index(path)
         except UserError as error:
             raise UserError(f"{path} exists and is no complete index: {advice}") from error
+        # The sizes of the files are known only when the index is complete.
         if replace(index.metadata, features_bytes=0, names_bytes=0) != metadata:
             found = index.metadata
             other = f"the {found.split} images of {found.data} by {found.run} at step {found.step}"

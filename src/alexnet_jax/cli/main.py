@@ -73,7 +73,7 @@ def main() -> None:
         raise
     except KeyboardInterrupt:
         if name in ("train", "prepare"):
-            print("Interrupted. The same command continues.", file=sys.stderr)
+            print("Interrupted. Run the same command to resume.", file=sys.stderr)
         sys.exit(130)
 
 

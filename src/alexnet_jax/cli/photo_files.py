@@ -1,14 +1,16 @@
 """Photos that are named on the command line: files, folders and archives."""
 
-from itertools import compress
-from operator import not_
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from alexnet_jax.console import console, count
 from alexnet_jax.data.sources import file_tree, layout
 from alexnet_jax.data.sources.file_tree import Entry
 from alexnet_jax.errors import UserError
 from alexnet_jax.text import file_name_text
+
+Decoded = TypeVar("Decoded")
 
 MAX_PRINTED_NAMES = 5
 """Maximum number of files of a folder that are named because they are no photos."""
@@ -27,16 +29,38 @@ def photo_files(path: Path) -> list[Entry]:
     if not path.exists():
         raise UserError(f"{path} does not exist: pass a photo, or a folder of photos")
     listing = file_tree.list_files(path)
-    is_image = [layout.is_image(entry) for entry in listing.files]
-    images = [entry._replace(name=f"{file_name_text(str(path))}/{entry.name}") for entry in compress(listing.files, is_image)]
+    images: list[Entry] = []
+    others: list[str] = []
+    for entry in listing.files:
+        if layout.is_image(entry):
+            images.append(entry._replace(name=f"{file_name_text(str(path))}/{entry.name}"))
+        else:
+            others.append(entry.name)
     if not images:
         raise UserError(f"{path} contains no image: pass a photo, or a folder of photos")
-    others = [entry.name for entry in compress(listing.files, map(not_, is_image))] + list(listing.left_out)
+    others += listing.left_out
     if others:
-        more = ", …" if len(others) > MAX_PRINTED_NAMES else ""
-        names = ", ".join(name for name in others[:MAX_PRINTED_NAMES]) + more
+        names = ", ".join([*others[:MAX_PRINTED_NAMES], *["…"] * (len(others) > MAX_PRINTED_NAMES)])
         console.print(f"{path}: {count(len(others), 'file')} left out, hidden, empty or of an unsupported format: {names}")
     return images
+
+
+def read_photos(files: Sequence[Entry], decode: Callable[[bytes, str], Decoded]) -> tuple[list[str], list[Decoded]]:
+    """Return the names and the decoded contents of the photos that can be read; print the reason for each other one.
+
+    Args:
+      files: photos.
+      decode: function of the content and the name of a photo.
+    """
+    names: list[str] = []
+    photos: list[Decoded] = []
+    for file in files:
+        try:
+            photos.append(decode(file_tree.read(file), file.name))
+            names.append(file.name)
+        except UserError as error:
+            console.print(str(error), style="yellow")
+    return names, photos
 
 
 def check_all_read(files: int, read: int) -> None:

@@ -13,11 +13,10 @@ import tyro
 from rich.table import Table
 
 from alexnet_jax.cli.parsing import parse
-from alexnet_jax.cli.photo_files import check_all_read, photo_files
+from alexnet_jax.cli.photo_files import check_all_read, photo_files, read_photos
 from alexnet_jax.cli.process import configure_process
-from alexnet_jax.console import PlainConsole, console, track_progress
+from alexnet_jax.console import PlainConsole, track_progress
 from alexnet_jax.data.pipeline.photo import decode_photo
-from alexnet_jax.data.sources import file_tree
 from alexnet_jax.data.sources.file_tree import Entry
 from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.ensemble import Ensemble
@@ -82,15 +81,11 @@ def run(arguments: list[str]) -> None:
 
 def _predict(ensemble: Ensemble, files: Sequence[Entry], top: int) -> Iterator[Prediction]:
     """Yield the predictions for the files that can be read; print the reason for each other file."""
-    names: list[str] = []
-    photos: list[dict[int, np.ndarray]] = []
-    for file in files:
-        try:
-            data = file_tree.read(file)
-            photos.append({size: decode_photo(data, file.name, size) for size in ensemble.image_sizes})
-            names.append(file.name)
-        except UserError as error:
-            console.print(str(error), style="yellow")
+
+    def decode(data: bytes, name: str) -> dict[int, np.ndarray]:
+        return {size: decode_photo(data, name, size) for size in ensemble.image_sizes}
+
+    names, photos = read_photos(files, decode)
     if photos:
         batch = {size: np.stack([photo[size] for photo in photos]) for size in ensemble.image_sizes}
         yield from zip(names, ensemble.classify(batch, top), strict=True)

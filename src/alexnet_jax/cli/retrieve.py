@@ -12,12 +12,11 @@ from alexnet_jax.analysis.figure4 import draw_retrievals
 from alexnet_jax.analysis.index import Index
 from alexnet_jax.analysis.indexing import load_indexed_model, open_indexed_dataset
 from alexnet_jax.cli.parsing import parse
-from alexnet_jax.cli.photo_files import check_all_read, photo_files
+from alexnet_jax.cli.photo_files import check_all_read, photo_files, read_photos
 from alexnet_jax.cli.process import configure_process
 from alexnet_jax.console import console
 from alexnet_jax.data.pipeline.loading import DecodedImages
-from alexnet_jax.data.pipeline.photo import as_stored
-from alexnet_jax.data.sources import file_tree
+from alexnet_jax.data.pipeline.photo import decode_as_stored
 from alexnet_jax.errors import UserError, check_number, disk_full_as_user_error
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.text import printable
@@ -61,15 +60,11 @@ def run(arguments: list[str]) -> None:
         console.print(f"{index.path} is of step {metadata.step}, but {command.index} has reached step {latest}", style="yellow")
     dataset = None if command.picture is None else open_indexed_dataset(index, command.data)
     files = [file for path in command.photos for file in photo_files(path)]
-    names: list[str] = []
-    pixels: list[np.ndarray] = []
-    for file in files:
-        try:
-            data = file_tree.read(file)
-            pixels.append(as_stored(data, file.name, metadata.size, metadata.encoding, model.image_size))
-            names.append(file.name)
-        except UserError as error:
-            console.print(str(error), style="yellow")
+
+    def decode(data: bytes, name: str) -> np.ndarray:
+        return decode_as_stored(data, name, metadata.size, metadata.encoding, model.image_size)
+
+    names, pixels = read_photos(files, decode)
     if not names:
         check_all_read(len(files), 0)
     photos = np.stack(pixels)

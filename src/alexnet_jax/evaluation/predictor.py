@@ -26,6 +26,7 @@ from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import DATA, batch_sharding, choose_mesh, parameter_sharding, replicated
 from alexnet_jax.parallel.runtime import compiler_options
 from alexnet_jax.weights.trained_model import TrainedModel
+from alexnet_kernels import dispatch
 
 Views = Literal["center", "ten", "nine"]
 """Views of an image that outputs are averaged over: "center" is the center crop; "ten" is the four corner crops, the center crop
@@ -81,7 +82,9 @@ Average = Callable[[HostParams, Float[Array, "size size 3"], UInt8[Array, "batch
 
 
 @cache
-def _averaged_outputs(network: Network, mesh: Mesh, layer: str | None, views: Views, crop_mean: bool) -> Average:
+def _averaged_outputs(
+    network: Network, mesh: Mesh, layer: str | None, views: Views, crop_mean: bool, implementations: tuple[str, ...]
+) -> Average:
     """Return a jitted function, which is compiled once for all models of the same network.
 
     Args:
@@ -90,6 +93,7 @@ def _averaged_outputs(network: Network, mesh: Mesh, layer: str | None, views: Vi
       layer: name of the layer whose outputs are averaged; None for class probabilities.
       views: views of an image.
       crop_mean: whether the matching crop of the mean image is subtracted from each view, or its center crop from all of them.
+      implementations: order of implementations in which the function is traced, see `default_implementation`.
     """
     forward, size = placement.forward(network, mesh, layer), network.input_size
     make_views = partial(_VIEWS[views], size=size)
@@ -137,7 +141,7 @@ class Predictor:
         self._mesh = choose_mesh(network, "single", 1) if jax.default_backend() == "cpu" else choose_mesh(network)
         self.batch_size = batch_size + -batch_size % self._mesh.shape[DATA]
         crop_mean = model.config.augmentation.mean == "crop"
-        self._average = _averaged_outputs(network, self._mesh, layer, views, crop_mean)
+        self._average = _averaged_outputs(network, self._mesh, layer, views, crop_mean, dispatch.default_order)
         self._params = jax.device_put(model.params, parameter_sharding(self._mesh))
         self._mean = jax.device_put(model.mean_image, replicated(self._mesh))
 

@@ -38,10 +38,10 @@ def read_photo(file: Path, *, size: int, encoding: Encoding, image_size: int) ->
         data = file.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
-    return as_stored(data, str(file), size, encoding, image_size)
+    return decode_as_stored(data, str(file), size, encoding, image_size)
 
 
-def as_stored(data: bytes, name: str, size: int, encoding: Encoding, image_size: int) -> UInt8[np.ndarray, "side side 3"]:
+def decode_as_stored(data: bytes, name: str, size: int, encoding: Encoding, image_size: int) -> UInt8[np.ndarray, "side side 3"]:
     """Process the content of an image file as `read_photo` does.
 
     Args:

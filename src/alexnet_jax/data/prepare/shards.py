@@ -191,8 +191,8 @@ class PartialDataset:
 def open_partial_dataset(path: Path, plan: PreparePlan) -> Iterator[PartialDataset]:
     """Lock and yield the partial data set for `path`, and delete its folder when the block ends without an exception.
 
-    After an exception the folder is kept, so that a later call with the same plan can resume. A process that waits for the lock
-    finds out what the other one has done only then: `path` may exist in the block.
+    After an exception the folder is kept, so that a later call with the same plan can resume. While another process holds the
+    lock, this one waits. The other one may have created `path`, so check for it inside the block.
 
     Raises:
       UserError: if `path` cannot be written, or the disk is full.
