@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from alexnet_jax.model.lowering import conv_per_tower, matmul_per_tower
+from alexnet_jax.model.lowering import add_bias, conv_per_tower, matmul_per_tower
 from alexnet_kernels import max_pool, norm_pool, response_norm
 
 TOWER = "tower"
@@ -119,7 +119,7 @@ class Conv(WeightedLayer):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=self.groups,
         )
-        return conv_per_tower(convolve)(x, kernel) + bias
+        return add_bias(conv_per_tower(convolve)(x, kernel), bias)
 
 
 class Dense(WeightedLayer):
