@@ -80,7 +80,6 @@ def bench() -> str:
     labels = {
         "ratio_vs_best": "speedup of one device over the fastest of the others",
         "memory_ratio_vs_best": "memory relative to that one",
-        "ratio_vs_pytorch": "speedup of one device over PyTorch without `torch.compile`",
         "two_device_ratio": "speedup of two devices over one",
     }
     batches = measured["batches"]

@@ -5,70 +5,48 @@
 A training step consists of forward pass, backward pass and parameter update in float32, on random images in memory. The rivals
 are PyTorch, with and without `torch.compile` and in both memory layouts (`pytorch_two_tower.py`), and the network written with
 operations of Flax and XLA only (`flax_alexnet.py`); tests/parity/test_rivals.py checks that all take the same step. A rival that
-fails, such as `torch.compile` without a C++ compiler, is left out, with its error in the result; a slow one is measured once.
+fails, such as `torch.compile` without a C++ compiler, is left out, with its error in the result.
 
-Every implementation runs in its own process. Rounds alternate between the implementations, and medians are reported, because the
-speed of a shared machine varies. All implementations retain freed memory (`alexnet_jax.parallel.runtime.retain_freed_memory`),
-which speeds up PyTorch as much as JAX. The last line of the output is one JSON object, which is also written to
-experiments/results/bench.json. It ends with the ratio of our images per second on one device to those of the fastest rival.
+Every implementation has a process of its own. The processes take turns of a few seconds (`turns.py`), and each ratio is the
+median of the ratios of the rounds, because the speed of a shared machine varies by more than the implementations differ. The
+fastest rivals take part in all rounds, the others in the first. All implementations retain freed memory
+(`alexnet_jax.parallel.runtime.retain_freed_memory`), which speeds up PyTorch as much as JAX. The last line of the output is one
+JSON object, which is also written to experiments/results/bench.json. It ends with the ratio of our images per second on one
+device to those of the fastest rival.
 """
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from turns import Turn, Worker, serve
 
 BATCHES = (32, 128)
 OURS = ("one device", "two devices")
 PYTORCH = ("PyTorch", "PyTorch, channels last")
 COMPILED_PYTORCH = ("PyTorch, compiled", "PyTorch, compiled, channels last")
 FLAX = "plain Flax"
-RIVALS = (*PYTORCH, *COMPILED_PYTORCH, FLAX)
-ROUNDS = 3
+RIVALS = (*COMPILED_PYTORCH, *PYTORCH, FLAX)
+FINALISTS = 2
+"""Number of rivals that take part in all rounds."""
+ROUNDS = 9
 SECONDS = 5.0
-"""Duration of one measurement, in seconds."""
-SLOW = 0.4
-"""Fraction of the highest throughput at a batch size, below which an implementation is not measured again."""
+"""Duration of a turn, in seconds; at least two steps."""
 RESULT = Path(__file__).parents[1] / "results" / "bench.json"
 
-Measurement = dict[str, float]
-"""Result of `measure`."""
+Step = Callable[[], Any]
+"""Function that runs one training step and waits until it is complete."""
+Results = dict[str, dict[str, Any]]
+"""Results at one batch size, by implementation."""
 
 
-def measure(step: Callable[[], Any], batch: int) -> Measurement:
-    """Measure throughput, compilation time and peak memory.
-
-    Args:
-      step: function that runs one training step and waits until it is complete.
-      batch: batch size.
-
-    Returns:
-      Images per second at the median step time, the compilation time (first minus median step time) in seconds, and the peak
-      resident memory of the process in GB.
-    """
-    start = time.perf_counter()
-    step()
-    first = time.perf_counter() - start
-    step()
-    seconds: list[float] = []
-    end = time.perf_counter() + SECONDS
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
-    rate = batch / statistics.median(seconds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return {"images_per_second": rate, "compile_seconds": first - batch / rate, "memory_gb": peak}
-
-
-def alexnet_jax_step(devices: int, batch: int) -> Measurement:
-    """Measure the training step of alexnet_jax on one or two CPU devices."""
+def alexnet_jax_step(devices: int, batch: int) -> tuple[Step, Step]:
+    """Return the training step of alexnet_jax on one or two CPU devices, and a measurement of the rate of matrix products."""
     import jax
 
     from alexnet_jax.model.alexnet import TWO_TOWER
@@ -94,13 +72,12 @@ def alexnet_jax_step(devices: int, batch: int) -> Measurement:
         state, metrics = step(state, images, mean, hparams)
         jax.block_until_ready((state, metrics))
 
-    measured = measure(take_step, batch)
-    matmul_fraction = measured["images_per_second"] * training_flops_per_image(TWO_TOWER) / measure_matmul_flops(mesh, "float32")
-    return {**measured, "matmul_fraction": matmul_fraction}
+    # The rate of images that would take the time of matrix products of the same number of operations.
+    return take_step, lambda: {"matmul_rate": measure_matmul_flops(mesh, "float32") / training_flops_per_image(TWO_TOWER)}
 
 
-def pytorch_step(batch: int, *, channels_last: bool, compiled: bool) -> Measurement:
-    """Measure the training step of PyTorch on the CPU."""
+def pytorch_step(batch: int, *, channels_last: bool, compiled: bool) -> Step:
+    """Return the training step of PyTorch on the CPU."""
     import torch  # type: ignore[reportMissingImports]
     from pytorch_two_tower import TwoTower, optimizer_for, train_step
 
@@ -113,11 +90,11 @@ def pytorch_step(batch: int, *, channels_last: bool, compiled: bool) -> Measurem
     images = torch.randint(0, 256, (batch, 3, 224, 224), dtype=torch.uint8).to(memory_format=layout)
     labels = torch.zeros(batch, dtype=torch.long)
     called = torch.compile(model) if compiled else model
-    return measure(lambda: train_step(called, optimizer, images, labels), batch)
+    return lambda: train_step(called, optimizer, images, labels)
 
 
-def flax_step(batch: int) -> Measurement:
-    """Measure the training step of the plain Flax network, with the settings of ours for the process and the compiler."""
+def flax_step(batch: int) -> Step:
+    """Return the training step of the plain Flax network, with the settings of ours for the process and the compiler."""
     import jax
     from flax_alexnet import AlexNet, initial_state, make_train_step
 
@@ -134,97 +111,119 @@ def flax_step(batch: int) -> Measurement:
         state, loss = step(state, images, labels)
         jax.block_until_ready((state, loss))
 
-    return measure(take_step, batch)
+    return take_step
 
 
-def run(implementation: str, batch: int) -> Measurement:
-    """Measure one implementation in this process."""
+def run(implementation: str, batch: int) -> None:
+    """Take turns of one implementation in this process."""
     if implementation in OURS:
-        return alexnet_jax_step(1 + OURS.index(implementation), batch)
-    if implementation == FLAX:
-        return flax_step(batch)
-    return pytorch_step(batch, channels_last="channels last" in implementation, compiled=implementation in COMPILED_PYTORCH)
+        serve(*alexnet_jax_step(1 + OURS.index(implementation), batch))
+    elif implementation == FLAX:
+        serve(flax_step(batch))
+    else:
+        channels_last, compiled = "channels last" in implementation, implementation in COMPILED_PYTORCH
+        serve(pytorch_step(batch, channels_last=channels_last, compiled=compiled))
 
 
-def run_in_process(*arguments: str) -> str:
-    """Run this program with arguments in a new process, and return its output.
-
-    Raises:
-      RuntimeError: if it fails; the message is the last line of its error output.
-    """
-    process = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
-    if process.returncode:
-        raise RuntimeError((process.stderr.split("\n\n")[0].splitlines() or [f"exit code {process.returncode}"])[-1])
-    return process.stdout
-
-
-def measure_all() -> tuple[dict[int, dict[str, Measurement]], dict[str, str]]:
-    """Measure all implementations; rounds alternate between them.
-
-    Returns:
-      Medians by batch size and implementation, and the errors of the rivals that were left out.
-    """
-    measured: dict[int, dict[str, list[Measurement]]] = {batch: {} for batch in BATCHES}
-    left_out: dict[str, str] = {}
-
-    def is_skipped(name: str, batch: int) -> bool:
-        fastest = max((rounds[-1]["images_per_second"] for rounds in measured[batch].values()), default=0.0)
-        rounds = measured[batch].get(name)
-        return name in left_out or (bool(rounds) and rounds[-1]["images_per_second"] < SLOW * fastest)
-
-    for number in range(1, ROUNDS + 1):
-        for batch, implementations in measured.items():
-            for name in (*OURS, *RIVALS):
-                if is_skipped(name, batch):
-                    continue
-                try:
-                    values = json.loads(run_in_process(name, str(batch)).splitlines()[-1])
-                except RuntimeError as error:
-                    if name in OURS:
-                        raise
-                    left_out[name] = str(error)
-                    print(f"{name} is left out: {error}", flush=True)
-                    continue
-                implementations.setdefault(name, []).append(values)
-                print(f"round {number}/{ROUNDS}, batch {batch}, {name}: {values['images_per_second']:.1f} images/s", flush=True)
-
-    def medians(rounds: list[Measurement]) -> Measurement:
-        return {key: round(statistics.median(values[key] for values in rounds), 3) for key in rounds[0]}
-
-    return {
-        batch: {name: medians(rounds) for name, rounds in implementations.items() if name not in left_out}
-        for batch, implementations in measured.items()
-    }, left_out
-
-
-def comparison(implementations: dict[str, Measurement]) -> dict[str, Any]:
-    """Compare JAX on one device with PyTorch without `torch.compile` and with the fastest rival, and two devices with one.
+def measure(batch: int, left_out: dict[str, str]) -> Results:
+    """Measure all implementations at a batch size.
 
     Args:
-      implementations: medians of the implementations at one batch size.
+      batch: number of images per step.
+      left_out: errors of the rivals that failed, by name; more are added.
+    """
+    workers: dict[str, Worker] = {}
+    turns: dict[str, list[Turn]] = {}
+
+    def rate(turn: Turn) -> float:
+        return batch / turn["step_seconds"]
+
+    def take_turn(name: str, number: int) -> None:
+        turns.setdefault(name, []).append(workers[name].turn(SECONDS))
+        print(f"round {number}/{ROUNDS}, batch {batch}, {name}: {rate(turns[name][-1]):.1f} images/s", flush=True)
+
+    try:
+        for name in (*OURS, *RIVALS):
+            if name in left_out:
+                continue
+            try:
+                workers[name] = Worker(__file__, name, str(batch))
+                take_turn(name, 1)
+            except RuntimeError as error:
+                if name in OURS:
+                    raise
+                left_out[name] = str(error)
+                workers.pop(name, None)
+                print(f"{name} is left out: {error}", flush=True)
+            rivals = sorted(workers.keys() & set(RIVALS), key=lambda name: rate(turns[name][0]))
+            for slowest in rivals[:-FINALISTS]:  # at once, to free its memory
+                workers.pop(slowest).close()
+        for number in range(2, ROUNDS + 1):
+            for name in sorted(workers, reverse=bool(number % 2)):
+                take_turn(name, number)
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return {name: summary(batch, turns[name], turns[OURS[0]]) for name in turns}
+
+
+def summary(batch: int, turns: list[Turn], reference: list[Turn]) -> dict[str, Any]:
+    """Summarize the turns of an implementation.
+
+    Args:
+      batch: number of images per step.
+      turns: turns of the implementation.
+      reference: turns of ours on one device, at least as many.
+
+    Returns:
+      Medians of the images per second and of their ratio to those of the reference in the same round; the seconds of the first
+      step beyond those of the fastest turn, of which most are compilation; peak memory of the process in GB; and, for ours, the
+      fraction of the rate of matrix products.
+    """
+    seconds = [turn["step_seconds"] for turn in turns]
+    result = {
+        "images_per_second": round(batch / statistics.median(seconds), 2),
+        "ratio_to_one_device": round(
+            statistics.median(r["step_seconds"] / s for r, s in zip(reference, seconds, strict=False)), 3
+        ),
+        "compile_seconds": round(turns[0]["first_seconds"] - min(seconds), 1),
+        "memory_gb": round(max(turn["memory_gb"] for turn in turns), 2),
+        "rounds": len(turns),
+    }
+    if "matmul_rate" in turns[0]:
+        fractions = [batch / turn["step_seconds"] / turn["matmul_rate"] for turn in turns]
+        result["matmul_fraction"] = round(statistics.median(fractions), 3)
+    return result
+
+
+def comparison(results: Results) -> dict[str, Any]:
+    """Compare ours with the fastest rival, and two devices with one.
+
+    Args:
+      results: results at one batch size.
 
     Returns:
       Ratios of images per second, the name of the fastest rival, and the ratio of our peak memory to that rival's.
     """
-    rates = {name: measured["images_per_second"] for name, measured in implementations.items()}
-    one, two = (rates[name] for name in OURS)
-    best = max((name for name in rates if name in RIVALS), key=rates.__getitem__)
-    memory = implementations[OURS[0]]["memory_gb"] / implementations[best]["memory_gb"]
+    one, two = OURS
+    rounds = max(results[name]["rounds"] for name in results if name in RIVALS)
+    finalists = [name for name in results if name in RIVALS and results[name]["rounds"] == rounds]
+    best = max(finalists, key=lambda name: results[name]["ratio_to_one_device"])
     return {
-        "ratio_vs_pytorch": round(one / max(rates[name] for name in PYTORCH if name in rates), 3),
-        "two_device_ratio": round(two / one, 3),
+        "two_device_ratio": results[two]["ratio_to_one_device"],
         "best_rival": best,
-        "memory_ratio_vs_best": round(memory, 3),
-        "ratio_vs_best": round(one / rates[best], 3),
+        "memory_ratio_vs_best": round(results[one]["memory_gb"] / results[best]["memory_gb"], 3),
+        "ratio_vs_best": round(1 / results[best]["ratio_to_one_device"], 3),
     }
 
 
 def main() -> None:
     """Run all measurements; write and print the results."""
-    batches, left_out = measure_all()
-    comparisons = {batch: comparison(implementations) for batch, implementations in batches.items()}
-    stdout = run_in_process("layers", str(BATCHES[0]))
-    print(stdout.rsplit("\n", 2)[0])
+    left_out: dict[str, str] = {}
+    batches = {batch: measure(batch, left_out) for batch in BATCHES}
+    comparisons = {batch: comparison(results) for batch, results in batches.items()}
+    layers = subprocess.run([sys.executable, __file__, "layers", str(BATCHES[0])], stdout=subprocess.PIPE, text=True, check=True)
+    print(layers.stdout.rsplit("\n", 2)[0])
     import jax
     import torch  # type: ignore[reportMissingImports]
 
@@ -233,11 +232,10 @@ def main() -> None:
         "cores": os.cpu_count(),
         "jax": jax.__version__,
         "pytorch": torch.__version__.split("+")[0],
-        "batches": {str(batch): {**implementations, **comparisons[batch]} for batch, implementations in batches.items()},
+        "batches": {str(batch): {**results, **comparisons[batch]} for batch, results in batches.items()},
         "left_out": left_out,
-        "layers": json.loads(stdout.splitlines()[-1]),
+        "layers": json.loads(layers.stdout.splitlines()[-1]),
         # Report the less favorable batch size.
-        "ratio_vs_pytorch": min(compared["ratio_vs_pytorch"] for compared in comparisons.values()),
         "two_device_ratio": min(compared["two_device_ratio"] for compared in comparisons.values()),
         "memory_ratio_vs_best": max(compared["memory_ratio_vs_best"] for compared in comparisons.values()),
         "ratio_vs_best": min(compared["ratio_vs_best"] for compared in comparisons.values()),
@@ -252,6 +250,6 @@ if __name__ == "__main__":
 
         print(json.dumps(layer_times(int(sys.argv[2]))))
     elif len(sys.argv) == 3:
-        print(json.dumps(run(sys.argv[1], int(sys.argv[2]))))
+        run(sys.argv[1], int(sys.argv[2]))
     else:
         main()

@@ -76,36 +76,74 @@ def test_benchmark_is_compared_with_the_fastest_rival(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "experiments" / "benchmarks")
     train_step, tables = import_module("train_step"), import_module("result_tables")
 
-    def measured(rate, memory):
-        return {"images_per_second": rate, "compile_seconds": 1.0, "memory_gb": memory}
+    def turns(seconds, memory):
+        return [{"step_seconds": value, "first_seconds": 5.0, "memory_gb": memory} for value in seconds]
 
-    medians = {"one device": measured(22.0, 3.0), "two devices": measured(11.0, 1.0)}
-    medians |= {"PyTorch": measured(16.0, 1.0), "PyTorch, compiled": measured(20.0, 2.0), "plain Flax": measured(5.0, 1.0)}
-    compared = train_step.comparison(medians)
-    assert compared["best_rival"] == "PyTorch, compiled"
-    ratios = {name: value for name, value in compared.items() if name != "best_rival"}
-    assert ratios == {"ratio_vs_best": 1.1, "memory_ratio_vs_best": 1.5, "ratio_vs_pytorch": 1.375, "two_device_ratio": 0.5}
+    ours = turns([1.0, 3.0, 2.0], 3.0)  # the machine was slower in the last two rounds
+    rivals = {
+        "PyTorch": turns([1.5, 3.3, 3.0], 1.0),
+        "PyTorch, compiled": turns([1.2, 3.5, 2.4], 2.0),
+        "plain Flax": turns([0.9], 1.0),
+    }
+    rounds = {"one device": ours, "two devices": turns([2.0, 6.0, 4.0], 1.0), **rivals}
+    results = {name: train_step.summary(32, values, ours) for name, values in rounds.items()}
+    assert results["PyTorch, compiled"]["ratio_to_one_device"] == round(1 / 1.2, 3)
+    compared = train_step.comparison(results)
+    assert compared == {
+        "best_rival": "PyTorch, compiled",  # plain Flax took part in one round only
+        "ratio_vs_best": 1.2,
+        "memory_ratio_vs_best": 1.5,
+        "two_device_ratio": 0.5,
+    }
 
     monkeypatch.setattr(import_module("paper_tables"), "RESULTS", tmp_path)
-    (tmp_path / "bench.json").write_text(json.dumps({"cores": 2, "batches": {"32": {**medians, **compared}}}))
+    (tmp_path / "bench.json").write_text(json.dumps({"cores": 2, "batches": {"32": {**results, **compared}}}))
     text = tables.bench()
-    assert "| PyTorch, compiled | 20.0 | 1.0 | 2.0 |" in text
-    assert "| speedup of one device over the fastest of the others | **1.10** |  |  |" in text
+    assert "| PyTorch, compiled | 13.3 | 3.8 | 2.0 |" in text
+    assert "| speedup of one device over the fastest of the others | **1.20** |  |  |" in text
     assert "| memory relative to that one |  |  | **1.50** |" in text
 
 
-def test_failing_rivals_of_the_benchmark_are_left_out_and_slow_ones_are_measured_once(monkeypatch):
+def test_failing_rivals_are_left_out_and_slow_ones_take_one_turn(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "experiments" / "benchmarks")
-    train_step, calls = import_module("train_step"), []
+    train_step, turns, closed = import_module("train_step"), [], []
 
-    def run_in_process(name, batch):
-        calls.append(name)
-        if "compiled" in name:
-            raise RuntimeError("no C++ compiler")
-        return json.dumps({"images_per_second": 3.0 if name == "plain Flax" else 10.0 + len(calls)})
+    class Worker:
+        def __init__(self, program, name, batch):
+            if name in train_step.COMPILED_PYTORCH:
+                raise RuntimeError("no C++ compiler")
+            self.name = name
 
-    monkeypatch.setattr(train_step, "run_in_process", run_in_process)
-    results, left_out = train_step.measure_all()
+        def turn(self, seconds):
+            turns.append(self.name)
+            return {"step_seconds": 3.0 if self.name == "PyTorch" else 1.0, "first_seconds": 5.0, "memory_gb": 1.0}
+
+        def close(self):
+            closed.append(self.name)
+
+    monkeypatch.setattr(train_step, "Worker", Worker)
+    monkeypatch.setattr(train_step, "FINALISTS", 2)
+    left_out = {}
+    results = train_step.measure(32, left_out)
     assert left_out == dict.fromkeys(train_step.COMPILED_PYTORCH, "no C++ compiler")
-    assert all(set(medians) == {*train_step.OURS, *train_step.PYTORCH, train_step.FLAX} for medians in results.values())
-    assert [calls.count(name) for name in ("one device", "plain Flax", "PyTorch, compiled")] == [6, 2, 1]
+    assert {name: turns.count(name) for name in set(turns)} == {name: values["rounds"] for name, values in results.items()}
+    finalists = ["one device", "two devices", "PyTorch, channels last", "plain Flax"]
+    assert all(results[name]["rounds"] == (train_step.ROUNDS if name in finalists else 1) for name in results)
+    assert sorted(closed) == sorted(results), "all processes end"
+
+
+def test_workers_take_turns_and_report_their_errors(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments" / "benchmarks")
+    Worker = import_module("turns").Worker
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, turns\nturns.serve(lambda: None if sys.argv[1] == 'good' else 1 / 0, lambda: {'answer': 42})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "experiments" / "benchmarks"))
+    worker = Worker(str(program), "good")
+    first, second = worker.turn(0.0), worker.turn(0.01)
+    assert first["answer"] == second["answer"] == 42
+    assert first["first_seconds"] == second["first_seconds"]
+    worker.close()
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: division by zero"):
+        Worker(str(program), "bad")
