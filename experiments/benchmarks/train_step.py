@@ -32,7 +32,7 @@ PYTORCH = ("PyTorch", "PyTorch, channels last")
 COMPILED_PYTORCH = ("PyTorch, compiled", "PyTorch, compiled, channels last")
 FLAX = "plain Flax"
 RIVALS = (*COMPILED_PYTORCH, *PYTORCH, FLAX)
-FINALISTS = 2
+FINALISTS = 3
 """Number of rivals that take part in all rounds."""
 ROUNDS = 9
 SECONDS = 5.0

@@ -16,6 +16,7 @@ import pytest
 
 from alexnet_jax.cli import main as cli
 from alexnet_jax.cli.evaluate import Evaluate, evaluate
+from alexnet_jax.cli.parsing import parse
 from alexnet_jax.data.images import encode_jpeg
 from alexnet_jax.data.pipeline.augment import Augmentation, resize_mean_image
 from alexnet_jax.data.pipeline.loading import DecodedImages
@@ -257,6 +258,12 @@ def test_defaults_reproduce_validation_errors_of_the_run(trained_run, monkeypatc
     assert f"top-1 error {center['top1_error']:.2%}" in err
     assert "│ above" in err
     assert (file.parent / "confusion-center.csv").read_text() == (trained_run / "confusion.csv").read_text()
+
+
+def test_networks_may_follow_views():
+    settings = parse(Evaluate, "evaluate", ["--views", "ten", "--views", "center", "run1", "run2"])
+    assert settings.networks == (Path("run1"), Path("run2"))
+    assert settings.views == ("ten", "center")
 
 
 def test_cifar_images_are_evaluated_on_nine_views(tmp_path, rng):

@@ -17,7 +17,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -73,8 +73,8 @@ class Evaluate:
       data_dir: folder of prepared data sets.
       split: split to evaluate; None uses validation, or test if there is no validation split.
       views: views of an image over which probabilities are averaged: its center crop, the ten views of the paper, or the nine
-        views of the original code for CIFAR. Several are evaluated separately; None uses center and ten, or center and nine for
-        images of 32 pixels.
+        views of the original code for CIFAR. Repeat the option to evaluate several. The default is center and ten, or center and
+        nine for images of 32 pixels.
       best: for a run folder, use the checkpoint with the smallest validation error instead of the latest one.
       search: split on which to search the coefficients of a weighted mean, as the original code did on validation images; None
         evaluates no weighted mean.
@@ -87,7 +87,7 @@ class Evaluate:
     data: str | None = None
     data_dir: Path = Path("data")
     split: str | None = None
-    views: tuple[Views, ...] | None = None
+    views: Annotated[tuple[Views, ...], tyro.conf.UseAppendAction] = ()  # a list would take the networks that follow it
     best: bool = False
     search: str | None = None
     to: Path | None = None

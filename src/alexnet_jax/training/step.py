@@ -106,7 +106,7 @@ def initial_state(network: Network, mesh: Mesh, optimizer: optax.GradientTransfo
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
     shardings = state_shardings(mesh, jax.eval_shape(create_state, params))
-    return jax.jit(create_state, out_shardings=shardings)(params)
+    return jax.jit(create_state, donate_argnums=0, out_shardings=shardings)(params)
 
 
 def state_shardings(mesh: Mesh, state: TrainState) -> TrainState:
