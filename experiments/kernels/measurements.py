@@ -52,6 +52,7 @@ def plan(parts: Sequence[str], report: Report, budget: TimeBudget, compilation: 
     kernels = "triton.interpreted" if tiny else "triton"
     conv1 = [Spec("max_pool", (1, 5, 5, 8))] if tiny else [conv1_spec(op) for op in OPERATIONS]
     conv2 = [] if tiny else [conv2_spec(op) for op in OPERATIONS]
+    dtypes = PRECISIONS[:1] if tiny else PRECISIONS  # each takes a third of a minute to compile in interpret mode
     checked = [*(layer(op, batch=2) for op in OPERATIONS for layer in (conv1_spec, conv2_spec)), *ALL_SPECS]
     batch_sizes = (2,) if tiny else (128, 1024)
     settings: list[tuple[Precision, int]] = [(precision, batch) for batch in batch_sizes for precision in PRECISIONS]
@@ -61,18 +62,18 @@ def plan(parts: Sequence[str], report: Report, budget: TimeBudget, compilation: 
     if "operations" in parts or "network" in parts:
         yield Measurement("device rates", "", partial(_device_rates, report, tiny))
     if "operations" in parts:
-        yield from _operations(report, kernels, conv1)
+        yield from _operations(report, kernels, conv1, dtypes)
     if "network" in parts:
         yield from _network(report, *settings[0], tiny)
     if "operations" in parts:
-        yield from _operations(report, kernels, conv2)
+        yield from _operations(report, kernels, conv2, dtypes)
     if "network" in parts:
         for precision, batch in settings[1:]:
             yield from _network(report, precision, batch, tiny)
     if "training" in parts:
         yield Measurement("training", "", partial(_training, report, budget, 1 if tiny else 28))
     if "operations" in parts and _measures_pytorch(tiny):
-        yield from _pytorch_operations(report, kernels, [*conv1, *conv2])
+        yield from _pytorch_operations(report, kernels, [*conv1, *conv2], dtypes)
 
 
 def _correctness(report: Report, kernels: str, specs: Sequence[Spec], compilation: Executor) -> Iterator[Measurement]:
@@ -101,7 +102,7 @@ def _device_rates(report: Report, tiny: bool) -> None:
     print_now(f"copy bandwidth {bandwidth / 1e9:.0f} GB/s; matmul {products}")
 
 
-def _operations(report: Report, kernels: str, specs: Sequence[Spec]) -> Iterator[Measurement]:
+def _operations(report: Report, kernels: str, specs: Sequence[Spec], dtypes: Sequence[Precision]) -> Iterator[Measurement]:
     """Yield the measurements of operation times in JAX."""
 
     def measure(spec: Spec, dtype: str) -> None:
@@ -112,11 +113,13 @@ def _operations(report: Report, kernels: str, specs: Sequence[Spec]) -> Iterator
         _add_operation_times(report, spec, dtype, times, kernels)
 
     for spec in specs:
-        for dtype in PRECISIONS:
+        for dtype in dtypes:
             yield Measurement("operations", f"{spec} {dtype}", partial(measure, spec, dtype))
 
 
-def _pytorch_operations(report: Report, kernels: str, specs: Sequence[Spec]) -> Iterator[Measurement]:
+def _pytorch_operations(
+    report: Report, kernels: str, specs: Sequence[Spec], dtypes: Sequence[Precision]
+) -> Iterator[Measurement]:
     """Yield the measurements of operation times in PyTorch."""
 
     def measure(spec: Spec, dtype: str) -> None:
@@ -127,7 +130,7 @@ def _pytorch_operations(report: Report, kernels: str, specs: Sequence[Spec]) -> 
         _add_operation_times(report, spec, dtype, times, kernels)
 
     for spec in specs:
-        for dtype in PRECISIONS:
+        for dtype in dtypes:
             yield Measurement("PyTorch operations", f"{spec} {dtype}", partial(measure, spec, dtype))
 
 

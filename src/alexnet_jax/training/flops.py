@@ -4,12 +4,13 @@ import time
 from functools import cache
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.summary import summarize
+from alexnet_jax.parallel.mesh import replicated
 from alexnet_jax.training.step import Precision
 
 REPEATS = 5
@@ -31,21 +32,20 @@ def measure_matmul_flops(mesh: Mesh, precision: Precision) -> float:
       FLOP/s of the fastest of `REPEATS` runs, summed over the devices.
     """
     size = 1024 if mesh.devices.flat[0].platform == "cpu" else 8192
-    spec = P(mesh.axis_names)
 
-    def random_matrices() -> Array:
-        return jax.random.normal(jax.random.key(0), (mesh.size, size, size), precision)
+    def random_matrix() -> Array:
+        return jax.random.normal(jax.random.key(0), (size, size), precision)
 
     def square(a: Array) -> Array:
-        return (a[0] @ a[0])[None]
+        return (a @ a)[None]
 
-    matrices = jax.jit(random_matrices, out_shardings=NamedSharding(mesh, spec))()
-    multiply = jax.jit(jax.shard_map(square, mesh=mesh, in_specs=spec, out_specs=spec))
-    jax.block_until_ready(multiply(matrices))
+    matrix = jax.jit(random_matrix, out_shardings=replicated(mesh))()
+    multiply = jax.jit(jax.shard_map(square, mesh=mesh, in_specs=P(), out_specs=P(mesh.axis_names)))
+    jax.block_until_ready(multiply(matrix))
     seconds: list[float] = []
     for _ in range(REPEATS):
         start = time.perf_counter()
-        jax.block_until_ready(multiply(matrices))
+        jax.block_until_ready(multiply(matrix))
         seconds.append(time.perf_counter() - start)
     return mesh.size * 2 * size**3 / min(seconds)
 
