@@ -14,11 +14,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
 import jax
+import numpy as np
 import tyro
 
 from alexnet_jax.configs import load_config
@@ -93,7 +95,8 @@ def loop_rate(context: TrainContext) -> float:
         asked.append(time.perf_counter())
         return False
 
-    with mock.patch.object(loop, "validate", return_value=Validation(EvalMetrics(0.5, 0.5, 1.0, 1), Confusions(2))):
+    validation = Validation(EvalMetrics(0.5, 0.5, 1.0, 2), Confusions.from_matrix(np.eye(context.network.num_classes, dtype=int)))
+    with mock.patch.object(loop, "validate", return_value=validation):
         loop.run_loop(context, should_stop)
     return (context.steps - 1) * context.config.batch_size / (time.perf_counter() - asked[0])
 
@@ -106,8 +109,9 @@ def rates(name: str, bench: Bench, folder: Path) -> Iterator[tuple[float, float]
     steps_per_epoch = dataset.manifest.splits["train"] // BATCH
     epochs = -(-(bench.steps or STEPS[name]) // steps_per_epoch)
     for number in range(bench.rounds):
-        context = setup(name, replace(config, epochs=epochs), replace(options, run=folder / f"{name}-{number}"))
-        yield step_rate(context), loop_rate(context)
+        context = setup(name, replace(config, epochs=epochs), replace(options, run=folder / f"{Path(name).stem}-{number}"))
+        with closing(context.run):
+            yield step_rate(context), loop_rate(context)
 
 
 def main() -> None:

@@ -1,0 +1,16 @@
+"""Test of the benchmark of the training loop on a small network."""
+
+from importlib import import_module
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
+
+
+def test_step_and_loop_are_timed(photos, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    benchmark = import_module("training_loop")
+    bench = benchmark.Bench(data=str(photos), rounds=2, steps=6)
+    rounds = list(benchmark.rates("tests/tiny_config.py", bench, tmp_path))
+    assert len(rounds) == 2
+    assert all(step > 0 and loop > 0 for step, loop in rounds)
+    assert len(list(tmp_path.glob("*/checkpoints/*"))) >= 2, "the loop is timed with its checkpoints"
