@@ -17,6 +17,7 @@ from jaxtyping import Float, Key
 
 from alexnet_jax.model import tower
 from alexnet_jax.model.layers import DATA, TOWER
+from alexnet_jax.model.lowering import Lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.mesh import parameter_sharding
 
@@ -24,7 +25,7 @@ Forward = Callable[[tower.Params, Float[Array, "batch height width 3"], Key[Arra
 """Function `(params, images, key)` that returns the logits of a global batch, or the outputs of a layer."""
 
 
-def forward(network: Network, mesh: Mesh, layer: str | None = None) -> Forward:
+def forward(network: Network, mesh: Mesh, layer: str | None = None, *, lowering: Lowering | None = None) -> Forward:
     """Return the network as a function `(params, images, key) -> logits` of global batches on `mesh`.
 
     The function takes a random key for dropout in training, and None for evaluation.
@@ -34,11 +35,12 @@ def forward(network: Network, mesh: Mesh, layer: str | None = None) -> Forward:
       mesh: device mesh; with a tower axis, every tower runs on its own devices.
       layer: name of a layer whose outputs are returned instead of the logits, [batch, features], concatenated in the order of
         the towers.
+      lowering: form of the layers of towers that share a device; None for `default_lowering(mesh)`.
     """
     split = TOWER in mesh.axis_names
     classes = network.num_classes if layer is None else None
     network = tower.fuse_norm_pool(network if layer is None else network.up_to(layer))
-    module = tower.Tower(network) if split else tower.stacked_towers(network)
+    module = tower.Tower(network) if split else tower.stacked_towers(network, lowering or default_lowering(mesh))
 
     def device_forward(params: tower.Params, images: Array, key: Array | None) -> Array:
         params = jax.tree.map(lambda stacked: stacked[0], params) if split else params
@@ -58,6 +60,11 @@ def forward(network: Network, mesh: Mesh, layer: str | None = None) -> Forward:
     )
     # If the towers do not divide the number of classes, the last tower has padding units.
     return lambda params, images, key: sharded_forward(params, images, key)[..., :classes]
+
+
+def default_lowering(mesh: Mesh) -> Lowering:
+    """Return the lowering that moves the fewest bytes on GPUs, and the fastest one on CPUs; see `Lowering`."""
+    return "grouped" if mesh.devices.flat[0].platform == "gpu" else "separate"
 
 
 def init(network: Network, mesh: Mesh, key: Key[Array, ""]) -> tower.Params:
