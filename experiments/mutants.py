@@ -43,7 +43,7 @@ TESTS = {
     **dict.fromkeys(("model/alexnet.py", "model/catalog.py", "model/cifar.py", "model/relatives.py"), NETWORKS),
     "model/ablations.py": "model/test_ablations.py |",
     "model/comparison_layers.py": "model/test_published_networks.py model/test_layers.py | model/test_ablations.py",
-    "model/lowering.py": "model/test_network.py | parallel/test_placement.py training/test_step.py",
+    "model/lowering.py": "model/test_lowering.py model/test_network.py | parallel/test_placement.py training/test_step.py",
     "model/summary.py": "model/test_network.py training/test_settings.py | parallel/test_placement.py training/test_train.py",
     "model/": "model/test_published_networks.py model/test_layers.py model/test_own_layers.py | model/test_network.py "
     "model/test_ablations.py parallel/test_placement.py training/test_step.py weights/test_caffe_layers.py test_fuzz.py",

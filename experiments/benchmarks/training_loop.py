@@ -33,7 +33,7 @@ from alexnet_jax.training.config import Options
 from alexnet_jax.training.confusion import Confusions
 from alexnet_jax.training.metrics import EvalMetrics, Validation
 from alexnet_jax.training.setup import TrainContext, setup
-from alexnet_jax.training.step import constant_hparams, initial_state, put_batch
+from alexnet_jax.training.step import constant_hparams, for_precision, initial_state, put_batch
 
 RESULT = Path(__file__).parents[1] / "results" / "loop.json"
 STEPS = {"quickstart": 1000, "two_tower": 100}
@@ -66,7 +66,7 @@ class Bench:
 def step_rate(context: TrainContext) -> float:
     """Return the throughput of the training step alone, in images/s."""
     config = context.config
-    state = initial_state(context.network, context.mesh, context.optimizer, config.seed)
+    state = for_precision(initial_state(context.network, context.mesh, context.optimizer, config.seed), config.precision)
     hparams = jax.device_put(constant_hparams(state, config.learning_rate), replicated(context.mesh))
     batches = training_batches(
         context.dataset,

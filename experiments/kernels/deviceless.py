@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from hlo import moved_bytes
+from hlo import Traffic, traffic
 from jax.experimental import topologies
 from jax.sharding import AbstractMesh, SingleDeviceSharding
 from targets import GPUS
@@ -40,12 +40,12 @@ class Compiled:
 
     Attributes:
       kernels: Pallas kernels of the function.
-      moved: bytes read and written; every operand and result of an instruction counts once.
+      traffic: memory traffic.
       temporary: bytes of temporary memory, excluding arguments and results.
     """
 
     kernels: list[Kernel]
-    moved: int
+    traffic: Traffic
     temporary: int
 
 
@@ -72,7 +72,7 @@ def compile_for(gpu: str, function: Any, *shapes: Any, kernel_names: re.Pattern[
         lowered = function.lower(*arguments)
     compiled = lowered.compile()
     kernels = [kernel for file in sorted(DUMP.glob("*.ptx")) for kernel in _assemble(file) if kernel_names.match(kernel.name)]
-    return Compiled(kernels, moved_bytes(compiled.as_text()), compiled.memory_analysis().temp_size_in_bytes)
+    return Compiled(kernels, traffic(compiled.as_text()), compiled.memory_analysis().temp_size_in_bytes)
 
 
 @contextmanager

@@ -12,7 +12,15 @@ from timing import seconds_per_call
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.mesh import make_mesh, replicated
 from alexnet_jax.training.optimizer import paper_update
-from alexnet_jax.training.step import Precision, constant_hparams, initial_state, make_train_step, put_batch, random_batch
+from alexnet_jax.training.step import (
+    Precision,
+    constant_hparams,
+    for_precision,
+    initial_state,
+    make_train_step,
+    put_batch,
+    random_batch,
+)
 from alexnet_kernels import default_implementation
 
 STEPS = 5
@@ -33,7 +41,7 @@ def jax_images_per_second(network: Network, precision: Precision, batch_size: in
     size = network.input_size
     batch, mean = put_batch(random_batch(batch_size, size), mesh), jnp.full((size, size, 3), 128, jnp.float32)
     with default_implementation(*implementations):
-        state = initial_state(network, mesh, optimizer, 0)
+        state = for_precision(initial_state(network, mesh, optimizer, 0), precision)
         step = make_train_step(network, mesh, optimizer, seed=0, precision=precision)
         hparams = jax.device_put(constant_hparams(state, 1e-4), replicated(mesh))
 

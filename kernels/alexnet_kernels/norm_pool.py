@@ -16,6 +16,7 @@ def norm_pool(
     k: float = 2.0,
     alpha: float = 1e-4,
     beta: float = 0.75,
+    segments: int = 1,
     implementation: Implementation = None,
 ) -> Array:
     """Compute `max_pool(response_norm(relu(x)))` (paper, sections 3.1, 3.3, 3.4).
@@ -29,7 +30,7 @@ def norm_pool(
       window: side of a pooling window, pixels.
       stride: pixels between the starts of neighboring pooling windows.
       size: number of channels in a normalization window.
-      k, alpha, beta: constants of the normalization, as in `response_norm`.
+      k, alpha, beta, segments: constants and segments of the normalization, as in `response_norm`.
       implementation: name of an implementation, or several names of which the first supported one is used. None uses the first
         of `alexnet_kernels.dispatch.default_order` that supports the device and the arguments.
 
@@ -44,7 +45,7 @@ def norm_pool(
       >>> norm_pool(jnp.ones((1, 55, 55, 96))).shape
       (1, 27, 27, 96)
     """
-    check_norm("norm_pool", x, size)
+    check_norm("norm_pool", x, size, segments)
     check_pool("norm_pool", x, window, stride)
-    settings = {"window": window, "stride": stride, "size": size, "k": k, "alpha": alpha, "beta": beta}
+    settings = {"window": window, "stride": stride, "size": size, "k": k, "alpha": alpha, "beta": beta, "segments": segments}
     return dispatch("norm_pool", x, implementation, **settings)

@@ -1,11 +1,14 @@
 """Reference implementations in plain `jax.numpy`, for any dtype and device. Tests compare the other implementations with them."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+
+from alexnet_kernels.segments import per_segment
 
 
 def unsupported_reason(op: str, x: Array, device: Any, **settings: Any) -> None:
@@ -26,8 +29,12 @@ def pooled_size(size: int, window: int, stride: int) -> int:
     return -(-(size - window) // stride) + 1
 
 
-def response_norm(x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...] = (-1,)) -> Array:
+def response_norm(
+    x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...] = (-1,), segments: int = 1
+) -> Array:
     """Compute `alexnet_kernels.response_norm` in the dtype of `x`."""
+    if segments > 1:
+        return per_segment(partial(response_norm, size=size, k=k, alpha=alpha, beta=beta, axes=axes), x, segments)
     window = [1] * x.ndim
     padding = [(0, 0)] * x.ndim
     for axis in axes:
@@ -52,6 +59,6 @@ def max_pool(x: Array, window: int, stride: int) -> Array:
     )
 
 
-def norm_pool(x: Array, window: int, stride: int, size: int, k: float, alpha: float, beta: float) -> Array:
+def norm_pool(x: Array, window: int, stride: int, size: int, k: float, alpha: float, beta: float, segments: int = 1) -> Array:
     """Compute `alexnet_kernels.norm_pool` as ReLU, `response_norm` and `max_pool`."""
-    return max_pool(response_norm(jax.nn.relu(x), size, k, alpha, beta), window, stride)
+    return max_pool(response_norm(jax.nn.relu(x), size, k, alpha, beta, segments=segments), window, stride)

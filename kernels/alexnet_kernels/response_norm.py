@@ -14,6 +14,7 @@ def response_norm(
     alpha: float = 1e-4,
     beta: float = 0.75,
     axes: tuple[int, ...] = (-1,),
+    segments: int = 1,
     implementation: Implementation = None,
 ) -> Array:
     """Divide each activation by a power of the sum of squares in a window around it.
@@ -28,6 +29,7 @@ def response_norm(
       beta: exponent; 0.75 is computed without `pow`.
       axes: negative axes along which the window extends: `(-1,)` across channels; `(-3, -2)` within each channel, as `rnorm` of
         the original code does.
+      segments: number of equal parts of the channels, across which no window extends: 2 for two towers side by side.
       implementation: name of an implementation, or several names of which the first supported one is used. None uses the first
         of `alexnet_kernels.dispatch.default_order` that supports the device and the arguments.
 
@@ -35,26 +37,30 @@ def response_norm(
       Normalized activations, with the shape and dtype of `x`.
 
     Raises:
-      ValueError: for integer input, a window under 1, a positive axis, or an implementation that is unknown or unsupported.
+      ValueError: for integer input, a window under 1, a positive axis, segments that do not divide the channels, or an
+        implementation that is unknown or unsupported.
 
     Examples:
       >>> import jax.numpy as jnp
       >>> float(response_norm(jnp.ones((1, 1, 8)), k=1.0, alpha=0.6, beta=1.0)[0, 0, 3])  # 1 / (1 + 0.6 * 5)
       0.25
     """
-    check_norm("response_norm", x, size)
+    check_norm("response_norm", x, size, segments)
     if any(axis >= 0 or axis < -x.ndim for axis in axes):
         raise ValueError(f"response_norm requires negative axes, -{x.ndim} to -1, got {axes}")
-    return dispatch("response_norm", x, implementation, size=size, k=k, alpha=alpha, beta=beta, axes=tuple(axes))
+    settings = {"size": size, "k": k, "alpha": alpha, "beta": beta, "axes": tuple(axes), "segments": segments}
+    return dispatch("response_norm", x, implementation, **settings)
 
 
-def check_norm(op: str, x: Array, size: int) -> None:
+def check_norm(op: str, x: Array, size: int, segments: int) -> None:
     """Check the arguments of a normalization.
 
     Raises:
-      ValueError: for integer input or a window under 1.
+      ValueError: for integer input, a window under 1, or segments that do not divide the channels.
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{op} requires floating-point input, got {x.dtype}")
     if size < 1:
         raise ValueError(f"{op} requires a normalization window of at least 1, got {size}")
+    if segments < 1 or x.shape[-1] % segments:
+        raise ValueError(f"{op} requires segments that divide the channels, got {segments} for {x.shape[-1]} channels")

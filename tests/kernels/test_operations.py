@@ -104,6 +104,20 @@ class ImplementationTests:
         for a, e in zip(actual, expected, strict=True):
             np.testing.assert_allclose(a, e, rtol=1e-6)
 
+    @pytest.mark.parametrize("op", ["response_norm", "norm_pool"])
+    @pytest.mark.parametrize(("segments", "channels"), [(2, 5), (3, 8)], ids=str)
+    def test_segments_equal_separate_arrays(self, op, segments, channels, rng):
+        x = draw((2, 5, 6, segments * channels), rng)
+        y, gradient = value_and_gradient(self.op(op, segments=segments, alpha=0.1), x)
+        g = np.random.default_rng(1).normal(size=y.shape)
+        for part in (slice(start, start + channels) for start in range(0, segments * channels, channels)):
+            with jax.enable_x64(True):
+                reference_op = partial(getattr(alexnet_kernels, op), implementation="reference", alpha=0.1)
+                expected, vjp = jax.vjp(reference_op, jnp.asarray(np.asarray(x[..., part], np.float64)))
+                expected_gradient = vjp(jnp.asarray(g[..., part]))[0]
+            np.testing.assert_allclose(y[..., part], expected, rtol=2e-5, atol=1e-4)
+            np.testing.assert_allclose(gradient[..., part], expected_gradient, rtol=2e-5, atol=1e-4)
+
     def test_two_devices_equal_one(self, rng):
         """Check that a network has the same logits under `shard_map` and `vmap`, and that the kernels add no communication."""
         images = jnp.asarray(rng.normal(0, 50, (2, 29, 29, 3)), jnp.float32)
@@ -218,6 +232,8 @@ def test_relu_and_max_pool_commute(rng):
         (lambda x: max_pool(x, 10), "a window no larger than the image, got 10 for 9x9 pixels"),
         (lambda x: norm_pool(x, window=2, stride=-1), "stride -1"),
         (lambda x: norm_pool(x, size=-1), "window of at least 1"),
+        (lambda x: norm_pool(x, segments=3), "segments that divide the channels, got 3 for 4 channels"),
+        (lambda x: response_norm(x, segments=0), "segments that divide the channels, got 0 for 4 channels"),
         (lambda x: max_pool(x, implementation="cudnn"), "no implementation 'cudnn'; choose one of triton, xla"),  # type: ignore
         (lambda x: max_pool(x, implementation="triton"), "triton needs an NVIDIA GPU, but the device is cpu"),
         (

@@ -22,12 +22,16 @@ from tests.conftest import cpu_mesh, layer_outputs
 from tests.numpy_network import tiny_logits
 
 
-@pytest.mark.parametrize("split", [False, True], ids=["one device", "two devices"])
-def test_logits_equal_numpy(tiny, rng, split):
+@pytest.mark.parametrize(
+    ("split", "lowering"),
+    [(False, "separate"), (False, "grouped"), (True, None)],
+    ids=["one device", "one device, grouped", "two devices"],
+)
+def test_logits_equal_numpy(tiny, rng, split, lowering):
     mesh = cpu_mesh(tiny, 1, split=split)
     params = placement.init(tiny, mesh, jax.random.key(1))
     images = rng.normal(0, 50, (3, 29, 29, 3)).astype(np.float32)
-    actual = jax.jit(placement.forward(tiny, mesh))(params, images, None)
+    actual = jax.jit(placement.forward(tiny, mesh, lowering=lowering))(params, images, None)
     expected = tiny_logits(jax.device_get(params), images.astype(np.float64))
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 

@@ -13,8 +13,10 @@ from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import replicated
 from alexnet_jax.training.optimizer import learning_rates, paper_update
 from alexnet_jax.training.step import (
+    Bfloat16TrainState,
     StepHparams,
     constant_hparams,
+    for_precision,
     initial_state,
     is_top1_error,
     make_evaluation_step,
@@ -113,7 +115,7 @@ def test_ties_and_nans_are_top1_errors(logits, errors):
 
 def test_bfloat16_is_used_for_activations_only():
     """Check that parameters, optimizer state and metrics are float32, and that the loss is close to the float32 loss."""
-    state, mean, hparams = new_state(), replicate(MEAN), replicate(constant_hparams(new_state(), 1e-3))
+    state, mean, hparams = for_precision(new_state(), "bfloat16"), replicate(MEAN), replicate(constant_hparams(new_state(), 1e-3))
     bfloat16_step = make_train_step(TINY, MESH, paper_update(), seed=0, precision="bfloat16")
     assert "bf16" in bfloat16_step.lower(state, batch(), mean, hparams).as_text()  # type: ignore[reportFunctionMemberAccess]
     sums = [
@@ -124,6 +126,26 @@ def test_bfloat16_is_used_for_activations_only():
     np.testing.assert_allclose(sums[0].loss, sums[1].loss, rtol=0.05)
     state, metrics = bfloat16_step(state, batch(), mean, hparams)
     assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.opt_state, metrics))} == {np.dtype(np.float32)}
+    assert isinstance(state, Bfloat16TrainState)
+    for_next_step = jax.tree.map(lambda w: w.astype(jnp.bfloat16), state.params)
+    jax.tree.map(np.testing.assert_array_equal, state.rounded_params, for_next_step)
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["two devices", "a tower on each of two devices"])
+def test_rounded_parameters_have_the_gradients_of_a_cast(split):
+    """Check the values, and that gradients are summed over devices in float32."""
+    mesh = cpu_mesh(TINY, 1 if split else 2, split=split)
+    params, images = placement.init(TINY, mesh, jax.random.key(0)), jnp.asarray(batch().image, jnp.bfloat16)
+    forward = placement.forward(TINY, mesh)
+
+    @jax.jit
+    def loss_and_gradients(params, rounded_params):
+        return jax.value_and_grad(lambda params: forward(params, images, jax.random.key(1), rounded_params).sum())(params)
+
+    rounded = jax.tree.map(lambda w: w.astype(jnp.bfloat16), params)
+    expected = loss_and_gradients(params, None)
+    assert {leaf.dtype for leaf in jax.tree.leaves(expected[1])} == {np.dtype(np.float32)}
+    jax.tree.map(np.testing.assert_array_equal, loss_and_gradients(jax.tree.map(jnp.zeros_like, params), rounded), expected)
 
 
 def test_images_without_color_shift_are_not_divided(step):

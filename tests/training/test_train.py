@@ -20,6 +20,7 @@ from alexnet_jax.cli.train import train_with_report
 from alexnet_jax.configs import config_names, load_config
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import UserError
+from alexnet_jax.training.checkpoint_reader import read_metadata
 from alexnet_jax.training.metrics import EvalMetrics
 from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.schedule import ReduceOnPlateau
@@ -62,6 +63,19 @@ def test_bfloat16_converges_in_a_run_folder_of_its_own(options):
     assert json.loads((folder / "result.json").read_text())["top1_error"] < 0.2
     assert json.loads((folder / "config.json").read_text())["precision"] == "bfloat16"
     assert train("tiny", replace(config, epochs=1, precision="float32"), options).run != folder
+
+
+def test_resumed_bfloat16_run_equals_uninterrupted_run(options):
+    """The copy of the parameters in bfloat16 is not in the checkpoints, and is made again."""
+    config = replace(TINY_CONFIG, epochs=1, precision="bfloat16")
+    uninterrupted = train("tiny", config, options).run
+    options = replace(options, runs_dir=options.runs_dir.parent / "interrupted")
+    assert train("tiny", config, options, should_stop=StopAfter(5)).step == 5
+    resumed = train("tiny", config, options).run
+    assert read_log(resumed) == read_log(uninterrupted)
+    metadata = [read_metadata(run / "checkpoints" / "10") for run in (uninterrupted, resumed)]
+    assert metadata[0]["checksums"] == metadata[1]["checksums"]
+    assert len(metadata[0]["checksums"]) == 1 + 2 * 2 * 5, "step, and parameters and momentum of five layers"
 
 
 def test_resumed_run_equals_uninterrupted_run(options, capsys):

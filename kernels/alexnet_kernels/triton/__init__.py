@@ -33,10 +33,18 @@ def unsupported_arguments(op: str, x: Array, device: Any, **settings: Any) -> st
 
 
 def response_norm(
-    x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...] = (-1,), *, interpret: bool = False
+    x: Array,
+    size: int,
+    k: float,
+    alpha: float,
+    beta: float,
+    axes: tuple[int, ...] = (-1,),
+    segments: int = 1,
+    *,
+    interpret: bool = False,
 ) -> Array:
     """Compute `alexnet_kernels.response_norm` across channels; `interpret` runs Pallas's slow interpreter on any device."""
-    return norm.response_norm(x, norm.Norm(size, k, alpha, beta), interpret)
+    return norm.response_norm(x, norm.Norm(size, k, alpha, beta, segments), interpret)
 
 
 def max_pool(x: Array, window: int, stride: int, *, interpret: bool = False) -> Array:
@@ -45,10 +53,19 @@ def max_pool(x: Array, window: int, stride: int, *, interpret: bool = False) -> 
 
 
 def norm_pool(
-    x: Array, window: int, stride: int, size: int, k: float, alpha: float, beta: float, *, interpret: bool = False
+    x: Array,
+    window: int,
+    stride: int,
+    size: int,
+    k: float,
+    alpha: float,
+    beta: float,
+    segments: int = 1,
+    *,
+    interpret: bool = False,
 ) -> Array:
     """Compute `alexnet_kernels.norm_pool`; `interpret` runs Pallas's slow interpreter on any device."""
-    return pool.max_pool(x, pool.Pool(window, stride, norm.Norm(size, k, alpha, beta)), interpret)
+    return pool.max_pool(x, pool.Pool(window, stride, norm.Norm(size, k, alpha, beta, segments)), interpret)
 
 
 def _compute_capability(device: Any) -> float | None:

@@ -45,16 +45,16 @@ class GroupedRef:
 
     Attributes:
       ref: Pallas reference to the array.
-      channel_group: for each element, the index of its group within its pixel, [block].
-      groups_per_pixel: number of groups in a pixel.
+      channel_group: for each element, the index of its group within its segment of a pixel, [block].
+      groups_per_segment: number of groups in a segment.
     """
 
     ref: Any
     channel_group: Array
-    groups_per_pixel: int
+    groups_per_segment: int
 
     def load(self, index: Array, mask: Array, first: int = 0, last: int | None = None) -> Channels:
-        """Load channels `first` to `last` (inclusive) of a pixel, relative to the first channel of the element's group.
+        """Load channels `first` to `last` (inclusive) of a segment, relative to the first channel of the element's group.
 
         Args:
           index: index of each element's group in the array, [block].
@@ -63,7 +63,7 @@ class GroupedRef:
           last: last channel; None for the last one of the group.
 
         Returns:
-          Channels as float32, or int32 for integer types. Channels outside the pixel are zero.
+          Channels as float32, or int32 for integer types. Channels outside the segment are zero.
         """
         size: int = self.ref.shape[1]
         last = size - 1 if last is None else last
@@ -80,7 +80,7 @@ class GroupedRef:
         if offset < 0:
             mask &= self.channel_group >= -offset
         elif offset > 0:
-            mask &= self.channel_group < self.groups_per_pixel - offset
+            mask &= self.channel_group < self.groups_per_segment - offset
         # Without `other`, masked values are undefined.
         values = triton.load(self._pointer(index + offset), mask=self._broadcast(mask), other=0)
         dtype = jnp.float32 if jnp.issubdtype(values.dtype, jnp.floating) else jnp.int32
@@ -111,6 +111,18 @@ def element_coordinates(block: int, *axes: int) -> tuple[Array, ...]:
         coordinates.append(lax.rem(index, axis))
         index = lax.div(index, axis)
     return index, *reversed(coordinates), index < axes[0]
+
+
+def position_in_segment(channel_group: Array, groups: int, segments: int) -> tuple[Array, int]:
+    """Return the index of each element's group within its segment, [block], and the number of groups in a segment.
+
+    Args:
+      channel_group: index of each element's group within its pixel, [block].
+      groups: number of groups in a pixel.
+      segments: number of equal segments of the channels of a pixel.
+    """
+    groups_per_segment = groups // segments
+    return lax.rem(channel_group, groups_per_segment) if segments > 1 else channel_group, groups_per_segment
 
 
 def call_kernel(

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from alexnet_kernels.triton.blocks import block_for
-from alexnet_kernels.triton.groups import Channels, GroupedRef, call_kernel, element_coordinates, group_size, to_groups
+from alexnet_kernels.triton.groups import (
+    Channels,
+    GroupedRef,
+    call_kernel,
+    element_coordinates,
+    group_size,
+    position_in_segment,
+    to_groups,
+)
 
 
 @dataclass(frozen=True)
@@ -18,12 +26,18 @@ class Norm:
         y = x / (k + alpha * sum of x**2 over a window of `size` channels) ** beta
 
     y is computed as scale * x / s ** beta with s = k / alpha + sum of x**2, which saves one multiplication for every s.
+
+    Attributes:
+      size: channels in a window.
+      k, alpha, beta: constants of the formula.
+      segments: number of equal parts of the channels; windows are clipped at their ends.
     """
 
     size: int
     k: float
     alpha: float
     beta: float
+    segments: int = 1
 
     @property
     def before(self) -> int:
@@ -118,7 +132,7 @@ response_norm.defvjp(lambda x, norm, interpret: (response_norm(x, norm, interpre
 
 def _call(kernel, like: Array, *inputs: Array, norm: Norm, interpret: bool, name: str) -> Array:
     channels = like.shape[-1]
-    size = group_size(channels, like.dtype)
+    size = group_size(channels // norm.segments, like.dtype)
     out = jax.ShapeDtypeStruct((like.size // size, size), like.dtype)
     return call_kernel(
         kernel,
@@ -134,15 +148,16 @@ def _call(kernel, like: Array, *inputs: Array, norm: Norm, interpret: bool, name
 
 def _forward(x_ref, y_ref, *, norm: Norm, axes: tuple[int, int], block: int) -> None:
     pixel, channel_group, in_bounds = element_coordinates(block, *axes)
-    index = pixel * axes[1] + channel_group
-    xs = GroupedRef(x_ref, channel_group, axes[1]).load(index, in_bounds, -norm.before, x_ref.shape[1] - 1 + norm.after)
+    index, in_segment = pixel * axes[1] + channel_group, position_in_segment(channel_group, axes[1], norm.segments)
+    xs = GroupedRef(x_ref, *in_segment).load(index, in_bounds, -norm.before, x_ref.shape[1] - 1 + norm.after)
     ys = [norm.scale * x * norm.power(s) for x, s in zip(xs[norm.before :], norm.divisors(xs), strict=False)]
-    GroupedRef(y_ref, channel_group, axes[1]).store(index, in_bounds, ys)
+    GroupedRef(y_ref, *in_segment).store(index, in_bounds, ys)
 
 
 def _backward(x_ref, g_ref, dx_ref, *, norm: Norm, axes: tuple[int, int], block: int) -> None:
     pixel, channel_group, in_bounds = element_coordinates(block, *axes)
-    index, last, reach = pixel * axes[1] + channel_group, x_ref.shape[1] - 1, norm.before + norm.after
-    xs = GroupedRef(x_ref, channel_group, axes[1]).load(index, in_bounds, -reach, last + reach)
-    gs = GroupedRef(g_ref, channel_group, axes[1]).load(index, in_bounds, -norm.after, last + norm.before)
-    GroupedRef(dx_ref, channel_group, axes[1]).store(index, in_bounds, norm.gradient(xs, gs))
+    index, in_segment = pixel * axes[1] + channel_group, position_in_segment(channel_group, axes[1], norm.segments)
+    last, reach = x_ref.shape[1] - 1, norm.before + norm.after
+    xs = GroupedRef(x_ref, *in_segment).load(index, in_bounds, -reach, last + reach)
+    gs = GroupedRef(g_ref, *in_segment).load(index, in_bounds, -norm.after, last + norm.before)
+    GroupedRef(dx_ref, *in_segment).store(index, in_bounds, norm.gradient(xs, gs))

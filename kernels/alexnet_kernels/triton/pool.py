@@ -15,7 +15,15 @@ from jax import Array, lax
 
 from alexnet_kernels.reference import pooled_size
 from alexnet_kernels.triton.blocks import block_for
-from alexnet_kernels.triton.groups import Channels, GroupedRef, call_kernel, element_coordinates, group_size, to_groups
+from alexnet_kernels.triton.groups import (
+    Channels,
+    GroupedRef,
+    call_kernel,
+    element_coordinates,
+    group_size,
+    position_in_segment,
+    to_groups,
+)
 from alexnet_kernels.triton.norm import Norm
 
 
@@ -32,6 +40,11 @@ class Pool:
     window: int
     stride: int
     norm: Norm | None = None
+
+    @property
+    def segments(self) -> int:
+        """Number of segments of the channels, across which no window of the normalization extends."""
+        return self.norm.segments if self.norm else 1
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the number of rows and the number of columns of windows."""
@@ -83,7 +96,7 @@ def _fwd(x: Array, pool: Pool, interpret: bool) -> tuple[Array, tuple[Array, Arr
     """Return the maxima, and the residuals: positions of the maxima in their windows (row * window + column), and `x`."""
     *leading, height, width, channels = x.shape
     rows, columns = pool.output_size(height, width)
-    size = group_size(channels, x.dtype)
+    size = group_size(channels // pool.segments, x.dtype)
     name = "norm_pool" if pool.norm else "max_pool"
     block = block_for(name, x.dtype)
     axes = (x.size // (height * width * channels), -(-rows // block.tile[0]), -(-columns // block.tile[1]), channels // size)
@@ -108,7 +121,7 @@ def _fwd(x: Array, pool: Pool, interpret: bool) -> tuple[Array, tuple[Array, Arr
 def _bwd(pool: Pool, interpret: bool, residuals: tuple[Array, Array], g: Array) -> tuple[Array]:
     argmax, x = residuals
     *_, height, width, channels = x.shape
-    size = group_size(channels, x.dtype)
+    size = group_size(channels // pool.segments, x.dtype)
     name = "norm_pool_gradient" if pool.norm else "max_pool_gradient"
     block = block_for(name, x.dtype)
     cells = [-(-n // pool.stride) for n in (height, width)]
@@ -138,7 +151,8 @@ def _forward(x_ref, y_ref, argmax_ref, *, pool: Pool, axes, height: int, width: 
     rows, columns = pool.output_size(height, width)
     has_partial_windows = (rows - 1) * pool.stride + pool.window > height or (columns - 1) * pool.stride + pool.window > width
     before, after = (pool.norm.before, pool.norm.after) if pool.norm else (0, 0)
-    x = GroupedRef(x_ref, channel_group, groups)
+    in_segment = position_in_segment(channel_group, groups, pool.segments)
+    x = GroupedRef(x_ref, *in_segment)
 
     first_row, first_column = tile_row * tile[0], tile_column * tile[1]  # of the tile's windows
     top, left = first_row * pool.stride, first_column * pool.stride
@@ -157,7 +171,7 @@ def _forward(x_ref, y_ref, argmax_ref, *, pool: Pool, axes, height: int, width: 
             if 0 <= i < pool.window and 0 <= j < pool.window:
                 maxima[window] = _update_maxima(maxima.get(window), keys, i * pool.window + j)
 
-    y, argmax = GroupedRef(y_ref, channel_group, groups), GroupedRef(argmax_ref, channel_group, groups)
+    y, argmax = GroupedRef(y_ref, *in_segment), GroupedRef(argmax_ref, *in_segment)
     for (i, j), (keys, positions) in maxima.items():
         index = ((image * rows + first_row + i) * columns + first_column + j) * groups + channel_group
         mask = in_bounds & (first_row + i < rows) & (first_column + j < columns)
@@ -185,7 +199,8 @@ def _backward(*refs, pool: Pool, axes, height: int, width: int, block: int) -> N
     groups, last = axes[3], dx_ref.shape[1] - 1
     rows, columns = pool.output_size(height, width)
     before, after = (pool.norm.before, pool.norm.after) if pool.norm else (0, 0)
-    argmax, g, dx = (GroupedRef(ref, channel_group, groups) for ref in (argmax_ref, g_ref, dx_ref))
+    in_segment = position_in_segment(channel_group, groups, pool.segments)
+    argmax, g, dx = (GroupedRef(ref, *in_segment) for ref in (argmax_ref, g_ref, dx_ref))
 
     # A window covers `cell_offsets` cells along each axis, so windows that overlap a cell start in it or in a cell before it.
     cell_offsets = range(-(-pool.window // pool.stride))
@@ -210,7 +225,7 @@ def _backward(*refs, pool: Pool, axes, height: int, width: int, block: int) -> N
         index = corner + (row * width + column) * groups
         mask = in_bounds & (top + row < height) & (left + column < width)
         if pool.norm:
-            xs = GroupedRef(x_ref[0], channel_group, groups).load(index, mask, -before - after, last + before + after)
+            xs = GroupedRef(x_ref[0], *in_segment).load(index, mask, -before - after, last + before + after)
             gs = pool.norm.gradient(pool.rectify(xs), gs)
             gs = [jnp.where(x > 0, d, 0.0) for x, d in zip(xs[before + after :], gs, strict=False)]
         dx.store(index, mask, gs)

@@ -1,5 +1,7 @@
 """Layers of the comparison networks: ablations, cuda-convnet's CIFAR-10 networks, and those of Caffe and torchvision."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from jax import lax
 from jaxtyping import Array
 
 from alexnet_jax.model.layers import Conv, Dropout, Layer, WeightedLayer
+from alexnet_jax.model.lowering import kernel_per_tower
 from alexnet_kernels import response_norm
 from alexnet_kernels.reference import pooled_size
 
@@ -108,7 +111,8 @@ class ContrastNorm(Layer):
             return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, window, (1,) * x.ndim, padding)
 
         mean = window_sum(x) / window_sum(jnp.ones((1,) * (x.ndim - 1) + x.shape[-1:], x.dtype))
-        return response_norm(x - mean, size=self.size, k=self.k, alpha=self.alpha, beta=self.beta)
+        normalize = partial(response_norm, size=self.size, k=self.k, alpha=self.alpha, beta=self.beta)
+        return kernel_per_tower(normalize)(x - mean)
 
 
 class Trim(Layer):

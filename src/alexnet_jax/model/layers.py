@@ -14,11 +14,9 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from alexnet_jax.model.lowering import add_bias, conv_per_tower, matmul_per_tower
+from alexnet_jax.model.lowering import TOWER, conv_per_tower, kernel_per_tower, matmul_per_tower
 from alexnet_kernels import max_pool, norm_pool, response_norm
 
-TOWER = "tower"
-"""Name of the axis of the towers: a mesh axis if each tower has devices of its own, an axis of `vmap` otherwise."""
 DATA = "data"
 """Name of the mesh axis over which the images of a batch are sharded."""
 
@@ -119,7 +117,7 @@ class Conv(WeightedLayer):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=self.groups,
         )
-        return add_bias(conv_per_tower(convolve)(x, kernel), bias)
+        return conv_per_tower(convolve)(x, kernel, bias)
 
 
 class Dense(WeightedLayer):
@@ -160,7 +158,7 @@ class LocalResponseNorm(Layer):
     beta: float = 0.75
 
     def __call__(self, x):
-        return response_norm(x, size=self.size, k=self.k, alpha=self.alpha, beta=self.beta)
+        return kernel_per_tower(partial(response_norm, size=self.size, k=self.k, alpha=self.alpha, beta=self.beta))(x)
 
 
 class SameMapNorm(Layer):
@@ -196,7 +194,7 @@ class MaxPool(Layer):
     stride: int = 2
 
     def __call__(self, x):
-        return max_pool(x, self.size, self.stride)
+        return kernel_per_tower(lambda x, segments=1: max_pool(x, self.size, self.stride))(x)
 
 
 class NormPool(Layer):
@@ -212,7 +210,8 @@ class NormPool(Layer):
 
     def __call__(self, x):
         norm, pool = self.norm, self.pool
-        return norm_pool(x, window=pool.size, stride=pool.stride, size=norm.size, k=norm.k, alpha=norm.alpha, beta=norm.beta)
+        settings = {"size": norm.size, "k": norm.k, "alpha": norm.alpha, "beta": norm.beta}
+        return kernel_per_tower(partial(norm_pool, window=pool.size, stride=pool.stride, **settings))(x)
 
 
 class Dropout(Layer):

@@ -1,12 +1,14 @@
-"""Lowering of convolutions and matrix products for towers that share a device, where the default batching by `vmap` is slow.
+"""Lowering of convolutions, kernels and matrix products for towers that share a device.
 
-On one device the towers are an axis added by `vmap`, and the functions below define their own batching rules for it. If each
-tower has a device of its own, there is no such axis, and they compute the plain operation.
+On one device the towers are an axis added by `vmap`, and the functions below define batching rules for it where the default one
+is slow. If each tower has a device of its own, there is no such axis, and they compute the plain operation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,17 +19,102 @@ from alexnet_kernels.dispatch import current_device
 from alexnet_kernels.unrolled_vmap import unrolled_vmap
 from alexnet_kernels.xla.outlined import outlined
 
+TOWER = "tower"
+"""Name of the axis of the towers: a mesh axis if each tower has devices of its own, an axis of `vmap` otherwise."""
 
-def conv_per_tower(operation: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
-    """Return `operation(x, kernel)` with a batching rule that calls it once per tower if each tower has its own `x`.
+Lowering = Literal["separate", "grouped"]
+"""Form of the layers before the first dense one, for towers that share a device; the values are equal up to rounding.
 
-    By default, `vmap` turns two convolutions into a grouped one, which XLA runs 5 to 7 times slower on a CPU than two separate
-    ones. If the towers read the same `x`, the default is kept: one convolution with the kernels of both towers, which is faster
-    than two.
+"separate" makes one convolution per tower: on a CPU, XLA runs a grouped convolution 5 to 7 times slower than two separate ones.
+"grouped" makes one grouped convolution of all towers, which lie side by side along the channels, [batch, height, width,
+towers * channels]. The towers are not stacked and sliced, for which a GPU would copy all activations.
+"""
+
+_lowering: ContextVar[Lowering] = ContextVar("lowering", default="separate")
+
+
+@contextmanager
+def tower_lowering(lowering: Lowering) -> Iterator[None]:
+    """Context manager that sets the lowering of the layers that are called, and so traced, inside the context."""
+    token = _lowering.set(lowering)
+    try:
+        yield
+    finally:
+        _lowering.reset(token)
+
+
+def conv_per_tower(operation: Callable[[Array, Array], Array]) -> Callable[[Array, Array, Array], Array]:
+    """Return `operation(x, kernel) + bias` with a batching rule for the current lowering.
+
+    If the towers read the same `x`, both lowerings make one convolution with the kernels of all towers, which is faster than one
+    per tower.
 
     Args:
       operation: function of `x` and `kernel` that is linear in each of them; its gradient needs only the arguments.
     """
+    if _lowering.get() == "grouped":
+        return _grouped_conv(operation)
+    separate = _separate_conv(operation)
+    return lambda x, kernel, bias: add_bias(separate(x, kernel), bias)
+
+
+def _grouped_conv(operation: Callable[[Array, Array], Array]) -> Callable[[Array, Array, Array], Array]:
+    @custom_vmap
+    def call(x: Array, kernel: Array, bias: Array) -> Array:
+        return operation(x, kernel) + bias
+
+    @call.def_vmap
+    def rule(towers: int, in_batched: Sequence[bool], x: Array, kernel: Array, bias: Array) -> tuple[Array, bool]:
+        # Initial parameters that are constants have no tower axis.
+        kernel, bias = (
+            array if batched else jnp.broadcast_to(array, (towers, *array.shape))
+            for array, batched in zip((kernel, bias), in_batched[1:], strict=True)
+        )
+        # The default batching makes a grouped convolution. The bias is added before the channels are divided among the towers,
+        # because XLA lets cuDNN add it only if nothing is in between.
+        y = jax.vmap(operation, (0 if in_batched[0] else None, 0), out_axes=-2)(x, kernel)
+        return _to_towers(y.reshape(*y.shape[:-2], -1) + bias.reshape(-1), towers), True
+
+    return call
+
+
+def kernel_per_tower(operation: Callable[..., Array]) -> Callable[[Array], Array]:
+    """Return `operation(x)` with, in the "grouped" lowering, a batching rule that calls it once for the channels of all towers.
+
+    Args:
+      operation: function `(x, segments=1)` of activations `[..., channels]`, which computes equal segments of the channels
+        separately and keeps their order, such as `alexnet_kernels.norm_pool`.
+    """
+    if _lowering.get() == "separate":
+        return operation
+
+    @custom_vmap
+    def call(x: Array, tower: Array) -> Array:
+        return operation(x)
+
+    @call.def_vmap
+    def rule(towers: int, in_batched: Sequence[bool], x: Array, tower: Array) -> tuple[Array, bool]:
+        if not in_batched[0]:
+            return operation(x), False
+        return _to_towers(operation(_to_channels(x), segments=towers), towers), True
+
+    # The index of the tower makes the rule apply even if all towers have the same `x`: without its rule, custom_vmap cannot be
+    # differentiated.
+    return lambda x: call(x, lax.axis_index(TOWER))
+
+
+def _to_channels(x: Array) -> Array:
+    """Merge a first axis of towers into the channels: [towers, ..., channels] to [..., towers * channels]."""
+    return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)
+
+
+def _to_towers(x: Array, towers: int) -> Array:
+    """Divide the channels among a first axis of towers, the inverse of `_to_channels`."""
+    return jnp.moveaxis(x.reshape(*x.shape[:-1], towers, -1), -2, 0)
+
+
+def _separate_conv(operation: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    """Return `operation` with a batching rule that calls it once per tower if each tower has its own `x`."""
 
     @jax.custom_vjp
     def call(x: Array, kernel: Array) -> Array:

@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from alexnet_jax.model.layers import TOWER, Activations, Layer, LocalResponseNorm, MaxPool, NormPool, ReLU
+from alexnet_jax.model.lowering import Lowering, tower_lowering
 from alexnet_jax.model.network import Network
 
 Params = dict[str, dict[str, Array]]
@@ -34,9 +35,11 @@ class Tower(nn.Module):
 
     Attributes:
       network: the network.
+      lowering: form of the layers under `vmap`.
     """
 
     network: Network
+    lowering: Lowering = "separate"
     preserve_adopted_names = True  # the names of the layers are those of their parameters and intermediates
 
     def setup(self) -> None:
@@ -50,11 +53,12 @@ class Tower(nn.Module):
           images: `Images`; not annotated as such, because `nn.tabulate` passes shapes without arrays.
         """
         x = images
-        for layer in self.layers:
-            if layer.reads == "all":
-                with jax.named_scope(str(layer.name)):  # the operations of a compiled program have the names of layers
-                    x = gather_towers(x)
-            x = layer(x)
+        with tower_lowering(self.lowering):
+            for layer in self.layers:
+                if layer.reads == "all":
+                    with jax.named_scope(str(layer.name)):  # the operations of a compiled program have the names of layers
+                        x = gather_towers(x)
+                x = layer(x)
         return x
 
 
@@ -63,10 +67,14 @@ def gather_towers(x: Activations) -> Activations:
     return lax.all_gather(x, TOWER, axis=x.ndim - 1, tiled=True)
 
 
-def stacked_towers(network: Network) -> nn.Module:
+def stacked_towers(network: Network, lowering: Lowering = "separate") -> nn.Module:
     """Return all towers of a network as one Flax module, for one device: `Tower` mapped by `nn.vmap`.
 
     Parameters, outputs and intermediates are stacked along a leading tower axis; all towers read the same images.
+
+    Args:
+      network: network to run.
+      lowering: form of its layers; parameters, outputs and intermediates have the same shapes with either.
 
     Examples:
       >>> from alexnet_jax import QUICKSTART
@@ -84,7 +92,7 @@ def stacked_towers(network: Network) -> nn.Module:
         axis_size=network.towers,
         axis_name=TOWER,
     )
-    return towers(network)
+    return towers(network, lowering)
 
 
 def fuse_norm_pool(network: Network) -> Network:

@@ -6,7 +6,7 @@ global batches; the shardings are in `parallel.mesh`.
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,31 +17,54 @@ from jaxtyping import Float, Key
 
 from alexnet_jax.model import tower
 from alexnet_jax.model.layers import DATA, TOWER
+from alexnet_jax.model.lowering import Lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.mesh import parameter_sharding
 
-Forward = Callable[[tower.Params, Float[Array, "batch height width 3"], Key[Array, ""] | None], Float[Array, "batch outputs"]]
-"""Function `(params, images, key)` that returns the logits of a global batch, or the outputs of a layer."""
+
+@runtime_checkable
+class Forward(Protocol):
+    """Function that returns the logits of a global batch, or the outputs of a layer."""
+
+    def __call__(
+        self,
+        params: tower.Params,
+        images: Float[Array, "batch height width 3"],
+        key: Key[Array, ""] | None,
+        rounded_params: tower.Params | None = None,
+    ) -> Float[Array, "batch outputs"]:
+        """Compute the outputs.
+
+        Args:
+          params: parameters in float32.
+          images: images; the layers compute in their dtype.
+          key: random key for dropout in training, and None for evaluation.
+          rounded_params: the parameters in the dtype of the images, which the layers read if given instead of casting `params`.
+            The gradient with respect to `params` is the same.
+        """
+        ...
 
 
-def forward(network: Network, mesh: Mesh, layer: str | None = None) -> Forward:
-    """Return the network as a function `(params, images, key) -> logits` of global batches on `mesh`.
-
-    The function takes a random key for dropout in training, and None for evaluation.
+def forward(network: Network, mesh: Mesh, layer: str | None = None, *, lowering: Lowering | None = None) -> Forward:
+    """Return the network as a function `(params, images, key) -> logits` of global batches on `mesh`, see `Forward`.
 
     Args:
       network: network to run.
       mesh: device mesh; with a tower axis, every tower runs on its own devices.
       layer: name of a layer whose outputs are returned instead of the logits, [batch, features], concatenated in the order of
         the towers.
+      lowering: form of the layers of towers that share a device; None for `default_lowering(mesh)`.
     """
     split = TOWER in mesh.axis_names
     classes = network.num_classes if layer is None else None
     network = tower.fuse_norm_pool(network if layer is None else network.up_to(layer))
-    module = tower.Tower(network) if split else tower.stacked_towers(network)
+    module = tower.Tower(network) if split else tower.stacked_towers(network, lowering or default_lowering(mesh))
 
-    def device_forward(params: tower.Params, images: Array, key: Array | None) -> Array:
-        params = jax.tree.map(lambda stacked: stacked[0], params) if split else params
+    def device_forward(params: tower.Params, rounded_params: tower.Params | None, images: Array, key: Array | None) -> Array:
+        if split:
+            params, rounded_params = jax.tree.map(lambda stacked: stacked[0], (params, rounded_params))
+        if rounded_params is not None:
+            params = jax.tree.map(_replace_value, params, rounded_params)
         outputs = cast(Array, module.apply({"params": params}, images, rngs=None if key is None else {"dropout": key}))
         per_tower = [outputs] if split else list(outputs)
         return jnp.concatenate([outputs.reshape(len(images), -1) for outputs in per_tower], axis=-1)
@@ -52,12 +75,33 @@ def forward(network: Network, mesh: Mesh, layer: str | None = None) -> Forward:
     sharded_forward = jax.shard_map(
         device_forward,
         mesh=mesh,
-        in_specs=(P(param_axes), P(DATA), P()),
+        in_specs=(P(param_axes), P(param_axes), P(DATA), P()),
         out_specs=P(DATA, TOWER) if split else P(DATA),
         check_vma=False,  # the check does not support axes of vmap; tests compare the results of both placements
     )
-    # If the towers do not divide the number of classes, the last tower has padding units.
-    return lambda params, images, key: sharded_forward(params, images, key)[..., :classes]
+
+    def global_forward(
+        params: tower.Params, images: Array, key: Array | None, rounded_params: tower.Params | None = None
+    ) -> Array:
+        # If the towers do not divide the number of classes, the last tower has padding units.
+        return sharded_forward(params, rounded_params, images, key)[..., :classes]
+
+    return global_forward
+
+
+@jax.custom_vjp
+def _replace_value(x: Array, value: Array) -> Array:
+    """Return `value`, a rounded copy of the float32 array `x`, whose gradient becomes that of `x`."""
+    return value
+
+
+# The gradient is cast inside `shard_map`, so that it is summed over devices in float32, as if `x` had been cast to `value` there.
+_replace_value.defvjp(lambda x, value: (value, None), lambda _, g: (g.astype(jnp.float32), None))
+
+
+def default_lowering(mesh: Mesh) -> Lowering:
+    """Return the lowering that moves the fewest bytes on GPUs, and the fastest one on CPUs; see `Lowering`."""
+    return "grouped" if mesh.devices.flat[0].platform == "gpu" else "separate"
 
 
 def init(network: Network, mesh: Mesh, key: Key[Array, ""]) -> tower.Params:

@@ -58,6 +58,7 @@ class Checkpoints:
         Raises:
           UserError: if the disk is full, or the first checkpoint cannot be read back.
         """
+        state = TrainState(state.step, state.params, state.opt_state)  # without copies of the parameters
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self._folder).free
         if free < 1.1 * size:

@@ -23,7 +23,15 @@ from alexnet_jax.training.result import TrainResult
 from alexnet_jax.training.run_logger import RunLogger
 from alexnet_jax.training.schedule import EpochHparams
 from alexnet_jax.training.setup import TrainContext
-from alexnet_jax.training.step import StepHparams, TrainMetrics, TrainState, initial_state, put_batch, state_shardings
+from alexnet_jax.training.step import (
+    StepHparams,
+    TrainMetrics,
+    TrainState,
+    for_precision,
+    initial_state,
+    put_batch,
+    state_shardings,
+)
 from alexnet_jax.training.validation import validate
 
 
@@ -71,6 +79,7 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
     c = context
     checkpoints = Checkpoints(c.run.checkpoints, c.run_config.to_json())
     state, history = _restore_or_initialize(c, checkpoints)
+    state = for_precision(state, c.config.precision)
     start_time, step = time.monotonic() - history.seconds, int(state.step)
     logger = RunLogger(c, start=step)
     logger.start(epochs=len(history.errors))

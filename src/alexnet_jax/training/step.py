@@ -1,7 +1,6 @@
 """Training step and evaluation step, each a jitted function on the mesh."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -14,6 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from alexnet_jax.data.pipeline.augment import Crop, Example, center_crop
+from alexnet_jax.model.lowering import Lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import Params
 from alexnet_jax.parallel import placement
@@ -35,6 +35,19 @@ class TrainState:
     step: Any
     params: Any
     opt_state: Any
+
+
+@struct.dataclass
+class Bfloat16TrainState(TrainState):
+    """State with a copy of the parameters that a step in bfloat16 reads, which saves casting them in every step.
+
+    The copy follows from the parameters and is not saved in checkpoints; see `for_precision`.
+
+    Attributes:
+      rounded_params: `params` in bfloat16.
+    """
+
+    rounded_params: Any
 
 
 @struct.dataclass
@@ -109,6 +122,18 @@ def initial_state(network: Network, mesh: Mesh, optimizer: optax.GradientTransfo
     return jax.jit(create_state, donate_argnums=0, out_shardings=shardings)(params)
 
 
+def for_precision(state: TrainState, precision: Precision) -> TrainState:
+    """Return the state that `make_train_step` takes: in bfloat16, with the copy of the parameters that the step reads."""
+    if precision == "float32":
+        return state
+    return Bfloat16TrainState(state.step, state.params, state.opt_state, _rounded(state.params))
+
+
+@jax.jit
+def _rounded(params: Params) -> Params:
+    return jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+
+
 def state_shardings(mesh: Mesh, state: TrainState) -> TrainState:
     """Return the sharding of each array of the state: parameters are sharded by tower, and scalars are replicated.
 
@@ -127,11 +152,12 @@ def make_train_step(
     seed: int,
     color_divisor: float = 1.0,
     precision: Precision = "float32",
+    lowering: Lowering | None = None,
 ) -> TrainStep:
     """Return a jitted training step `(state, batch, mean_image, hparams) -> (state, metrics)`.
 
-    The state is donated: its buffers are reused for the returned state. Dropout masks depend on the seed, the step and the index
-    of the image in the batch. Parameters and their updates are float32 with either precision.
+    The state is that of `for_precision`. It is donated: its buffers are reused for the returned state. Dropout masks depend on
+    the seed, the step and the index of the image in the batch. Parameters and their updates are float32 with either precision.
 
     Args:
       network: network to train.
@@ -140,8 +166,9 @@ def make_train_step(
       seed: seed of the dropout masks.
       color_divisor: divisor of images with a color shift, which reduces their variance to that of images without one.
       precision: dtype of activations and gradients.
+      lowering: form of the layers of towers that share a device; None for `placement.default_lowering(mesh)`.
     """
-    forward = placement.forward(network, mesh)
+    forward = placement.forward(network, mesh, lowering=lowering)
 
     def train_step(state: TrainState, batch: Example, mean: MeanImage, hparams: StepHparams) -> tuple[TrainState, TrainMetrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -149,17 +176,19 @@ def make_train_step(
         images = normalize(batch, mean) / jnp.where(hparams.color, color_divisor, 1.0)
         labels = jnp.asarray(batch.label)
 
+        rounded_params = state.rounded_params if isinstance(state, Bfloat16TrainState) else None
+
         def mean_loss(params: Params) -> tuple[Float[Array, ""], Float[Array, ""]]:
-            logits = forward(params, images.astype(precision), key).astype(jnp.float32)
+            logits = forward(params, images.astype(precision), key, rounded_params).astype(jnp.float32)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return losses.mean(), is_top1_error(logits, labels).mean()
 
         (loss, top1_error), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, learning_rates=hparams.learning_rates)
         new_state = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
-        return new_state, TrainMetrics(loss, top1_error)
+        return for_precision(new_state, precision), TrainMetrics(loss, top1_error)
 
-    state = jax.eval_shape(partial(initial_state, network, mesh, optimizer, seed))
+    state = jax.eval_shape(lambda: for_precision(initial_state(network, mesh, optimizer, seed), precision))
     out = (state_shardings(mesh, state), replicated(mesh))
     return jax.jit(train_step, donate_argnums=0, out_shardings=out, compiler_options=_compiler_options(mesh))
 
@@ -169,7 +198,9 @@ def constant_hparams(state: TrainState, rate: float) -> StepHparams:
     return StepHparams(learning_rates(state.params, rate), np.bool_(True))
 
 
-def make_evaluation_step(network: Network, mesh: Mesh, *, precision: Precision = "float32") -> EvaluationStep:
+def make_evaluation_step(
+    network: Network, mesh: Mesh, *, precision: Precision = "float32", lowering: Lowering | None = None
+) -> EvaluationStep:
     """Return a jitted evaluation step `(params, batch, mean_image) -> EvalOutputs`.
 
     Images with a negative label are padding and are not counted. Parameters and sums are float32 with either precision.
@@ -178,8 +209,9 @@ def make_evaluation_step(network: Network, mesh: Mesh, *, precision: Precision =
       network: network to evaluate.
       mesh: device mesh.
       precision: dtype of activations.
+      lowering: as in `make_train_step`.
     """
-    forward = placement.forward(network, mesh)
+    forward = placement.forward(network, mesh, lowering=lowering)
     k = min(5, network.num_classes)
 
     def evaluation_step(params: Params, batch: Example, mean: MeanImage) -> EvalOutputs:
