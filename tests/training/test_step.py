@@ -31,7 +31,7 @@ SIZE = TINY.input_size
 
 @pytest.fixture(scope="module")
 def step():
-    return make_train_step(TINY, MESH, paper_update(), seed=0, color_divisor=1.1)
+    return make_train_step(TINY, MESH, paper_update(), seed=0)
 
 
 new_state = partial(initial_state, TINY, MESH, paper_update(), 0)
@@ -149,9 +149,11 @@ def test_rounded_parameters_have_the_gradients_of_a_cast(split):
 
 
 def test_images_without_color_shift_are_not_divided(step):
-    undivided_step = make_train_step(TINY, MESH, paper_update(), seed=0)
     state, shifted = new_state(), batch(shift=30.0)
-    on, off = (StepHparams(learning_rates(state.params, 1e-2), np.bool_(color)) for color in (True, False))
-    expected = float(undivided_step(new_state(), batch(), MEAN, on)[1].loss)
+    rates = learning_rates(state.params, 1e-2)
+    on, off = (StepHparams(rates, np.bool_(color), np.float32(1.1)) for color in (True, False))
+    expected = float(step(new_state(), batch(), MEAN, constant_hparams(state, 1e-2))[1].loss)
     np.testing.assert_allclose(float(step(new_state(), shifted, MEAN, off)[1].loss), expected, rtol=1e-6)
     assert abs(float(step(new_state(), shifted, MEAN, on)[1].loss) / expected - 1) > 1e-3
+    divided = float(step(new_state(), batch(), MEAN, on)[1].loss)
+    assert abs(divided / expected - 1) > 1e-3, "images are divided even if their shifts are 0"

@@ -168,7 +168,8 @@ def _restore_or_initialize(context: TrainContext, checkpoints: Checkpoints) -> t
 def _transfer_hparams(context: TrainContext, state: TrainState, hparams: EpochHparams) -> StepHparams:
     """Transfer the hyperparameters of an epoch to the devices."""
     rates = learning_rates(state.params, hparams.weights, hparams.biases, hparams.layers)
-    return to_global_array(StepHparams(rates, np.bool_(hparams.color)), replicated(context.mesh))
+    divisor = np.float32(context.config.augmentation.color_divisor)
+    return to_global_array(StepHparams(rates, np.bool_(hparams.color), divisor), replicated(context.mesh))
 
 
 def _batches(context: TrainContext, start: int) -> Iterator[Example]:

@@ -89,9 +89,8 @@ def setup(name: str, config: TrainConfig, options: Options, initial_model: Initi
     initial_layers = select_initial_layers(config, network, dataset.manifest.classes, initial_model, existing_runs(name, options))
     run_config = RunConfig.of_training(config, network, dataset, initial_layers and initial_layers.record)
     optimizer = paper_update(momentum=config.momentum, weight_decay=config.weight_decay, layer_decays=dict(config.layer_decays))
-    color_divisor, precision = config.augmentation.color_divisor, config.precision
-    train_step = make_train_step(network, mesh, optimizer, seed=config.seed, color_divisor=color_divisor, precision=precision)
-    evaluation_step = make_evaluation_step(network, mesh, precision=precision)
+    train_step = make_train_step(network, mesh, optimizer, seed=config.seed, precision=config.precision)
+    evaluation_step = make_evaluation_step(network, mesh, precision=config.precision)
     mean = resize_mean_image(dataset.mean_image, config.augmentation)
     mean_on_devices = to_global_array(mean, replicated(mesh))
     return TrainContext(

@@ -59,10 +59,12 @@ class StepHparams:
     Attributes:
       learning_rates: learning rate of each parameter, a tree of float32 [] (see `optimizer.learning_rates`).
       color: whether to apply the color shifts of the batch, bool [].
+      color_divisor: divisor of images with a color shift, which reduces their variance to that of images without one, float32 [].
     """
 
     learning_rates: Any
     color: Any
+    color_divisor: Any = np.float32(1.0)
 
 
 @struct.dataclass
@@ -150,7 +152,6 @@ def make_train_step(
     optimizer: optax.GradientTransformationExtraArgs,
     *,
     seed: int,
-    color_divisor: float = 1.0,
     precision: Precision = "float32",
     lowering: Lowering | None = None,
 ) -> TrainStep:
@@ -164,7 +165,6 @@ def make_train_step(
       mesh: device mesh.
       optimizer: `optimizer.paper_update`, or a different transformation whose `update` takes `learning_rates`.
       seed: seed of the dropout masks.
-      color_divisor: divisor of images with a color shift, which reduces their variance to that of images without one.
       precision: dtype of activations and gradients.
       lowering: form of the layers of towers that share a device; None for `placement.default_lowering(mesh)`.
     """
@@ -173,9 +173,8 @@ def make_train_step(
     def train_step(state: TrainState, batch: Example, mean: MeanImage, hparams: StepHparams) -> tuple[TrainState, TrainMetrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         batch = batch._replace(color_shift=jnp.where(hparams.color, batch.color_shift, 0.0))
-        images = normalize(batch, mean) / jnp.where(hparams.color, color_divisor, 1.0)
+        images = normalize(batch, mean) / jnp.where(hparams.color, hparams.color_divisor, 1.0)
         labels = jnp.asarray(batch.label)
-
         rounded_params = state.rounded_params if isinstance(state, Bfloat16TrainState) else None
 
         def mean_loss(params: Params) -> tuple[Float[Array, ""], Float[Array, ""]]:
