@@ -81,6 +81,19 @@ def test_table_and_json_print_names(files, monkeypatch, capsys):
     assert '"class": "n01443537",\n    "name": "goldfish",' in capsys.readouterr().out
 
 
+def test_index_keeps_classes_and_retrieve_prints_names(files, monkeypatch, capsys, tmp_path):
+    photo = next((files / "hidden-source").rglob("*test_00000001.JPEG"))
+    labels = {}
+    for split in ("train", "test"):
+        index = ["index", files / "0.safetensors", "--data", files / "hidden", "--split", split, "--to", tmp_path / split]
+        assert run(monkeypatch, *index) == 0
+        capsys.readouterr()
+        assert run(monkeypatch, "retrieve", tmp_path / split, photo, "--nearest", 20) == 0
+        labels[split] = {line.split("\t")[3] for line in capsys.readouterr().out.splitlines()}
+    assert labels == {"train": {"tench", "goldfish", "crane bird"}, "test": {""}}
+    assert '"n01443537"]' in (tmp_path / "train" / "images.jsonl").read_text()
+
+
 def test_contest_format_is_refused_without_its_classes_or_with_missing_images(files, monkeypatch, capsys, tmp_path):
     save(initialize(TINY, classes=["a", "b"], image_size=32), tmp_path / "other.safetensors")
     photo = next((files / "hidden-source").rglob("*test_00000001.JPEG"))

@@ -1,8 +1,16 @@
 """Tests of the names of classes to print, and of the built-in list of ILSVRC's classes."""
 
+import json
+
+import numpy as np
 import pytest
 
 from alexnet_jax.data.class_names import ilsvrc_classes, ilsvrc_names, ilsvrc_numbers, printed_names
+from alexnet_jax.data.images import encode_jpeg
+from alexnet_jax.data.prepare.shards import create_dataset
+from alexnet_jax.data.records import Record, open_dataset
+from alexnet_jax.training.run_config import RunConfig
+from alexnet_jax.weights.trained_model import initialize
 from tests.data.sources.archives import (
     EXTRACTED,
     LABEL_FILES,
@@ -13,6 +21,7 @@ from tests.data.sources.archives import (
     validation_files,
     write_files,
 )
+from tests.tiny import TINY
 
 
 def test_ilsvrc_names():
@@ -66,3 +75,17 @@ def test_names_of_other_classes_are_left_out(tmp_path):
     files = {f"{name}/1.png": EXTRACTED[next(iter(EXTRACTED))] for name in ("cat", "dog")}
     source = open_source(write_files(tmp_path, files | {"words.txt": "n00001740\tentity\n"}))
     assert (source.display_names, source.left_out) == ([], {"words.txt": "not an image"})
+
+
+def test_data_sets_and_runs_of_earlier_versions(tmp_path):
+    with create_dataset(tmp_path / "photos", WNIDS, size=16) as writer:
+        pixels = np.zeros((16, 16, 3), np.uint8)
+        writer.write("train", Record(encode_jpeg(pixels), 0, "0.jpg"), pixels)
+    manifest = json.loads((tmp_path / "photos" / "manifest.json").read_text())
+    assert (manifest.pop("display_names"), manifest.pop("unlabeled")) == ([], [])
+    (tmp_path / "photos" / "manifest.json").write_text(json.dumps(manifest))
+    dataset = open_dataset(tmp_path / "photos")
+    assert dataset.manifest.printed_classes == ["tench", "goldfish", "crane bird"]
+    config = initialize(TINY, classes=WNIDS, image_size=32).config.to_json()
+    assert config["data"].pop("display_names") == []
+    assert RunConfig.from_json(config).data.printed_classes == ["tench", "goldfish", "crane bird"]

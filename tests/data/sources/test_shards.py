@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import tarfile
 
 import numpy as np
@@ -96,8 +97,7 @@ def test_shards_without_splits_can_be_test_images(write, tmp_path):
 
 def test_parquet_without_metadata(tmp_path):
     pa = pytest.importorskip("pyarrow")
-    from pyarrow.parquet import write_table
-
+    write_table = pytest.importorskip("pyarrow.parquet").write_table
     images = PICTURES["train"]
     contents = pa.array([data for _, _, data in images], pa.binary())
     for number, labels in enumerate(([label for label, _, _ in images], ["abc"[label] for label, _, _ in images])):
@@ -105,6 +105,18 @@ def test_parquet_without_metadata(tmp_path):
         source = open_source(tmp_path / f"{number}.parquet", held_out=0.0)
         assert source.classes == [["0", "1", "2"], ["a", "b", "c"]][number]
         assert [source.read("train", i)[1:] for i in range(13)] == [(label, data) for label, _, data in images]
+
+
+def test_images_without_content_are_skipped(tmp_path):
+    pytest.importorskip("pyarrow")
+    rows = [(label, name, None if i == 0 else data) for i, (label, name, data) in enumerate(PICTURES["train"])]
+    dataset = prepared(
+        write_parquet(tmp_path / "source", {"train": rows, "validation": PICTURES["validation"]}), tmp_path / "out"
+    )
+    assert dataset.manifest.skipped == {
+        "train/0": f"train/{WNIDS[0]}/{rows[0][1]} has no content in train-00000-of-00002.parquet"
+    }
+    assert dataset.manifest.splits == {"train": 12, "validation": 3}
 
 
 def test_webdataset_class_names_and_repeated_keys(tmp_path):
@@ -187,8 +199,7 @@ def test_wrong_labels(pictures, message, tmp_path):
 
 
 def test_parquet_errors(tmp_path, monkeypatch):
-    from pyarrow.parquet import write_table
-
+    write_table = pytest.importorskip("pyarrow.parquet").write_table
     root = write_parquet(tmp_path / "a")
     file = root / "data" / "train-00001-of-00002.parquet"
     content = file.read_bytes()
@@ -208,7 +219,7 @@ def test_parquet_errors(tmp_path, monkeypatch):
     (tmp_path / "c" / "data" / "validation-00000-of-00002.parquet").write_bytes(damaged[:100])
     with pytest.raises(UserError, match=r"is not a complete Parquet file"):
         source.read("validation", 0)
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"need pyarrow: run pip install 'alexnet-jax\[parquet\]'"):
         open_source(root)
 

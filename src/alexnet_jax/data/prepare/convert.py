@@ -124,7 +124,7 @@ def prepare(source: Source, out: Path, options: PrepareOptions = PrepareOptions(
     if dataset := _open_complete(out, plan):
         remove_partial_dataset(out)
         return dataset
-    side = shorter_side(source.read(plan.statistics_split, 0).data)
+    side = _first_side(source, plan.statistics_split)
     if options.size is None and side and side <= size // 4:
         console.print(f"images of {side} pixels are upscaled to {size} pixels: pass --size {side} to keep their resolution")
     _print_left_out(source)
@@ -142,6 +142,14 @@ def prepare(source: Source, out: Path, options: PrepareOptions = PrepareOptions(
     left_out = f", {source.num_left_out:,} files left out" if source.num_left_out else ""
     console.print(f"{out}: {counts} images of {len(manifest.classes)} classes{skipped}{left_out}")
     return dataset
+
+
+def _first_side(source: Source, split: str) -> int | None:
+    """Return the shorter side of the first image of a split, in pixels, or None if it cannot be read."""
+    try:
+        return shorter_side(source.read(split, 0).data)
+    except InvalidImageError:  # skipped later, by name
+        return None
 
 
 def _open_complete(out: Path, plan: PreparePlan) -> Dataset | None:

@@ -216,7 +216,7 @@ def _open_records(folder: Path, split: Split, file_format: str) -> Any:
     if file_format == "tfrecord":
         return TfrecordFiles(split.files, split.sizes)
     try:
-        records = grain.sources.ArrayRecordDataSource(list(map(str, split.files)))
+        records: Any = grain.sources.ArrayRecordDataSource(list(map(str, split.files)))
         count = len(records)
     except Exception as error:  # the reader raises no specific exception type
         raise UserError(f"{folder} is damaged ({' '.join(str(error).split())[:120]}): build it again") from error
