@@ -109,7 +109,7 @@ class ParquetSource(Source):
         for split, groups in self._groups.items():
             for path in dict.fromkeys(group.path for group in groups):
                 status = path.stat()
-                digest.update(f"{split}/{path.relative_to(self._root.parent)}/{status.st_size}/{status.st_mtime_ns}\n".encode())
+                digest.update(f"{split}/{_name_in(self._root, path)}/{status.st_size}/{status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
     def _name(self, split: str, label: int, path: str | None, index: int) -> str:
@@ -150,7 +150,7 @@ def parquet_source(root: Path, files: Sequence[Path], *, testing: bool = False) 
         import pyarrow  # noqa: F401, PLC0415
     except ImportError as error:
         raise UserError(f"{root} has Parquet files, which need pyarrow: run pip install 'alexnet-jax[parquet]'") from error
-    names = {file_name_text(str(file.relative_to(root.parent))): file for file in files}
+    names = {_name_in(root, file): file for file in files}
     splits, named = splits_of_shards(root, list(names), testing=testing)
     columns: Columns | None = None
     groups: dict[str, list[RowGroup]] = {}
@@ -170,6 +170,11 @@ def parquet_source(root: Path, files: Sequence[Path], *, testing: bool = False) 
     source = ParquetSource(root, columns, classes, groups, numbers, named)
     source.unlabeled = unlabeled
     return source
+
+
+def _name_in(root: Path, file: Path) -> str:
+    """Return the path of a file in the folder `root`, or its name if it is the root itself."""
+    return file_name_text(file.name if file == root else str(file.relative_to(root)))
 
 
 def _open_file(path: Path) -> tuple[Columns, list[RowGroup], list[Any]]:
