@@ -9,11 +9,12 @@ beside the archives (`CLASS_FILES`), or from the names of the images if these be
 
 import json
 from collections.abc import Iterable
-from operator import attrgetter
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from alexnet_jax.data.class_names import ilsvrc_classes, parse_synset_names, wordnet_ids_of
 from alexnet_jax.data.records import UNLABELED
@@ -53,12 +54,12 @@ def webdataset_source(root: Path, listing: Listing, *, testing: bool = False) ->
     Raises:
       UserError: if some images have no label or the labels are invalid as in `shard_labels.check_labels`.
     """
-    samples, used = _samples(root, listing)
-    if not used:
+    samples, others = _samples(root, listing)
+    if not samples:
         return None
     if all(sample.label is None for sample in samples):
-        seen = f"{samples[0].image.name} with {min(used)}"
-        raise UserError(f"{root} is in the WebDataset format ({seen}), but without labels: add them as .cls files")
+        image = samples[0].image.name
+        raise UserError(f"{root} is in the WebDataset format ({image}, …), but without labels: add them as .cls files")
     shards = sorted({sample.shard for sample in samples})
     splits, named = splits_of_shards(root, [shard or root.stem for shard in shards], testing=testing)
     by_split: dict[str, list[Sample]] = {}
@@ -66,54 +67,55 @@ def webdataset_source(root: Path, listing: Listing, *, testing: bool = False) ->
         by_split.setdefault(splits[sample.shard or root.stem], []).append(sample)
     by_split = {split: by_split[split] for split in SPLITS if split in by_split}
     _check_complete(root, by_split)
-    classes, display_names, class_file = _classes(root, listing, by_split)
-    numbers: dict[str | None, int] = {**{name: number for number, name in enumerate(classes)}, None: UNLABELED}
-    files: dict[str, list[tuple[Entry, int]]] = {}
-    for split, split_samples in by_split.items():
-        labels = (s.label if isinstance(s.label, int) else numbers[s.label] for s in split_samples)
-        files[split] = [(sample.image, label) for sample, label in zip(split_samples, labels, strict=True)]
-    all_labels = {split: np.array([label for _, label in pairs]) for split, pairs in files.items()}
-    unlabeled = check_labels(root, classes, all_labels, testing=testing)
-    shard_of = {sample.image.name: sample.shard for sample in samples}
-    files = {split: _renamed(split if named else None, pairs, classes, shard_of) for split, pairs in files.items()}
-    used |= {class_file} if class_file else set()
-    images = {sample.image.name for sample in samples}
-    left_out = listing.left_out | {
-        entry.name: layout.reason_for_no_image(entry.name) for entry in listing.files if entry.name not in used | images
+    classes, display_names, class_file = _classes(root, others, by_split)
+    numbers: dict[Label | None, int] = {None: UNLABELED, **{name: number for number, name in enumerate(classes)}}
+    labels = {split: np.array([numbers.get(s.label, s.label) for s in each]) for split, each in by_split.items()}
+    unlabeled = check_labels(root, classes, labels, testing=testing)
+    files = {
+        split: list(zip(_named(split if named else None, each, classes, labels[split]), labels[split].tolist(), strict=True))
+        for split, each in by_split.items()
     }
-    source = FolderSource(classes, files, left_out, description="WebDataset archives")
+    left_out = {entry.name: layout.reason_for_no_image(entry.name) for entry in others if entry.name != class_file}
+    source = FolderSource(classes, files, listing.left_out | left_out, description="WebDataset archives")
     source.display_names, source.unlabeled = display_names, unlabeled
     return source
 
 
-def _samples(root: Path, listing: Listing) -> tuple[list[Sample], set[str]]:
-    """Return the images with their labels, in the order of the archives, and the names of the files with the labels.
+def _samples(root: Path, listing: Listing) -> tuple[list[Sample], list[Entry]]:
+    """Return the images with their labels, in the order of the archives, and the files that belong to no image.
 
-    There are no samples if no file could be the label of an image: a .cls file anywhere, or a .json or .txt file in an archive.
+    There are no samples if no image has a file that could be its label: a .cls file, or a .json or .txt file in an archive.
     """
+    if not any(entry.name.lower().endswith(_LABEL_SUFFIXES) for entry in listing.files):
+        return [], []
     archives: dict[str, str | None] = {}
-    by_key: dict[str, dict[str, Entry]] = {}
-    for entry in listing.files:
-        suffix, folder = PurePosixPath(entry.name).suffix.lower(), entry.name.rpartition("/")[0]
+    samples: list[Sample] = []
+    others: list[Entry] = []
+    any_labels = False
+    # The files are sorted by name, so those of an image are neighbors.
+    for stem, group in groupby(listing.files, lambda entry: layout.stem(entry.name)):
+        entries, folder = list(group), stem.rpartition("/")[0]
         if folder not in archives:
             archives[folder] = _archive_of(folder, listing.archived)
-        if suffix in _LABEL_SUFFIXES and entry.size <= MAX_LABEL_BYTES and (suffix == ".cls" or archives[folder] is not None):
-            by_key.setdefault(layout.stem(entry.name), {})[suffix] = entry
-    if not by_key:
-        return [], set()
-    images = [entry for entry in listing.files if layout.is_image(entry)]
-    samples: list[Sample] = []
-    used: set[str] = set()
-    for image in sorted(images, key=attrgetter("path", "offset", "name")):
-        label, label_files, folder = None, by_key.get(layout.stem(image.name), {}), image.name.rpartition("/")[0]
-        used |= {entry.name for entry in label_files.values()}
+        archive = archives[folder]
+        images = [entry for entry in entries if layout.is_image(entry)]
+        label_files: dict[str, Entry] = {}
+        for entry in (entry for entry in entries if entry not in images):
+            suffix = PurePosixPath(entry.name).suffix.lower()
+            is_label = suffix in _LABEL_SUFFIXES and (suffix == ".cls" or archive is not None) and entry.size <= MAX_LABEL_BYTES
+            if is_label and images:
+                label_files[suffix] = entry
+            else:
+                others.append(entry)
+        label = None
         for suffix in (suffix for suffix in _LABEL_SUFFIXES if suffix in label_files):
+            any_labels = True
             label = _read_label(root, label_files[suffix], suffix)
             if label is not None:
                 break
-        archive = archives[folder]
-        samples.append(Sample(image, folder if archive is None else archive, label))
-    return samples, used
+        samples += [Sample(image, folder if archive is None else archive, label) for image in images]
+    samples.sort(key=lambda sample: (sample.image.path, sample.image.offset, sample.image.name))
+    return (samples, others) if any_labels else ([], [])
 
 
 def _archive_of(folder: str, archived: Iterable[str]) -> str | None:
@@ -157,14 +159,14 @@ def _check_complete(root: Path, splits: dict[str, list[Sample]]) -> None:
         )
 
 
-def _classes(root: Path, listing: Listing, splits: dict[str, list[Sample]]) -> tuple[list[str], list[str], str | None]:
+def _classes(root: Path, others: list[Entry], splits: dict[str, list[Sample]]) -> tuple[list[str], list[str], str | None]:
     """Return the class names, the names to print (or none), and the file that they are read from, if any."""
     labels = {sample.label for samples in splits.values() for sample in samples}
     names = sorted(label for label in labels if isinstance(label, str))
     if names:
         return names, [], None
     count = max((label for label in labels if isinstance(label, int)), default=-1) + 1
-    for entry in listing.files:
+    for entry in others:
         if entry.name.rpartition("/")[2] not in CLASS_FILES or entry.size > MAX_LABEL_BYTES:
             continue
         text = file_tree.read(entry).decode("utf-8-sig", "backslashreplace")
@@ -186,22 +188,17 @@ def _classes(root: Path, listing: Listing, splits: dict[str, list[Sample]]) -> t
     return [wordnet_ids.get(number, name) for number, name in enumerate(names)], [], None
 
 
-def _renamed(
-    split: str | None, pairs: list[tuple[Entry, int]], classes: list[str], shard_of: dict[str, str]
-) -> list[tuple[Entry, int]]:
+def _named(split: str | None, samples: list[Sample], classes: list[str], labels: Int[np.ndarray, " images"]) -> list[Entry]:
     """Return the images with the names that they would have in a folder; the name of the shard is added where it is needed."""
 
     def names(with_shard: bool) -> list[str]:
+        folders = ["" if label == UNLABELED else classes[label] for label in labels.tolist()]
         return [
-            image_name(
-                split,
-                "/".join(filter(None, ("" if label == UNLABELED else classes[label], shard_of[entry.name] * with_shard))),
-                entry.name,
-            )
-            for entry, label in pairs
+            image_name(split, "/".join(filter(None, (folder, sample.shard * with_shard))), sample.image.name)
+            for sample, folder in zip(samples, folders, strict=True)
         ]
 
     unique = names(with_shard=False)
     if len(set(unique)) < len(unique):
         unique = names(with_shard=True)
-    return [(entry._replace(name=name), label) for (entry, label), name in zip(pairs, unique, strict=True)]
+    return [sample.image._replace(name=name) for sample, name in zip(samples, unique, strict=True)]
