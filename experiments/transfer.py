@@ -114,7 +114,8 @@ class ClassSubset(Source):
         self.description = f"classes {classes[0]} to {classes[-1]} of {dataset.path.name}"
         self.classes = [dataset.manifest.classes[label] for label in classes]
         self._labels = {old_label: label for label, old_label in enumerate(classes)}
-        self._images = {split: DecodedImages(dataset, split, SIZE) for split in SPLITS if split in dataset.manifest.splits}
+        splits = [split for split in SPLITS if split in dataset.manifest.splits and split not in dataset.manifest.unlabeled]
+        self._images = {split: DecodedImages(dataset, split, SIZE) for split in splits}
         self._indices = {split: self._indices_by_class(decoded) for split, decoded in self._images.items()}
         if images is not None:
             rng = np.random.default_rng(seed)

@@ -30,7 +30,7 @@ def test_wheel_and_source_archive(tmp_path):
     (wheel,), (archive,) = (list((tmp_path / "dist").glob(pattern)) for pattern in ("*.whl", "*.tar.gz"))
 
     in_wheel = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert in_wheel == PACKAGES
+    assert in_wheel == PACKAGES | {"alexnet_jax/data/ilsvrc2012.txt"}
     with tarfile.open(archive) as opened:
         in_archive = {name.split("/", 1)[1] for name in opened.getnames() if name.endswith(".py")}
     assert in_archive == {("src/" if name.startswith("alexnet_jax") else "kernels/") + name for name in PACKAGES}
@@ -42,6 +42,9 @@ def test_wheel_and_source_archive(tmp_path):
     run(python, "-m", "pip", "install", "--quiet", "--no-deps", wheel)
     site_packages = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    code = "import alexnet_jax, alexnet_kernels; print(alexnet_jax.__file__, alexnet_jax.TWO_TOWER.num_classes)"
+    code = (
+        "import alexnet_jax, alexnet_kernels; from alexnet_jax.data.class_names import ilsvrc_names; "
+        "print(alexnet_jax.__file__, len(ilsvrc_names()))"
+    )
     assert run(python, "-c", code, cwd=tmp_path).split() == [str(site_packages / "alexnet_jax" / "__init__.py"), "1000"]
     assert "60,965,224" in run(environment / "bin" / "alexnet-jax", "summary", "two_tower", cwd=tmp_path)

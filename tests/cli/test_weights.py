@@ -132,6 +132,13 @@ def test_import_of_caffe_networks(small_networks, tmp_path):
     assert np.array_equal(model.mean_image[..., 0], mean[2]), "Caffe's channel order is BGR"
     assert model.image_size == 128
     assert model.classes == list("012345")
+    names = {f"n0000000{number}": f"name {number}" for number in range(6)}
+    (tmp_path / "synset_words.txt").write_text("".join(f"{key} {name}, synonym\n" for key, name in names.items()))
+    model = load(import_file(Import(file, to, "bvlc_alexnet", classes=tmp_path / "synset_words.txt")))
+    assert dict(zip(model.classes, model.printed_classes, strict=True)) == names
+    exported = export(Export(to, tmp_path / "exported.safetensors", layout="pytorch"))
+    with safe_open(exported, "numpy") as opened:
+        assert json.loads(opened.metadata()["printed_classes"]) == list(names.values())
     assert load(import_file(Import(file, to, "bvlc_alexnet"))).mean_image[0, 0].tolist() == [123, 117, 104]
     assert_fails("does not record its network: pass --network with one of two_tower", Import(file, to))
     assert_fails("conv1.weight in .* has shape 8×3×11×11, expected", Import(file, to, "two_tower"))

@@ -59,7 +59,8 @@ def test_other_settings_are_an_error_that_names_them(name, tmp_path):
 
 def test_number_of_epochs_and_place_of_the_data_may_differ(tmp_path):
     start(tmp_path / "run")
-    moved = replace(CONFIG, data=replace(CONFIG.data, path="elsewhere"))
+    names = [f"name of {name}" for name in CONFIG.data.classes]
+    moved = replace(CONFIG, data=replace(CONFIG.data, path="elsewhere", display_names=names))
     start(tmp_path / "run", replace(moved, training=replace(TINY_CONFIG, epochs=9)))
     with pytest.raises(UserError, match=r"data\.checksum was 1, is 2"):
         start(tmp_path / "run", replace(CONFIG, data=replace(CONFIG.data, checksum="2")), change_settings=True)

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.batches import training_batches
 from alexnet_jax.data.pipeline.loading import DecodedImages
-from alexnet_jax.data.records import Dataset
+from alexnet_jax.data.records import UNLABELED, Dataset
 from alexnet_jax.evaluation.views import ten_views
 
 COLUMNS, ROWS = 8, 3
@@ -24,7 +24,9 @@ VIEWS = (*_CROPS, *(f"{crop}, flipped" for crop in _CROPS))
 Pixels = UInt8[np.ndarray, "size size 3"]
 
 
-def draw_contact_sheet(dataset: Dataset, file: Path, augmentation: Augmentation, *, input_size: int, seed: int = 0) -> None:
+def draw_contact_sheet(
+    dataset: Dataset, file: Path, augmentation: Augmentation, *, input_size: int, split: str | None = None, seed: int = 0
+) -> None:
     """Draw the first augmented training images, before mean subtraction, and the ten views of some test images.
 
     Args:
@@ -32,13 +34,14 @@ def draw_contact_sheet(dataset: Dataset, file: Path, augmentation: Augmentation,
       file: PNG file to write.
       augmentation: training augmentation.
       input_size: input size of the network, pixels.
+      split: split of the images whose views are drawn; None uses validation, test or train, the first that there is.
       seed: random seed of the image order and the augmentation.
 
     Raises:
-      UserError: if the data set does not support the augmentation's image size.
+      UserError: if the data set does not support the augmentation's image size, or has no such split.
     """
-    names = dataset.manifest.classes
-    split = next(split for split in ("validation", "test", "train") if split in dataset.manifest.splits)
+    names = dataset.manifest.printed_classes
+    split = split or next(split for split in ("validation", "test", "train") if split in dataset.manifest.splits)
     batches = training_batches(dataset, augmentation, input_size=input_size, batch_size=COLUMNS * ROWS, seed=seed)
     batch, size = next(batches), augmentation.image_size
     shifted = np.clip(np.rint(batch.image + batch.color_shift[:, None, None]), 0, 255).astype(np.uint8)
@@ -53,7 +56,8 @@ def draw_contact_sheet(dataset: Dataset, file: Path, augmentation: Augmentation,
         record = images.record(i)
         image = images.decode(record)
         views, blank = list(zip(ten_views(image, input_size), VIEWS, strict=True)), np.full_like(image, 255)
-        parts += [_row([(image, names[record.label]), *views[:5]]), _row([(blank, ""), *views[5:]])]
+        label = Path(record.name).name if record.label == UNLABELED else names[record.label]
+        parts += [_row([(image, label), *views[:5]]), _row([(blank, ""), *views[5:]])]
     sheet = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
     top = 0
     for part in parts:

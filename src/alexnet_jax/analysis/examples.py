@@ -1,6 +1,6 @@
 """Predictions of a trained model for example images, and the training images nearest to them (paper, Fig. 4)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ BATCH_SIZE = 64
 
 
 class LabeledImage(NamedTuple):
-    """Pixels of an image, the name of its class, and its own name."""
+    """Pixels of an image, the printed name of its class or an empty string, and its own name."""
 
     pixels: UInt8[np.ndarray, "height width 3"]
     label: str
@@ -105,11 +105,12 @@ def find_examples(
         raise UserError(f"{index.path} was built from different parameters than {model}: rebuild the index, or omit --index")
     rng = np.random.default_rng(options.seed)
     images = DecodedImages(dataset, split, model.image_size)
-    examples = read_images(images, _sample(rng, len(images), options.images), dataset.manifest.classes)
+    printed = dict(zip(model.classes, model.printed_classes, strict=True))
+    examples = read_images(images, _sample(rng, len(images), options.images), dataset, printed)
     pixels = np.stack([image.pixels for image in examples])
     probabilities = Predictor(model, batch_size=len(examples))(pixels)
     predictions = [
-        Prediction(example, [(model.classes[label], float(row[label])) for label in labels])
+        Prediction(example, [(model.printed_classes[label], float(row[label])) for label in labels])
         for example, row, labels in zip(examples, probabilities, top_classes(probabilities), strict=True)
     ]
 
@@ -131,7 +132,7 @@ def find_examples(
         train = DecodedImages(training, index.metadata.split, model.image_size)
         searched, nearest = np.arange(len(train)), index.search(queries, options.nearest)
         indices = nearest.indices
-    neighbors = [read_images(train, row, training.manifest.classes) for row in indices]
+    neighbors = [read_images(train, row, training, printed) for row in indices]
     retrievals = [
         Retrieval(query, list(zip(images, map(float, distances), strict=True)))
         for query, images, distances in zip(examples, neighbors, nearest.distances, strict=False)
@@ -140,17 +141,22 @@ def find_examples(
 
 
 def read_images(
-    images: DecodedImages, indices: Sequence[int] | Int[np.ndarray, " images"], classes: Sequence[str]
+    images: DecodedImages, indices: Sequence[int] | Int[np.ndarray, " images"], dataset: Dataset, printed: Mapping[str, str]
 ) -> list[LabeledImage]:
-    """Read images of a split.
+    """Read images of a split. Images without a label have an empty one.
 
     Args:
       images: images of the split.
       indices: indices of the images to read.
-      classes: class names, ordered by label.
+      dataset: data set of the images.
+      printed: names of classes to print, by class.
     """
     records = [images.record(int(index)) for index in indices]
-    return [LabeledImage(images.decode(record).copy(), classes[record.label], record.name) for record in records]
+    labels = [dataset.manifest.class_of(record.label) for record in records]
+    return [
+        LabeledImage(images.decode(record).copy(), printed.get(label, label), record.name)
+        for record, label in zip(records, labels, strict=True)
+    ]
 
 
 def _read_pixels(images: DecodedImages, indices: Int[np.ndarray, " images"]) -> UInt8[np.ndarray, "images size size 3"]:

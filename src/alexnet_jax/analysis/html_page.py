@@ -14,6 +14,7 @@ from PIL import Image
 from alexnet_jax.analysis.confusion_matrix import MAX_CLASSES, row_fractions
 from alexnet_jax.analysis.examples import Examples, LabeledImage, Prediction, Retrieval
 from alexnet_jax.analysis.kernel_colors import BINS
+from alexnet_jax.data.class_names import printed_names
 from alexnet_jax.training.confusion import Confusions
 from alexnet_jax.training.progress import format_duration
 
@@ -127,7 +128,8 @@ def _percent(fraction: float | None) -> str:
 
 def _confusions(content: ReportContent) -> str:
     """Return the confusion matrix, or for many classes the most frequent confusions, as HTML."""
-    confusions, classes, result = content.confusions, content.config["data"]["classes"], content.result
+    confusions, data, result = content.confusions, content.config["data"], content.result
+    classes = printed_names(data["classes"], data.get("display_names", ()))
     if confusions is None or result is None or confusions.num_classes != len(classes):
         return ""
     head = f"<h2>Confusions</h2>\n<p>{confusions.total:,} {escape(result['split'])} images, center crop"
@@ -195,7 +197,8 @@ def _prediction(prediction: Prediction) -> str:
         f"{escape(name)}</li>"
         for name, probability in prediction.top_classes
     )
-    return f"<figure>{_image(prediction.image)}<figcaption>{escape(label)}</figcaption><ol>{bars}</ol></figure>"
+    caption = escape(label or prediction.image.name)
+    return f"<figure>{_image(prediction.image)}<figcaption>{caption}</figcaption><ol>{bars}</ol></figure>"
 
 
 def _retrieval(retrieval: Retrieval) -> str:

@@ -99,7 +99,7 @@ def build_index(model: TrainedModel, dataset: Dataset, split: str, path: Path, *
             record = images.record(number)
             if not np.isfinite(row).all():
                 raise UserError(f"{model} has non-finite outputs in {layer} for {record.name}: pass a different checkpoint")
-            writer.add(row[None], [IndexedImage(record.name, manifest.classes[record.label])])
+            writer.add(row[None], [IndexedImage(record.name, manifest.class_of(record.label))])
     return Index(path)
 
 

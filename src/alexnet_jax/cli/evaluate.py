@@ -124,6 +124,8 @@ def evaluate(settings: Evaluate) -> Path:
     for name in (split, settings.search):
         if name and name not in dataset.manifest.splits:
             raise UserError(f"{dataset.path} has no split {name!r}: choose one of {', '.join(dataset.manifest.splits)}")
+        if name:
+            dataset.check_labeled(name)
     if settings.search == split:
         console.print(
             f"Coefficients are searched and evaluated on the same split ({split}): the errors of the weighted mean are too low.",
@@ -145,15 +147,15 @@ def evaluate(settings: Evaluate) -> Path:
             errors.append({"name": name, "views": view, **metrics_json(counter), "coefficients": coefficients})
             console.print(format_errors(name, view, errors[-1]), markup=False)
             class_counters[view] = counter  # keeps the last counter, that of the mean of all networks
-    classes = class_errors(dataset.manifest.classes, class_counters)
+    classes, printed = class_errors(dataset.manifest.classes, class_counters), dataset.manifest.printed_classes
     if len(classes) <= MAX_PRINTED_CLASSES:
-        console.print(class_table(classes), soft_wrap=False)
+        console.print(class_table(class_errors(printed, class_counters)), soft_wrap=False)
     with atomic_text_writer(folder / "classes.csv") as file:
         csv.writer(file, lineterminator="\n").writerows(class_csv_rows(classes))
     confusions = {view: _write_confusions(counter, dataset, split, view, folder) for view, counter in class_counters.items()}
-    view, most_frequent = list(confusions.items())[-1]
-    if most_frequent:
-        console.print(confusion_table(most_frequent[:PRINTED_CONFUSIONS], view), soft_wrap=False)
+    view, counter = list(class_counters.items())[-1]
+    if most_frequent := confusions_json(counter.confusions, printed, PRINTED_CONFUSIONS):
+        console.print(confusion_table(most_frequent, view), soft_wrap=False)
     result = {
         "networks": [
             {"path": str(path), "network": model.network.name, "step": model.step}
@@ -201,7 +203,7 @@ def _count_errors(
         for labels, probabilities in _predict(ensemble, dataset, split, "evaluating"):
             mean = probabilities[0]
             for name, coefficients in means.items():
-                mean = np.tensordot(coefficients, probabilities, axes=1)
+                mean = ensemble.mean(probabilities, coefficients)
                 counters[name].add(labels, mean)
             writer.writerows(predictions.rows(labels, mean))
     return counters
@@ -216,7 +218,7 @@ def _write_confusions(counter: ErrorCounter, dataset: Dataset, split: str, view:
     if len(classes) <= MAX_CLASSES:
         figure, title = folder / f"confusion-{view}.png", f"{dataset.path.name}, {split}: numbers of images ({view})"
         with disk_full_as_user_error(f"for {figure}"):
-            draw_confusion_matrix(confusions, classes, figure, title=title)
+            draw_confusion_matrix(confusions, dataset.manifest.printed_classes, figure, title=title)
     return confusions_json(confusions, classes, STORED_CONFUSIONS)
 
 

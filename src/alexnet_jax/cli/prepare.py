@@ -28,7 +28,8 @@ def _prepare(
 
     Args:
       source: a folder of train|validation|test/<class>/*.jpg or <class>/*.jpg, where a .tar counts as a folder; the archives of
-        ILSVRC or CIFAR; or tfds:NAME, already prepared by TensorFlow Datasets.
+        ILSVRC or CIFAR; Parquet files of Hugging Face; WebDataset archives; or a folder or tfds:NAME that TensorFlow Datasets has
+        prepared.
       to: folder to create; data/NAME makes the data set available as NAME.
       verify: prepared data set to verify by reading all of it, instead of preparing one.
       options: conversion options.

@@ -71,16 +71,19 @@ def run(arguments: list[str]) -> None:
     predictor = Predictor(model, layer=metadata.layer, batch_size=min(len(photos), 128))
     neighbors = index.search(predictor(photos), command.nearest)
     images = index.images(neighbors.indices)
+    printed = dict(zip(model.classes, model.printed_classes, strict=True))
     for photo, indices, distances in zip(names, neighbors.indices.tolist(), neighbors.distances.tolist(), strict=True):
         for rank, (image, distance) in enumerate(zip(indices, distances, strict=True), 1):
-            name, label = map(printable, images[image])  # without tabs and newlines
-            print(printable(photo), rank, f"{distance:.6g}", label, name, sep="\t")
+            name, label = images[image]
+            fields = (photo, printed.get(label, label), name)
+            photo_text, label_text, name_text = map(printable, fields)  # without tabs and newlines
+            print(photo_text, rank, f"{distance:.6g}", label_text, name_text, sep="\t")
     if command.picture is not None and dataset is not None:
         stored = DecodedImages(dataset, metadata.split, model.image_size)
         retrievals = [
             Retrieval(
                 LabeledImage(pixels, "", Path(name).name),
-                list(zip(read_images(stored, indices, dataset.manifest.classes), distances.tolist(), strict=True)),
+                list(zip(read_images(stored, indices, dataset, printed), distances.tolist(), strict=True)),
             )
             for pixels, name, indices, distances in zip(photos, names, neighbors.indices, neighbors.distances, strict=True)
         ]

@@ -18,7 +18,7 @@ from alexnet_jax.training.run_directory import CONFIG, DATA_SHEET, RunDirectory
 
 @dataclass(frozen=True)
 class ShowData:
-    """Draw a contact sheet: augmented training images with their classes, and the ten test views.
+    """Draw a contact sheet: augmented training images with their classes, and the ten test views of others.
 
     Attributes:
       data: a folder of images, a prepared data set, or a name in --data-dir; or a run folder, whose data set, augmentation and
@@ -28,6 +28,7 @@ class ShowData:
       to: PNG file to write; None uses data.png in the run folder, or NAME.png beside the prepared data set NAME, as in
         data/photos.png.
       data_dir: folder of prepared data sets.
+      split: split of the images whose test views are drawn; None uses validation, test or train, the first that there is.
       seed: seed of the image order and the augmentation.
     """
 
@@ -35,6 +36,7 @@ class ShowData:
     config: str | None = None
     to: Path | None = None
     data_dir: Path = Path("data")
+    split: str | None = None
     seed: int = 0
 
 
@@ -71,5 +73,5 @@ def show_data(command: ShowData) -> Path:
         augmentation, input_size = Augmentation(image_size=dataset.manifest.size), dataset.manifest.size * 7 // 8
     file = command.to or file
     file.parent.mkdir(parents=True, exist_ok=True)
-    draw_contact_sheet(dataset, file, augmentation, input_size=input_size, seed=command.seed)
+    draw_contact_sheet(dataset, file, augmentation, input_size=input_size, split=command.split, seed=command.seed)
     return file

@@ -20,6 +20,7 @@ import msgpack
 import numpy as np
 from jaxtyping import Float
 
+from alexnet_jax.data.class_names import printed_names
 from alexnet_jax.data.statistics import ColorComponents
 from alexnet_jax.errors import UserError
 
@@ -28,6 +29,9 @@ FORMAT = 3
 Encoding = Literal["jpeg", "raw"]
 """Encoding of a record's image: "jpeg", or "raw" for uint8 pixels [size, size, 3], with ten times the space but no decoding."""
 
+
+UNLABELED = -1
+"""Label of images without a class, such as the test images of ILSVRC."""
 
 MAX_SIZE = 1 << 14
 """Maximum side of prepared images, in pixels."""
@@ -38,7 +42,7 @@ class Record(NamedTuple):
 
     Attributes:
       image: square image in the manifest's `encoding`.
-      label: class index, from 0.
+      label: class index, from 0; `UNLABELED` in splits without labels.
       name: name of the image in its source.
     """
 
@@ -76,13 +80,15 @@ class Manifest:
       color_directions: `statistics.ColorComponents.directions` of the training images.
       skipped: reason for each image that could not be read, by name.
       encoding: encoding of the images.
-      counts: number of images of each class, by split.
+      counts: number of images of each class, by split with labels.
       shards: record files of each split, in order.
       source: description of the source.
       left_out: files of the source that are not read, with the reason, one line each.
       plan: SHA-256 of the source's fingerprint, the options, and the versions of the image libraries, in hexadecimal.
       versions: versions of the image libraries.
       mean_image_sha256: `array_digest` of the mean image; empty in data sets of version 0.1.
+      display_names: names of the classes to print, in the same order; empty if the source has none besides `classes`.
+      unlabeled: splits without labels.
       format: version of the manifest format.
     """
 
@@ -101,6 +107,8 @@ class Manifest:
     plan: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     mean_image_sha256: str = ""
+    display_names: list[str] = field(default_factory=list)
+    unlabeled: list[str] = field(default_factory=list)
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -113,7 +121,7 @@ class Manifest:
         checks = {
             "name": isinstance(self.name, str),
             "size": _is_count(self.size) and 0 < self.size <= MAX_SIZE,
-            "classes": isinstance(classes, list) and len(classes) > 0 and all(isinstance(name, str) for name in classes),
+            "classes": isinstance(classes, list) and len(classes) > 0 and _are_names(classes, len(classes)),
             "splits": isinstance(splits, dict)
             and set(splits) <= {"train", "validation", "test"}
             and _are_counts(splits.values()),
@@ -123,6 +131,8 @@ class Manifest:
             "encoding": self.encoding in get_args(Encoding),
             "left_out": isinstance(self.left_out, list),
             "plan": isinstance(self.plan, str),
+            "display_names": self.display_names == [] or _are_names(self.display_names, len(classes)),
+            "unlabeled": isinstance(self.unlabeled, list) and set(self.unlabeled) <= set(splits) - set(self.counts),
         }
         if wrong := [name for name, valid in checks.items() if not valid]:
             raise ValueError(f"{', '.join(wrong)} cannot be")
@@ -138,6 +148,15 @@ class Manifest:
                 raise ValueError(f"shards of {split} are not files of the data set")
             if sum(shard.num_images for shard in shards) != splits.get(split):
                 raise ValueError(f"shards of {split} do not add up to the images of the split")
+
+    @property
+    def printed_classes(self) -> list[str]:
+        """Names of the classes to print, see `class_names.printed_names`."""
+        return printed_names(self.classes, self.display_names)
+
+    def class_of(self, label: int) -> str:
+        """Return the name of a class, or an empty string for `UNLABELED`."""
+        return "" if label == UNLABELED else self.classes[label]
 
     def to_json(self) -> str:
         """Return the content of `manifest.json`."""
@@ -196,16 +215,31 @@ class Dataset:
         """Split used for evaluation: "validation", or "test" if there is no validation split.
 
         Raises:
-          UserError: if the data set has neither split.
+          UserError: if the data set has neither split with labels.
         """
         for split in ("validation", "test"):
-            if split in self.manifest.splits:
+            if split in self.manifest.splits and split not in self.manifest.unlabeled:
                 return split
-        raise UserError(f"{self.path} has no validation or test images: add validation images to its source and prepare it again")
+        missing = "labeled validation or test" if self.manifest.unlabeled else "validation or test"
+        raise UserError(f"{self.path} has no {missing} images: add validation images to its source and prepare it again")
+
+    def check_labeled(self, split: str) -> None:
+        """Check that the images of a split have labels.
+
+        Raises:
+          UserError: if they have none.
+        """
+        if split in self.manifest.unlabeled:
+            advice = f"write predictions with alexnet-jax predict RUN {self.path} --split {split}"
+            raise UserError(f"the {split} images of {self.path} have no labels: {advice}, or choose another --split")
 
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_names(names: object, count: int) -> bool:
+    return isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
 
 
 def _are_counts(values: Iterable[object]) -> bool:

@@ -60,7 +60,7 @@ class Ensemble:
         by_size = images if isinstance(images, Mapping) else dict.fromkeys(self.image_sizes, images)
         probabilities = [predict(by_size[predict.model.image_size]) for predict in self._predictors]
         self._check_finite(probabilities)
-        return np.mean(probabilities, axis=0)
+        return self.mean(np.stack(probabilities))
 
     def classify(self, images: Photos | Mapping[int, Photos], top: int = 5) -> list[list[ClassProbability]]:
         """Return the most probable classes of each image, by the mean of the models' probabilities, most probable first.
@@ -69,7 +69,21 @@ class Ensemble:
           images: one image or several, as for `__call__`.
           top: number of classes to return per image.
         """
-        return most_probable(self.models[0].classes, self(images), top)
+        return most_probable(self.models[0].printed_classes, self(images), top)
+
+    def mean(
+        self,
+        probabilities: Float[np.ndarray, "models images classes"],
+        coefficients: Float[np.ndarray, " models"] | None = None,
+    ) -> Float[np.ndarray, "images classes"]:
+        """Return the mean of the models' probabilities.
+
+        Args:
+          probabilities: probabilities of each model, from `batches`.
+          coefficients: weights of the models; None weights them equally.
+        """
+        count = len(self.models)
+        return np.tensordot(np.full(count, 1 / count) if coefficients is None else coefficients, probabilities, axes=1)
 
     def check(self, dataset: Dataset) -> None:
         """Check that the models can be evaluated on a data set.

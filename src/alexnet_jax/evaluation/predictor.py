@@ -51,7 +51,7 @@ Photos = Photo | jax.Array | Sequence[Photo]
 
 
 class ClassProbability(NamedTuple):
-    """Name of a class and its predicted probability."""
+    """Name of a class, as it is printed (see `TrainedModel.printed_classes`), and its predicted probability."""
 
     name: str
     probability: float
@@ -187,7 +187,7 @@ class Predictor:
         """
         if self._layer is not None:
             raise UserError(f"outputs of {self._layer} are not class probabilities: create a Predictor with layer=None")
-        return most_probable(self.model.classes, self(images), top)
+        return most_probable(self.model.printed_classes, self(images), top)
 
     def _several(self, images: Photos) -> Sequence[Photo] | np.ndarray:
         """Return the images as a sequence of images or an array of images, after checking the latter."""

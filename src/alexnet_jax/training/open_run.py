@@ -144,7 +144,7 @@ def find_run_with_other_schedule(folder: Path, config: RunConfig) -> Path | None
     return None
 
 
-_NOT_COMPARED = ("epochs", "data.path")
+_NOT_COMPARED = ("epochs", "data.path", "data.display_names")
 """Settings that do not identify a run. A data set is identified by the checksums of its files, wherever it is."""
 
 

@@ -1,8 +1,9 @@
 """Config of a run: all settings that determine its results, as stored in config.json, in checkpoints and in exported files."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from alexnet_jax.data.class_names import printed_names
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError
@@ -26,12 +27,19 @@ class DataRecord:
       splits: number of images by split; empty if unknown.
       classes: class names, ordered by label.
       checksum: checksum of the images and labels; empty if unknown.
+      display_names: names of the classes to print, in the same order; empty if there are none besides `classes`.
     """
 
     path: str
     splits: dict[str, int]
     classes: list[str]
     checksum: str = ""
+    display_names: list[str] = field(default_factory=list)
+
+    @property
+    def printed_classes(self) -> list[str]:
+        """Names of the classes to print, see `class_names.printed_names`."""
+        return printed_names(self.classes, self.display_names)
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,9 @@ class RunConfig:
           dataset: training data.
           initial_layers: origin of the layers copied from a trained network; None for random initialization.
         """
-        data = DataRecord(str(dataset.path.resolve()), dataset.manifest.splits, dataset.manifest.classes, dataset.checksum)
-        defaults = {field.name: field.default for field in fields(TrainConfig) if field.name in _NOT_RECORDED}
+        manifest, path = dataset.manifest, str(dataset.path.resolve())
+        data = DataRecord(path, manifest.splits, manifest.classes, dataset.checksum, manifest.display_names)
+        defaults = {each.name: each.default for each in fields(TrainConfig) if each.name in _NOT_RECORDED}
         training = replace(config, **{**defaults, "network": network})
         return cls(network, config.augmentation, data, training, initial_layers)
 
@@ -122,7 +131,7 @@ class RunConfig:
 
 
 def _training_from_json(record: dict[str, Any], network: Network, augmentation: Augmentation) -> TrainConfig:
-    settings = {field.name: _as_tuples(record[field.name]) for field in fields(TrainConfig) if field.name not in _NOT_RECORDED}
+    settings = {each.name: _as_tuples(record[each.name]) for each in fields(TrainConfig) if each.name not in _NOT_RECORDED}
     schedule = {name: _as_tuples(value) for name, value in record["schedule"].items()}
     settings["schedule"] = SCHEDULES[schedule.pop("rule")](**schedule)
     settings["layer_rates"] = tuple(LayerRate(**change) for change in record["layer_rates"])

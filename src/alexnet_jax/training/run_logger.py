@@ -155,7 +155,7 @@ class RunLogger:
         predicted = validation.confusions.predicted_classes
         if len(predicted) > 1 or len(validation.confusions.true_classes) == 1:
             return None
-        return self._context.dataset.manifest.classes[predicted[0]]
+        return self._context.dataset.manifest.printed_classes[predicted[0]]
 
     def _plateau_expected(self, errors: Sequence[float]) -> bool:
         """Return whether a network with these validation errors predicts one class because of the paper's initial weights."""

@@ -20,9 +20,10 @@ from alexnet_jax.data.records import read_array
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.tower import HostParams
 from alexnet_jax.pickles import PickleError, load_arrays
+from alexnet_jax.protobuf import parse_fields
+from alexnet_jax.weights.caffe_blob import parse_blob
 from alexnet_jax.weights.caffe_layers import LAYERS, LAYERS_V1, CaffeNet, parse_caffe_net
 from alexnet_jax.weights.file_format import Format
-from alexnet_jax.weights.protobuf import parse_blob, parse_fields
 
 MAX_COMPRESSION = 8
 """Maximum ratio of the size of the arrays to that of their file; trained weights cannot be compressed to half."""

@@ -12,7 +12,7 @@ from typing import Any
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.layers import Conv, Dense, Layer, LocalResponseNorm, MaxPool, WeightedLayer
 from alexnet_jax.model.network import Network
-from alexnet_jax.weights.protobuf import parse_fields, parse_varints
+from alexnet_jax.protobuf import parse_fields, parse_varints
 
 # Field numbers in caffe.proto.
 LAYERS_V1, LAYERS = 2, 100  # of NetParameter

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from alexnet_jax.data.class_names import parse_synset_names
 from alexnet_jax.data.records import check_mean_image, is_prepared, open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.catalog import NETWORKS
@@ -36,8 +37,8 @@ class Complements:
     """Preprocessing of images and names of classes that a weights file does not record.
 
     Attributes:
-      classes: text file (UTF-8) with one class name per line, ordered by label, or a prepared data set; None uses the names in
-        the weights file, if any, or else the label numbers.
+      classes: text file (UTF-8) with one class name per line, ordered by label, or a WordNet id and its name, as in
+        LOC_synset_mapping.txt; or a prepared data set. None uses the names in the weights file, if any, or else label numbers.
       mean: mean image or one value per channel, .binaryproto or .npy, see `means`; None uses the one in the weights file, if any,
         or else the per-channel mean of Caffe or torchvision.
       mean_colors: order of the channels in the mean; None recognizes it, see `means`.
@@ -126,15 +127,16 @@ def _trained_model(
     else:
         mean_image = _default_mean_image(network, size)
     names = config["data"]["classes"] if config else None
+    display_names = config["data"].get("display_names", []) if config else []
     if complements.classes is not None:
-        names = _read_classes(Path(complements.classes), network)
+        names, display_names = _read_classes(Path(complements.classes), network)
     model = from_params(network, params, mean_image, names, source=file)
     if not config:
-        return model
+        data = replace(model.config.data, display_names=display_names)
+        return replace(model, config=replace(model.config, data=data))
     augmentation = {**config["augmentation"], "image_size": size}
-    config = {
-        **config, "network": network.to_json(), "augmentation": augmentation, "data": {**config["data"], "classes": names}
-    }  # fmt: skip
+    data = {**config["data"], "classes": names, "display_names": display_names}
+    config = {**config, "network": network.to_json(), "augmentation": augmentation, "data": data}
     return replace(model, config=RunConfig.from_json(config), step=safetensors_file.read_step(metadata, file))
 
 
@@ -167,9 +169,12 @@ def _default_mean_image(network: Network, size: int) -> Float[np.ndarray, "size 
     return uniform_mean(_MEANS[network.name], size)
 
 
-def _read_classes(file: Path, network: Network) -> list[str]:
+def _read_classes(file: Path, network: Network) -> tuple[list[str], list[str]]:
+    """Return the class names and the names to print, if there are any."""
+    display_names: list[str] = []
     if is_prepared(file):
-        names = open_dataset(file).manifest.classes
+        manifest = open_dataset(file).manifest
+        names, display_names = manifest.classes, manifest.display_names
     else:
         try:
             names = file.read_text("utf-8-sig").split("\n")
@@ -178,8 +183,10 @@ def _read_classes(file: Path, network: Network) -> list[str]:
         except OSError as error:
             raise UserError(f"cannot read {file}: {error.strerror}; pass a text file or a prepared data set") from error
     names = [name.strip() for name in names if name.strip()]
+    if len(synsets := parse_synset_names("\n".join(names))) == len(names):
+        names, display_names = list(synsets), list(synsets.values())
     if len(names) != network.num_classes:
         raise UserError(
             f"{file} has {len(names)} class names, expected {network.num_classes}, the number of classes of the network"
         )
-    return names
+    return names, display_names

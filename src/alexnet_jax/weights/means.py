@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from alexnet_jax.data.records import check_mean_image, read_array
 from alexnet_jax.errors import UserError
-from alexnet_jax.weights.protobuf import parse_blob
+from alexnet_jax.weights.caffe_blob import parse_blob
 
 ColorOrder = Literal["rgb", "bgr"]
 

@@ -43,7 +43,8 @@ def load(file: str | Path | None = None) -> "Network":
     with safe_open(file, framework="pt") as opened:
         state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         metadata = opened.metadata()
-        return Network(json.loads(metadata["network"]), state, json.loads(metadata["classes"]))
+        names = json.loads(metadata.get("printed_classes", metadata["classes"]))
+        return Network(json.loads(metadata["network"]), state, json.loads(metadata["classes"]), names)
 
 
 class Network(nn.Sequential):
@@ -53,18 +54,27 @@ class Network(nn.Sequential):
       description: configuration of the network in the metadata of an exported file.
       state: state dict.
       classes: class names, ordered by label.
+      printed_classes: class names to print; None uses `classes`.
 
     Attributes:
       classes: class names, ordered by label.
+      printed_classes: class names to print, ordered by label.
       input_size: side of the images that the network takes, pixels.
       mean_image: mean image, [3, size, size], which the network subtracts; images are scaled to its size before they are cropped.
     """
 
     mean_image: torch.Tensor
 
-    def __init__(self, description: dict[str, Any], state: dict[str, torch.Tensor], classes: list[str]):
+    def __init__(
+        self,
+        description: dict[str, Any],
+        state: dict[str, torch.Tensor],
+        classes: list[str],
+        printed_classes: list[str] | None = None,
+    ):
         super().__init__()
-        self.classes, self.input_size = classes, int(description["input_size"])
+        self.classes, self.printed_classes = classes, printed_classes or classes
+        self.input_size = int(description["input_size"])
         self.register_buffer("mean_image", torch.empty_like(state["mean_image"]))
         towers, last_weighted = description["towers"], ""
         for number, settings in enumerate(description["layers"]):
@@ -222,7 +232,7 @@ def main(photos: list[str]) -> None:
         with Image.open(photo) as image, torch.no_grad():
             top = network(network.preprocess(image)[None]).softmax(1)[0].topk(min(5, len(network.classes)))
         classes = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-        print(f"{photo}: {', '.join(f'{network.classes[label]} {probability:.1%}' for label, probability in classes)}")
+        print(f"{photo}: {', '.join(f'{network.printed_classes[label]} {probability:.1%}' for label, probability in classes)}")
 
 
 if __name__ == "__main__":

@@ -58,6 +58,11 @@ class TrainedModel:
         return self.config.data.classes
 
     @property
+    def printed_classes(self) -> list[str]:
+        """Class names to print, ordered by label: "zebra" for n02391049. All are different."""
+        return self.config.data.printed_classes
+
+    @property
     def image_size(self) -> int:
         """Side in pixels to which images are decoded before they are cropped to the network's input size."""
         return self.config.augmentation.image_size
@@ -169,6 +174,7 @@ def file_metadata(model: TrainedModel) -> dict[str, Any]:
     return {
         "network": model.network.to_json(),
         "classes": model.classes,
+        "printed_classes": model.printed_classes,
         "config": model.config.to_json(),
         "step": model.step,
         "versions": model.versions,

@@ -11,8 +11,8 @@ from alexnet_jax.data.prepare import shard_writer
 from alexnet_jax.data.prepare.convert import map_in_threads, prepare_path
 from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
-from alexnet_jax.data.sources.folders import folder_source
 from alexnet_jax.data.sources.held_out import ValidationSplit
+from alexnet_jax.data.sources.registry import find_source
 from alexnet_jax.data.sources.synthetic import CLASSES, draw_image
 from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import UserError
@@ -52,11 +52,11 @@ def names_by_split(source):
 def test_validation_split_is_stable_when_images_are_added(tmp_path, rng):
     for i in range(200):
         save_image(tmp_path / "flat" / ("a" if i % 2 else "b") / f"{i}.png", (8, 8), rng)
-    files = names_by_split(folder_source(tmp_path / "flat", ValidationSplit()))
+    files = names_by_split(find_source(str(tmp_path / "flat"), ValidationSplit()))
     assert 8 <= len(files["validation"]) <= 34
     assert len(files["train"]) + len(files["validation"]) == 200
     save_image(tmp_path / "flat" / "a" / "one_more.png", (8, 8), rng)
-    more = names_by_split(folder_source(tmp_path / "flat", ValidationSplit()))
+    more = names_by_split(find_source(str(tmp_path / "flat"), ValidationSplit()))
     assert set(files["train"]) <= set(more["train"])
     assert set(files["validation"]) <= set(more["validation"])
 

@@ -47,10 +47,10 @@ def open_source(path, **kwargs):
 
 
 def read_all(source):
-    """Return the class name, file name and bytes of every image, by split."""
+    """Return the class name, which is empty without a label, file name and bytes of every image, by split."""
     return {
         split: [
-            (source.classes[label], name.split("/")[-1], data)
+            ("" if label < 0 else source.classes[label], name.split("/")[-1], data)
             for name, label, data in (source.read(split, index) for index in range(num_images))
         ]
         for split, num_images in source.num_images.items()
@@ -70,12 +70,20 @@ def validation_files(folder=""):
     return {f"{folder}ILSVRC2012_val_{i:08}.JPEG": png_image(100 + i) for i in VALIDATION}
 
 
-def devkit(year=2012, *, split="validation"):
-    """Return the files of a development kit in which classes are not sorted by name and one synset is a group."""
+def devkit(year=2012, *, split="validation", words=None):
+    """Return the files of a development kit in which classes are not sorted by name and one synset is a group.
+
+    Args:
+      year: year of the contest.
+      split: split of the labels.
+      words: synonyms of each class and of the group; None leaves them out.
+    """
     order = [WNIDS[2], WNIDS[0], WNIDS[1]]
-    synsets = np.empty((4, 1), [(f"ILSVRC{year}_ID", "O"), ("WNID", "O"), ("num_children", "O")])
+    names = (f"ILSVRC{year}_ID", "WNID", "num_children", *(["words"] if words else []))
+    synsets = np.empty((4, 1), [(name, "O") for name in names])
     for i, wnid in enumerate([*order, "n00000001"]):
-        synsets[i, 0] = (np.array([[i + 1]], np.uint16), wnid, np.array([[3 if i == 3 else 0]], np.uint8))
+        row = (np.array([[i + 1]], np.uint16), wnid, np.array([[3 if i == 3 else 0]], np.uint8))
+        synsets[i, 0] = (*row, words[i]) if words else row
     meta = io.BytesIO()
     savemat(meta, {"synsets": synsets}, do_compression=True)
     truth = "".join(f"{order.index(VALIDATION[i]) + 1}\n" for i in sorted(VALIDATION))

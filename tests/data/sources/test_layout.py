@@ -46,8 +46,8 @@ def test_recognized_layouts(tmp_path, files, classes, num_images):
 
 WEBDATASET = {name: content for i in range(3) for name, content in ((f"{i}.png", png_image(i)), (f"{i}.json", b"{}"))}
 REFUSED = {
-    "WebDataset with JSON": ({"x-0.tar": make_tar(WEBDATASET)}, "is in the WebDataset format .*0.png with .*0.json"),
-    "unpacked WebDataset": ({"x/0.png": png_image(1), "x/0.cls": b"1"}, "is in the WebDataset format"),
+    "WebDataset with JSON": ({"x-0.tar": make_tar(WEBDATASET)}, "is in the WebDataset format .*0.png, …., but without labels"),
+    "unpacked WebDataset": ({"x/0.png": png_image(1), "x/0.cls": b"1"}, r"has the label 1, but only 1 images"),
     "tables": ({"a.arrow": b"x", "b.txt": b"x"}, r"has Arrow files \(a.arrow\)"),
     "numbered splits": (tree("train1/a", "test1/a"), "folders test1, train1, which look like splits: rename"),
     "splits in classes": (tree("a/train", "a/test", "b/train"), r"splits inside its classes \(b/train/1.png\)"),

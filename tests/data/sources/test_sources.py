@@ -57,21 +57,22 @@ def test_ilsvrc_2010_test_labels(tmp_path):
     ids=["flat", "sorted", "kaggle"],
 )
 def test_extracted_archives(tmp_path, files):
-    assert {split: sorted(images) for split, images in read_all(open_source(write_files(tmp_path, files))).items()} == EXPECTED
+    images = {split: sorted(images) for split, images in read_all(open_source(write_files(tmp_path, files))).items()}
+    images.pop("test", None)
+    assert images == EXPECTED
 
 
 @pytest.mark.parametrize("labels", [{}, {"test.txt": "ILSVRC2012_test_00000001.JPEG 0\n"}], ids=["no label file", "all zero"])
-def test_test_images_without_labels_are_excluded(tmp_path, labels):
+def test_test_images_without_labels_are_kept(tmp_path, labels):
     files = (
         ilsvrc_archives()
         | LABEL_FILES["classes"]
         | {"ILSVRC2012_img_test_v10102019.tar": make_tar({"test/ILSVRC2012_test_00000001.JPEG": png_image(1)})}
     )
     source = open_source(write_files(tmp_path, files | labels))
-    assert list(source.num_images) == ["train", "validation"]
-    (name,) = source.left_out
-    assert name == "ILSVRC2012_img_test_v10102019/test/ILSVRC2012_test_00000001.JPEG"
-    assert source.left_out[name] == "a test image without a label"
+    assert (list(source.num_images), source.unlabeled) == (["train", "validation", "test"], ["test"])
+    name = "ILSVRC2012_img_test_v10102019/test/ILSVRC2012_test_00000001.JPEG"
+    assert source.read("test", 0) == (name, -1, png_image(1))
 
 
 def test_upscaling_is_reported(tmp_path, capsys):

@@ -55,7 +55,7 @@ class PrepareOptions:
       max_bad: maximum number of unreadable images to skip; more are an error.
       held_out: expected fraction of the images to use for validation, if the source has no splits.
       seed: seed of the random selection of validation images, if the source has no splits.
-      tfds_dir: data folder of TensorFlow Datasets; None uses the default of TensorFlow Datasets.
+      tfds_dir: data folder of TensorFlow Datasets; None uses TFDS_DATA_DIR or ~/tensorflow_datasets.
       threads: number of threads that read, resize and encode images; None uses one per core.
     """
 
@@ -117,12 +117,14 @@ def prepare(source: Source, out: Path, options: PrepareOptions = PrepareOptions(
         source=source.description,
         left_out=[f"{name}: {reason}" for name, reason in source.left_out.items()],
         fingerprint=source.fingerprint(),
+        display_names=list(source.display_names),
+        unlabeled=list(source.unlabeled),
         versions={name: version(name) for name in ("pillow", "simplejpeg", "array-record")},
     )
     if dataset := _open_complete(out, plan):
         remove_partial_dataset(out)
         return dataset
-    side = shorter_side(source.read(plan.statistics_split, 0).data)
+    side = _first_side(source, plan.statistics_split)
     if options.size is None and side and side <= size // 4:
         console.print(f"images of {side} pixels are upscaled to {size} pixels: pass --size {side} to keep their resolution")
     _print_left_out(source)
@@ -134,11 +136,20 @@ def prepare(source: Source, out: Path, options: PrepareOptions = PrepareOptions(
         partial.finish(out, {split: len(ranges) for split, ranges in shard_ranges.items()})
     dataset = open_dataset(out)
     manifest = dataset.manifest
-    counts = ", ".join(f"{images:,} {split}" for split, images in manifest.splits.items())
+    unlabeled = {split: f"unlabeled {split}" for split in manifest.unlabeled}
+    counts = ", ".join(f"{images:,} {unlabeled.get(split, split)}" for split, images in manifest.splits.items())
     skipped = f", {len(manifest.skipped):,} skipped" if manifest.skipped else ""
     left_out = f", {source.num_left_out:,} files left out" if source.num_left_out else ""
     console.print(f"{out}: {counts} images of {len(manifest.classes)} classes{skipped}{left_out}")
     return dataset
+
+
+def _first_side(source: Source, split: str) -> int | None:
+    """Return the shorter side of the first image of a split, in pixels, or None if it cannot be read."""
+    try:
+        return shorter_side(source.read(split, 0).data)
+    except InvalidImageError:  # skipped later, by name
+        return None
 
 
 def _open_complete(out: Path, plan: PreparePlan) -> Dataset | None:

@@ -46,6 +46,8 @@ class PreparePlan:
       left_out: files of the source that are not read, with the reason, one line each.
       fingerprint: fingerprint of the source, see `sources.base.Source.fingerprint`.
       versions: versions of the libraries that decode, resize and encode the images.
+      display_names: names of the classes to print; empty if there are none besides `classes`.
+      unlabeled: splits without labels.
     """
 
     classes: list[str]
@@ -57,6 +59,8 @@ class PreparePlan:
     left_out: list[str] = field(default_factory=list)
     fingerprint: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    display_names: list[str] = field(default_factory=list)
+    unlabeled: list[str] = field(default_factory=list)
 
     @property
     def statistics_split(self) -> str:
@@ -66,7 +70,10 @@ class PreparePlan:
     @property
     def digest(self) -> str:
         """SHA-256 of the plan, in hexadecimal. A partial data set is resumed only if its plan has the same digest."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
+        values = asdict(self)
+        for name in ("display_names", "unlabeled"):  # data sets without them have the digests of earlier versions
+            values = values if values[name] else {key: value for key, value in values.items() if key != name}
+        return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 class PartialDataset:
@@ -134,7 +141,7 @@ class PartialDataset:
         """
         plan = self._plan
         statistics = PixelStatistics(plan.size)
-        counts = {split: [0] * len(plan.classes) for split in num_shards}
+        counts = {split: [0] * len(plan.classes) for split in num_shards if split not in plan.unlabeled}
         files: dict[str, list[Shard]] = {split: [] for split in num_shards}
         skipped: dict[str, str] = {}
         for split, index in ((split, index) for split, count in num_shards.items() for index in range(count)):
@@ -142,8 +149,9 @@ class PartialDataset:
             assert report is not None
             statistics.merge(report.statistics)
             skipped |= report.skipped
-            for label, count in report.counts.items():
-                counts[split][label] += count
+            if split in counts:
+                for label, count in report.counts.items():
+                    counts[split][label] += count
             if report.shard.num_images:
                 files[split].append(report.shard)
         if not statistics.num_images:
@@ -155,7 +163,7 @@ class PartialDataset:
             name=path.name,
             size=plan.size,
             classes=plan.classes,
-            splits={split: sum(per_class) for split, per_class in counts.items() if any(per_class)},
+            splits={split: sum(shard.num_images for shard in shards) for split, shards in files.items() if shards},
             color_deviations=components.deviations.tolist(),
             color_directions=components.directions.tolist(),
             skipped=skipped,
@@ -167,6 +175,8 @@ class PartialDataset:
             plan=plan.digest,
             versions=plan.versions,
             mean_image_sha256=array_digest(mean_image),
+            display_names=plan.display_names,
+            unlabeled=[split for split in plan.unlabeled if files[split]],
         )
         (self._data_dir / "manifest.json").write_text(manifest.to_json())
         for name in ("mean_image.npy", "manifest.json"):
@@ -177,9 +187,9 @@ class PartialDataset:
     def _check_classes(self, counts: dict[str, list[int]], skipped: dict[str, str]) -> None:
         """Check that every class of a source has an image of the split that defines the classes."""
         plan = self._plan
-        if not plan.images:  # written image by image
-            return
         split = plan.statistics_split
+        if not plan.images or split not in counts:  # written image by image, or without labels
+            return
         if empty := [name for name, count in zip(plan.classes, counts[split], strict=True) if not count]:
             problems = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
             raise UserError(

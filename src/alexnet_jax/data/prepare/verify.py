@@ -9,7 +9,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from alexnet_jax.console import console, track_progress
 from alexnet_jax.data.images import InvalidImageError, decode_jpeg
 from alexnet_jax.data.prepare.convert import map_in_threads
-from alexnet_jax.data.records import Manifest, Shard, open_dataset, read_manifest, unpack
+from alexnet_jax.data.records import UNLABELED, Manifest, Shard, open_dataset, read_manifest, unpack
 from alexnet_jax.errors import UserError
 
 
@@ -57,23 +57,25 @@ def _shard_errors(path: Path, manifest: Manifest, shard: Shard) -> list[str]:
 
 
 def _record_errors(reader: ArrayRecordReader, manifest: Manifest, shard: Shard) -> Iterator[str]:
+    unlabeled = [shard for split in manifest.unlabeled for shard in manifest.shards[split]]
     if reader.num_records() != shard.num_images:
         yield f"{reader.num_records():,} records, expected {shard.num_images:,}"
     for index in range(reader.num_records()):
         try:
-            _check_record(reader.read([index])[0], manifest)
+            _check_record(reader.read([index])[0], manifest, shard in unlabeled)
         except Exception as error:
             yield f"record {index}: {_one_line(error)}"
 
 
-def _check_record(data: bytes, manifest: Manifest) -> None:
+def _check_record(data: bytes, manifest: Manifest, unlabeled: bool) -> None:
     record = unpack(data)
     if manifest.encoding == "jpeg":
         decode_jpeg(record.image, manifest.size)
     elif len(record.image) != 3 * manifest.size**2:
         raise InvalidImageError(f"{record.name} has {len(record.image):,} bytes, expected {3 * manifest.size**2:,}")
-    if not 0 <= record.label < len(manifest.classes):
-        raise InvalidImageError(f"{record.name} has label {record.label}, expected 0 to {len(manifest.classes) - 1}")
+    if record.label not in ([UNLABELED] if unlabeled else range(len(manifest.classes))):
+        expected = UNLABELED if unlabeled else f"0 to {len(manifest.classes) - 1}"
+        raise InvalidImageError(f"{record.name} has label {record.label}, expected {expected}")
 
 
 def _one_line(error: Exception) -> str:

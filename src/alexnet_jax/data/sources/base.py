@@ -1,7 +1,7 @@
 """Interface of a source: labeled images in splits, with random access."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class SourceImage(NamedTuple):
 
     Attributes:
       name: name of the image, unique in the source.
-      label: class index, from 0.
+      label: class index, from 0; `records.UNLABELED` in splits without labels.
       data: bytes of an image file, or uint8 pixels [height, width, 3].
     """
 
@@ -41,6 +41,8 @@ class Source(ABC):
       prepared: whether images are already square, of this size and, unless `raw`, JPEGs; they are then stored as they are.
       left_out: reason for each file that is not read, by name; many files of one folder may be named by their folder.
       num_left_out: number of files that are not read.
+      display_names: names of the classes to print, in the same order; empty if there are none besides `classes`.
+      unlabeled: splits without labels.
     """
 
     description: str
@@ -51,6 +53,8 @@ class Source(ABC):
     prepared: bool = False
     left_out: Mapping[str, str] = MappingProxyType({})
     num_left_out: int = 0
+    display_names: Sequence[str] = ()
+    unlabeled: Sequence[str] = ()
 
     @abstractmethod
     def read(self, split: str, index: int) -> SourceImage:
@@ -71,3 +75,20 @@ class Source(ABC):
 
         An interrupted `prepare` resumes only if the fingerprint is the same.
         """
+
+    def names(self, split: str) -> Iterator[tuple[str, str]]:
+        """Yield the class and the name of each image of a split, in order; this reads all images unless a source overrides it."""
+        for index in range(self.num_images[split]):
+            image = self.read(split, index)
+            yield self.classes[image.label], image.name
+
+
+def image_name(split: str | None, class_name: str, file: str) -> str:
+    """Return the name of an image in a source that stores images in shards: the one it would have in a folder of images.
+
+    Args:
+      split: split in the name; None if the source has no splits.
+      class_name: class of the image; empty if it has no label.
+      file: name of the image file, with or without folders.
+    """
+    return "/".join(part for part in (split, class_name, file.rsplit("/", 1)[-1]) if part)

@@ -2,7 +2,8 @@
 
 An archive counts as a folder (see `file_tree`), so ImageNet's releases are read as distributed. `ILSVRC2012_img_train.tar`, an
 archive of one archive per class, is a split with class folders. `ILSVRC2012_img_val.tar` is a split without class folders, whose
-labels come from a separate file (see `label_files`). The full ImageNet is a folder of one archive per class.
+labels come from a separate file (see `label_files`); test images may have none. The full ImageNet is a folder of one archive per
+class.
 
 Every file is read, or left out by name: images read, images skipped because they cannot be decoded, files left out, and label
 files are together all files. Every class has a training image, or the source is refused.
@@ -10,12 +11,13 @@ files are together all files. Every class has a training image, or the source is
 
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from pathlib import Path
 
 from alexnet_jax.console import console
-from alexnet_jax.data.sources import file_tree, label_files, layout
+from alexnet_jax.data.records import UNLABELED
+from alexnet_jax.data.sources import file_tree, label_files, layout, name_files
 from alexnet_jax.data.sources.base import SPLITS, Source, SourceImage
 from alexnet_jax.data.sources.file_tree import Entry, Listing
 from alexnet_jax.data.sources.held_out import ValidationSplit
@@ -37,10 +39,17 @@ class FolderSource(Source):
       classes: class names.
       files: files and their labels, by split.
       left_out: reason for each file that is not read, by name.
+      description: short description.
     """
 
-    def __init__(self, classes: list[str], files: dict[str, list[tuple[Entry, int]]], left_out: dict[str, str]):
-        self.description = "folders of images"
+    def __init__(
+        self,
+        classes: list[str],
+        files: dict[str, list[tuple[Entry, int]]],
+        left_out: dict[str, str],
+        description: str = "folders of images",
+    ):
+        self.description = description
         self.classes, self.files = classes, files
         self.num_left_out = len(left_out)
         self.left_out = _name_folders(left_out, (entry.name for entries in files.values() for entry, _ in entries))
@@ -49,6 +58,9 @@ class FolderSource(Source):
     def read(self, split: str, index: int) -> SourceImage:
         entry, label = self.files[split][index]
         return SourceImage(entry.name, label, file_tree.read(entry))
+
+    def names(self, split: str) -> Iterator[tuple[str, str]]:
+        return ((self.classes[label], entry.name) for entry, label in self.files[split])
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(repr(self.classes).encode())
@@ -59,11 +71,12 @@ class FolderSource(Source):
         return digest.hexdigest()
 
 
-def folder_source(root: Path, validation_split: ValidationSplit, *, testing: bool = False) -> FolderSource:
-    """List the images below `root`, in the layout `train|validation|val|test/<class>/*.jpg` or `<class>/*.jpg`.
+def folder_source(root: Path, listing: Listing, validation_split: ValidationSplit, *, testing: bool = False) -> FolderSource:
+    """Return the images below `root`, in the layout `train|validation|val|test/<class>/*.jpg` or `<class>/*.jpg`.
 
     Args:
       root: folder or tar archive.
+      listing: its files.
       validation_split: rule that selects validation images if there are no split folders.
       testing: whether the images are only tested. Without split folders, all of them are the test split; and a train split is not
         required.
@@ -72,7 +85,6 @@ def folder_source(root: Path, validation_split: ValidationSplit, *, testing: boo
       UserError: if a class has no training images, there is only one class, the labels of a split are missing or invalid, or the
         layout is not supported or can be read in several ways.
     """
-    listing = file_tree.list_files(root)
     images: list[Entry] = []
     other_files: list[Entry] = []
     for entry in listing.files:
@@ -178,7 +190,8 @@ def _assign_labels(
     """
     labels = {class_name: label for label, class_name in enumerate(classes)}
     files: dict[str, list[tuple[Entry, int]]] = {}
-    used: set[str] = set()
+    display_names, used = name_files.find_names(other_files, classes)
+    unlabeled: list[str] = []
     for split, entries in splits.items():
         unsorted = [entry for class_name, entry in entries if class_name is None]
         if split != first and unsorted and len(unsorted) == len(entries):
@@ -188,9 +201,9 @@ def _assign_labels(
                 expected = label_files.expected_files(split)
                 raise UserError(f"{root} has no label file for its {split} images: add one of {expected}")
             if labeled is None:
-                left_out |= {entry.name: "a test image without a label" for entry in unsorted}
-            else:
-                files[split] = labeled
+                unlabeled.append(split)
+                labeled = [(entry, UNLABELED) for entry in unsorted]
+            files[split] = labeled
             continue
         left_out |= {entry.name: "in no class folder" for entry in unsorted}
         unknown = sorted({class_name for class_name, _ in entries if class_name is not None} - set(classes))
@@ -201,7 +214,9 @@ def _assign_labels(
     left_out |= {entry.name: layout.reason_for_no_image(entry.name) for entry in other_files if entry.name not in used}
     # Images are ordered by class and, within a class, by name; label files may have a different order.
     ordered = {split: sorted(entries, key=itemgetter(1)) for split, entries in files.items() if entries}
-    return FolderSource(classes, ordered, left_out)
+    source = FolderSource(classes, ordered, left_out)
+    source.display_names, source.unlabeled = display_names, unlabeled
+    return source
 
 
 def _name_folders(left_out: dict[str, str], used: Iterable[str]) -> dict[str, str]:

@@ -1,13 +1,15 @@
-"""Random selection of validation images in folders without splits."""
+"""Random selection of validation images in sources without splits."""
 
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from alexnet_jax.data.sources.base import Source, SourceImage
+
 
 @dataclass(frozen=True)
 class ValidationSplit:
-    """Random selection of validation images in folders without splits.
+    """Random selection of validation images in sources without splits.
 
     The split of an image depends on a hash of its name and the seed, so adding images later moves other images only where one of
     the following rules has decided: the last image of a class stays in training, and at least one image is held out.
@@ -43,3 +45,36 @@ class ValidationSplit:
 
     def _hash(self, name: str) -> int:
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{name}".encode()).digest()[:8], "big")
+
+
+class HeldOutSource(Source):
+    """Source with validation images that are held out from the training images of another source.
+
+    Args:
+      source: source that has training images only.
+      validation_split: rule that selects the validation images.
+    """
+
+    def __init__(self, source: Source, validation_split: ValidationSplit):
+        self.description, self.classes, self.display_names = source.description, source.classes, source.display_names
+        self.size, self.raw, self.left_out, self.num_left_out = source.size, source.raw, source.left_out, source.num_left_out
+        names = list(source.names("train"))
+        held_out = validation_split.select(names)
+        self._source = source
+        self._indices: dict[str, list[int]] = {"train": [], "validation": []}
+        for index, (_, name) in enumerate(names):
+            self._indices["validation" if name in held_out else "train"].append(index)
+        self._indices = {split: indices for split, indices in self._indices.items() if indices}
+        self.num_images = {split: len(indices) for split, indices in self._indices.items()}
+
+    def read(self, split: str, index: int) -> SourceImage:
+        return self._source.read("train", self._indices[split][index])
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(repr((self._source.fingerprint(), self._indices.get("validation"))).encode()).hexdigest()
+
+
+def hold_out(source: Source, validation_split: ValidationSplit) -> Source:
+    """Return the source, with validation images held out if it has training images only."""
+    only_train = set(source.num_images) == {"train"} and validation_split.held_out > 0
+    return HeldOutSource(source, validation_split) if only_train else source

@@ -15,6 +15,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from alexnet_jax.data.sources import file_tree
 from alexnet_jax.data.sources.file_tree import Entry
@@ -51,7 +52,7 @@ def find_labels(split: str, images: list[Entry], other_files: list[Entry], class
     Raises:
       UserError: if the label file does not match the images or the classes.
     """
-    files = dict(_read_label_files(other_files, _pattern(split)))
+    files = dict(read_label_files(other_files, _pattern(split)))
     meta = files.pop(META, None)
     # The development kit's file comes last because it also needs meta.mat.
     for name in sorted(files, key=lambda name: (name.endswith("ground_truth.txt"), name)):
@@ -118,7 +119,7 @@ def _label_classes(label_file: _LabelFile, classes: list[str], meta: bytes | Non
     if meta is None:
         advice = f"put the development kit's {META}, which has the class names, next to it"
         raise UserError(f"{label_file.name} has class numbers only: {advice}")
-    return _read_devkit_classes(meta)
+    return {synset.number: synset.wordnet_id for synset in read_devkit_synsets(meta)}
 
 
 def _match(
@@ -147,8 +148,12 @@ def _stem(name: str) -> str:
     return re.sub(r"\.jpe?g$|\.png$", "", PurePosixPath(name).name, flags=re.IGNORECASE)
 
 
-def _read_label_files(files: list[Entry], pattern: re.Pattern[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of meta.mat and of each file that matches `pattern`, including those in development kits."""
+def read_label_files(files: list[Entry], pattern: re.Pattern[str] = re.compile("(?!)")) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of meta.mat and of each file that matches `pattern`, including those in development kits.
+
+    Raises:
+      UserError: if a development kit is damaged.
+    """
     for entry in files:
         name = PurePosixPath(entry.name).name
         if entry.size > MAX_FILE_BYTES:
@@ -168,13 +173,30 @@ def _read_label_files(files: list[Entry], pattern: re.Pattern[str]) -> Iterator[
                 raise UserError(f"{entry.path} is damaged ({error}): download it again") from error
 
 
-def _read_devkit_classes(meta: bytes) -> dict[str, str]:
-    """Return the class name of each class number in meta.mat, except groups of classes (synsets with children)."""
+class Synset(NamedTuple):
+    """Class of the development kit: its number, WordNet id and synonyms; these are empty if the file has none."""
+
+    number: str
+    wordnet_id: str
+    words: str
+
+
+def read_devkit_synsets(meta: bytes) -> list[Synset]:
+    """Return the classes in the content of meta.mat, without groups of classes (synsets with children).
+
+    Raises:
+      UserError: if the file is damaged.
+    """
     from scipy.io import loadmat  # noqa: PLC0415 (takes a quarter of a second, which most commands need not wait)
 
     try:
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         number = next(name for name in synsets.dtype.names if re.fullmatch(r"ILSVRC20\d\d_ID", name))
-        return {str(synset[number]): str(synset["WNID"]) for synset in synsets if not synset["num_children"]}
+        has_words = "words" in synsets.dtype.names
+        return [
+            Synset(str(synset[number]), str(synset["WNID"]), str(synset["words"]) if has_words else "")
+            for synset in synsets
+            if not synset["num_children"]
+        ]
     except Exception as error:  # scipy raises exceptions of many types on a damaged file
         raise UserError(f"{META} of the development kit is damaged ({error}): download it again") from error

@@ -53,6 +53,19 @@ def _words(folder: str) -> list[str]:
     return [word for part in re.split(r"[\W_]+", folder.lower()) for word in re.split(r"(?<=.)(set)$", part) if word]
 
 
+def shard_split(path: str) -> str | None:
+    """Return the split that the path of a file with many images stands for, or None.
+
+    Examples:
+      >>> shard_split("data/train-00000-of-00294.parquet"), shard_split("imagenet1k-validation-03"), shard_split("val/0.parquet")
+      ('train', 'validation', 'validation')
+    """
+    *folders, file = path.split("/")
+    in_name = [_SYNONYMS[word] for word in _words(file) if word in _SYNONYMS]
+    in_folders = [split for split in map(folder_split, folders) if split]
+    return next(iter([*reversed(in_name), *reversed(in_folders)]), None)
+
+
 def is_image(entry: Entry) -> bool:
     """Return whether a file is an image, by its extension or, if that is unknown, by its first bytes."""
     suffix = PurePosixPath(entry.name).suffix.lower()
@@ -80,20 +93,11 @@ def reason_for_no_image(name: str) -> str:
 
 
 def check_formats(root: Path, listing: Listing, images: list[Entry]) -> None:
-    """Refuse formats with labels that would be ignored: WebDataset, and tables of images.
+    """Refuse tables of images that are not supported, or not where they are looked for.
 
     Raises:
       UserError: naming the format and one of its files.
     """
-    stems = {_stem(entry.name): entry.name for entry in images}
-    for entry in listing.files:
-        suffix, folder = PurePosixPath(entry.name).suffix.lower(), entry.name.rpartition("/")[0]
-        beside_image = stems.get(_stem(entry.name), entry.name) != entry.name
-        if beside_image and (suffix == ".cls" or (suffix in (".json", ".txt") and folder in listing.archived)):
-            raise UserError(
-                f"{root} is in the WebDataset format ({stems[_stem(entry.name)]} with {entry.name}), which is not supported: "
-                f"unpack the images into {EXPECTED_LAYOUT}"
-            )
     if not images:
         for entry in listing.files:
             if kind := _TABLES.get(PurePosixPath(entry.name).suffix.lower()):
@@ -102,7 +106,8 @@ def check_formats(root: Path, listing: Listing, images: list[Entry]) -> None:
                 )
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
+    """Return the path of a file without its extensions, by which WebDataset joins the files of an image."""
     folder, _, file = name.rpartition("/")
     return f"{folder}/{file.split('.')[0]}"
 

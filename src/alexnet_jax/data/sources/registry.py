@@ -3,13 +3,15 @@
 from pathlib import Path
 
 from alexnet_jax.console import console
+from alexnet_jax.data.sources import file_tree, layout
 from alexnet_jax.data.sources.base import Source
 from alexnet_jax.data.sources.cifar import LAYOUTS, cifar_source
-from alexnet_jax.data.sources.file_tree import is_archive
 from alexnet_jax.data.sources.folders import folder_source
-from alexnet_jax.data.sources.held_out import ValidationSplit
+from alexnet_jax.data.sources.held_out import ValidationSplit, hold_out
 from alexnet_jax.data.sources.layout import COMPRESSED, EXPECTED_LAYOUT, SUFFIXES
-from alexnet_jax.data.sources.tfds import PREFIX, tfds_source
+from alexnet_jax.data.sources.parquet import parquet_files, parquet_source
+from alexnet_jax.data.sources.tfds import PREFIX, find_tfds_folder, open_tfds_folder, tfds_source
+from alexnet_jax.data.sources.webdataset import webdataset_source
 from alexnet_jax.errors import UserError
 
 
@@ -17,8 +19,9 @@ def find_source(name: str, validation_split: ValidationSplit, tfds_dir: str | No
     """Open the source at a path or with a `tfds:` name. The files at the path determine the type of the source.
 
     Args:
-      name: path of a folder or an archive, or `tfds:NAME`.
-      validation_split: rule that selects validation images in folders without splits.
+      name: path of a folder, an archive or a Parquet file, or `tfds:NAME`.
+      validation_split: rule that selects validation images in folders without splits, and in the other forms (Parquet,
+        WebDataset, TFDS) if they have training images only.
       tfds_dir: data folder of TensorFlow Datasets; None uses its default.
       testing: whether the images are only tested: a folder of images without splits is then one test split, and a folder of
         splits does not need a train split.
@@ -27,14 +30,23 @@ def find_source(name: str, validation_split: ValidationSplit, tfds_dir: str | No
       UserError: if the path does not exist or contains no supported source.
     """
     if name.startswith(PREFIX):
-        return tfds_source(name, tfds_dir)
+        return hold_out(tfds_source(name, tfds_dir, testing=testing), validation_split)
     path = Path(name)
     if path.exists():
         with console.status(f"Listing the images in {path}"):
             if source := cifar_source(path):
                 return source
-            if path.is_dir() or is_archive(path.name):
-                return folder_source(path, validation_split, testing=testing)
+            if path.is_dir() and (folder := find_tfds_folder(path)):
+                return hold_out(open_tfds_folder(folder, testing=testing), validation_split)
+            if path.is_file() and (files := parquet_files(path)):
+                return hold_out(parquet_source(path, files, testing=testing), validation_split)
+            if path.is_dir() or file_tree.is_archive(path.name):
+                listing = file_tree.list_files(path)
+                if source := webdataset_source(path, listing, testing=testing):
+                    return hold_out(source, validation_split)
+                if (files := parquet_files(path)) and not any(map(layout.is_image, listing.files)):
+                    return hold_out(parquet_source(path, files, testing=testing), validation_split)
+                return folder_source(path, listing, validation_split, testing=testing)
     archives = ", ".join(layout.archive for layout in LAYOUTS)
     problem = "does not exist: pass"
     suffix = path.suffix.lower()

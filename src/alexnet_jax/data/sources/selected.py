@@ -34,8 +34,10 @@ class SelectedClasses(Source):
         self.description = f"{len(self.classes)} classes of {dataset.path}"
         self.size, self.raw, self._checksum = manifest.size, manifest.encoding == "raw", dataset.checksum
         self._images = {split: DecodedImages(dataset, split, manifest.size) for split in SPLITS if split in manifest.splits}
+        names = dict(zip(manifest.classes, manifest.display_names, strict=False))
+        self.display_names = [names[name] for name in self.classes] if names else []
         self._new_labels = {manifest.classes.index(name): label for label, name in enumerate(self.classes)}
-        selected = {split: self._select(split) for split in self._images}
+        selected = {split: self._select(split) for split in self._images if split not in manifest.unlabeled}
         self._indices = {split: indices for split, indices in selected.items() if indices}
         self.num_images = {split: len(indices) for split, indices in self._indices.items()}
 

@@ -1,102 +1,225 @@
-"""Source that reads data sets prepared by TensorFlow Datasets (TFDS) in place, without TensorFlow."""
+"""Source that reads data sets prepared by TensorFlow Datasets (TFDS) in place, without TensorFlow and without TFDS.
+
+A prepared data set is a folder NAME/VERSION or NAME/CONFIG/VERSION:
+
+    dataset_info.json                         splits and the number of records in each file
+    features.json                             types of the features
+    label.labels.txt                          class names, one per line
+    NAME-train.tfrecord-00000-of-01024 …      records, each a tf.train.Example, in TFRecord or ArrayRecord files
+"""
 
 import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grain
+
+from alexnet_jax.data.class_names import ilsvrc_classes
 from alexnet_jax.data.images import InvalidImageError
-from alexnet_jax.data.sources.base import SIZE, SPLITS, Source, SourceImage
+from alexnet_jax.data.records import UNLABELED
+from alexnet_jax.data.sources.base import SIZE, SPLITS, Source, SourceImage, image_name
+from alexnet_jax.data.sources.tfrecord import TfrecordFiles, parse_example
 from alexnet_jax.errors import UserError
 
 PREFIX = "tfds:"
 """Prefix of the names of TFDS sources."""
+INFO, FEATURES = "dataset_info.json", "features.json"
+DEFAULT_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+FORMATS = ("tfrecord", "array_record")
+_NAMES = ("file_name", "image/filename", "id")
+"""Features that name an image."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Files of a split.
+
+    Attributes:
+      files: record files, in order.
+      sizes: number of records of each file.
+      num_bytes: size of the records, as recorded by TFDS.
+    """
+
+    files: list[Path]
+    sizes: list[int]
+    num_bytes: int
 
 
 class TfdsSource(Source):
-    """Labeled images of TFDS, as encoded image files.
+    """Images of a data set of TFDS, as encoded image files.
 
     Args:
-      description: `tfds:` and the data set's full name.
+      folder: folder of the prepared data set.
       classes: class names.
       size: default side of a prepared image, in pixels; at most 256.
-      records: TFDS data source of each split.
-      shards: sizes of the splits and their files, for the fingerprint.
-      left_out: number of images of each split without labels.
+      splits: files of each split.
+      file_format: one of `FORMATS`.
     """
 
-    def __init__(
-        self, description: str, classes: list[str], size: int, records: dict[str, Any], shards: str, left_out: dict[str, int]
-    ):
-        self.description, self.classes, self.size = description, classes, size
-        self.left_out = {f"{split} ({count:,} images)": "without labels" for split, count in left_out.items()}
-        self.num_left_out = sum(left_out.values())
+    def __init__(self, folder: Path, classes: list[str], size: int, splits: dict[str, Split], file_format: str):
+        info = json.loads((folder / INFO).read_text("utf-8"))
+        self.description = PREFIX + "/".join(filter(None, (info["name"], info.get("configName"), info["version"])))
+        self.classes, self.size = classes, size
         self.raw = size < SIZE  # JPEG artifacts are visible in small images
-        self.records, self._shards = records, shards
-        self.num_images = {split: len(data) for split, data in records.items()}
+        self._folder, self._splits = folder, splits
+        self._records = {split: _open_records(folder, files, file_format) for split, files in splits.items()}
+        self.num_images = {split: sum(files.sizes) for split, files in splits.items()}
+        self.unlabeled = [split for split in splits if self._example(split, 0)["label"] == [UNLABELED]]
 
     def read(self, split: str, index: int) -> SourceImage:
-        try:
-            record = self.records[split][index]
-        except Exception as error:  # the reader raises no specific exception type
-            raise UserError(f"{self.description} is damaged at {split} image {index:,} ({error}): build it again") from error
-        name = record.get("file_name", record.get("id", f"{index:07}"))
-        name = f"{split}/{name.decode() if isinstance(name, bytes) else name}"
-        if not 0 <= record["label"] < len(self.classes):
-            raise InvalidImageError(f"{name} has label {record['label']}, expected 0 to {len(self.classes) - 1}")
-        return SourceImage(name, int(record["label"]), record["image"])
+        example = self._example(split, index)
+        (label,), (data,) = example["label"], example["image"]
+        name = next((example[key][0] for key in _NAMES if example.get(key)), f"{index:07}")
+        name = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else str(name)
+        expected = range(len(self.classes)) if split not in self.unlabeled else [UNLABELED]
+        if label not in expected or not isinstance(label, int) or not isinstance(data, bytes):
+            raise InvalidImageError(f"{split}/{name} has label {label!r}, expected {expected[0]} to {expected[-1]}")
+        class_name = "" if label == UNLABELED else self.classes[label]
+        return SourceImage(image_name(split, class_name, name), label, data)
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(self._shards.encode()).hexdigest()
+        shards = [(split, files.sizes, files.num_bytes) for split, files in self._splits.items()]
+        return hashlib.sha256(repr(shards).encode()).hexdigest()
+
+    def _example(self, split: str, index: int) -> dict[str, list[bytes] | list[int]]:
+        try:
+            example = parse_example(self._records[split][index])
+            if len(example["image"]) != 1 or len(example["label"]) != 1:
+                raise ValueError("not one image and one label")
+            return example
+        except UserError:
+            raise
+        except Exception as error:  # the reader of ArrayRecord raises no specific exception type
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            raise UserError(f"{self._folder} is damaged at {split} image {index:,} ({reason}): build it again") from error
 
 
-def tfds_source(name: str, data_dir: str | None) -> TfdsSource:
-    """Open a data set prepared by TFDS.
+def tfds_source(name: str, data_dir: str | None, *, testing: bool = False) -> TfdsSource:
+    """Open a data set prepared by TFDS, by name.
 
     Args:
       name: `tfds:NAME`, optionally with config and version, as in `tfds:imagenet2012:5.1.0`.
       data_dir: data folder of TFDS; None uses its default.
+      testing: whether the images are only tested.
 
     Raises:
-      UserError: if TFDS is not installed, does not have the data set, or has not prepared it in a random-access format; or if
-        the data set has no training images, or its images have no labels.
+      UserError: if the data set is not prepared in the folder, or is invalid as for `open_tfds_folder`.
     """
-    try:
-        import tensorflow_datasets  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise UserError(f"{name} needs TensorFlow Datasets ({error}): run pip install 'alexnet-jax[tfds]'") from error
     if data_dir and not Path(data_dir).is_dir():
         raise UserError(f"--tfds-dir {data_dir} is not a folder: pass the data folder of TensorFlow Datasets")
-    tfds_name = name.removeprefix(PREFIX)
-    try:
-        builder = tensorflow_datasets.builder(tfds_name, data_dir=data_dir)
-    except Exception as error:  # TFDS raises exceptions of many types for unknown names and versions
-        reason = str(error).splitlines()[0]
-        folder = f" or the folder {data_dir}" if data_dir else ""
-        raise UserError(f"TensorFlow Datasets has no data set {tfds_name} ({reason}): check the name{folder}") from error
-    data_dir_option = f" --data_dir={data_dir}" if data_dir else ""
-    command = f"tfds build {tfds_name}{data_dir_option} --file_format=array_record"
-    if not builder.is_prepared():
+    folder = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    path = folder.joinpath(*re.split("[:/]", name.removeprefix(PREFIX)))
+    found = find_tfds_folder(path)
+    if found is None:
+        command = f"tfds build {name.removeprefix(PREFIX)} --data_dir={folder}"
         other = "" if data_dir else ", or pass the folder in which it is prepared as --tfds-dir"
-        raise UserError(f"{tfds_name} is not prepared in {builder.data_path}: run {command} (needs TensorFlow){other}")
-    info = builder.info
-    if getattr(info.file_format, "value", None) != "array_record":
-        raise UserError(f"{builder.data_path} is not in ArrayRecord format: run {command} --overwrite (needs TensorFlow)")
-    features = info.features
-    if not {"image", "label"} <= set(features or ()):
-        names = ", ".join(features or ())
-        raise UserError(f"{tfds_name} has no image and label features, only {names}: choose a different data set")
-    decoders = {"image": tensorflow_datasets.decode.SkipDecoding()}
-    records: dict[str, Any] = {}
-    left_out: dict[str, int] = {}
-    for split in (split for split in SPLITS if split in info.splits):
-        data = builder.as_data_source(split=split, decoders=decoders)
-        if len(data) and data[0]["label"] < 0:  # undisclosed labels, such as those of ImageNet's test images
-            left_out[split] = len(data)
-        elif len(data):
-            records[split] = data
-    if "train" not in records:
-        raise UserError(f"{tfds_name} has no labeled training images: choose a different data set")
-    sides = [side for side in features["image"].shape[:2] if side]
-    size = min([*sides, SIZE])
-    shards = repr([(split, info.splits[split].shard_lengths, info.splits[split].num_bytes) for split in records])
-    return TfdsSource(f"{PREFIX}{info.full_name}", list(features["label"].names), size, records, shards, left_out)
+        raise UserError(f"{name.removeprefix(PREFIX)} is not prepared in {folder}: run {command} (needs TensorFlow){other}")
+    return open_tfds_folder(found, testing=testing)
+
+
+def find_tfds_folder(path: Path) -> Path | None:
+    """Return the folder of a data set prepared by TFDS: `path`, or the latest version in it or in its only config; or None.
+
+    Raises:
+      UserError: if the data set has several configs.
+    """
+    if (path / INFO).is_file() and (path / FEATURES).is_file():
+        return path
+    versions = [
+        file.parent
+        for pattern in (f"*/{INFO}", f"*/*/{INFO}")
+        for file in path.glob(pattern)
+        if re.fullmatch(r"\d+\.\d+\.\d+", file.parent.name) and (file.parent / FEATURES).is_file()
+    ]
+    if len(configs := sorted({version.parent for version in versions})) > 1:
+        names = ", ".join(map(str, configs[:5]))
+        raise UserError(f"{path} has several data sets of TensorFlow Datasets: pass one of {names}")
+    return max(versions, key=lambda version: [*map(int, version.name.split("."))], default=None)
+
+
+def open_tfds_folder(folder: Path, *, testing: bool = False) -> TfdsSource:
+    """Open a data set prepared by TFDS.
+
+    Args:
+      folder: folder of the data set, from `find_tfds_folder`.
+      testing: whether the images are only tested.
+
+    Raises:
+      UserError: if the data set is damaged, is in another format than `FORMATS`, has no labeled training images unless `testing`,
+        or its examples are not images with labels.
+    """
+    try:
+        info = json.loads((folder / INFO).read_text("utf-8"))
+        features = json.loads((folder / FEATURES).read_text("utf-8"))["featuresDict"]["features"]
+        file_format = info.get("fileFormat") or "tfrecord"
+        if file_format not in FORMATS:
+            command = f"tfds convert_format --dataset_dir={folder} --out_file_format=array_record"
+            raise UserError(f"{folder} is in the format {file_format}, expected tfrecord or array_record: run {command}")
+        if not ("image" in features.get("image", {}) and "classLabel" in features.get("label", {})):
+            names = ", ".join(features)
+            raise UserError(f"{folder} has no image and label features, only {names}: choose a different data set")
+        splits = {
+            split["name"]: _files(folder, info, split, file_format)
+            for name in SPLITS
+            for split in info["splits"]
+            if split["name"] == name and sum(map(int, split.get("shardLengths", [])))
+        }
+        sides = [int(side) for side in features["image"]["image"].get("shape", {}).get("dimensions", [])[:2]]
+        classes = _class_names(folder, int(features["label"]["classLabel"]["numClasses"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"{folder} is not a data set of TensorFlow Datasets that can be read ({reason}): build it again"
+        ) from error
+    if not splits or ("train" not in splits and not testing):
+        raise UserError(f"{folder} has no labeled training images: choose a different data set")
+    source = TfdsSource(folder, classes, min([*(side for side in sides if side > 0), SIZE]), splits, file_format)
+    if "train" in source.unlabeled and not testing:
+        raise UserError(f"{folder} has no labeled training images: choose a different data set")
+    return source
+
+
+def _files(folder: Path, info: dict[str, Any], split: dict[str, Any], file_format: str) -> Split:
+    """Return the files of a split.
+
+    Raises:
+      UserError: if one of them is missing.
+    """
+    sizes = list(map(int, split["shardLengths"]))
+    template = split.get("filepathTemplate") or DEFAULT_TEMPLATE
+    files: list[Path] = []
+    for number in range(len(sizes)):
+        index, count = f"{number:05}", f"{len(sizes):05}"
+        values = {"DATASET": info["name"], "SPLIT": split["name"], "FILEFORMAT": file_format, "SHARD_INDEX": index}
+        files.append(folder / template.format(**values, NUM_SHARDS=count, SHARD_X_OF_Y=f"{index}-of-{count}"))
+        if not files[-1].is_file():
+            raise UserError(f"{folder} is incomplete ({files[-1].name} is missing): build the data set again")
+    return Split(files, sizes, int(split.get("numBytes", 0)))
+
+
+def _class_names(folder: Path, count: int) -> list[str]:
+    """Return the class names of the feature `label`; ILSVRC's classes are named by their WordNet ids."""
+    file = folder / "label.labels.txt"
+    names = file.read_text("utf-8").split("\n") if file.is_file() else [str(number) for number in range(count)]
+    names = [name for name in names if name]
+    if len(names) != count or len(set(names)) != count:
+        raise ValueError(f"{file.name} has {len(set(names)):,} different names for {count:,} classes")
+    return ilsvrc_classes(names) or names
+
+
+def _open_records(folder: Path, split: Split, file_format: str) -> Any:
+    """Return the records of a split, as a sequence of bytes."""
+    if file_format == "tfrecord":
+        return TfrecordFiles(split.files, split.sizes)
+    try:
+        records: Any = grain.sources.ArrayRecordDataSource(list(map(str, split.files)))
+        count = len(records)
+    except Exception as error:  # the reader raises no specific exception type
+        raise UserError(f"{folder} is damaged ({' '.join(str(error).split())[:120]}): build it again") from error
+    if count != sum(split.sizes):
+        raise UserError(f"{folder} has {count:,} records, but {INFO} {sum(split.sizes):,}: build it again")
+    return records

@@ -1,4 +1,4 @@
-"""Minimal parser of the protocol buffer wire format, sufficient for Caffe weights.
+"""Minimal parser of the protocol buffer wire format, sufficient for Caffe weights and for images of TensorFlow Datasets.
 
 Fields are identified by number only, since no schema is read.
 """
@@ -9,9 +9,6 @@ import numpy as np
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Wire types of fields."""
-_LEGACY_SHAPE = (1, 2, 3, 4)  # fields of Caffe's BlobProto: num, channels, height, width
-_DATA, _SHAPE, _DOUBLE_DATA = 5, 7, 8
-_DIM = 1  # of BlobShape
 
 
 def parse_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
@@ -64,26 +61,6 @@ def parse_floats(values: list[memoryview], dtype: str) -> np.ndarray:
       ValueError: if the number of bytes is not a multiple of the size of a number.
     """
     return np.frombuffer(values[0] if len(values) == 1 else b"".join(values), dtype)
-
-
-def parse_blob(message: memoryview) -> np.ndarray:
-    """Parse a BlobProto message of Caffe into an array.
-
-    Raises:
-      ValueError: if the message is damaged, or its values do not match its shape.
-    """
-    shape, legacy_shape = None, [1, 1, 1, 1]
-    floats: list[memoryview] = []
-    doubles: list[memoryview] = []
-    for number, value in parse_fields(message):
-        if number == _SHAPE and isinstance(value, memoryview):
-            shape = [size for shape_field, dim in parse_fields(value) if shape_field == _DIM for size in parse_varints(dim)]
-        elif number in _LEGACY_SHAPE and isinstance(value, int):
-            legacy_shape[_LEGACY_SHAPE.index(number)] = value
-        elif number in (_DATA, _DOUBLE_DATA) and isinstance(value, memoryview):
-            (floats if number == _DATA else doubles).append(value)
-    data = parse_floats(doubles, "<f8") if doubles else parse_floats(floats, "<f4")
-    return data.reshape(legacy_shape if shape is None else shape)
 
 
 def _parse_varint(message: memoryview, offset: int) -> tuple[int, int]:
