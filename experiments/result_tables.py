@@ -125,6 +125,19 @@ def kernel_bytes() -> str:
     return table(header, rows)
 
 
+def step_bytes() -> str:
+    """Return a table of the memory traffic of the compiled training step on GPUs, by lowering of the towers."""
+    steps = result("kernel_check")["steps"]
+    by_lowering = ([row for row in steps if row["lowering"] == lowering] for lowering in ("separate", "grouped"))
+    rows = []
+    for separate, grouped in zip(*by_lowering, strict=True):
+        pairs = [f"{separate[key]:,} → {grouped[key]:,}" for key in ("moved_mb", "kernels")]
+        glue = [f"{row['glue_mb']:,.0f} ({row['glue_mb'] / row['moved_mb']:.1%})" for row in (separate, grouped)]
+        rows.append([grouped["gpu"], grouped["precision"], pairs[0], " → ".join(glue), pairs[1]])
+    header = ["GPU", "precision", "moved, MB: `separate` → `grouped`", "glue, MB", "kernels"]
+    return table(header, rows)
+
+
 def kernels_cpu() -> str:
     """Return a table of the time of the operations on a CPU, compared with the reference implementation."""
     measured = result("kernels_cpu")
@@ -274,6 +287,7 @@ TABLES = {
     "layers": layers,
     "data": data,
     "kernel bytes": kernel_bytes,
+    "step bytes": step_bytes,
     "kernels cpu": kernels_cpu,
     "gpu": gpu,
     **paper_tables.TABLES,

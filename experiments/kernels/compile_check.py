@@ -35,7 +35,7 @@ from rich.table import Table
 
 import alexnet_kernels
 from alexnet_jax.model.alexnet import TWO_TOWER
-from alexnet_jax.model.lowering import Lowering
+from alexnet_jax.model.lowering import Lowering, tower_lowering
 from alexnet_jax.parallel.mesh import batch_sharding, make_mesh, replicated
 from alexnet_jax.training.optimizer import paper_update
 from alexnet_jax.training.step import (
@@ -163,8 +163,8 @@ def compile_step(gpu: str, precision: Precision, lowering: Lowering) -> devicele
     def with_shardings(tree, shardings):
         return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
 
-    with default_implementation("triton"), deviceless.targeting(gpu):
-        step = make_train_step(TWO_TOWER, mesh, optimizer, seed=0, precision=precision, lowering=lowering)
+    with default_implementation("triton"), tower_lowering(lowering), deviceless.targeting(gpu):
+        step = make_train_step(TWO_TOWER, mesh, optimizer, seed=0, precision=precision)
         state = jax.eval_shape(lambda: for_precision(initial_state(TWO_TOWER, mesh, optimizer, 0), precision))
         state = with_shardings(state, state_shardings(mesh, state))
         replicated_sharding = replicated(mesh)

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from alexnet_jax.model.comparison_layers import AvgPool, ContrastNorm, GroupedConv, LocallyConnected
 from alexnet_jax.model.layers import Conv, Dense, Dropout, LocalResponseNorm, MaxPool, ReLU, SameMapNorm
+from alexnet_jax.model.lowering import tower_lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import stacked_towers
 from alexnet_jax.parallel import placement
@@ -136,3 +137,16 @@ def test_grouped_towers_share_convolutions():
 def test_default_lowering_follows_the_platform():
     assert placement.default_lowering(Mock(Mesh, devices=np.array([Mock(platform="gpu")]))) == "grouped"
     assert placement.default_lowering(cpu_mesh(TINY, 1, split=False)) == "separate"
+    with tower_lowering("grouped"):
+        assert placement.default_lowering(cpu_mesh(TINY, 1, split=False)) == "grouped"
+
+
+def test_network_keeps_the_lowering_with_which_it_was_made():
+    mesh, images = cpu_mesh(TINY, 1, split=False), jax.ShapeDtypeStruct((4, 29, 29, 3), jnp.float32)
+    params = jax.eval_shape(lambda: placement.init(TINY, mesh, jax.random.key(0)))
+    with tower_lowering("grouped"):
+        grouped = placement.forward(TINY, mesh)
+    separate = placement.forward(TINY, mesh)
+    with tower_lowering("grouped"):
+        jaxprs = [str(jax.make_jaxpr(forward)(params, images, None)) for forward in (grouped, separate)]
+    assert ["feature_group_count=2" in jaxpr for jaxpr in jaxprs] == [True, False]

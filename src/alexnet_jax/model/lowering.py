@@ -30,17 +30,30 @@ Lowering = Literal["separate", "grouped"]
 towers * channels]. The towers are not stacked and sliced, for which a GPU would copy all activations.
 """
 
-_lowering: ContextVar[Lowering] = ContextVar("lowering", default="separate")
+_lowering: ContextVar[Lowering | None] = ContextVar("lowering", default=None)
 
 
 @contextmanager
 def tower_lowering(lowering: Lowering) -> Iterator[None]:
-    """Context manager that sets the lowering of the layers that are called, and so traced, inside the context."""
+    """Context manager that sets the lowering of the networks that `placement.forward` returns, and training steps that are made.
+
+    A network keeps it, also where it is traced later. Layers that are called outside a network have the lowering of the context.
+
+    Examples:
+      >>> with tower_lowering("grouped"):
+      ...     print(current_lowering())
+      grouped
+    """
     token = _lowering.set(lowering)
     try:
         yield
     finally:
         _lowering.reset(token)
+
+
+def current_lowering() -> Lowering | None:
+    """Return the lowering set by `tower_lowering`, or None."""
+    return _lowering.get()
 
 
 def conv_per_tower(operation: Callable[[Array, Array], Array]) -> Callable[[Array, Array, Array], Array]:
@@ -85,7 +98,7 @@ def kernel_per_tower(operation: Callable[..., Array]) -> Callable[[Array], Array
       operation: function `(x, segments=1)` of activations `[..., channels]`, which computes equal segments of the channels
         separately and keeps their order, such as `alexnet_kernels.norm_pool`.
     """
-    if _lowering.get() == "separate":
+    if _lowering.get() != "grouped":
         return operation
 
     @custom_vmap

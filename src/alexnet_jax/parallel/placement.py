@@ -17,7 +17,7 @@ from jaxtyping import Float, Key
 
 from alexnet_jax.model import tower
 from alexnet_jax.model.layers import DATA, TOWER
-from alexnet_jax.model.lowering import Lowering
+from alexnet_jax.model.lowering import Lowering, current_lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.mesh import parameter_sharding
 
@@ -100,8 +100,8 @@ _replace_value.defvjp(lambda x, value: (value, None), lambda _, g: (g.astype(jnp
 
 
 def default_lowering(mesh: Mesh) -> Lowering:
-    """Return the lowering that moves the fewest bytes on GPUs, and the fastest one on CPUs; see `Lowering`."""
-    return "grouped" if mesh.devices.flat[0].platform == "gpu" else "separate"
+    """Return the lowering set by `tower_lowering`, or else the one that moves the fewest bytes on GPUs and is fastest on CPUs."""
+    return current_lowering() or ("grouped" if mesh.devices.flat[0].platform == "gpu" else "separate")
 
 
 def init(network: Network, mesh: Mesh, key: Key[Array, ""]) -> tower.Params:

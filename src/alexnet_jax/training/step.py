@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from alexnet_jax.data.pipeline.augment import Crop, Example, center_crop
-from alexnet_jax.model.lowering import Lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import Params
 from alexnet_jax.parallel import placement
@@ -153,7 +152,6 @@ def make_train_step(
     *,
     seed: int,
     precision: Precision = "float32",
-    lowering: Lowering | None = None,
 ) -> TrainStep:
     """Return a jitted training step `(state, batch, mean_image, hparams) -> (state, metrics)`.
 
@@ -166,9 +164,8 @@ def make_train_step(
       optimizer: `optimizer.paper_update`, or a different transformation whose `update` takes `learning_rates`.
       seed: seed of the dropout masks.
       precision: dtype of activations and gradients.
-      lowering: form of the layers of towers that share a device; None for `placement.default_lowering(mesh)`.
     """
-    forward = placement.forward(network, mesh, lowering=lowering)
+    forward = placement.forward(network, mesh)
 
     def train_step(state: TrainState, batch: Example, mean: MeanImage, hparams: StepHparams) -> tuple[TrainState, TrainMetrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -197,9 +194,7 @@ def constant_hparams(state: TrainState, rate: float) -> StepHparams:
     return StepHparams(learning_rates(state.params, rate), np.bool_(True))
 
 
-def make_evaluation_step(
-    network: Network, mesh: Mesh, *, precision: Precision = "float32", lowering: Lowering | None = None
-) -> EvaluationStep:
+def make_evaluation_step(network: Network, mesh: Mesh, *, precision: Precision = "float32") -> EvaluationStep:
     """Return a jitted evaluation step `(params, batch, mean_image) -> EvalOutputs`.
 
     Images with a negative label are padding and are not counted. Parameters and sums are float32 with either precision.
@@ -208,9 +203,8 @@ def make_evaluation_step(
       network: network to evaluate.
       mesh: device mesh.
       precision: dtype of activations.
-      lowering: as in `make_train_step`.
     """
-    forward = placement.forward(network, mesh, lowering=lowering)
+    forward = placement.forward(network, mesh)
     k = min(5, network.num_classes)
 
     def evaluation_step(params: Params, batch: Example, mean: MeanImage) -> EvalOutputs:
