@@ -23,6 +23,7 @@ _CHECKSUM = struct.Struct("<I")
 _POLYNOMIAL = 0x82F63B78  # CRC-32C, with the bits reversed
 _MASK_DELTA = 0xA282EAD8
 _LANE_BYTES = 64
+_MIN_LANES = 64  # for fewer, a loop over the bytes is faster
 _FEATURES, _FEATURE, _KEY, _VALUE, _BYTES_LIST, _INT64_LIST, _ITEM = 1, 1, 1, 2, 1, 3, 1  # fields of tf.train.Example
 
 
@@ -127,12 +128,12 @@ def crc32c(data: bytes) -> int:
       >>> hex(crc32c(b"123456789"))
       '0xe3069283'
     """
-    table = _byte_table()
-    if len(data) < _LANE_BYTES:
-        crc = 0xFFFFFFFF
+    if len(data) < _MIN_LANES * _LANE_BYTES:
+        crc, integers = 0xFFFFFFFF, _byte_integers()
         for byte in data:
-            crc = int(table[(crc ^ byte) & 0xFF]) ^ (crc >> 8)
+            crc = integers[(crc ^ byte) & 0xFF] ^ (crc >> 8)
         return crc ^ 0xFFFFFFFF
+    table = _byte_table()
     lanes = 1 << (-(-len(data) // _LANE_BYTES) - 1).bit_length()
     padded = np.zeros(lanes * _LANE_BYTES, np.uint8)  # zeros before the data do not change a CRC that begins with 0
     padded[-len(data) :] = np.frombuffer(data, np.uint8)
@@ -154,6 +155,12 @@ def _byte_table() -> UInt32[np.ndarray, "256"]:
     for _ in range(8):
         crcs = np.where(crcs & 1, crcs >> 1 ^ np.uint32(_POLYNOMIAL), crcs >> 1)
     return crcs
+
+
+@cache
+def _byte_integers() -> list[int]:
+    """Return the values of `_byte_table` as integers, which are faster one at a time."""
+    return _byte_table().tolist()
 
 
 @cache
