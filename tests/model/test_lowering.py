@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from alexnet_jax.model.comparison_layers import AvgPool, ContrastNorm, GroupedConv, LocallyConnected
 from alexnet_jax.model.layers import Conv, Dense, Dropout, LocalResponseNorm, MaxPool, ReLU, SameMapNorm
-from alexnet_jax.model.lowering import tower_lowering
+from alexnet_jax.model.lowering import add_bias, tower_lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import stacked_towers
 from alexnet_jax.parallel import placement
@@ -150,3 +150,23 @@ def test_network_keeps_the_lowering_with_which_it_was_made():
     with tower_lowering("grouped"):
         jaxprs = [str(jax.make_jaxpr(forward)(params, images, None)) for forward in (grouped, separate)]
     assert ["feature_group_count=2" in jaxpr for jaxpr in jaxprs] == [True, False]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradient_of_bias_is_a_matrix_product(dtype):
+    """Check its values, NaN included, and that there is no sum, which XLA computes slowly on a CPU."""
+    rng = np.random.default_rng(0)
+    x, g = (jnp.asarray(rng.normal(size=(3, 5, 7, 6)), dtype) for _ in range(2))
+    g = g.at[0, 0, 0, 0].set(jnp.nan)
+
+    def gradients(x, bias, g):
+        return jax.vjp(add_bias, x, bias)[1](g)
+
+    x_gradient, bias_gradient = jax.jit(gradients)(x, jnp.zeros(6, dtype), g)
+    np.testing.assert_array_equal(*(np.asarray(array, np.float32) for array in (x_gradient, g)))
+    assert bias_gradient.dtype == dtype
+    expected = np.asarray(g, np.float64).sum((0, 1, 2))
+    np.testing.assert_allclose(np.asarray(bias_gradient, np.float64), expected, rtol=1e-2 if dtype == "bfloat16" else 1e-5)
+    text = jax.jit(gradients).lower(x, jnp.zeros(6, dtype), g).as_text()
+    assert "dot_general" in text
+    assert "stablehlo.reduce" not in text
