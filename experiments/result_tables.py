@@ -94,7 +94,10 @@ def bench() -> str:
             elif name in labels:
                 row += [f"**{values[name]:.2f}**", "", ""]
             else:
-                row += [f"{values[name][key]:.1f}" for key in ("images_per_second", "compile_seconds", "memory_gb")]
+                numbers = [values[name][key] for key in ("images_per_second", "compile_seconds", "memory_gb")]
+                # A dash is for a first step that was faster than a later one.
+                cells = ["—" if number < 0 else f"{number:.1f}" for number in numbers]
+                row += [f"({cells[0]})", *cells[1:]] if values[name]["rounds"] == 1 else cells
     return table(header, list(rows.values()))
 
 

@@ -34,6 +34,8 @@ FLAX = "plain Flax"
 RIVALS = (*COMPILED_PYTORCH, *PYTORCH, FLAX)
 FINALISTS = 3
 """Number of rivals that take part in all rounds."""
+SLOW = 0.5
+"""Fraction of the highest rate, below which the first turn of a rival is repeated."""
 ROUNDS = 9
 SECONDS = 5.0
 """Duration of a turn, in seconds; at least two steps."""
@@ -149,6 +151,9 @@ def measure(batch: int, left_out: dict[str, str]) -> Results:
             try:
                 workers[name] = Worker(__file__, name, str(batch))
                 take_turn(name, 1)
+                if rate(turns[name][0]) < SLOW * max(rate(each[0]) for each in turns.values()):
+                    take_turn(name, 1)  # on a shared machine, one turn can be many times too slow
+                    turns[name] = [min(turns[name], key=lambda turn: turn["step_seconds"])]
             except RuntimeError as error:
                 if name in OURS:
                     raise
