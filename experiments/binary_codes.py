@@ -15,7 +15,6 @@ Recall and same class are means over seeds, with standard deviations. The last l
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from alexnet_jax.analysis.binary_codes import Autoencoder, Encoder, nearest_code
 from alexnet_jax.analysis.exact_search import nearest_neighbors
 from alexnet_jax.analysis.indexing import last_hidden_layer
 from alexnet_jax.console import console
+from alexnet_jax.cpus import available_cpus
 from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.evaluation.predictor import Predictor, SplitPredictions
 from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
@@ -136,7 +136,7 @@ def time_queries(compare: Compare, features: int) -> dict[str, Any]:
     """Time one query by exact search and by codes of each length, in milliseconds."""
     rng = np.random.default_rng(0)
     rows = np.maximum(rng.standard_normal((compare.timed + 1, features), np.float32), 0)
-    times: dict[str, Any] = {"images": compare.timed, "cores": os.cpu_count()}
+    times: dict[str, Any] = {"images": compare.timed, "cores": available_cpus()}
     times["exact"] = milliseconds(lambda: nearest_neighbors(rows[:1], blocks(rows[1:]), NEIGHBORS))
     for bits in compare.bits:
         codes = rng.integers(0, 256, (compare.timed + 1, bits // 8), np.uint8)

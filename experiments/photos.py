@@ -10,13 +10,13 @@ interrupted counts up to its last checkpoint. Other entries of results/photos.js
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from alexnet_jax.cli.process import configure_process
+from alexnet_jax.cpus import available_cpus
 from alexnet_jax.data.records import open_dataset
 from alexnet_jax.evaluation.metrics import ErrorCounter
 from alexnet_jax.evaluation.predictor import Predictor
@@ -62,7 +62,7 @@ def main() -> None:
         "classes": len(dataset.manifest.classes),
         "test_images": dataset.manifest.splits["test"],
         "majority_class_error": round(1 - max(counts) / sum(counts), 6),
-        "cores": os.cpu_count(),
+        "cores": available_cpus(),
         "jax": jax.__version__,
     }
     for folder in folders:

@@ -32,6 +32,7 @@ import numpy as np
 import tyro
 
 from alexnet_jax.console import console, track_progress
+from alexnet_jax.cpus import available_cpus
 from alexnet_jax.data.images import decode_jpeg, encode_jpeg
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.batches import LoaderOptions, image_indices, random_params, training_batches
@@ -44,7 +45,7 @@ from alexnet_jax.errors import UserError
 
 RESULT = Path(__file__).parents[1] / "results" / "data.json"
 STORED, SIZE, BATCH = 256, 224, 128
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CORES = available_cpus()
 WORKERS = sorted({CORES, CORES + 1, 2 * CORES})
 STATM = Path("/proc/self/statm")
 

@@ -23,6 +23,7 @@ import numpy as np
 import tyro
 
 from alexnet_jax.analysis.index import Index, IndexedImage, IndexMetadata, create_index
+from alexnet_jax.cpus import available_cpus
 
 RESULT = Path(__file__).parents[1] / "results" / "search.json"
 BLOCK = 4096
@@ -97,7 +98,7 @@ def main() -> None:
         "images": search.images,
         "features": search.features,
         "gigabytes": round(4 * search.images * search.features / 1e9, 2),
-        "cores": os.cpu_count(),
+        "cores": available_cpus(),
         "seconds": seconds,
         "megabytes": {"before": before, "peak": peak_megabytes()},
     }

@@ -16,7 +16,6 @@ device to those of the fastest rival.
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from turns import Turn, Worker, serve
+
+from alexnet_jax.cpus import available_cpus
 
 BATCHES = (32, 128)
 OURS = ("one device", "two devices")
@@ -234,7 +235,7 @@ def main() -> None:
 
     result = {
         "network": "two_tower",
-        "cores": os.cpu_count(),
+        "cores": available_cpus(),
         "jax": jax.__version__,
         "pytorch": torch.__version__.split("+")[0],
         "batches": {str(batch): {**results, **comparisons[batch]} for batch, results in batches.items()},

@@ -22,6 +22,8 @@ from typing import Any
 from packages import install_hint, not_installed
 from report import PARTS, Report, TimeBudget, print_now, run_measurements
 
+from alexnet_jax.cpus import available_cpus
+
 PACKAGES = ("jax", "flax", "optax", "numpy", "jaxtyping")
 RESULTS = Path(__file__).parents[1] / "results" / "gpu"
 
@@ -67,7 +69,7 @@ def main() -> int:
     report = Report(file, device=device.device_kind, jax=jax.__version__, tiny=options.tiny)
     print_now(f"{device.device_kind}, JAX {jax.__version__}; writing results to {file}")
     budget = TimeBudget(60 * options.minutes)
-    compilation = ThreadPoolExecutor(os.cpu_count())
+    compilation = ThreadPoolExecutor(available_cpus())
     try:
         plan = measurements.plan(options.only or PARTS, report, budget, compilation, tiny=options.tiny)
         run_measurements(list(plan), report, budget)

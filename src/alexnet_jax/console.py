@@ -3,6 +3,7 @@
 Text is printed as it is: brackets are no markup, and control characters, which a class or file name may contain, are escaped.
 """
 
+import sys
 from collections.abc import Generator, Iterable
 from typing import Any, TypeVar
 
@@ -74,5 +75,7 @@ def track_progress(items: Iterable[Item], description: str, total: int, unit: st
         _SpeedColumn(unit),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    # Results that the caller prints meanwhile go above the bar, but not, as Rich would have it, to stderr instead of into a file.
+    redirect = sys.stdout.isatty()
+    with Progress(*columns, console=console, transient=True, redirect_stdout=redirect) as progress:
         yield from progress.track(items, total, description=printable(description))

@@ -1,6 +1,7 @@
 """Tests of `predict`: comparison with the Python API, formats, and files that cannot be read."""
 
 import csv
+import io
 import json
 import sys
 import tarfile
@@ -11,6 +12,10 @@ import pytest
 from PIL import Image
 
 from alexnet_jax.cli import main as cli
+from alexnet_jax.cli.predict import Prediction, _print_csv, _print_ilsvrc
+from alexnet_jax.console import PlainConsole
+from alexnet_jax.errors import UserError
+from alexnet_jax.evaluation.ensemble import Ensemble
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.weights.trained_model import initialize, load, save
 from tests.tiny import TINY
@@ -114,6 +119,72 @@ def test_damaged_photos_are_named_and_the_others_predicted(networks, photos, pre
     assert f"{tmp_path}/cut.png cannot be read as an image" in output.err
     assert "error: 1 of 2 photos cannot be read" in output.err
     assert not predict(networks[0], tmp_path / "cut.png", code=1).out
+
+
+@pytest.fixture
+def fault_after_two_photos(monkeypatch):
+    """Let the third batch fail."""
+    batches = []
+
+    def predict(ensemble, images):
+        batches.append(images)
+        if len(batches) == 3:
+            raise UserError("the third batch is damaged")
+        return original(ensemble, images)
+
+    original = Ensemble.__call__
+    monkeypatch.setattr(Ensemble, "__call__", predict)
+
+
+@pytest.mark.parametrize("format", ["csv", "json", "table"])
+def test_predictions_before_a_fault_are_printed(networks, photos, predict, format, fault_after_two_photos):
+    output = predict(networks[0], photos, "--format", format, "--batch-size", 1, code=1)
+    assert output.err.endswith("error: the third batch is damaged\n")
+    names = [str(photos / "a.png"), str(photos / "b.png")]
+    if format == "json":
+        assert [row["image"] for row in json.loads(output.out)] == names
+    elif format == "csv":
+        assert [row[0] for row in csv.reader(output.out.splitlines())] == ["image", *names]
+    else:
+        assert [name in output.out for name in ("a.png", "b.png", "c.png")] == [True, True, False]
+
+
+def test_json_has_the_layout_of_one_dump(networks, photos, predict):
+    text = predict(networks[0], photos, "--format", "json", "--batch-size", 2).out
+    assert text == json.dumps(json.loads(text), indent=1) + "\n"
+
+
+def test_csv_rows_are_printed_before_later_predictions_are_made(capsys):
+    printed = []
+
+    def predictions():
+        for name in ("first", "second", "third"):
+            printed.append(capsys.readouterr().out.count("\n"))
+            yield Prediction(name, [1, 0], [0.75, 0.25])
+
+    _print_csv(["cat", "dog"], predictions())
+    assert printed == [0, 2, 1], "the header and the first row, then the second one"
+
+
+def test_contest_rows_are_sorted_by_name_and_printed_once_their_turn_comes(capsys):
+    names, printed = ["b/1.png", "a/0.png", "a/3.png", "c/2.png"], []
+
+    def predictions():
+        for label, name in enumerate(names):
+            printed.append(capsys.readouterr().out)
+            yield Prediction(name, [label], [1.0])
+
+    _print_ilsvrc([10, 20, 30, 40], names, predictions())
+    assert printed == ["", "", "20\n10\n", ""]
+    assert capsys.readouterr().out == "40\n30\n"
+
+
+def test_progress_bar_on_a_terminal_leaves_stdout_alone(networks, photos, predict, monkeypatch):
+    arguments, stderr = (networks[0], photos, "--format", "csv", "--batch-size", 1), io.StringIO()
+    expected = predict(*arguments).out
+    monkeypatch.setattr("alexnet_jax.console.console", PlainConsole(file=stderr, force_terminal=True, width=80))
+    assert predict(*arguments).out == expected
+    assert "predicting" in stderr.getvalue()
 
 
 @pytest.mark.parametrize(

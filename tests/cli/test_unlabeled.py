@@ -106,6 +106,12 @@ def test_contest_format_is_refused_without_its_classes_or_with_missing_images(fi
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "1 of 2 photos cannot be read" in " ".join(captured.err.split())
+    (tmp_path / "photos" / "3.jpg").write_bytes(photo.read_bytes())
+    by_one = ["--format", "ilsvrc", "--batch-size", 1]
+    assert run(monkeypatch, "predict", files / "0.safetensors", tmp_path / "photos", *by_one) == 1
+    captured = capsys.readouterr()
+    assert captured.out.count("\n") == 1, "the row of the first photo; that of the third one is not the second row"
+    assert "1 of 3 photos cannot be read" in " ".join(captured.err.split())
     pictures = PICTURES | {"test": [*PICTURES["test"], (-1, "ILSVRC2012_test_00000004.JPEG", b"no image" * 9)]}
     prepare_path(write_folders(tmp_path / "source", pictures), tmp_path / "damaged", PrepareOptions(size=32))
     assert run(monkeypatch, "predict", files / "0.safetensors", tmp_path / "damaged", "--format", "ilsvrc") == 1

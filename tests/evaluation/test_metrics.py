@@ -38,6 +38,19 @@ def test_ties_are_ordered_by_label(rng):
     assert (label_ranks(np.arange(9), np.full((9, 9), 1 / 9)) == np.arange(9)).all()
 
 
+@pytest.mark.parametrize("count", [1, 2, 5, 8, 9, 12])
+@pytest.mark.parametrize("steps", [1, 3, 8, None])
+def test_top_classes_are_those_of_a_stable_sort(count, steps, rng):
+    probabilities = random_predictions(rng, 1, 300, 9, steps=steps).probabilities[0]
+    for rows in (probabilities, probabilities.astype(np.float64), probabilities[:0]):
+        np.testing.assert_array_equal(top_classes(rows, count), np.argsort(-rows, axis=1, kind="stable")[:, :count])
+
+
+def test_top_classes_without_a_number_come_last():
+    rows = np.array([[np.nan, 0.1, np.nan, 0.3], [np.nan] * 4, [0.0, np.nan, 0.0, 0.0]])
+    assert top_classes(rows, 3).tolist() == [[3, 1, 0], [0, 1, 2], [0, 2, 3]]
+
+
 def test_error_counter_counts_per_class_with_finite_loss():
     counter = ErrorCounter(7)
     counter.add(np.array([0, 0, 2]), np.array([[1, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0], [0.2, 0.2, 0, 0.2, 0.2, 0.1, 0.1]]))

@@ -3,9 +3,9 @@
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, NamedTuple
 
@@ -87,39 +87,75 @@ def run(arguments: list[str]) -> None:
     configure_process()
     models = [load(path, best=settings.best) for path in (settings.run, *more_networks)]
     ensemble = Ensemble(models, views=settings.views, batch_size=settings.batch_size)
-    write = _writer(settings.format, models[0])
-    predictions = [each for dataset in datasets for each in _predict_dataset(ensemble, dataset, settings)]
-    num_stored = len(predictions)
-    batches = [files[start : start + settings.batch_size] for start in range(0, len(files), settings.batch_size)]
-    if len(batches) > 1:
-        batches = track_progress(batches, "predicting", len(batches), "batch")
-    predictions += [each for batch in batches for each in _predict(ensemble, batch, settings.top)]
-    if settings.format == "ilsvrc":  # a missing line would move all later ones
-        check_all_read(len(files), len(predictions) - num_stored)
-    if predictions:
-        write(predictions)
-    check_all_read(len(files), len(predictions) - num_stored)
+    splits = [_split(ensemble, dataset, settings) for dataset in datasets]
+    predictions = chain(
+        *(_predict_split(ensemble, split, settings.top) for split in splits),
+        _predict_files(ensemble, files, settings),
+    )
+    if settings.format == "ilsvrc":
+        stored = (split.images.record(index).name for split in splits for index in range(len(split.images)))
+        _print_ilsvrc(_ilsvrc_numbers(models[0]), [*stored, *(file.name for file in files)], predictions)
+    elif settings.format == "table":
+        _print_table(models[0].printed_classes, predictions)
+    elif settings.format == "csv":
+        _print_csv(models[0].classes, predictions)
+    else:
+        _print_json(models[0], predictions)
 
 
-def _predict_dataset(ensemble: Ensemble, dataset: Dataset, settings: Predict) -> Iterator[Prediction]:
-    """Yield the predictions for the images of a split of a prepared data set, in order.
+class _Split(NamedTuple):
+    """Split of a prepared data set, and its images."""
+
+    dataset: Dataset
+    name: str
+    images: DecodedImages
+
+
+def _split(ensemble: Ensemble, dataset: Dataset, settings: Predict) -> _Split:
+    """Return the split of a prepared data set to predict.
 
     Raises:
       UserError: if the data set has no such split or other classes, or, for the contest's format, images of it were skipped.
     """
     manifest = dataset.manifest
-    split = settings.split or next(iter(manifest.unlabeled), None) or dataset.evaluation_split
-    images = DecodedImages(dataset, split, manifest.size)
-    skipped = [name for name in manifest.skipped if layout.shard_split(name) in (split, None)]
+    name = settings.split or next(iter(manifest.unlabeled), None) or dataset.evaluation_split
+    images = DecodedImages(dataset, name, manifest.size)
+    skipped = [image for image in manifest.skipped if layout.shard_split(image) in (name, None)]
     if settings.format == "ilsvrc" and skipped:
-        problem = f"lacks {len(skipped):,} {split} images that could not be read ({skipped[0]})"
+        problem = f"lacks {len(skipped):,} {name} images that could not be read ({skipped[0]})"
         raise UserError(f"{dataset.path} {problem}: replace them and prepare it again")
     ensemble.check(dataset)
-    num_batches, index = -(-len(images) // ensemble.batch_size), 0
-    for batch in track_progress(ensemble.batches(dataset, split), f"predicting {split}", num_batches, "batch"):
+    return _Split(dataset, name, images)
+
+
+def _predict_split(ensemble: Ensemble, split: _Split, top: int) -> Iterator[Prediction]:
+    """Yield the predictions for the images of a split, in order."""
+    num_batches, index = -(-len(split.images) // ensemble.batch_size), 0
+    batches = ensemble.batches(split.dataset, split.name)
+    for batch in track_progress(batches, f"predicting {split.name}", num_batches, "batch"):
         rows = ensemble.mean(batch.probabilities)
-        yield from _top((images.record(index + i).name for i in range(len(rows))), rows, settings.top)
+        yield from _top((split.images.record(index + i).name for i in range(len(rows))), rows, top)
         index += len(rows)
+
+
+def _predict_files(ensemble: Ensemble, files: Sequence[Entry], settings: Predict) -> Iterator[Prediction]:
+    """Yield the predictions for the files that can be read, in order; print the reason for each other file.
+
+    Raises:
+      UserError: at the end, if files cannot be read. The contest's format ends before them: a missing line would move later ones.
+    """
+    starts: Iterable[int] = range(0, len(files), settings.batch_size)
+    if len(files) > settings.batch_size:
+        starts = track_progress(starts, "predicting", -(-len(files) // settings.batch_size), "batch")
+    num_read = 0
+    for start in starts:
+        batch = files[start : start + settings.batch_size]
+        predictions = list(_predict(ensemble, batch, settings.top))
+        num_read += len(predictions)
+        if settings.format == "ilsvrc":
+            check_all_read(len(files), num_read + len(files) - start - len(batch))
+        yield from predictions
+    check_all_read(len(files), num_read)
 
 
 def _predict(ensemble: Ensemble, files: Sequence[Entry], top: int) -> Iterator[Prediction]:
@@ -139,54 +175,75 @@ def _top(names: Iterable[str], rows: Float[np.ndarray, "images classes"], top: i
         yield Prediction(name, labels.tolist(), row[labels].tolist())
 
 
-def _writer(format: str, model: TrainedModel) -> Callable[[Sequence[Prediction]], None]:
-    """Return the function that prints predictions.
+def _ilsvrc_numbers(model: TrainedModel) -> list[int]:
+    """Return the ILSVRC2012_ID of each class of a model.
 
     Raises:
-      UserError: if the format is that of the contest, and the classes are not ILSVRC's.
+      UserError: if the classes are not ILSVRC's.
     """
-    if format == "ilsvrc":
-        numbers = ilsvrc_numbers(model.classes)
-        if numbers is None:
-            raise UserError(
-                f"{model} has classes that are not WordNet ids of ILSVRC: choose another --format, or another network"
-            )
-        return partial(_print_ilsvrc, numbers)
-    if format == "table":
-        return partial(_print_table, model.printed_classes)
-    return partial(_print_csv, model.classes) if format == "csv" else partial(_print_json, model)
+    numbers = ilsvrc_numbers(model.classes)
+    if numbers is None:
+        raise UserError(f"{model} has classes that are not WordNet ids of ILSVRC: choose another --format, or another network")
+    return numbers
 
 
-def _print_table(classes: Sequence[str], predictions: Sequence[Prediction]) -> None:
+def _print_table(classes: Sequence[str], predictions: Iterable[Prediction]) -> None:
+    """Print a table once all predictions are known, because they determine the widths of its columns.
+
+    If an error ends the predictions, those before it are printed.
+    """
     table = Table("photo", "class", "probability")
-    for name, labels, probabilities in predictions:
-        for rank, (label, probability) in enumerate(zip(labels, probabilities, strict=True)):
-            last = rank == len(labels) - 1
-            table.add_row("" if rank else name, classes[label], f"{probability:.1%}", end_section=last)
-    PlainConsole(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
+    try:
+        for name, labels, probabilities in predictions:
+            for rank, (label, probability) in enumerate(zip(labels, probabilities, strict=True)):
+                last = rank == len(labels) - 1
+                table.add_row("" if rank else name, classes[label], f"{probability:.1%}", end_section=last)
+    finally:
+        if table.row_count:
+            PlainConsole(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
 
 
-def _print_csv(classes: Sequence[str], predictions: Sequence[Prediction]) -> None:
-    num_ranks = max((len(each.labels) for each in predictions), default=0)
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["image", *ranked_columns(num_ranks)])
-    for name, labels, probabilities in predictions:
+def _print_csv(classes: Sequence[str], predictions: Iterable[Prediction]) -> None:
+    def print_row(cells: list[str]) -> None:  # a progress bar may replace sys.stdout
+        csv.writer(sys.stdout, lineterminator="\n").writerow(cells)
+
+    for index, (name, labels, probabilities) in enumerate(predictions):
+        if not index:
+            print_row(["image", *ranked_columns(len(labels))])
         ranked = zip(labels, probabilities, strict=True)
-        writer.writerow([csv_cell(name), *(cell for label, p in ranked for cell in (csv_cell(classes[label]), f"{p:.6g}"))])
+        print_row([csv_cell(name), *(cell for label, p in ranked for cell in (csv_cell(classes[label]), f"{p:.6g}"))])
 
 
-def _print_json(model: TrainedModel, predictions: Sequence[Prediction]) -> None:
-    def ranked(prediction: Prediction) -> list[dict[str, str | float]]:
-        return [
-            {"class": model.classes[label], "name": names[label], "probability": round(probability, 6)}
-            for label, probability in zip(prediction.labels, prediction.probabilities, strict=True)
-        ]
+def _print_json(model: TrainedModel, predictions: Iterable[Prediction]) -> None:
+    """Print a list, one image at a time. It is complete JSON even if an error ends the predictions."""
+    names, num_printed = model.printed_classes, 0
+    try:
+        for name, labels, probabilities in predictions:
+            ranked = [
+                {"class": model.classes[label], "name": names[label], "probability": round(probability, 6)}
+                for label, probability in zip(labels, probabilities, strict=True)
+            ]
+            text = json.dumps([{"image": name, "classes": ranked}], indent=1)[2:-2]  # without the brackets and their newlines
+            print(",\n" if num_printed else "[\n", text, sep="", end="")
+            num_printed += 1
+    finally:
+        if num_printed:
+            print("\n]")
 
-    names = model.printed_classes
-    print(json.dumps([{"image": each.name, "classes": ranked(each)} for each in predictions], indent=1))
 
+def _print_ilsvrc(numbers: Sequence[int], names: Sequence[str], predictions: Iterable[Prediction]) -> None:
+    """Print the ILSVRC2012_ID of each image's classes, sorted by the file names of the images.
 
-def _print_ilsvrc(numbers: Sequence[int], predictions: Sequence[Prediction]) -> None:
-    """Print the ILSVRC2012_ID of each image's classes, sorted by the file names of the images."""
-    for prediction in sorted(predictions, key=lambda each: PurePosixPath(each.name).name):
-        print(*(numbers[label] for label in prediction.labels))
+    Args:
+      numbers: number of each class.
+      names: names of all images, in the order of the predictions.
+      predictions: predictions. A line is printed as soon as those of all earlier names are.
+    """
+    order = sorted(range(len(names)), key=lambda index: PurePosixPath(names[index]).name)
+    waiting: dict[int, str] = {}
+    num_printed = 0
+    for index, prediction in enumerate(predictions):
+        waiting[index] = " ".join(str(numbers[label]) for label in prediction.labels)
+        while num_printed < len(order) and order[num_printed] in waiting:
+            print(waiting.pop(order[num_printed]))
+            num_printed += 1

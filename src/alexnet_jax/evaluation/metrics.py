@@ -34,7 +34,26 @@ def top_classes(probabilities: Float[np.ndarray, "images classes"], count: int =
       probabilities: predicted probabilities.
       count: number of labels per image; all are returned if there are fewer classes.
     """
-    return np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
+    descending = -probabilities
+    if count < probabilities.shape[1]:
+        labels = _smallest(descending, count)
+        descending = np.take_along_axis(descending, labels, axis=1)
+        return np.take_along_axis(labels, np.argsort(descending, axis=1, kind="stable"), axis=1)
+    return np.argsort(descending, axis=1, kind="stable")
+
+
+def _smallest(values: Float[np.ndarray, "rows columns"], count: int) -> Int[np.ndarray, "rows count"]:
+    """Return the columns of each row's smallest values in ascending order; of equal values, those in the first columns.
+
+    Args:
+      values: values; NaN is larger than all others.
+      count: number of columns to return, less than the number of columns.
+    """
+    values = np.where(np.isnan(values), np.inf, values)
+    largest = np.partition(values, count - 1, axis=1)[:, count - 1 : count]
+    smaller, equal = values < largest, values == largest
+    first_equal = equal & (np.cumsum(equal, axis=1) <= count - smaller.sum(axis=1, keepdims=True))
+    return np.nonzero(smaller | first_equal)[1].reshape(len(values), count)
 
 
 class ErrorCounter:

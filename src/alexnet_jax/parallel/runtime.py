@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 
+from alexnet_jax.cpus import available_cpus
 from alexnet_jax.errors import UserError
 
 
@@ -17,10 +18,11 @@ def configure_cpu(devices: int = 1, *, data_parallel: bool = True) -> None:
     Sets `jax_num_cpu_devices`, PJRT_NPROC and XLA_FLAGS, and calls `retain_freed_memory`. The commands call this function; the
     rest of the library uses the devices that JAX has and changes no setting of the process.
 
-    A device that waits in a collective blocks one of XLA's threads. With one thread per core, all threads can be blocked while
+    A device that waits in a collective blocks one of XLA's threads. With one thread per CPU, all threads can be blocked while
     no thread is left for the work they wait for, which is a deadlock. PJRT_NPROC therefore raises the number of threads, to no
-    more than needed, because surplus threads compete for the cores. With no more cores than devices, Eigen uses a single thread
-    per device, which is also faster than sharing the threads. An existing value of PJRT_NPROC is kept.
+    more than needed, because surplus threads compete for the CPUs. With no more CPUs than devices, Eigen uses a single thread
+    per device, which is also faster than sharing the threads. CPUs are those that this process may use. An existing value of
+    PJRT_NPROC is kept.
 
     In multi-process training, call `jax.distributed.initialize` first.
 
@@ -37,12 +39,12 @@ def configure_cpu(devices: int = 1, *, data_parallel: bool = True) -> None:
       >>> len(jax.devices("cpu")) >= 2
       True
     """
-    cores, multi_process = os.cpu_count() or 1, jax.distributed.is_initialized()
+    cpus, multi_process = available_cpus(), jax.distributed.is_initialized()
     if devices > 1 or multi_process:
         blocked_threads = 8 if data_parallel or multi_process else 1
-        os.environ.setdefault("PJRT_NPROC", str(max(cores, (1 + blocked_threads) * devices)))
+        os.environ.setdefault("PJRT_NPROC", str(max(cpus, (1 + blocked_threads) * devices)))
     flags = os.environ.get("XLA_FLAGS", "")
-    if devices > 1 and cores <= devices and _MULTI_THREAD_FLAG not in flags:
+    if devices > 1 and cpus <= devices and _MULTI_THREAD_FLAG not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --{_MULTI_THREAD_FLAG}=false".strip()
     retain_freed_memory()
     try:

@@ -151,7 +151,8 @@ class Options:
       placement: "split" runs every tower on its own devices, "single" runs all towers on every device, and "auto" splits the
         towers if the number of devices is a multiple of the number of towers.
       devices: number of devices to use in each process; None uses all GPUs, or one CPU device per tower.
-      threads: number of threads that decode images; None uses one per core, or one in each of the `workers`.
+      threads: number of threads that decode images; None uses one per CPU that this process may use, or one in
+        each of the `workers`.
       workers: number of processes that decode images; 0 decodes in this process. The batches do not depend on this number.
       checkpoint_seconds: seconds between checkpoints.
       tensorboard: also write the log to the run folder as TensorBoard events.

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from heapq import nsmallest
 from typing import NamedTuple
 
 import numpy as np
@@ -98,12 +99,12 @@ class Confusions:
         totals: Counter[int] = Counter()
         for (label, _), images in self._images.items():
             totals[label] += images
-        wrong = [
+        wrong = (
             Confusion(label, prediction, images, totals[label])
             for (label, prediction), images in self._images.items()
             if label != prediction
-        ]
-        return sorted(wrong, key=lambda each: (-each.images, each.label, each.prediction))[:count]
+        )
+        return nsmallest(count, wrong, key=lambda each: (-each.images, each.label, each.prediction))
 
     def csv_rows(self, classes: Sequence[str]) -> Iterator[list[str]]:
         """Yield the rows of a CSV file: predicted classes in the header, then the true class and the numbers of its images.

@@ -14,6 +14,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int
 
+from alexnet_jax.cpus import available_cpus
 from alexnet_jax.data.pipeline.augment import Augmentation, Example
 from alexnet_jax.data.pipeline.loading import MEMORY_FRACTION, CenterCropBatches, DecodedImages, TrainingBatches
 from alexnet_jax.data.pipeline.transforms import BatchParams
@@ -31,7 +32,8 @@ class LoaderOptions:
     cores.
 
     Attributes:
-      threads: number of threads that read and decode, per process; None uses one per core, or one per worker process.
+      threads: number of threads that read and decode, per process; None uses one per CPU that this process may use,
+        or one per worker process.
       workers: number of worker processes; 0 loads in this process.
       memory_fraction: decoded images are cached if they fit in this fraction of the available memory; worker processes cache
         nothing.
@@ -169,7 +171,7 @@ def _prefetch(batches: grain.MapDataset[Example], options: LoaderOptions) -> Ite
         raise UserError(
             f"--threads is {options.threads} and --workers is {options.workers}: pass --threads 1 or more, --workers 0 or more"
         )
-    threads = options.threads or (1 if options.workers else os.cpu_count() or 1)
+    threads = options.threads or (1 if options.workers else available_cpus())
     # One batch per thread is being loaded and one is ready; a batch of 128 images of 224 x 224 pixels takes 19 MB.
     stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1))
     if options.workers:

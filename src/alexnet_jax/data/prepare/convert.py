@@ -1,6 +1,5 @@
 """Conversion of a source of images to a prepared data set."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from alexnet_jax.console import console, track_progress
+from alexnet_jax.cpus import available_cpus
 from alexnet_jax.data.images import (
     InvalidImageError,
     Pixels,
@@ -56,7 +56,7 @@ class PrepareOptions:
       held_out: expected fraction of the images to use for validation, if the source has no splits.
       seed: seed of the random selection of validation images, if the source has no splits.
       tfds_dir: data folder of TensorFlow Datasets; None uses TFDS_DATA_DIR or ~/tensorflow_datasets.
-      threads: number of threads that read, resize and encode images; None uses one per core.
+      threads: number of threads that read, resize and encode images; None uses one per CPU that this process may use.
     """
 
     size: int | None = None
@@ -265,9 +265,9 @@ def map_in_threads(function: Callable[[Job], Result], jobs: Iterable[Job], threa
     Args:
       function: function to call. It runs in parallel if it releases the GIL, as Pillow and NumPy do.
       jobs: arguments; up to four per thread are submitted ahead of the result that is yielded.
-      threads: number of threads; None uses one per core.
+      threads: number of threads; None uses one per CPU that this process may use.
     """
-    threads = threads or os.cpu_count() or 1
+    threads = threads or available_cpus()
     queue: list[Future[Result]] = []
     pending = iter(jobs)
     with ThreadPoolExecutor(threads) as pool:

@@ -18,7 +18,7 @@ def verify(path: Path, threads: int | None = None) -> None:
 
     Args:
       path: prepared data set.
-      threads: number of threads, each of which reads one file at a time; None uses one per core.
+      threads: number of threads, each of which reads one file at a time; None uses one per available CPU.
 
     Raises:
       UserError: if there are errors.
