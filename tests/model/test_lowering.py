@@ -163,7 +163,7 @@ def test_gradient_of_bias_is_a_matrix_product(dtype):
         return jax.vjp(add_bias, x, bias)[1](g)
 
     x_gradient, bias_gradient = jax.jit(gradients)(x, jnp.zeros(6, dtype), g)
-    np.testing.assert_array_equal(*(np.asarray(array, np.float32) for array in (x_gradient, g)))
+    np.testing.assert_array_equal(np.asarray(x_gradient, np.float32), np.asarray(g, np.float32))
     assert bias_gradient.dtype == dtype
     expected = np.asarray(g, np.float64).sum((0, 1, 2))
     np.testing.assert_allclose(np.asarray(bias_gradient, np.float64), expected, rtol=1e-2 if dtype == "bfloat16" else 1e-5)
