@@ -48,7 +48,7 @@ Results = dict[str, dict[str, Any]]
 """Results at one batch size, by implementation."""
 
 
-def alexnet_jax_step(devices: int, batch: int) -> tuple[Step, Step]:
+def alexnet_jax_step(devices: int, batch: int) -> tuple[Step, Callable[[], Turn]]:
     """Return the training step of alexnet_jax on one or two CPU devices, and a measurement of the rate of matrix products."""
     import jax
 
@@ -142,7 +142,8 @@ def measure(batch: int, left_out: dict[str, str]) -> Results:
         return batch / turn["step_seconds"]
 
     def take_turn(name: str, number: int) -> None:
-        turns.setdefault(name, []).append(workers[name].turn(SECONDS))
+        turn = workers[name].turn(SECONDS)
+        turns.setdefault(name, []).append(turn)
         print(f"round {number}/{ROUNDS}, batch {batch}, {name}: {rate(turns[name][-1]):.1f} images/s", flush=True)
 
     try:
@@ -160,6 +161,7 @@ def measure(batch: int, left_out: dict[str, str]) -> Results:
                     raise
                 left_out[name] = str(error)
                 workers.pop(name, None)
+                turns.pop(name, None)
                 print(f"{name} is left out: {error}", flush=True)
             rivals = sorted(workers.keys() & set(RIVALS), key=lambda name: rate(turns[name][0]))
             for slowest in rivals[:-FINALISTS]:  # at once, to free its memory

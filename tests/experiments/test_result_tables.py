@@ -115,6 +115,8 @@ def test_failing_rivals_are_left_out_and_slow_ones_take_one_turn(monkeypatch):
             self.name = name
 
         def turn(self, seconds):
+            if self.name == fails_in_turn:
+                raise RuntimeError("out of memory")
             turns.append(self.name)
             return {"step_seconds": 3.0 if self.name == "PyTorch" else 1.0, "first_seconds": 5.0, "memory_gb": 1.0}
 
@@ -123,6 +125,7 @@ def test_failing_rivals_are_left_out_and_slow_ones_take_one_turn(monkeypatch):
 
     monkeypatch.setattr(train_step, "Worker", Worker)
     monkeypatch.setattr(train_step, "FINALISTS", 2)
+    fails_in_turn = None
     left_out = {}
     results = train_step.measure(32, left_out)
     assert left_out == dict.fromkeys(train_step.COMPILED_PYTORCH, "no C++ compiler")
@@ -131,6 +134,11 @@ def test_failing_rivals_are_left_out_and_slow_ones_take_one_turn(monkeypatch):
     finalists = ["one device", "two devices", "PyTorch, channels last", "plain Flax"]
     assert all(results[name]["rounds"] == (train_step.ROUNDS if name in finalists else 1) for name in results)
     assert sorted(closed) == sorted(results), "all processes end"
+
+    fails_in_turn = "PyTorch"
+    results = train_step.measure(32, left_out)
+    assert left_out["PyTorch"] == "out of memory"
+    assert set(results) == set(finalists)
 
 
 def test_workers_take_turns_and_report_their_errors(tmp_path, monkeypatch):
