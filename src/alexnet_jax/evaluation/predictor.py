@@ -83,7 +83,7 @@ Average = Callable[[HostParams, Float[Array, "size size 3"], UInt8[Array, "batch
 
 @cache
 def _averaged_outputs(
-    network: Network, mesh: Mesh, layer: str | None, views: Views, crop_mean: bool, implementations: tuple[str, ...]
+    network: Network, mesh: Mesh, layer: str | None, views: Views, crop_mean: bool, context: tuple[Any, ...]
 ) -> Average:
     """Return a jitted function, which is compiled once for all models of the same network.
 
@@ -93,7 +93,7 @@ def _averaged_outputs(
       layer: name of the layer whose outputs are averaged; None for class probabilities.
       views: views of an image.
       crop_mean: whether the matching crop of the mean image is subtracted from each view, or its center crop from all of them.
-      implementations: order of implementations in which the function is traced, see `default_implementation`.
+      context: values of the context managers that determine the compiled operations: `default_implementation`, `tower_lowering`.
     """
     forward, size = placement.forward(network, mesh, layer), network.input_size
     make_views = partial(_VIEWS[views], size=size)
@@ -141,7 +141,8 @@ class Predictor:
         self._mesh = choose_mesh(network, "single", 1) if jax.default_backend() == "cpu" else choose_mesh(network)
         self.batch_size = batch_size + -batch_size % self._mesh.shape[DATA]
         crop_mean = model.config.augmentation.mean == "crop"
-        self._average = _averaged_outputs(network, self._mesh, layer, views, crop_mean, dispatch.default_order)
+        context = dispatch.default_order, placement.default_lowering(self._mesh)
+        self._average = _averaged_outputs(network, self._mesh, layer, views, crop_mean, context)
         self._params = jax.device_put(model.params, parameter_sharding(self._mesh))
         self._mean = jax.device_put(model.mean_image, replicated(self._mesh))
 
