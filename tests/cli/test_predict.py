@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import subprocess
 import sys
 import tarfile
 from dataclasses import replace
@@ -204,3 +205,10 @@ def test_invalid_arguments(networks, photos, predict, arguments, message):
     (photos / "empty").mkdir(exist_ok=True)
     arguments = [argument.format(network=networks[0], photos=photos) for argument in arguments]
     assert message in predict(*arguments, code=1).err
+
+
+@pytest.mark.slow
+def test_prediction_imports_neither_the_data_loader_nor_the_optimizer():
+    """Check what determines the time to a first prediction: these imports take a third of a second."""
+    code = "import sys, alexnet_jax.cli.predict; print(*{'grain', 'optax', 'orbax', 'matplotlib', 'pandas'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "\n"

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from alexnet_jax.data.pipeline.batches import evaluation_batches
 from alexnet_jax.data.pipeline.loading import check_size
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError
@@ -112,6 +111,8 @@ class Ensemble:
         Raises:
           UserError: if a model's probabilities are not finite.
         """
+        from alexnet_jax.data.pipeline.batches import evaluation_batches  # noqa: PLC0415 (imports Grain)
+
         streams = [
             evaluation_batches(dataset, split, image_size=size, input_size=size, batch_size=self.batch_size)
             for size in self.image_sizes

@@ -14,7 +14,6 @@ from PIL import Image
 
 from alexnet_jax.data.images import InvalidImageError, center_crop_image
 from alexnet_jax.data.pipeline.augment import center_crop
-from alexnet_jax.data.pipeline.batches import evaluation_batches
 from alexnet_jax.data.pipeline.photo import read_photo
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError, check_number
@@ -230,6 +229,8 @@ class Predictor:
 
     def batches(self, dataset: Dataset, split: str) -> Iterator[SplitPredictions]:
         """Predict a split of a data set, in order, and yield the results of each batch."""
+        from alexnet_jax.data.pipeline.batches import evaluation_batches  # noqa: PLC0415 (imports Grain)
+
         size = self.model.image_size
         stream = evaluation_batches(dataset, split, image_size=size, input_size=size, batch_size=self.batch_size)
         for batch in stream:

@@ -86,7 +86,9 @@ class WeightedLayer(Layer):
           Kernel [*shape, features], and bias [features] or [bias_positions, features].
         """
         width = -(-self.features // lax.axis_size(TOWER))
-        kernel = self.param("kernel", nn.initializers.normal(self.std), (*shape, width), jnp.float32)
+        # Flax traces the initializer whenever it traces a network, to check shapes: random numbers would take most of that time.
+        draw = nn.initializers.normal(self.std) if self.std and self.is_initializing() else nn.initializers.zeros
+        kernel = self.param("kernel", draw, (*shape, width), jnp.float32)
         bias_shape = (width,) if bias_positions is None else (bias_positions, width)
         bias = self.param("bias", nn.initializers.constant(self.bias), bias_shape, jnp.float32)
         return kernel.astype(x.dtype), bias.astype(x.dtype)

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from alexnet_jax.model.layers import TOWER, Activations, Layer, LocalResponseNorm, MaxPool, NormPool, ReLU
+from alexnet_jax.model.layers import TOWER, Activations, Layer, LocalResponseNorm, MaxPool, NormPool, ReLU, WeightedLayer
 from alexnet_jax.model.lowering import Lowering, tower_lowering
 from alexnet_jax.model.network import Network
 
@@ -117,5 +117,7 @@ def init(network: Network, key: jax.Array) -> Params:
 
 def parameter_shapes(network: Network) -> dict[str, dict[str, tuple[int, ...]]]:
     """Return the shapes of the parameters, stacked along a leading tower axis."""
-    shapes = jax.eval_shape(lambda: init(network, jax.random.key(0)))
+    # Random numbers are not traced for a standard deviation of zero.
+    layers = tuple(layer.clone(std=0.0) if isinstance(layer, WeightedLayer) else layer for layer in network.layers)
+    shapes = jax.eval_shape(lambda: init(replace(network, layers=layers), jax.random.key(0)))
     return jax.tree.map(lambda leaf: leaf.shape, shapes)

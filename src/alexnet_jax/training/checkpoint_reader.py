@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.network import Network
@@ -56,6 +55,8 @@ def read_params(checkpoint: Path) -> tuple[dict[str, Any], HostParams]:
 
 def read_json(checkpoint: Path) -> dict[str, Any]:
     """Read the metadata of a checkpoint; Orbax raises many types of errors for damaged files."""
+    import orbax.checkpoint as ocp  # noqa: PLC0415 (a quarter of a second, which files without checkpoints do not need)
+
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         return reader.restore(checkpoint / "metadata")
 
@@ -75,6 +76,8 @@ def read_arrays(checkpoint: Path, items: list[Any], checksums: list[int], *, par
     Raises:
       ValueError: if a checksum does not match; Orbax raises other errors for damaged files.
     """
+    import orbax.checkpoint as ocp  # noqa: PLC0415
+
     arrays = []
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         for item, checksum in zip(items, checksums, strict=True):

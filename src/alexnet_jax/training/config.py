@@ -13,8 +13,8 @@ from alexnet_jax.errors import MAX_SEED, UserError, check_number
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.distributed import DistributedOptions
 from alexnet_jax.parallel.mesh import Placement
+from alexnet_jax.training.precision import Precision
 from alexnet_jax.training.schedule import EpochHparams, LayerRate, ReduceOnPlateau, Schedule
-from alexnet_jax.training.step import Precision
 
 
 @dataclass(frozen=True)

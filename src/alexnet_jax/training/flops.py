@@ -11,7 +11,7 @@ from jaxtyping import Array
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.summary import summarize
 from alexnet_jax.parallel.mesh import replicated
-from alexnet_jax.training.step import Precision
+from alexnet_jax.training.precision import Precision
 
 REPEATS = 5
 """Number of timed matrix products; the fastest one is used."""

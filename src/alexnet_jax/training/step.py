@@ -1,7 +1,7 @@
 """Training step and evaluation step, each a jitted function on the mesh."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import batch_sharding, parameter_sharding, replicated, to_global_array
 from alexnet_jax.parallel.runtime import compiler_options
 from alexnet_jax.training.optimizer import learning_rates
+from alexnet_jax.training.precision import Precision
 
 
 @struct.dataclass
@@ -98,9 +99,6 @@ class EvalOutputs:
     labels: Any
     predictions: Any
 
-
-Precision = Literal["float32", "bfloat16"]
-"""Dtype of activations and gradients; parameters are float32."""
 
 MeanImage = Float[Array, "full full 3"] | Float[np.ndarray, "full full 3"]
 """Mean image of the training set before cropping, in gray levels."""

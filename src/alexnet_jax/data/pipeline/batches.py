@@ -104,7 +104,7 @@ def random_params(
     params = grain.MapDataset.range(sys.maxsize).map(center_crops)
     for transform in augmentation.transforms:
         entropy = [seed, *type(transform).__name__.encode()]
-        params = params.random_map(transform, seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        params = params.random_map(transform.random_map, seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]))
     return params
 
 

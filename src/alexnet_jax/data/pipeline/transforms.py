@@ -7,7 +7,6 @@ is flipped, and which color shift the training step adds. So every pixel is copi
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import grain
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -46,8 +45,8 @@ class BatchParams(NamedTuple):
         return cls(indices, position, np.zeros(size, bool), np.zeros((size, 3), np.float32), border, colors)
 
 
-class Transform(grain.transforms.RandomMap):
-    """Random transform of the parameters of a batch.
+class Transform:
+    """Random transform of the parameters of a batch: a `grain.transforms.RandomMap`, without its import.
 
     A subclass is a frozen dataclass whose fields can be stored as JSON. It is recorded in a run's config.json under the name of
     its class; a class of the same name in another module replaces it.
@@ -69,9 +68,7 @@ class Transform(grain.transforms.RandomMap):
     def __init_subclass__(cls) -> None:
         Transform._classes[cls.__name__] = cls
 
-    def random_map(  # pyright: ignore[reportIncompatibleMethodOverride] (Grain annotates no return type)
-        self, element: BatchParams, rng: np.random.Generator
-    ) -> BatchParams:
+    def random_map(self, element: BatchParams, rng: np.random.Generator) -> BatchParams:
         """Return the transformed parameters.
 
         Args:
