@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from alexnet_jax.model.layers import TOWER, Activations, Layer, LocalResponseNorm, MaxPool, NormPool, ReLU, WeightedLayer
+from alexnet_jax.model.layers import TOWER, Activations, Dropout, Layer, LocalResponseNorm, MaxPool, NormPool, ReLU, WeightedLayer
 from alexnet_jax.model.lowering import Lowering, tower_lowering
 from alexnet_jax.model.network import Network
 
@@ -117,7 +117,9 @@ def init(network: Network, key: jax.Array) -> Params:
 
 def parameter_shapes(network: Network) -> dict[str, dict[str, tuple[int, ...]]]:
     """Return the shapes of the parameters, stacked along a leading tower axis."""
-    # Random numbers are not traced for a standard deviation of zero.
-    layers = tuple(layer.clone(std=0.0) if isinstance(layer, WeightedLayer) else layer for layer in network.layers)
-    shapes = jax.eval_shape(lambda: init(replace(network, layers=layers), jax.random.key(0)))
+    # Without random numbers, which are not drawn for a standard deviation of zero, and layers that do not change the shape of
+    # their input, this takes a quarter of the time, which every command that loads a network waits for.
+    layers = [layer.clone(std=0.0) if isinstance(layer, WeightedLayer) else layer for layer in network.layers]
+    changing = tuple(layer for layer in layers if not isinstance(layer, ReLU | LocalResponseNorm | Dropout))
+    shapes = jax.eval_shape(lambda: init(replace(network, layers=changing), jax.random.key(0)))
     return jax.tree.map(lambda leaf: leaf.shape, shapes)

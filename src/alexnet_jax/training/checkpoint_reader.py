@@ -2,12 +2,14 @@
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from alexnet_jax.cpus import available_cpus
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams, parameter_shapes
@@ -64,7 +66,7 @@ def read_json(checkpoint: Path) -> dict[str, Any]:
 def read_arrays(checkpoint: Path, items: list[Any], checksums: list[int], *, partial: bool = False) -> list[np.ndarray]:
     """Read arrays of a checkpoint, and check them.
 
-    The arrays are read one after another. Orbax would read those of one call concurrently and, when the first of them fails,
+    Each array is read by a call of its own. Orbax would read those of one call concurrently and, when the first of them fails,
     abandon the others, whose warnings and errors appear later in other places of the program.
 
     Args:
@@ -78,17 +80,19 @@ def read_arrays(checkpoint: Path, items: list[Any], checksums: list[int], *, par
     """
     import orbax.checkpoint as ocp  # noqa: PLC0415
 
-    arrays = []
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        for item, checksum in zip(items, checksums, strict=True):
-            restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-            args = ocp.args.PyTreeRestore(item, restore_args, partial_restore=partial)
+    def read(item_and_checksum: tuple[Any, int]) -> np.ndarray:
+        item, checksum = item_and_checksum
+        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+        args = ocp.args.PyTreeRestore(item, restore_args, partial_restore=partial)
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             restored = jax.tree.leaves(reader.restore(checkpoint / "state", args=args))
-            (array,) = [leaf for leaf in restored if leaf is not ocp.PLACEHOLDER]
-            if int(array.view(np.uint32).sum(dtype=np.uint32)) != checksum:
-                raise ValueError("the checksums do not match")
-            arrays.append(array)
-    return arrays
+        (array,) = [leaf for leaf in restored if leaf is not ocp.PLACEHOLDER]
+        if int(array.view(np.uint32).sum(dtype=np.uint32)) != checksum:
+            raise ValueError("the checksums do not match")
+        return array
+
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        return list(pool.map(read, zip(items, checksums, strict=True)))
 
 
 def system_error(error: BaseException | None) -> str | None:
