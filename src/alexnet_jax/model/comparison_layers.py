@@ -38,10 +38,11 @@ class LocallyConnected(WeightedLayer):
     def __call__(self, x):
         batch, height, width, channels = x.shape
         half = self.kernel // 2
-        padded = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
+        # Positions first, as in the kernel: every position is a matrix product over the batch.
+        padded = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0))).transpose(1, 2, 0, 3)
         shifts = [(row, column) for row in range(self.kernel) for column in range(self.kernel)]
-        windows = jnp.stack([padded[:, row : row + height, column : column + width] for row, column in shifts], axis=3)
-        windows = windows.reshape(batch, height * width, -1).swapaxes(0, 1)
+        windows = jnp.concatenate([padded[row : row + height, column : column + width] for row, column in shifts], axis=-1)
+        windows = windows.reshape(height * width, batch, -1)
         kernel, bias = self.kernel_and_bias(x, height * width, self.kernel**2 * channels, bias_positions=height * width)
         return (windows @ kernel + bias[:, None]).swapaxes(0, 1).reshape(batch, height, width, -1)
 
