@@ -61,6 +61,7 @@ from tests.tiny import TINY
 
 # Helper modules without tests, some of which need PyTorch.
 collect_ignore = [
+    "parallel/launcher.py",
     "parity/transcription.py",
     "process_settings.py",
     "parity/others.py",

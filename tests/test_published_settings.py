@@ -30,6 +30,8 @@ PAPER = {
     "precision": "float32",
     "init_from": None,
     "init_layers": None,
+    "evaluate_every": 1,
+    "evaluate_images": None,
     "seed": 0,
 }
 

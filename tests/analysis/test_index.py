@@ -59,6 +59,18 @@ def test_index_contains_the_outputs_of_the_last_hidden_layer(trained_run, datase
     assert len({image.name for image in images.values()}) == 80
 
 
+def test_index_does_not_depend_on_devices(trained_run, dataset, tmp_path):
+    """The last of three batches of the 22 images is smaller."""
+    model = load(trained_run)
+    one, two = (
+        build_index(model, dataset, "validation", tmp_path / f"{devices}", batch_size=8, devices=devices) for devices in (1, 2)
+    )
+    features = [np.load(each.path / "features.npy") for each in (one, two)]
+    np.testing.assert_allclose(features[1], features[0], rtol=1e-5, atol=1e-6)
+    assert one.metadata == two.metadata
+    assert one.images(range(22)) == two.images(range(22))
+
+
 def test_search_over_several_blocks_equals_brute_force(tmp_path, rng, monkeypatch):
     monkeypatch.setattr(index_module, "BLOCK_BYTES", 4 * 3 * 7)
     features = rng.normal(size=(40, 3)).astype(np.float32)

@@ -22,6 +22,7 @@ from alexnet_jax.data.pipeline.augment import Augmentation, resize_mean_image
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
+from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.parallel import placement
 from alexnet_jax.training.checkpoint import Checkpoints
@@ -214,6 +215,26 @@ def test_prediction_does_not_depend_on_devices(runs, dataset, monkeypatch):
     four_devices = Predictor(model, views="ten", batch_size=7).predict_split(dataset, "test")
     np.testing.assert_array_equal(four_devices.labels, one_device.labels)
     np.testing.assert_allclose(four_devices.outputs, one_device.outputs, atol=1e-5)
+
+
+def test_errors_do_not_depend_on_devices(runs, tmp_path):
+    """On four devices, the batch size of 6 is rounded up to 8; the last batches of the 23 images have 5 and 7."""
+    networks, settings = (runs["crop"], runs["large"]), {"split": "test", "views": ("center",), "batch_size": 6}
+    one, one_result, folder = run_evaluate(*networks, **settings, to=tmp_path / "one", devices=1)
+    four, four_result, other_folder = run_evaluate(*networks, **settings, to=tmp_path / "four", devices=4)
+    assert {key: line["images"] for key, line in four.items()} == dict.fromkeys(one, 23)
+    for key, line in one.items():
+        assert without_coefficients(line) == pytest.approx(without_coefficients(four[key]), rel=1e-5)
+    for key in ("classes", "confusions"):
+        assert one_result[key] == four_result[key]
+    texts = [(each / "predictions-center.csv").read_text() for each in (folder, other_folder)]
+    tables = [list(csv.reader(text.splitlines())) for text in texts]
+    assert [row[:3] for row in tables[0]] == [row[:3] for row in tables[1]]
+
+
+def test_too_many_devices_are_refused(runs, tmp_path):
+    with pytest.raises(UserError, match="64 devices requested, 4 available"):
+        run_evaluate(runs["crop"], to=tmp_path / "out", devices=64)
 
 
 def test_padding_is_not_counted_and_class_errors_add_up(runs, tmp_path):

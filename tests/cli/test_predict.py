@@ -77,6 +77,16 @@ def test_mean_of_two_networks_as_json(networks, photos, predict, views):
         assert [item["probability"] for item in row["classes"]] == pytest.approx([p for p, _ in expected], abs=2e-6)
 
 
+def test_predictions_do_not_depend_on_devices(networks, photos, predict):
+    arguments = (networks[0], photos, "--format", "json", "--batch-size", 2)
+    outputs = [json.loads(predict(*arguments, "--devices", devices).out) for devices in (1, 4)]
+    assert [row["image"] for row in outputs[0]] == [row["image"] for row in outputs[1]]
+    for one, four in zip(*outputs, strict=True):
+        assert [item["class"] for item in one["classes"]] == [item["class"] for item in four["classes"]]
+        probabilities = [[item["probability"] for item in row["classes"]] for row in (one, four)]
+        assert probabilities[0] == pytest.approx(probabilities[1], abs=2e-6)
+
+
 def test_csv_has_one_row_per_photo(networks, photos, predict):
     output = predict(networks[0], photos / "b.png", photos / "a.png", "--format", "csv", "--batch-size", 1)
     header, *rows = csv.reader(output.out.splitlines())

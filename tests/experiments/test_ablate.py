@@ -92,7 +92,7 @@ def test_settings_of_removed_layers_are_dropped(ablate):
     module, settings = ablate
     configs = module.ablation_configs(replace(settings, base="cifar_four_layers", variant=Variant(without_layer=("local3",))))
     assert [layer for layer, _ in configs["without_local3"].layer_decays] == ["local4", "fc10"]
-    assert configs["without_local3"].epoch_hparams([]) is not None
+    assert configs["without_local3"].epoch_hparams(0) is not None
 
 
 def test_numbers_of_epochs_are_separate_trainings(ablate, capsys):

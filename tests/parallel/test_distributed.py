@@ -3,11 +3,7 @@
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,10 +14,9 @@ from alexnet_jax.model.layers import Dropout
 from alexnet_jax.parallel import distributed
 from alexnet_jax.parallel.distributed import DistributedOptions
 from alexnet_jax.training.train import train
-from tests.conftest import TINY_CONFIG, process_environment, read_log
+from tests.conftest import TINY_CONFIG, read_log
+from tests.parallel.launcher import Launcher
 from tests.tiny import TINY
-
-ROOT = Path(__file__).parents[2]
 
 
 def losses(folder):
@@ -73,64 +68,13 @@ def test_initialization_errors(processes, message, options, monkeypatch):
         train("tiny", TINY_CONFIG, replace(options, processes=processes))
 
 
-def free_port(ports):
-    """Return the first free port of `ports`; 0 selects any free port."""
-    for port in ports:
-        with socket.socket() as listener:
-            try:
-                listener.bind(("localhost", port))
-            except OSError:
-                continue
-            return listener.getsockname()[1]
-    raise AssertionError("no port is free")
-
-
-@dataclass(frozen=True)
-class Launcher:
-    """Launcher of training processes.
-
-    Attributes:
-      processes: number of processes.
-      devices: number of CPU devices per process.
-      slurm: set the environment variables of SLURM instead of passing explicit process ids.
-    """
-
-    processes: int
-    devices: int
-    slurm: bool = False
-
-    def start(self, arguments, other_process_arguments=()):
-        """Start the processes, and return them; `other_process_arguments` are appended for all but the first."""
-        environment = process_environment()
-        command = [sys.executable, "-m", "alexnet_jax", "train", "tests/without_dropout.py", "--devices", str(self.devices)]
-        port = free_port(range(61440, 65536) if self.slurm else [0])
-        started = []
-        for process in range(self.processes):
-            process_arguments = []
-            if self.slurm:
-                job = {"JOB_ID": port - 61440, "STEP_NODELIST": "localhost", "NTASKS": self.processes, "PROCID": process}
-                environment |= {f"SLURM_{name}": str(value) for name, value in {**job, "LOCALID": process}.items()}
-                process_arguments = ["--distributed"]
-            elif self.processes > 1:
-                process_arguments = ["--coordinator-address", f"localhost:{port}", "--num-processes", str(self.processes)]
-                process_arguments += ["--process-id", str(process)]
-            full_command = [*command, *process_arguments, *arguments, *(other_process_arguments if process else ())]
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-            started.append(subprocess.Popen(full_command, cwd=ROOT, env=environment, **pipes))
-        return started
-
-    def run(self, arguments):
-        for process in self.start(arguments):
-            _, stderr = process.communicate(timeout=600)
-            assert process.returncode == 0, stderr
-
-
 SINGLE_DEVICE = Launcher(1, 1)
 
 
 @pytest.fixture
 def arguments(photos, tmp_path):
-    return ["--data", str(photos), "--data-dir", str(photos.parent / "data"), "--runs-dir", str(tmp_path / "runs")]
+    config = ["train", "tests/without_dropout.py"]
+    return [*config, "--data", str(photos), "--data-dir", str(photos.parent / "data"), "--runs-dir", str(tmp_path / "runs")]
 
 
 @pytest.mark.slow
@@ -195,3 +139,11 @@ def test_distributed_without_slurm_or_open_mpi_is_an_error(arguments, tmp_path):
     assert process.returncode == 1
     assert stderr.startswith("error: --distributed requires a SLURM or Open MPI job, but none was detected")
     assert stderr.count("\n") == 1
+
+
+def test_an_error_in_process_0_does_not_keep_the_others_waiting(monkeypatch):
+    reached = []
+    monkeypatch.setattr(distributed, "sync_processes", reached.append)
+    with pytest.raises(UserError, match="no data"), distributed.main_process_first("prepare data"):
+        raise UserError("no data")
+    assert reached == ["prepare data"]

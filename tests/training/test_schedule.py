@@ -18,9 +18,14 @@ from alexnet_jax.training.schedule import LayerRate, ReduceOnPlateau, StaircaseE
 from tests.conftest import TINY
 
 
+def by_epoch(errors):
+    """Return the errors of consecutive epochs by epoch; those that are None were not evaluated."""
+    return {epoch: error for epoch, error in enumerate(errors, 1) if error is not None}
+
+
 def weights(config, errors):
     """Return the weight learning rate of every epoch and of the next one; None after the end of training."""
-    hparams = [config.epoch_hparams(errors[:epoch]) for epoch in range(len(errors) + 1)]
+    hparams = [config.epoch_hparams(epoch, by_epoch(errors[:epoch])) for epoch in range(len(errors) + 1)]
     return [epoch_hparams and float(f"{epoch_hparams.weights:g}") for epoch_hparams in hparams]
 
 
@@ -44,14 +49,14 @@ def test_equal_and_nan_errors_are_no_improvement(errors):
 
 def test_rates_are_products_in_float32():
     """Check that the rate is the float32 product of its factors, not the float32 nearest to the decimal product."""
-    epoch_hparams = TrainConfig(TINY, learning_rate=0.004, schedule=StepDecay((2,))).epoch_hparams([1.0, 1.0])
+    epoch_hparams = TrainConfig(TINY, learning_rate=0.004, schedule=StepDecay((2,))).epoch_hparams(2)
     assert epoch_hparams is not None
     assert epoch_hparams.weights == np.float32(0.004) * np.float32(0.1) != np.float32(0.0004)
 
 
 def test_staircase_exponential_equals_dexp_of_net_170():
     config = TrainConfig(TINY, schedule=StaircaseExponential(), bias_rate=2.0)
-    hparams = [config.epoch_hparams([1.0] * epoch) for epoch in (0, 22, 23, 45, 68, 89, 200)]
+    hparams = [config.epoch_hparams(epoch) for epoch in (0, 22, 23, 45, 68, 89, 200)]
     rates = [(epoch_hparams.weights, epoch_hparams.biases) for epoch_hparams in hparams if epoch_hparams]
     # layer-params-170.cfg: base 0.01 with factor 250 in 4 steps, and base 0.02 with factor 10 in 2 steps
     first, second, third, last = 0.01, 0.001587401, 0.000251984, 0.00004
@@ -62,7 +67,7 @@ def test_staircase_exponential_equals_dexp_of_net_170():
 def test_layer_rates_and_color_epochs():
     changes = (LayerRate("conv1", after=1, weights=1e-5), LayerRate("conv1", after=3, weights=0.0, biases=0.0))
     config = TrainConfig(TINY, bias_rate=2.0, schedule=StepDecay((2,)), layer_rates=changes, color_epochs=1)
-    hparams = [config.epoch_hparams([1.0] * epoch) for epoch in range(4)]
+    hparams = [config.epoch_hparams(epoch) for epoch in range(4)]
     assert [epoch_hparams and epoch_hparams.color for epoch_hparams in hparams] == [True, False, False, False]
     rates = [epoch_hparams.layers.get("conv1", (0.01, 0.02)) for epoch_hparams in hparams if epoch_hparams]
     np.testing.assert_allclose(rates, [(0.01, 0.02), (1e-5, 0.02), (1e-5, 0.002), (0.0, 0.0)], rtol=1e-6)
@@ -74,7 +79,7 @@ def test_rates_from_the_first_epoch_on_stay_so_with_other_numbers_of_epochs():
         ("conv1", 0), ("conv1", 10), ("conv1", 14), ("fc8", 0), ("fc8", 18), ("fc8", 44), ("fc8", 84),
     ]  # fmt: skip
     assert (config.schedule, config.color_epochs) == (StepDecay(milestones=(44, 84), bias_milestones=()), 76)
-    first = config.epoch_hparams([])
+    first = config.epoch_hparams(0)
     assert first is not None
     assert first.layers == {"conv1": (1e-4, pytest.approx(0.02)), "fc8": (0.01, pytest.approx(0.02))}
 
@@ -86,7 +91,7 @@ def test_rates_from_the_first_epoch_on_stay_so_with_other_numbers_of_epochs():
         (lambda: StepDecay((0,)), "--milestones must be at least 1, not 0"),
         (lambda: StaircaseExponential(num_levels=0), "--num-levels must be at least 1, not 0"),
         (
-            lambda: TrainConfig(TINY, layer_rates=(LayerRate("conv9", 1, 0.0),)).epoch_hparams([]),
+            lambda: TrainConfig(TINY, layer_rates=(LayerRate("conv9", 1, 0.0),)).epoch_hparams(0),
             "tiny has no layer conv9.*conv1",
         ),
     ],
@@ -149,9 +154,10 @@ def test_plateau_before_learning_is_not_counted():
     """The network predicts the most frequent class, with an error of 0.75, then another one, and then learns."""
     schedule = ReduceOnPlateau(patience=2, min_delta=0.001)
     before, learning = [0.75] * 6 + [0.8] + [0.745] * 5, [0.73, 0.7, 0.7, 0.7]
-    factors = [schedule.factors([*before, *learning][:epoch], majority_error=0.75) for epoch in range(17)]
+    factors = [schedule.factors(epoch, by_epoch([*before, *learning][:epoch]), majority_error=0.75) for epoch in range(17)]
     assert [factor and round(factor.weights, 6) for factor in factors] == [1.0] * 16 + [0.1]
-    assert schedule.factors(before[:3]) == (pytest.approx(0.1), pytest.approx(0.1)), "counted without a majority error"
+    without_majority_error = schedule.factors(3, by_epoch(before[:3]))
+    assert without_majority_error == (pytest.approx(0.1), pytest.approx(0.1)), "counted"
 
 
 def test_two_tower_keeps_its_rate_on_the_plateau_of_small_data_sets():
@@ -160,7 +166,7 @@ def test_two_tower_keeps_its_rate_on_the_plateau_of_small_data_sets():
     errors, majority_error = result["runs"]["two_tower"]["validation_top1_error"], result["majority_class_error"]
     config = load_config("two_tower")
     for epoch in range(len(errors)):
-        hparams = config.epoch_hparams(errors[:epoch], majority_error)
+        hparams = config.epoch_hparams(epoch, by_epoch(errors[:epoch]), majority_error)
         assert hparams is not None
         assert hparams.weights == pytest.approx(0.01)
     assert errors[-1] < majority_error - 0.25
@@ -171,5 +177,37 @@ def test_two_tower_keeps_its_rate_on_the_plateau_of_small_data_sets():
 def test_schedule_depends_only_on_the_errors_after_learning_began(errors, majority_error, patience):
     schedule = ReduceOnPlateau(patience=patience)
     learned = [epoch for epoch, error in enumerate(errors) if error < majority_error - 0.01]
-    expected = schedule.factors(errors[learned[0] :]) if learned else (1.0, 1.0)
-    assert schedule.factors(errors, majority_error) == expected
+    expected = schedule.factors(0, by_epoch(errors[learned[0] :])) if learned else (1.0, 1.0)
+    assert schedule.factors(len(errors), by_epoch(errors), majority_error) == expected
+
+
+def test_plateau_is_found_at_the_first_evaluation_after_the_patience():
+    """Evaluate every second epoch with a patience of three: the last improvement is in epoch 4, the reduction after epoch 8."""
+    config = TrainConfig(TINY, schedule=ReduceOnPlateau(patience=3, max_reductions=1), evaluate_every=2)
+    errors = [None, 0.9, None, 0.8, None, 0.8, None, 0.8, None, 0.8, None, 0.8, None, 0.8]
+    assert weights(config, errors) == [0.01] * 8 + [0.001] * 6 + [None]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), max_size=15), st.floats(0.5, 1), st.integers(1, 4), st.integers(1, 4))
+def test_a_patience_of_several_intervals_counts_intervals(errors, majority_error, patience, every):
+    """Evaluating every n-th epoch with n times the patience gives the rates of evaluating every epoch, for n epochs each."""
+    spaced = {every * epoch: error for epoch, error in by_epoch(errors).items()}
+    expected = ReduceOnPlateau(patience=patience).factors(len(errors), by_epoch(errors), majority_error)
+    assert ReduceOnPlateau(patience=every * patience).factors(every * len(errors), spaced, majority_error) == expected
+
+
+def test_fixed_schedules_do_not_depend_on_evaluations():
+    for schedule in (StepDecay((2, 5)), StaircaseExponential(decay_epochs=8)):
+        factors = [[schedule.factors(epoch, errors) for epoch in range(9)] for errors in ({}, {2: 0.5}, by_epoch([0.5] * 9))]
+        assert factors[0] == factors[1] == factors[2]
+        assert len(set(factors[0])) > 2
+
+
+def test_plateaus_shorter_than_the_interval_of_evaluations_are_refused():
+    config = TrainConfig(TINY, schedule=ReduceOnPlateau(patience=3), evaluate_every=3)
+    config.check_evaluations()
+    replace(config, schedule=StepDecay(), evaluate_every=100).check_evaluations()
+    message = "--evaluate-every 4 is more than --patience 3, the epochs .*: pass --patience 4 or more, or another --schedule"
+    with pytest.raises(UserError, match=message):
+        replace(config, evaluate_every=4).check_evaluations()

@@ -67,6 +67,8 @@ INVALID = {
     "bias rate": (lambda value: replace(TINY_CONFIG, bias_rate=value), negative),
     "weight decay": (lambda value: replace(TINY_CONFIG, weight_decay=value), negative),
     "momentum": (lambda value: replace(TINY_CONFIG, momentum=value), negative | st.floats(min_value=1)),
+    "interval of evaluations": (lambda value: replace(TINY_CONFIG, evaluate_every=value), below_one),
+    "evaluated images": (lambda value: replace(TINY_CONFIG, evaluate_images=value), below_one),
     "color epochs": (lambda value: replace(TINY_CONFIG, color_epochs=value), st.integers(max_value=-1)),
     "devices": (lambda value: Options(devices=value), below_one),
     "threads": (lambda value: Options(threads=value), below_one),

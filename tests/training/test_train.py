@@ -219,7 +219,7 @@ def test_summary_prints_totals(monkeypatch, capsys):
 @pytest.mark.parametrize("name", config_names())
 def test_config_is_valid(name):
     config = load_config(name)
-    assert config.epoch_hparams([]) is not None
+    assert config.epoch_hparams(0) is not None
     assert set(config.init_layers or ()) <= config.network.named_layers.keys()
     assert config.augmentation.image_size >= config.network.input_size
 

@@ -32,7 +32,7 @@ class ReportContent:
       title: title of the page.
       config: config of the run as JSON, see `RunConfig.to_json`.
       result: content of the run's result.json; None if training is not finished.
-      epochs: lines of the run's log with the errors after each epoch.
+      epochs: lines of the run's log for each epoch, with errors if it was evaluated.
       curves: PNG file of the learning curves; None for a model without a training log.
       kernels: PNG file of the first-layer kernels.
       colors: result of `kernel_colors.color_statistics`.
@@ -92,7 +92,7 @@ def _summary(content: ReportContent) -> str:
         return ""
     result = content.result
     if result is None:
-        last = content.epochs[-1] if content.epochs else None
+        last = next((line for line in reversed(content.epochs) if "top1_error" in line), None)  # the last evaluated epoch
         errors = {"top-1 error": last["top1_error"], "top-5 error": last["top5_error"]} if last else {}
         tiles = {name: f"{value:.1%}" for name, value in errors.items() if value is not None}
         tiles["epochs so far"] = str(len(content.epochs))
@@ -111,19 +111,17 @@ def _summary(content: ReportContent) -> str:
 
 
 def _epochs(epochs: list[dict[str, Any]]) -> str:
-    rows = "".join(
-        f"<tr><td>{line['epoch']}<td>{line['step']:,}<td>{line['rate']:g}<td>{line['loss']:.3f}"
-        f"<td>{line['top1_error']:.1%}<td>{_percent(line['top5_error'])}<td>{_percent(line.get('training_error'))}"
-        for line in epochs
-    )
-    head = "<tr><th>epoch<th>step<th>learning rate<th>loss<th>top-1 error<th>top-5 error<th>training top-1 error"
+    columns = {
+        "epoch": ("epoch", ""), "step": ("step", ","), "learning rate": ("rate", "g"), "loss": ("loss", ".3f"),
+        "top-1 error": ("top1_error", ".1%"), "top-5 error": ("top5_error", ".1%"),
+        "images": ("images", ","), "training top-1 error": ("training_error", ".1%"),
+    }  # fmt: skip
+    head = "<tr>" + "".join(f"<th>{title}" for title in columns)
+    values = [[(line.get(name), spec) for name, spec in columns.values()] for line in epochs]
+    rows = "".join("<tr>" + "".join("<td>—" if v is None else f"<td>{v:{spec}}" for v, spec in row) for row in values)
     return (
         f"<details><summary>Errors after each epoch</summary><table class=numbers>{head}{rows}</table></details>" if rows else ""
     )
-
-
-def _percent(fraction: float | None) -> str:
-    return "—" if fraction is None else f"{fraction:.1%}"
 
 
 def _confusions(content: ReportContent) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.model.digest import params_digest
 from alexnet_jax.model.layers import Dropout, WeightedLayer
 from alexnet_jax.model.network import Network
+from alexnet_jax.parallel.distributed import broadcast_from_main, is_main_process, sync_processes
 from alexnet_jax.weights.safetensors_file import SUFFIX
 from alexnet_jax.weights.trained_model import TrainedModel, load
 
@@ -46,10 +47,13 @@ def model_digest(model: TrainedModel) -> str:
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
 
-def build_index(model: TrainedModel, dataset: Dataset, split: str, path: Path, *, batch_size: int = 128) -> Index:
+def build_index(
+    model: TrainedModel, dataset: Dataset, split: str, path: Path, *, batch_size: int = 128, devices: int | None = None
+) -> Index:
     """Build an index of a split, with the last hidden layer's outputs for the center crop of each image.
 
-    If `path` is an index of the same model and images, it is only opened.
+    If `path` is an index of the same model and images, it is only opened. With several processes, all call this function, and
+    process 0 writes the index.
 
     Args:
       model: trained model.
@@ -57,6 +61,7 @@ def build_index(model: TrainedModel, dataset: Dataset, split: str, path: Path, *
       split: split to index.
       path: folder to create.
       batch_size: images per batch.
+      devices: number of devices to use in every process, see `Predictor`.
 
     Raises:
       UserError: if the data set lacks the split or the model's image size, a feature is not finite, `path` exists with different
@@ -66,7 +71,7 @@ def build_index(model: TrainedModel, dataset: Dataset, split: str, path: Path, *
         raise UserError(f"{dataset.path} has no split {split!r}: choose one of {', '.join(dataset.manifest.splits)}")
     layer, manifest = last_hidden_layer(model.network), dataset.manifest
     images = DecodedImages(dataset, split, model.image_size)
-    predictor = Predictor(model, layer=layer, batch_size=batch_size)
+    predictor = Predictor(model, layer=layer, batch_size=batch_size, devices=devices)
     black = np.zeros((1, model.image_size, model.image_size, 3), np.uint8)
     metadata = IndexMetadata(
         images=len(images),
@@ -80,7 +85,7 @@ def build_index(model: TrainedModel, dataset: Dataset, split: str, path: Path, *
         size=manifest.size,
         encoding=manifest.encoding,
     )
-    if path.exists():
+    if broadcast_from_main(path.exists()):
         advice = "delete it, or pass another folder as --to"
         try:
             index = Index(path)
@@ -94,12 +99,18 @@ def build_index(model: TrainedModel, dataset: Dataset, split: str, path: Path, *
         console.print(f"{path} is already complete")
         return index
     rows = (row for batch in predictor.batches(dataset, split) for row in batch.outputs)
-    with create_index(path, metadata) as writer, closing(track_progress(rows, "Indexing", len(images))) as features:
+    with (
+        create_index(path, metadata) if is_main_process() else nullcontext() as writer,
+        closing(track_progress(rows, "Indexing", len(images))) as features,
+    ):
         for number, row in enumerate(features):
-            record = images.record(number)
             if not np.isfinite(row).all():
-                raise UserError(f"{model} has non-finite outputs in {layer} for {record.name}: pass a different checkpoint")
-            writer.add(row[None], [IndexedImage(record.name, manifest.class_of(record.label))])
+                name = images.record(number).name
+                raise UserError(f"{model} has non-finite outputs in {layer} for {name}: pass a different checkpoint")
+            if writer is not None:
+                record = images.record(number)
+                writer.add(row[None], [IndexedImage(record.name, manifest.class_of(record.label))])
+    sync_processes("build index")
     return Index(path)
 
 

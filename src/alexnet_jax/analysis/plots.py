@@ -31,20 +31,22 @@ def draw_curves(log: list[dict[str, Any]], file: Path, *, title: str) -> None:
     """
     losses = [(line["step"], line["loss"]) for line in log if "epoch" not in line]
     epochs = [line for line in log if "epoch" in line]
+    evaluated = [line for line in epochs if "top1_error" in line]
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     figure.suptitle(title)
     if losses:
         left.plot(*zip(*losses, strict=True), color="tab:blue", linewidth=0.8, label="training, one batch")
-    if epochs:
-        steps = [line["step"] for line in epochs]
-        left.plot(steps, [line["loss"] for line in epochs], "o-", color="tab:orange", markersize=3, label="validation")
+    if evaluated:
+        steps = [line["step"] for line in evaluated]
+        left.plot(steps, [line["loss"] for line in evaluated], "o-", color="tab:orange", markersize=3, label="validation")
         for key, label in (("top1_error", "top-1"), ("top5_error", "top-5")):
-            if epochs[0][key] is not None:  # there is no top-5 error of five classes
-                right.plot(steps, [100 * line[key] for line in epochs], "o-", markersize=3, label=f"{label}, validation")
-        if "training_error" in epochs[-1]:  # measured with dropout and augmentation, so it can exceed the validation error
-            errors = [100 * line.get("training_error", np.nan) for line in epochs]
-            right.plot(steps, errors, "--", color="tab:gray", linewidth=1, label="top-1, training")
+            if evaluated[0][key] is not None:  # there is no top-5 error of five classes
+                right.plot(steps, [100 * line[key] for line in evaluated], "o-", markersize=3, label=f"{label}, validation")
+    if epochs and "training_error" in epochs[-1]:  # with dropout and augmentation, so it can exceed the validation error
+        errors = [100 * line.get("training_error", np.nan) for line in epochs]
+        steps = [line["step"] for line in epochs]
+        right.plot(steps, errors, "--", color="tab:gray", linewidth=1, label="top-1, training")
     left.set(xlabel="step", ylabel="loss, nats", ylim=(0, None))
     right.set(xlabel="step", ylabel="error, %", ylim=(0, 100))
     for axes in (left, right):

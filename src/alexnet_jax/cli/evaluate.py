@@ -15,7 +15,8 @@ With several networks, the files about classes, images and confusions are those 
 import csv
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +27,7 @@ from jaxtyping import Float
 
 from alexnet_jax.analysis.confusion_matrix import MAX_CLASSES, draw_confusion_matrix
 from alexnet_jax.cli.parsing import parse
-from alexnet_jax.cli.process import configure_process
+from alexnet_jax.cli.process import configure_inference
 from alexnet_jax.console import console, track_progress
 from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.data.pipeline.loading import DecodedImages
@@ -47,6 +48,13 @@ from alexnet_jax.evaluation.tables import (
     metrics_json,
 )
 from alexnet_jax.files import atomic_text_writer
+from alexnet_jax.parallel.distributed import (
+    DistributedOptions,
+    check_same_settings,
+    is_main_process,
+    main_process_first,
+    sync_processes,
+)
 from alexnet_jax.training.confusion import MAX_MATRIX_CLASSES
 from alexnet_jax.version import versions
 from alexnet_jax.weights.trained_model import load
@@ -80,7 +88,9 @@ class Evaluate:
         evaluates no weighted mean.
       to: folder to write to; None uses `evaluation/DATA-SPLIT`, or `ensemble/DATA-SPLIT` for several networks, in the run folder
         of the first network.
-      batch_size: images per batch.
+      batch_size: images per batch, on all devices together.
+      devices: number of devices to use in every process; None uses all GPUs, or one CPU device.
+      processes: arguments for several processes, which divide each batch: coordinator, number of processes and index of this one.
     """
 
     networks: tyro.conf.Positional[tuple[Path, ...]]
@@ -92,16 +102,22 @@ class Evaluate:
     search: str | None = None
     to: Path | None = None
     batch_size: int = 128
+    devices: int | None = None
+    processes: Annotated[DistributedOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=DistributedOptions)
 
 
 def run(arguments: list[str]) -> None:
     """Measure the errors and print the path of errors.json."""
-    configure_process()
-    print(evaluate(parse(Evaluate, "evaluate", arguments)))
+    settings = parse(Evaluate, "evaluate", arguments)
+    configure_inference(settings.devices, settings.processes)
+    file = evaluate(settings)
+    if is_main_process():
+        print(file)
+    sync_processes("evaluate")
 
 
 def evaluate(settings: Evaluate) -> Path:
-    """Measure the errors, print them and write the output files.
+    """Measure the errors, print them and write the output files. With several processes, process 0 writes them.
 
     Args:
       settings: command line arguments.
@@ -119,7 +135,8 @@ def evaluate(settings: Evaluate) -> Path:
         raise UserError("--search requires at least two networks: pass another network, or omit --search")
     check_number("--batch-size", settings.batch_size, at_least=1)
     models = [load(path, best=settings.best) for path in settings.networks]
-    dataset = find_training_dataset(settings.data, models[0].config.data.path, settings.data_dir, testing=True)
+    with main_process_first("prepare data"):
+        dataset = find_training_dataset(settings.data, models[0].config.data.path, settings.data_dir, testing=True)
     split = settings.split or dataset.evaluation_split
     for name in (split, settings.search):
         if name and name not in dataset.manifest.splits:
@@ -132,6 +149,8 @@ def evaluate(settings: Evaluate) -> Path:
             style="yellow",
         )
     views: tuple[Views, ...] = settings.views or ("center", "nine" if dataset.manifest.size == CIFAR_SIZE else "ten")
+    check_same_settings([[model.config.to_json(), model.step] for model in models])
+    check_same_settings([dataset.checksum, split, settings.search, views, settings.batch_size])
     kind = "evaluation" if len(models) == 1 else "ensemble"
     folder = settings.to or models[0].output_dir / kind / f"{dataset.path.name}-{split}"
     console.print(f"Evaluating {len(models)} network(s) on the {split} split of {dataset.path}", markup=False)
@@ -139,7 +158,7 @@ def evaluate(settings: Evaluate) -> Path:
     errors: list[dict[str, Any]] = []
     class_counters: dict[str, ErrorCounter] = {}
     for view in dict.fromkeys(views):
-        ensemble = Ensemble(models, views=view, batch_size=settings.batch_size)
+        ensemble = Ensemble(models, views=view, batch_size=settings.batch_size, devices=settings.devices)
         ensemble.check(dataset)
         means = _mean_coefficients(ensemble, settings, dataset)
         for name, counter in _count_errors(ensemble, dataset, split, means, folder / f"predictions-{view}.csv").items():
@@ -147,6 +166,8 @@ def evaluate(settings: Evaluate) -> Path:
             errors.append({"name": name, "views": view, **metrics_json(counter), "coefficients": coefficients})
             console.print(format_errors(name, view, errors[-1]), markup=False)
             class_counters[view] = counter  # keeps the last counter, that of the mean of all networks
+    if not is_main_process():
+        return folder / "errors.json"
     classes, printed = class_errors(dataset.manifest.classes, class_counters), dataset.manifest.printed_classes
     if len(classes) <= MAX_PRINTED_CLASSES:
         console.print(class_table(class_errors(printed, class_counters)), soft_wrap=False)
@@ -192,20 +213,22 @@ def _mean_coefficients(ensemble: Ensemble, settings: Evaluate, dataset: Dataset)
 def _count_errors(
     ensemble: Ensemble, dataset: Dataset, split: str, means: dict[str, Float[np.ndarray, " models"]], file: Path
 ) -> dict[str, ErrorCounter]:
-    """Count the errors of each mean, by name, and write the predictions of the last mean to a CSV file."""
+    """Count the errors of each mean, by name, and write the predictions of the last mean to a CSV file, in process 0."""
     classes = dataset.manifest.classes
     images = DecodedImages(dataset, split, dataset.manifest.size)
     predictions = PredictionRows(classes, (images.record(index).name for index in range(len(images))))
     counters = {name: ErrorCounter(len(classes)) for name in means}
-    with atomic_text_writer(file) as text:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(predictions.header)
+    with atomic_text_writer(file) if is_main_process() else nullcontext() as text:
+        writer = None if text is None else csv.writer(text, lineterminator="\n")
+        if writer is not None:
+            writer.writerow(predictions.header)
         for labels, probabilities in _predict(ensemble, dataset, split, "evaluating"):
             mean = probabilities[0]
             for name, coefficients in means.items():
                 mean = ensemble.mean(probabilities, coefficients)
                 counters[name].add(labels, mean)
-            writer.writerows(predictions.rows(labels, mean))
+            if writer is not None:
+                writer.writerows(predictions.rows(labels, mean))
     return counters
 
 

@@ -1,14 +1,22 @@
 """`index`: store the features of all images of a data set for `retrieve`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from alexnet_jax.analysis.indexing import build_index
 from alexnet_jax.cli.parsing import parse
-from alexnet_jax.cli.process import configure_process
+from alexnet_jax.cli.process import configure_inference
 from alexnet_jax.data.find import find_training_dataset
+from alexnet_jax.parallel.distributed import (
+    DistributedOptions,
+    check_same_settings,
+    is_main_process,
+    main_process_first,
+    sync_processes,
+)
 from alexnet_jax.weights.trained_model import load
 
 
@@ -25,7 +33,9 @@ class BuildIndex:
       data: a folder of images, a prepared data set, or a name in --data-dir; None uses the network's training data.
       data_dir: folder of prepared data sets.
       split: split to index.
-      batch_size: images per batch.
+      batch_size: images per batch, on all devices together.
+      devices: number of devices to use in every process; None uses all GPUs, or one CPU device.
+      processes: arguments for several processes, which divide each batch: coordinator, number of processes and index of this one.
     """
 
     run: tyro.conf.Positional[Path]
@@ -35,13 +45,20 @@ class BuildIndex:
     data_dir: Path = Path("data")
     split: str = "train"
     batch_size: int = 128
+    devices: int | None = None
+    processes: Annotated[DistributedOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=DistributedOptions)
 
 
 def run(arguments: list[str]) -> None:
     """Build the index and print its folder."""
     command = parse(BuildIndex, "index", arguments)
-    configure_process()
+    configure_inference(command.devices, command.processes)
     model = load(command.run, best=command.best)
     to = command.to or model.output_dir / "index"
-    dataset = find_training_dataset(command.data, model.config.data.path, command.data_dir)
-    print(build_index(model, dataset, command.split, to, batch_size=command.batch_size).path)
+    with main_process_first("prepare data"):
+        dataset = find_training_dataset(command.data, model.config.data.path, command.data_dir)
+    check_same_settings([model.config.to_json(), model.step, dataset.checksum, command.split, command.batch_size])
+    index = build_index(model, dataset, command.split, to, batch_size=command.batch_size, devices=command.devices)
+    if is_main_process():
+        print(index.path)
+    sync_processes("index")

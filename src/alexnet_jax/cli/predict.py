@@ -3,8 +3,9 @@
 import csv
 import json
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, NamedTuple
@@ -16,7 +17,7 @@ from rich.table import Table
 
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.cli.photo_files import check_all_read, photo_files, read_photos
-from alexnet_jax.cli.process import configure_process
+from alexnet_jax.cli.process import configure_inference
 from alexnet_jax.console import PlainConsole, track_progress
 from alexnet_jax.data.class_names import ilsvrc_numbers
 from alexnet_jax.data.pipeline.loading import DecodedImages
@@ -29,6 +30,7 @@ from alexnet_jax.evaluation.ensemble import Ensemble
 from alexnet_jax.evaluation.metrics import top_classes
 from alexnet_jax.evaluation.predictor import Views
 from alexnet_jax.evaluation.tables import ranked_columns
+from alexnet_jax.parallel.distributed import DistributedOptions, check_same_settings, is_main_process, sync_processes
 from alexnet_jax.text import csv_cell
 from alexnet_jax.weights.trained_model import TrainedModel, is_model, load
 
@@ -59,7 +61,9 @@ class Predict:
       format: format of the output: a table; CSV with one row per photo, or JSON, in which classes have the names of the data set,
         WordNet ids for ImageNet; or "ilsvrc" for the contest's format: the class numbers of one image per line, the most probable
         first, in the order of the names of the images.
-      batch_size: maximum number of photos per batch.
+      batch_size: maximum number of photos per batch, on all devices together.
+      devices: number of devices to use in every process; None uses all GPUs, or one CPU device.
+      processes: arguments for several processes, which divide each batch: coordinator, number of processes and index of this one.
     """
 
     # Two arguments, because argparse would find nothing left for one of variable length after an option that follows RUN.
@@ -71,10 +75,12 @@ class Predict:
     best: bool = False
     format: Literal["table", "csv", "json", "ilsvrc"] = "table"
     batch_size: int = 128
+    devices: int | None = None
+    processes: Annotated[DistributedOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=DistributedOptions)
 
 
 def run(arguments: list[str]) -> None:
-    """Print the predictions; exit with 1 if a photo cannot be read."""
+    """Print the predictions; exit with 1 if a photo cannot be read. With several processes, process 0 prints."""
     settings = parse(Predict, "predict", arguments)
     check_number("--top", settings.top, at_least=1)
     check_number("--batch-size", settings.batch_size, at_least=1)
@@ -82,25 +88,32 @@ def run(arguments: list[str]) -> None:
     photos = [path for path in settings.paths if path not in more_networks]
     if settings.run is None or not photos:
         raise UserError("pass a trained network, then one or more photos or folders: alexnet-jax predict RUN photo.jpg")
+    configure_inference(settings.devices, settings.processes)
     datasets = [open_dataset(path) for path in photos if is_prepared(path)]
     files = [file for path in photos if not is_prepared(path) for file in photo_files(path)]
-    configure_process()
     models = [load(path, best=settings.best) for path in (settings.run, *more_networks)]
-    ensemble = Ensemble(models, views=settings.views, batch_size=settings.batch_size)
+    check_same_settings([[model.config.to_json(), model.step] for model in models])
+    check_same_settings([[file.name, file.size] for file in files] + [dataset.checksum for dataset in datasets])
+    check_same_settings([settings.split, settings.views, settings.batch_size, settings.format])
+    ensemble = Ensemble(models, views=settings.views, batch_size=settings.batch_size, devices=settings.devices)
     splits = [_split(ensemble, dataset, settings) for dataset in datasets]
     predictions = chain(
         *(_predict_split(ensemble, split, settings.top) for split in splits),
         _predict_files(ensemble, files, settings),
     )
-    if settings.format == "ilsvrc":
+    numbers = _ilsvrc_numbers(models[0]) if settings.format == "ilsvrc" else None
+    if not is_main_process():
+        deque(predictions, maxlen=0)  # compute the part of this process
+    elif numbers is not None:
         stored = (split.images.record(index).name for split in splits for index in range(len(split.images)))
-        _print_ilsvrc(_ilsvrc_numbers(models[0]), [*stored, *(file.name for file in files)], predictions)
+        _print_ilsvrc(numbers, [*stored, *(file.name for file in files)], predictions)
     elif settings.format == "table":
         _print_table(models[0].printed_classes, predictions)
     elif settings.format == "csv":
         _print_csv(models[0].classes, predictions)
     else:
         _print_json(models[0], predictions)
+    sync_processes("predict")
 
 
 class _Split(NamedTuple):
@@ -134,7 +147,8 @@ def _predict_split(ensemble: Ensemble, split: _Split, top: int) -> Iterator[Pred
     batches = ensemble.batches(split.dataset, split.name)
     for batch in track_progress(batches, f"predicting {split.name}", num_batches, "batch"):
         rows = ensemble.mean(batch.probabilities)
-        yield from _top((split.images.record(index + i).name for i in range(len(rows))), rows, top)
+        if is_main_process():  # the others would read all images for their names
+            yield from _top((split.images.record(index + i).name for i in range(len(rows))), rows, top)
         index += len(rows)
 
 
@@ -144,12 +158,12 @@ def _predict_files(ensemble: Ensemble, files: Sequence[Entry], settings: Predict
     Raises:
       UserError: at the end, if files cannot be read. The contest's format ends before them: a missing line would move later ones.
     """
-    starts: Iterable[int] = range(0, len(files), settings.batch_size)
-    if len(files) > settings.batch_size:
-        starts = track_progress(starts, "predicting", -(-len(files) // settings.batch_size), "batch")
+    starts: Iterable[int] = range(0, len(files), ensemble.batch_size)
+    if len(files) > ensemble.batch_size:
+        starts = track_progress(starts, "predicting", -(-len(files) // ensemble.batch_size), "batch")
     num_read = 0
     for start in starts:
-        batch = files[start : start + settings.batch_size]
+        batch = files[start : start + ensemble.batch_size]
         predictions = list(_predict(ensemble, batch, settings.top))
         num_read += len(predictions)
         if settings.format == "ilsvrc":

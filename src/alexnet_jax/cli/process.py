@@ -1,10 +1,15 @@
 """Settings of the process in which a command runs: the only place that changes any. The library uses the process as it is."""
 
 import logging
+import os
 import sys
 from typing import Any
 
-from alexnet_jax.parallel.distributed import initialize_distributed
+import jax
+
+from alexnet_jax.console import console
+from alexnet_jax.errors import check_number
+from alexnet_jax.parallel.distributed import DistributedOptions, initialize_distributed, is_main_process
 from alexnet_jax.parallel.runtime import check_platform, configure_cpu, enable_compilation_cache
 from alexnet_jax.training.config import Options
 
@@ -35,6 +40,38 @@ def configure_training(options: Options, towers: int) -> None:
     single = options.placement == "single"
     devices = options.devices or (1 if single else towers)
     configure_process(devices, data_parallel=single or devices != towers)
+
+
+def configure_inference(devices: int | None, processes: DistributedOptions) -> None:
+    """Configure the process for inference: its place among other processes, and one CPU device by default.
+
+    Only process 0 prints messages afterwards; it should also be the only one that prints results and writes files.
+
+    Args:
+      devices: number of devices to use in every process; None uses all GPUs, or one CPU device.
+      processes: coordinator, number of processes and index of this one.
+
+    Raises:
+      UserError: if an option is invalid, or the processes cannot be connected.
+    """
+    if devices is not None:
+        check_number("--devices", devices, at_least=1)
+    initialize_distributed(processes)
+    configure_process(devices or 1, data_parallel=False)
+    console.quiet = not is_main_process()
+    if jax.process_count() > 1:
+        _reserve_stdout()
+
+
+def _reserve_stdout() -> None:
+    """Redirect what C++ libraries print on stdout to stderr, because other programs read the results there.
+
+    Gloo and NCCL, which connect the processes, print messages on stdout.
+    """
+    sys.stdout.flush()
+    results = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(results, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 
 def _ignore_closed_event_loop(unraisable: Any) -> None:

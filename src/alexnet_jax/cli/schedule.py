@@ -86,10 +86,11 @@ def _rows(config: TrainConfig) -> list[tuple[str, EpochHparams]]:
         constant = replace(config, layer_rates=(), color_epochs=None)
         epochs_per_rate = 1 + schedule.patience
         hparams_by_rate = [
-            constant.epoch_hparams([1.0] * epochs_per_rate * reductions) for reductions in range(schedule.max_reductions + 1)
+            constant.epoch_hparams(epochs, dict.fromkeys(range(1, epochs + 1), 1.0))
+            for epochs in range(0, epochs_per_rate * (schedule.max_reductions + 1), epochs_per_rate)
         ]
         return [("until a plateau", hparams) for hparams in hparams_by_rate if hparams]
-    numbered = [(epoch + 1, config.epoch_hparams([1.0] * epoch)) for epoch in range(config.epochs)]
+    numbered = [(epoch + 1, config.epoch_hparams(epoch)) for epoch in range(config.epochs)]
     rows = []
     for hparams, group in groupby(numbered, key=lambda item: item[1]):
         epochs = [epoch for epoch, _ in group]

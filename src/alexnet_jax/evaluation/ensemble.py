@@ -10,6 +10,7 @@ from alexnet_jax.data.pipeline.loading import check_size
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import ClassProbability, Photos, Predictor, Views, most_probable
+from alexnet_jax.evaluation.split_batches import split_batches
 from alexnet_jax.weights.trained_model import TrainedModel
 
 
@@ -26,16 +27,20 @@ class Ensemble:
     Args:
       models: models of the ensemble.
       views: views of an image over which each model's probabilities are averaged.
-      batch_size: images per batch.
+      batch_size: images per batch, rounded up to a multiple of the number of devices.
+      devices: number of devices to use in every process, see `Predictor`.
 
     Attributes:
       image_sizes: sizes to which the models need images to be decoded, pixels, in ascending order.
 
     Raises:
-      UserError: if there is no model, the models have different classes, or `views` or `batch_size` is invalid.
+      UserError: if there is no model, the models have different classes, `views` or `batch_size` is invalid, or there are fewer
+        devices.
     """
 
-    def __init__(self, models: Sequence[TrainedModel], *, views: Views = "center", batch_size: int = 128):
+    def __init__(
+        self, models: Sequence[TrainedModel], *, views: Views = "center", batch_size: int = 128, devices: int | None = None
+    ):
         if not models:
             raise UserError("pass at least one trained model")
         first = models[0]
@@ -43,9 +48,10 @@ class Ensemble:
             if other.classes != first.classes:
                 difference = _class_difference(other.classes, first.classes)
                 raise UserError(f"cannot average {other} and {first} ({difference}): pass networks with the same classes")
-        self.models, self.views, self.batch_size = models, views, batch_size
+        self.models, self.views = models, views
         self.image_sizes = sorted({model.image_size for model in models})
-        self._predictors = [Predictor(model, views=views, batch_size=batch_size) for model in models]
+        self._predictors = [Predictor(model, views=views, batch_size=batch_size, devices=devices) for model in models]
+        self.batch_size = self._predictors[0].batch_size
 
     def __call__(self, images: Photos | Mapping[int, Photos]) -> Float[np.ndarray, "images classes"]:
         """Return the mean of the models' class probabilities for each image.
@@ -111,17 +117,11 @@ class Ensemble:
         Raises:
           UserError: if a model's probabilities are not finite.
         """
-        from alexnet_jax.data.pipeline.batches import evaluation_batches  # noqa: PLC0415 (imports Grain)
-
-        streams = [
-            evaluation_batches(dataset, split, image_size=size, input_size=size, batch_size=self.batch_size)
-            for size in self.image_sizes
-        ]
-        for batches in zip(*streams, strict=True):
-            images = {size: batch.image for size, batch in zip(self.image_sizes, batches, strict=True)}
-            probabilities = [predict.predict_batch(images[predict.model.image_size]) for predict in self._predictors]
+        for labels, by_size in split_batches(dataset, split, self.image_sizes, self._predictors[0].mesh, self.batch_size):
+            images = dict(zip(self.image_sizes, by_size, strict=True))
+            probabilities = [predict.predict_batch(images[predict.model.image_size], len(labels)) for predict in self._predictors]
             self._check_finite(probabilities)
-            yield ModelPredictions(np.asarray(batches[0].label), np.stack(probabilities))
+            yield ModelPredictions(labels, np.stack(probabilities))
 
     def _check_finite(self, probabilities: Sequence[Float[np.ndarray, "images classes"]]) -> None:
         for model, rows in zip(self.models, probabilities, strict=True):

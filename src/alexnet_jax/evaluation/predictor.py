@@ -18,11 +18,12 @@ from alexnet_jax.data.pipeline.photo import read_photo
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.metrics import top_classes
+from alexnet_jax.evaluation.split_batches import split_batches, to_padded_batch
 from alexnet_jax.evaluation.views import nine_views, ten_views
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams
 from alexnet_jax.parallel import placement
-from alexnet_jax.parallel.mesh import DATA, batch_sharding, choose_mesh, parameter_sharding, replicated
+from alexnet_jax.parallel.mesh import DATA, choose_mesh, local_batch_slice, parameter_sharding, replicated, to_global_array
 from alexnet_jax.parallel.runtime import compiler_options
 from alexnet_jax.weights.trained_model import TrainedModel
 from alexnet_kernels import dispatch
@@ -115,7 +116,8 @@ def _averaged_outputs(
 class Predictor:
     """Trained model placed on the available devices for inference.
 
-    Runs on all GPUs; on a CPU backend, all towers run on one device.
+    The devices divide each batch, and each of them runs all towers. With several processes (`jax.distributed`), they are those of
+    all processes, every process calls the same methods in the same order, and all get the results of the whole batch.
 
     Args:
       model: trained model.
@@ -123,12 +125,26 @@ class Predictor:
       layer: name of the layer whose outputs are returned; None returns class probabilities.
       batch_size: maximum number of images per batch, rounded up to a multiple of the number of devices that share a batch. Fewer
         images are padded to the next power of two, so that few sizes are compiled.
+      devices: number of devices to use in every process; None uses all GPUs, or one CPU device.
+
+    Attributes:
+      batch_size: number of images per batch of a data set, on all devices together.
+      mesh: device mesh.
 
     Raises:
-      UserError: if `model` is not a TrainedModel, the network has no such layer, or `views` or `batch_size` is invalid.
+      UserError: if `model` is not a TrainedModel, the network has no such layer, `views` or `batch_size` is invalid, or there are
+        fewer devices.
     """
 
-    def __init__(self, model: TrainedModel, *, views: Views = "center", layer: str | None = None, batch_size: int = 128):
+    def __init__(
+        self,
+        model: TrainedModel,
+        *,
+        views: Views = "center",
+        layer: str | None = None,
+        batch_size: int = 128,
+        devices: int | None = None,
+    ):
         check_number("batch_size", batch_size, at_least=1)
         if not isinstance(model, TrainedModel):
             raise UserError(f"pass a TrainedModel, as returned by load(path), not {type(model).__name__}")
@@ -137,13 +153,13 @@ class Predictor:
         self.model = model
         self._layer = layer
         network = model.network
-        self._mesh = choose_mesh(network, "single", 1) if jax.default_backend() == "cpu" else choose_mesh(network)
-        self.batch_size = batch_size + -batch_size % self._mesh.shape[DATA]
+        self.mesh = choose_mesh(network, "single", devices)
+        self.batch_size = batch_size + -batch_size % self.mesh.shape[DATA]
         crop_mean = model.config.augmentation.mean == "crop"
-        context = dispatch.default_order, placement.default_lowering(self._mesh)
-        self._average = _averaged_outputs(network, self._mesh, layer, views, crop_mean, context)
-        self._params = jax.device_put(model.params, parameter_sharding(self._mesh))
-        self._mean = jax.device_put(model.mean_image, replicated(self._mesh))
+        context = dispatch.default_order, placement.default_lowering(self.mesh)
+        self._average = _averaged_outputs(network, self.mesh, layer, views, crop_mean, context)
+        self._params = to_global_array(model.params, parameter_sharding(self.mesh))
+        self._mean = to_global_array(model.mean_image, replicated(self.mesh))
 
     def __call__(self, images: Photos) -> Float[np.ndarray, "images outputs"]:
         """Return the class probabilities, or the outputs of the layer, for each image.
@@ -156,23 +172,33 @@ class Predictor:
           UserError: if a file is not a readable image, or an array has a different type or shape.
         """
         images = self._several(images)
-        devices = self._mesh.shape[DATA]
+        devices = self.mesh.shape[DATA]
         size = min(self.batch_size, devices * (1 << (-(-len(images) // devices) - 1).bit_length()))
-        starts = range(0, len(images), size)
-        return np.concatenate([self._predict(self._pixels(images[start : start + size]), size) for start in starts])
+        local = local_batch_slice(self.mesh, size)
+        batches = (self._pixels(images[start : start + size]) for start in range(0, len(images), size))
+        return np.concatenate([self._predict(batch[local], size)[: len(batch)] for batch in batches])
 
-    def predict_batch(self, images: UInt8[np.ndarray, "batch size size 3"]) -> Float[np.ndarray, "batch outputs"]:
+    def predict_batch(
+        self, images: UInt8[np.ndarray, "local size size 3"], num_images: int | None = None
+    ) -> Float[np.ndarray, "batch outputs"]:
         """Return the outputs for a batch of a data set.
 
         The last batch of a split may be smaller than `batch_size`. It is padded to that size, which is compiled already.
-        """
-        return self._predict(images, self.batch_size)
 
-    def _predict(self, images: UInt8[np.ndarray, "batch size size 3"], size: int) -> Float[np.ndarray, "batch outputs"]:
-        """Return the outputs for a batch that is padded to `size` images."""
-        padded = np.pad(images, ((0, size - len(images)), (0, 0), (0, 0), (0, 0)))
-        outputs = self._average(self._params, self._mean, jax.device_put(padded, batch_sharding(self._mesh)))
-        return np.asarray(outputs)[: len(images)]
+        Args:
+          images: images of the batch; with several processes, those of this process's `local_batch_slice`.
+          num_images: number of images of the batch in all processes; None if there is one process.
+        """
+        return self._predict(images, self.batch_size)[: len(images) if num_images is None else num_images]
+
+    def _predict(self, images: UInt8[np.ndarray, "local size size 3"], size: int) -> Float[np.ndarray, "batch outputs"]:
+        """Return the outputs for a batch that is padded to `size` images.
+
+        Args:
+          images: images of this process's part of the batch, without padding.
+          size: number of images of the padded batch, in all processes.
+        """
+        return np.asarray(self._average(self._params, self._mean, to_padded_batch(images, self.mesh, size)))
 
     def classify(self, images: Photos, top: int = 5) -> list[list[ClassProbability]]:
         """Return the most probable classes of each image, most probable first.
@@ -229,12 +255,8 @@ class Predictor:
 
     def batches(self, dataset: Dataset, split: str) -> Iterator[SplitPredictions]:
         """Predict a split of a data set, in order, and yield the results of each batch."""
-        from alexnet_jax.data.pipeline.batches import evaluation_batches  # noqa: PLC0415 (imports Grain)
-
-        size = self.model.image_size
-        stream = evaluation_batches(dataset, split, image_size=size, input_size=size, batch_size=self.batch_size)
-        for batch in stream:
-            yield SplitPredictions(np.asarray(batch.label), self.predict_batch(batch.image))
+        for labels, (images,) in split_batches(dataset, split, [self.model.image_size], self.mesh, self.batch_size):
+            yield SplitPredictions(labels, self.predict_batch(images, len(labels)))
 
     def predict_split(self, dataset: Dataset, split: str) -> SplitPredictions:
         """Predict a whole split of a data set, in order."""

@@ -36,7 +36,7 @@ SHUTDOWN_TIMEOUT_S = 30
 
 @dataclass(frozen=True)
 class DistributedOptions:
-    """Arguments of `jax.distributed.initialize`. Run one process per host, or one per GPU.
+    """Arguments of `jax.distributed.initialize`. Run one process per host, or one per GPU, with the same other options.
 
     Attributes:
       distributed: detect the other processes from the environment of SLURM or Open MPI.
@@ -84,7 +84,7 @@ def initialize_distributed(options: DistributedOptions) -> None:
             "--distributed requires a SLURM or Open MPI job, but none was detected: pass --coordinator-address, "
             "--num-processes and --process-id instead"
             if options.distributed
-            else f"cannot initialize distributed training ({error}): pass --coordinator-address {address} to every process"
+            else f"cannot connect the processes ({error}): pass --coordinator-address {address} to every process"
         ) from error
 
 
@@ -124,14 +124,18 @@ def sync_processes(name: str) -> None:
 def main_process_first(name: str) -> Iterator[None]:
     """Run the block in process 0 first, then in the other processes, which can use the files that process 0 wrote.
 
+    If the block raises an exception in process 0, the others still run it, and report the same error instead of waiting.
+
     Args:
       name: name of the barrier, the same in all processes.
     """
     if not is_main_process():
         sync_processes(name)
-    yield
-    if is_main_process():
-        sync_processes(name)
+    try:
+        yield
+    finally:
+        if is_main_process():
+            sync_processes(name)
 
 
 def check_same_settings(settings: Any) -> None:
@@ -169,6 +173,11 @@ def check_shared_filesystem(folder: Path) -> None:
     if not found.all():
         problem = f"{folder} is not the same folder in processes 0 and {found.argmin()}"
         raise UserError(f"{problem}: choose a --runs-dir on a file system that all hosts share")
+
+
+def broadcast_from_main(value: bool) -> bool:
+    """Return the value of process 0."""
+    return value if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.bool_(value)))
 
 
 class Request(IntEnum):

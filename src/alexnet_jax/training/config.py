@@ -1,9 +1,10 @@
 """Training config: network and hyperparameters of a training run, and the options that do not change its results."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import tyro
@@ -43,6 +44,10 @@ class TrainConfig:
         whose latest checkpoint is used, a checkpoint RUN/checkpoints/STEP, or a .safetensors file of `export` or `import`. The
         last layer is copied only if the classes are the same, too.
       init_layers: names of the layers to copy; None copies all matching layers.
+      evaluate_every: epochs from one evaluation during training to the next. `ReduceOnPlateau` and the best checkpoint depend on
+        the evaluated epochs only.
+      evaluate_images: number of images that evaluations during training use: a random part of the evaluation split, the same
+        for all epochs and runs. None uses the whole split. The final result is always measured on the whole split.
       seed: seed of initial parameters, dropout, data order and augmentation.
     """
 
@@ -62,6 +67,8 @@ class TrainConfig:
     precision: Precision = "float32"
     init_from: Path | None = None
     init_layers: tuple[str, ...] | None = None
+    evaluate_every: int = 1
+    evaluate_images: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -72,6 +79,9 @@ class TrainConfig:
         check_number("--bias-rate", self.bias_rate, at_least=0)
         check_number("--momentum", self.momentum, at_least=0, below=1)
         check_number("--weight-decay", self.weight_decay, at_least=0)
+        check_number("--evaluate-every", self.evaluate_every, at_least=1)
+        if self.evaluate_images is not None:
+            check_number("--evaluate-images", self.evaluate_images, at_least=1)
         if self.color_epochs is not None:
             check_number("--color-epochs", self.color_epochs, at_least=0)
 
@@ -102,15 +112,29 @@ class TrainConfig:
         """Return the config with the schedule, layer rates and color epochs of another config."""
         return replace(self, schedule=other.schedule, layer_rates=other.layer_rates, color_epochs=other.color_epochs)
 
-    def epoch_hparams(self, errors: Sequence[float], majority_error: float = math.inf) -> EpochHparams | None:
+    def check_evaluations(self) -> None:
+        """Check that epochs are evaluated often enough for the schedule.
+
+        Raises:
+          UserError: if `ReduceOnPlateau` would have to reduce the learning rate between two evaluations.
+        """
+        if isinstance(self.schedule, ReduceOnPlateau) and self.schedule.patience < self.evaluate_every:
+            every, patience = self.evaluate_every, self.schedule.patience
+            problem = f"--evaluate-every {every} is more than --patience {patience}, the epochs in which the error must decrease"
+            raise UserError(f"{problem}: pass --patience {every} or more, or another --schedule")
+
+    def epoch_hparams(
+        self, epochs: int, errors: Mapping[int, float] = MappingProxyType({}), majority_error: float = math.inf
+    ) -> EpochHparams | None:
         """Return the hyperparameters of the next epoch.
 
         Args:
-          errors: validation top-1 errors, as fractions, after each of the preceding epochs.
+          epochs: number of completed epochs.
+          errors: validation top-1 errors, as fractions, by evaluated epoch, in ascending order; `ReduceOnPlateau` uses them.
           majority_error: validation error of always predicting the most frequent class (see `ReduceOnPlateau`).
 
         Returns:
-          Hyperparameters of epoch `len(errors) + 1`; None if the schedule has ended training.
+          Hyperparameters of epoch `epochs + 1`; None if the schedule has ended training.
 
         Raises:
           UserError: if `layer_rates` or `layer_decays` name a layer that the network does not have.
@@ -121,7 +145,7 @@ class TrainConfig:
             raise UserError(
                 f"{self.network.name} has no layer {missing[0]}: in layer_rates and layer_decays, use {', '.join(layers)}"
             )
-        factors, epoch = self.schedule.factors(errors, majority_error), len(errors)
+        factors = self.schedule.factors(epochs, errors, majority_error)
         if factors is None:
             return None
         # Multiply in float32, as in the training step, so that a rate has the same value wherever it is computed.
@@ -129,10 +153,10 @@ class TrainConfig:
         biases = float(np.float32(self.bias_rate * self.learning_rate) * np.float32(factors.biases))
         layer_rates: dict[str, tuple[float, float]] = {}
         for change in self.layer_rates:
-            if epoch >= change.after:
+            if epochs >= change.after:
                 previous = layer_rates.get(change.layer, (weights, biases))
                 layer_rates[change.layer] = (change.weights, previous[1] if change.biases is None else change.biases)
-        color = self.augmentation.shifts_colors and (self.color_epochs is None or epoch < self.color_epochs)
+        color = self.augmentation.shifts_colors and (self.color_epochs is None or epochs < self.color_epochs)
         return EpochHparams(weights, biases, layer_rates, color)
 
 

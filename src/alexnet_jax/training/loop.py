@@ -1,10 +1,10 @@
-"""Training loop with checkpoints, validation after every epoch, and resumption."""
+"""Training loop with checkpoints, validation after epochs, and resumption."""
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from alexnet_jax.errors import DivergedError
 from alexnet_jax.parallel.distributed import Request, RequestConsensus
 from alexnet_jax.parallel.mesh import local_batch_slice, replicated, to_global_array
 from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.training.metrics import Validation
 from alexnet_jax.training.optimizer import learning_rates
 from alexnet_jax.training.progress import TimedIterator
 from alexnet_jax.training.result import TrainResult
@@ -40,18 +41,30 @@ class History:
     """Past of a run that a checkpoint stores besides the state.
 
     Attributes:
-      errors: validation top-1 error after each epoch.
+      epochs: number of completed epochs.
+      errors: validation top-1 error by epoch, of those that were evaluated.
       training_error: sum of the training top-1 errors of the current epoch's batches, divided by the number of its steps.
       seconds: time spent on the run before it was resumed.
     """
 
-    errors: tuple[float, ...] = ()
+    epochs: int = 0
+    errors: Mapping[int, float] = field(default_factory=dict)
     training_error: float = 0.0
     seconds: float = 0.0
 
+    def after_epoch(self, error: float | None) -> "History":
+        """Return the history after one more epoch.
+
+        Args:
+          error: its validation top-1 error; None if it was not evaluated.
+        """
+        epochs = self.epochs + 1
+        errors = self.errors if error is None else {**self.errors, epochs: error}
+        return replace(self, epochs=epochs, errors=errors, training_error=0.0)
+
     def best_epoch(self) -> int | None:
         """Return the epoch with the smallest validation error, the latest such epoch if there are several; None before any."""
-        return max((-error, epoch) for epoch, error in enumerate(self.errors, 1))[1] if self.errors else None
+        return max((-error, epoch) for epoch, error in self.errors.items())[1] if self.errors else None
 
     def to_json(self, seconds: float) -> dict[str, Any]:
         """Return the metadata of a checkpoint.
@@ -59,7 +72,14 @@ class History:
         Args:
           seconds: time spent on the run.
         """
-        return {"seconds": seconds, "errors": list(self.errors), "training_error": self.training_error}
+        errors = [self.errors.get(epoch) for epoch in range(1, self.epochs + 1)]
+        return {"seconds": seconds, "errors": errors, "training_error": self.training_error}
+
+    @classmethod
+    def from_json(cls, metadata: dict[str, Any]) -> "History":
+        """Return the history from the metadata of a checkpoint, which has an error, or None, for every epoch."""
+        errors = {epoch: error for epoch, error in enumerate(metadata["errors"], 1) if error is not None}
+        return cls(len(metadata["errors"]), errors, metadata["training_error"], metadata["seconds"])
 
 
 def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainResult:
@@ -82,35 +102,39 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
     state = for_precision(state, c.config.precision)
     start_time, step = time.monotonic() - history.seconds, int(state.step)
     logger = RunLogger(c, start=step)
-    logger.start(epochs=len(history.errors))
-    hparams = c.config.epoch_hparams(history.errors, c.dataset.majority_error)
+    logger.start(epochs=history.epochs)
+    hparams = c.config.epoch_hparams(history.epochs, history.errors, c.dataset.majority_error)
     step_hparams = None if hparams is None else _transfer_hparams(c, state, hparams)
     batches, consensus = TimedIterator(_batches(c, step)), RequestConsensus(c.mesh)
     saved_step, save_time, request = step, time.monotonic(), Request.NONE
-    validation, pending = None, None  # fetch a step's metrics after dispatching the next step, so that the device never waits
+    final = None  # validation of the current parameters on the whole split
+    pending = None  # fetch a step's metrics after dispatching the next step, so that the device never waits
+
+    def stop_validation() -> bool:
+        return jax.process_count() == 1 and should_stop()
+
     # The transfer guard rejects implicit transfers, which would be repeated in every step.
     with closing(checkpoints), logger, jax.transfer_guard("disallow"):
         while True:
-            if _validation_due(c, step, history):
-                validation = validate(c, state.params, stop=lambda: jax.process_count() == 1 and should_stop())
-                if validation is None:
+            if _epoch_ended(c, step, history):
+                evaluated = (history.epochs + 1) % c.config.evaluate_every == 0
+                validation = validate(c, state.params, c.evaluation_part, stop=stop_validation) if evaluated else None
+                if evaluated and validation is None:
                     request = Request.STOP
                 else:
-                    metrics = validation.metrics
-                    if not math.isfinite(metrics.loss):
-                        reason = f"the {c.dataset.evaluation_split} loss is {metrics.loss} after step {step}"
-                        raise _diverged(c, checkpoints, reason, first_bad_step=step)
+                    _check_finite(validation, c, checkpoints, step)
                     assert hparams is not None
-                    logger.log_epoch(step, validation, hparams.weights, history.training_error, history.errors)
-                    history = replace(history, errors=(*history.errors, metrics.top1_error), training_error=0.0)
-                    previous, hparams = hparams, c.config.epoch_hparams(history.errors, c.dataset.majority_error)
+                    logger.log_epoch(step, validation, hparams.weights, history.training_error, list(history.errors.values()))
+                    history = history.after_epoch(None if validation is None else validation.metrics.top1_error)
+                    final = validation if c.evaluation_part is None else None
+                    previous, hparams = hparams, c.config.epoch_hparams(history.epochs, history.errors, c.dataset.majority_error)
                     if hparams is not None and hparams != previous:
                         step_hparams = _transfer_hparams(c, state, hparams)
-                        if len(history.errors) < c.config.epochs:
-                            logger.log_hparams(len(history.errors) + 1, hparams)
-                    if history.best_epoch() == len(history.errors):
+                        if history.epochs < c.config.epochs:
+                            logger.log_hparams(history.epochs + 1, hparams)
+                    if history.best_epoch() == history.epochs:
                         request = max(request, Request.SAVE)
-            finished = hparams is None or (step == c.steps and not _validation_due(c, step, history))
+            finished = hparams is None or (step == c.steps and not _epoch_ended(c, step, history))
             stop = finished or request is Request.STOP
             if (stop or request is Request.SAVE) and step != saved_step:
                 metadata = history.to_json(time.monotonic() - start_time)
@@ -131,21 +155,23 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
                 pending = None
                 logger.pause()
         wait_fraction = batches.wait_fraction
-    if not finished:
+        if finished and final is None:
+            logger.evaluating_all()
+            final = validate(c, state.params, stop=stop_validation)
+            _check_finite(final, c, checkpoints, step)
+    if not finished or final is None:
         logger.interrupted(step)
         return TrainResult(c.run.folder, False, step, None)
-    validation = validation or validate(c, state.params)
-    assert validation is not None
     summary = {
-        "epochs": len(history.errors),
+        "epochs": history.epochs,
         "steps": step,
-        "best": {"step": _best_step(c, history), "top1_error": min(history.errors, default=None)},
+        "best": {"step": _best_step(c, history), "top1_error": min(history.errors.values(), default=None)},
         "ended_by_schedule": hparams is None,
         "seconds": time.monotonic() - start_time,
         "data_wait_fraction": round(wait_fraction, 4),
     }
-    logger.finish(validation, summary)
-    return TrainResult(c.run.folder, True, step, validation.metrics)
+    logger.finish(final, summary)
+    return TrainResult(c.run.folder, True, step, final.metrics)
 
 
 def _restore_or_initialize(context: TrainContext, checkpoints: Checkpoints) -> tuple[TrainState, History]:
@@ -156,7 +182,7 @@ def _restore_or_initialize(context: TrainContext, checkpoints: Checkpoints) -> t
     restored = checkpoints.restore(like)
     if restored is not None:
         state, metadata = restored
-        return state, History(tuple(metadata["errors"]), metadata["training_error"], metadata["seconds"])
+        return state, History.from_json(metadata)
     if context.initial_layers is None:
         return state, History()
     state = context.initial_layers.copy_into(state)
@@ -186,9 +212,9 @@ def _batches(context: TrainContext, start: int) -> Iterator[Example]:
     )
 
 
-def _validation_due(context: TrainContext, step: int, history: History) -> bool:
-    """Return whether an epoch ended at or before `step` that has not been validated."""
-    return step // context.steps_per_epoch > len(history.errors)
+def _epoch_ended(context: TrainContext, step: int, history: History) -> bool:
+    """Return whether an epoch ended at or before `step` that the history does not contain."""
+    return step // context.steps_per_epoch > history.epochs
 
 
 def _best_step(context: TrainContext, history: History) -> int | None:
@@ -207,6 +233,13 @@ def _log_step(
         raise _diverged(context, checkpoints, f"the training loss is {loss} at step {step}", first_bad_step=step - 1)
     logger.log_step(step, loss)
     return replace(history, training_error=history.training_error + error / context.steps_per_epoch)
+
+
+def _check_finite(validation: Validation | None, context: TrainContext, checkpoints: Checkpoints, step: int) -> None:
+    """Raise a DivergedError if the loss of a validation after `step` is not finite."""
+    if validation is not None and not math.isfinite(validation.metrics.loss):
+        reason = f"the {context.dataset.evaluation_split} loss is {validation.metrics.loss} after step {step}"
+        raise _diverged(context, checkpoints, reason, first_bad_step=step)
 
 
 def _diverged(context: TrainContext, checkpoints: Checkpoints, reason: str, *, first_bad_step: int) -> DivergedError:

@@ -17,6 +17,9 @@ SCHEDULES = {schedule.__name__.lower(): schedule for schedule in (ReduceOnPlatea
 # The network and the origin of copied layers are recorded separately; the default data set does not matter once one is chosen.
 _NOT_RECORDED = ("network", "default_data", "init_from", "init_layers")
 
+ADDED_SETTINGS: dict[str, Any] = {"evaluate_every": 1, "evaluate_images": None}
+"""Settings that the records of earlier runs lack, and the values that these runs have."""
+
 
 @dataclass(frozen=True)
 class DataRecord:
@@ -131,6 +134,7 @@ class RunConfig:
 
 
 def _training_from_json(record: dict[str, Any], network: Network, augmentation: Augmentation) -> TrainConfig:
+    record = {**ADDED_SETTINGS, **record}
     settings = {each.name: _as_tuples(record[each.name]) for each in fields(TrainConfig) if each.name not in _NOT_RECORDED}
     schedule = {name: _as_tuples(value) for name, value in record["schedule"].items()}
     settings["schedule"] = SCHEDULES[schedule.pop("rule")](**schedule)

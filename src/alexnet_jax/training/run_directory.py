@@ -1,8 +1,9 @@
 """Run folder: config, log, checkpoints and result of a training run.
 
 config.json      config, network, data set and devices
-log.jsonl        one line for every tenth step {"step", "loss"} and one for every epoch {"step", "epoch", "top1_error", …};
-                 matmul_fraction is the FLOP/s of training divided by those of a square matrix product on the same devices
+log.jsonl        one line for every tenth step {"step", "loss"} and one for every epoch {"step", "epoch", "top1_error", …}, with
+                 errors, loss and number of images if the epoch was evaluated; matmul_fraction is the FLOP/s of training divided
+                 by those of a square matrix product on the same devices
 tensorboard/     the same log as TensorBoard events, with --tensorboard
 checkpoints/     the last two checkpoints and the one with the smallest validation error
 damaged/         checkpoints that could not be read when training was resumed
@@ -29,7 +30,7 @@ from alexnet_jax.errors import UserError, disk_full_as_user_error
 from alexnet_jax.files import atomic_write
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.confusion import Confusions
-from alexnet_jax.training.run_config import RunConfig
+from alexnet_jax.training.run_config import ADDED_SETTINGS, RunConfig
 
 CONFUSIONS = "confusion.csv"
 """File name of the confusion matrix in a run folder."""
@@ -155,7 +156,7 @@ def default_run_directory(runs_dir: Path, name: str, dataset: Dataset, config: R
     """Return the run folder of a config: RUNS_DIR/NAME/DATA-seedSEED-DIGEST.
 
     The digest is computed from all settings except the number of epochs and the place of the data, so running a command again
-    resumes its run, and running it with more epochs continues it.
+    resumes its run, and running it with more epochs continues it. Added settings change it only if they are used.
 
     Args:
       runs_dir: folder of run folders.
@@ -165,6 +166,9 @@ def default_run_directory(runs_dir: Path, name: str, dataset: Dataset, config: R
     """
     record = config.to_json()
     del record["epochs"], record["data"]["path"]
+    for setting, value in ADDED_SETTINGS.items():
+        if record[setting] == value:
+            del record[setting]  # so that the runs of earlier versions are found
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:6]
     return runs_dir / name / f"{dataset.path.name}-seed{record['seed']}-{digest}"
 

@@ -65,7 +65,7 @@ class RunLogger:
         """Write config.json, delete log lines of steps and epochs that will be repeated, and print the config, data and devices.
 
         Args:
-          epochs: number of validated epochs.
+          epochs: number of completed epochs.
         """
         self._run.write("config.json", {**self._context.run_config.to_json(), **self._environment})
         self._run.resume_log(self._start, epochs)
@@ -92,33 +92,49 @@ class RunLogger:
         """Pause the throughput timer until the next step."""
         self._progress.pause()
 
-    def log_epoch(self, step: int, validation: Validation, rate: float, training_error: float, errors: Sequence[float]) -> None:
+    def log_epoch(
+        self, step: int, validation: Validation | None, rate: float, training_error: float, errors: Sequence[float]
+    ) -> None:
         """Log a completed epoch.
 
         Args:
           step: last step of the epoch.
-          validation: result of the validation after that step.
+          validation: result of the validation after that step; None if the epoch was not evaluated.
           rate: learning rate of weights in this epoch.
           training_error: mean training top-1 error over the batches of the epoch.
-          errors: validation top-1 errors after the epochs before this one.
+          errors: validation top-1 errors after the evaluated epochs before this one.
         """
-        metrics = validation.metrics
         epoch, split = step // self._context.steps_per_epoch, self._context.dataset.evaluation_split
         speed = self._progress.images_per_second
         training = {"rate": rate, "training_error": round(training_error, 6), **self._speed()}
-        self._run.log(step=step, epoch=epoch, **training, **_rounded(metrics))
+        metrics = {} if validation is None else _rounded(validation.metrics)
+        self._run.log(step=step, epoch=epoch, **training, **metrics)
         if self._events:
             self._events.write(step, "train", **training)
-            self._events.write(step, split, **{name: value for name, value in _rounded(metrics).items() if value is not None})
-        line = f"top-1 error {metrics.top1_error:.1%}"
-        if metrics.top5_error is not None:
-            line += f"  top-5 error {metrics.top5_error:.1%}"
+            self._events.write(step, split, **{name: value for name, value in metrics.items() if value is not None})
+        parts = [f"epoch {epoch}/{self._context.config.epochs}"]
+        parts += [f"training top-1 error {training_error:.1%}"] if validation is None else self._errors(validation.metrics)
         if speed:  # 0 if the run was resumed at the end of an epoch
-            line += f"  {speed:.0f} images/s"
-        if only_class := self._only_class(validation):
+            parts.append(f"{speed:.0f} images/s")
+        if validation is not None and (only_class := self._only_class(validation)):
             expected = "; expected at first with the paper's initial weights" if self._plateau_expected(errors) else ""
-            line += f"  predicts only {only_class!r}{expected}"
-        self._progress.print(f"epoch {epoch}/{self._context.config.epochs}  {split} loss {metrics.loss:.3f}  {line}")
+            parts.append(f"predicts only {only_class!r}{expected}")
+        self._progress.print("  ".join(parts))
+
+    def _errors(self, metrics: EvalMetrics) -> list[str]:
+        """Return the parts of the line of an evaluated epoch: loss, with the part of the split, and errors."""
+        context = self._context
+        split = context.dataset.evaluation_split
+        if context.evaluation_part is not None:
+            split = f"{metrics.images:,} of {context.dataset.manifest.splits[split]:,} {split} images:"
+        top5 = [] if metrics.top5_error is None else [f"top-5 error {metrics.top5_error:.1%}"]
+        return [f"{split} loss {metrics.loss:.3f}", f"top-1 error {metrics.top1_error:.1%}", *top5]
+
+    def evaluating_all(self) -> None:
+        """Print that the final parameters are evaluated on the whole split."""
+        split = self._context.dataset.evaluation_split
+        images = count(self._context.dataset.manifest.splits[split], f"{split} image")
+        self._progress.print(f"evaluating the final parameters on all {images}")
 
     def interrupted(self, step: int) -> None:
         """Print that training was interrupted at `step`, with its state saved, and how to resume it."""

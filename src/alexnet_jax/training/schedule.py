@@ -1,11 +1,11 @@
 """Learning rate schedules: by validation error, as described in the paper, or at fixed epochs, as in the original code.
 
-A schedule is a function of the validation errors after each completed epoch and has no other state. A resumed run therefore
-restores only the errors. Schedules at fixed epochs use the number of errors as the number of completed epochs.
+A schedule is a function of the number of completed epochs and of the validation errors of those that were evaluated, and has no
+other state. A resumed run therefore restores only these.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -28,7 +28,8 @@ class ReduceOnPlateau:
 
     After `max_reductions` reductions, the next plateau ends training. Epochs before the network has begun to learn do not count:
     on small data sets, the network of the paper's text predicts the most frequent class for several epochs, and the error stays
-    the same.
+    the same. If not every epoch is evaluated, the rate is reduced after the first evaluated epoch that is at least `patience`
+    epochs later than the last improvement.
 
     Attributes:
       patience: epochs without improvement before the learning rate is reduced; the paper gives no number.
@@ -45,26 +46,28 @@ class ReduceOnPlateau:
         check_number("--min-delta", self.min_delta, at_least=0)
         check_number("--max-reductions", self.max_reductions, at_least=0)
 
-    def factors(self, errors: Sequence[float], majority_error: float = math.inf) -> Factors | None:
+    def factors(self, epochs: int, errors: Mapping[int, float], majority_error: float = math.inf) -> Factors | None:
         """Return the factors for the next epoch.
 
         Args:
-          errors: validation top-1 errors after each completed epoch, as fractions.
+          epochs: number of completed epochs; not used.
+          errors: validation top-1 errors, as fractions, by evaluated epoch, in ascending order.
           majority_error: error of always predicting the most frequent class. The epochs before an error is first smaller by
             `LEARNING_MARGIN` are not counted.
 
         Returns:
           Factors of the initial learning rates; None if training has ended.
         """
-        reductions, epochs_without_improvement, best = 0, 0, math.inf
-        learned = [error < majority_error - LEARNING_MARGIN for error in errors]
-        for error in errors[learned.index(True) :] if True in learned else ():
-            epochs_without_improvement += 1
+        reductions, last_change, best, learned = 0, 0, math.inf, False
+        for epoch, error in errors.items():
+            learned = learned or error < majority_error - LEARNING_MARGIN
+            if not learned:
+                continue
             if error < best - self.min_delta:
-                epochs_without_improvement, best = 0, error
-            if epochs_without_improvement == self.patience:
+                last_change, best = epoch, error
+            if epoch - last_change >= self.patience:
                 # Reset the best error: only improvements at the current rate count.
-                reductions, epochs_without_improvement, best = reductions + 1, 0, math.inf
+                reductions, last_change, best = reductions + 1, epoch, math.inf
         return Factors(0.1**reductions, 0.1**reductions) if reductions <= self.max_reductions else None
 
     def rescaled(self, rescale: Callable[[int], int]) -> "ReduceOnPlateau":
@@ -91,16 +94,17 @@ class StepDecay:
         for epoch in self.bias_milestones or ():
             check_number("--bias-milestones", epoch, at_least=1)
 
-    def factors(self, errors: Sequence[float], majority_error: float = math.inf) -> Factors | None:
+    def factors(self, epochs: int, errors: Mapping[int, float], majority_error: float = math.inf) -> Factors | None:
         """Return the factors for the next epoch.
 
         Args:
-          errors: validation errors, one per completed epoch; only their number is used.
+          epochs: number of completed epochs.
+          errors: not used.
           majority_error: not used.
         """
 
         def factor(milestones: Sequence[int]) -> float:
-            return 0.1 ** sum(len(errors) >= epoch for epoch in milestones)
+            return 0.1 ** sum(epochs >= epoch for epoch in milestones)
 
         return Factors(factor(self.milestones), factor(self.milestones if self.bias_milestones is None else self.bias_milestones))
 
@@ -139,16 +143,17 @@ class StaircaseExponential:
         for name in ("num_levels", "bias_num_levels", "decay_epochs"):
             check_number(f"--{name.replace('_', '-')}", getattr(self, name), at_least=1)
 
-    def factors(self, errors: Sequence[float], majority_error: float = math.inf) -> Factors | None:
+    def factors(self, epochs: int, errors: Mapping[int, float], majority_error: float = math.inf) -> Factors | None:
         """Return the factors for the next epoch.
 
         Args:
-          errors: validation errors, one per completed epoch; only their number is used.
+          epochs: number of completed epochs.
+          errors: not used.
           majority_error: not used.
         """
 
         def factor(decay_factor: float, num_levels: int) -> float:
-            level = min(len(errors) * num_levels // self.decay_epochs, num_levels - 1)
+            level = min(epochs * num_levels // self.decay_epochs, num_levels - 1)
             return decay_factor ** (-level / max(num_levels - 1, 1))
 
         return Factors(factor(self.decay_factor, self.num_levels), factor(self.bias_decay_factor, self.bias_num_levels))

@@ -69,6 +69,12 @@ class TrainContext:
         """Total number of training steps, unless the schedule ends training earlier."""
         return self.config.epochs * self.steps_per_epoch
 
+    @property
+    def evaluation_part(self) -> int | None:
+        """Number of images of the part of the evaluation split that is used during training; None for the whole split."""
+        part = self.config.evaluate_images
+        return part if part is not None and part < self.dataset.manifest.splits[self.dataset.evaluation_split] else None
+
 
 def setup(name: str, config: TrainConfig, options: Options, initial_model: InitialModel | None = None) -> TrainContext:
     """Check the settings, find or prepare the data, create the run folder, and build the jitted steps.
@@ -79,6 +85,7 @@ def setup(name: str, config: TrainConfig, options: Options, initial_model: Initi
         layers = ", ".join(config.init_layers)
         raise UserError(f"{name} needs a trained network to copy {layers} from: pass --init-from RUN")
     check_can_be_stored(config.network)
+    config.check_evaluations()
     mesh = choose_mesh(config.network, options.placement, options.devices)
     with main_process_first("prepare data"):
         dataset = find_dataset(options.data, config.default_data, options.data_dir)

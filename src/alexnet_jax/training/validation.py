@@ -16,16 +16,19 @@ from alexnet_jax.training.setup import TrainContext
 from alexnet_jax.training.step import EvalOutputs, EvalSums, put_batch
 
 
-def validate(context: TrainContext, params: Params, *, stop: Callable[[], bool] = lambda: False) -> Validation | None:
-    """Compute center-crop metrics on all images of the evaluation split (paper, section 2).
+def validate(
+    context: TrainContext, params: Params, num_images: int | None = None, *, stop: Callable[[], bool] = lambda: False
+) -> Validation | None:
+    """Compute center-crop metrics on the images of the evaluation split (paper, section 2).
 
     Args:
       context: training run.
       params: parameters of the network.
+      num_images: number of images of a random part of the split, see `random_part`; None for the whole split.
       stop: called before every batch; if it returns True, validation is canceled.
 
     Returns:
-      Metrics and confusions of the split; None if `stop` canceled validation.
+      Metrics and confusions; None if `stop` canceled validation.
     """
     config, mesh = context.config, context.mesh
     rows = local_batch_slice(mesh, config.batch_size)
@@ -35,7 +38,7 @@ def validate(context: TrainContext, params: Params, *, stop: Callable[[], bool] 
         image_size=config.augmentation.image_size,
         input_size=context.network.input_size,
         batch_size=config.batch_size,
-        loader_options=LoaderOptions(batch_slice=rows),
+        loader_options=LoaderOptions(batch_slice=rows, num_images=num_images),
     )
     # Wait for every batch: on CPU devices, several concurrent batches can block all of XLA's threads and deadlock.
     batch_sums: list[EvalSums] = []

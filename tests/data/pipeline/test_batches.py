@@ -12,7 +12,7 @@ import pytest
 
 from alexnet_jax.data.images import encode_jpeg
 from alexnet_jax.data.pipeline.augment import Augmentation
-from alexnet_jax.data.pipeline.batches import LoaderOptions, evaluation_batches, training_batches
+from alexnet_jax.data.pipeline.batches import LoaderOptions, evaluation_batches, random_part, training_batches
 from alexnet_jax.data.pipeline.transforms import RandomCrop, RandomFlip, Transform
 from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
@@ -233,3 +233,20 @@ if __name__ == "__main__":
             parent.wait(timeout=1)
         parent.kill()
         parent.stdout.read()  # returns when the child, which has inherited the pipe, exits
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_part_of_a_split_is_divided_among_processes(dataset, size):
+    """The parts that two processes load of each batch are those of one process, which are in the order of the split."""
+
+    def load(batch_slice):
+        options = LoaderOptions(threads=1, batch_slice=batch_slice, num_images=size)
+        return list(evaluation_batches(dataset, "train", image_size=32, input_size=28, batch_size=4, loader_options=options))
+
+    (whole,) = evaluation_batches(dataset, "train", image_size=32, input_size=28, batch_size=100)
+    batches, first, second = load(slice(None)), load(slice(0, 2)), load(slice(2, 4))
+    part = random_part(len(whole.label), size)
+    np.testing.assert_array_equal(np.concatenate([batch.image for batch in batches]), whole.image[part])
+    np.testing.assert_array_equal(np.concatenate([batch.label for batch in batches]), whole.label[part])
+    for batch, *halves in zip(batches, first, second, strict=True):
+        np.testing.assert_array_equal(np.concatenate([half.image for half in halves]), batch.image)

@@ -39,6 +39,7 @@ class LoaderOptions:
         nothing.
       start: number of steps of a training stream to skip.
       batch_slice: part of each global batch that this process loads.
+      num_images: number of images of an evaluation stream, selected by `random_part`; None loads the whole split.
     """
 
     threads: int | None = None
@@ -46,6 +47,7 @@ class LoaderOptions:
     memory_fraction: float = MEMORY_FRACTION
     start: int = 0
     batch_slice: slice = field(default_factory=lambda: slice(None))
+    num_images: int | None = None
 
 
 def training_batches(
@@ -143,7 +145,7 @@ def evaluation_batches(
     batch_size: int,
     loader_options: LoaderOptions = LoaderOptions(),
 ) -> Iterator[Example]:
-    """Return a stream of center crops of every image of a split, in order. The last batch may be smaller.
+    """Return a stream of center crops of every image of a split, or of a part of it, in order. The last batch may be smaller.
 
     Args:
       dataset: prepared data set.
@@ -151,15 +153,28 @@ def evaluation_batches(
       image_size: side to which images are decoded, pixels.
       input_size: side of the crops, pixels; `image_size` gives whole images, for `evaluation.views.ten_views` on the device.
       batch_size: global batch size, over all processes.
-      loader_options: threads, worker processes, and part of each batch; nothing is cached.
+      loader_options: threads, worker processes, part of each batch, and part of the split; nothing is cached.
 
     Raises:
       UserError: if the image size is not available in the data set, or the loader options are invalid.
     """
     images = _decoded_images(dataset, split, image_size, replace(loader_options, memory_fraction=0.0))  # each image is read once
-    num_batches = -(-len(images) // batch_size)
-    load_batch = CenterCropBatches(images, input_size, batch_size, loader_options.batch_slice)
-    return _prefetch(grain.MapDataset.range(num_batches).map(load_batch), loader_options)
+    num_images = loader_options.num_images
+    indices = range(len(images)) if num_images is None else random_part(len(images), num_images)
+    load_batch = CenterCropBatches(images, indices, input_size, batch_size, loader_options.batch_slice)
+    return _prefetch(grain.MapDataset.range(-(-len(indices) // batch_size)).map(load_batch), loader_options)
+
+
+def random_part(num_images: int, size: int) -> Int[np.ndarray, " size"]:
+    """Return the indices of a random part of a split, in ascending order.
+
+    It depends on nothing else, so errors on it can be compared between runs. It contains the smaller parts of the same split.
+
+    Args:
+      num_images: number of images of the split.
+      size: number of images of the part, or of the split if that has fewer.
+    """
+    return np.sort(np.random.default_rng(0).permutation(num_images)[:size])
 
 
 def _decoded_images(dataset: Dataset, split: str, size: int, options: LoaderOptions) -> DecodedImages:

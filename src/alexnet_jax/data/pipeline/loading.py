@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Int
 
 from alexnet_jax.data.images import InvalidImageError, Pixels, decode_jpeg
 from alexnet_jax.data.pipeline.augment import Crop, Example, downscale
@@ -191,23 +192,25 @@ class TrainingBatches:
 
 @dataclass(frozen=True)
 class CenterCropBatches:
-    """Callable that returns the center crops of one batch of a split, given the batch index; images are in order.
+    """Callable that returns the center crops of one batch of a split, given the batch index.
 
     Attributes:
       images: images of the split.
+      indices: indices of the images to load, in the order of the batches.
       input_size: side of the crops, pixels.
       batch_size: global batch size, over all processes.
       batch_slice: part of the global batch that this process loads.
     """
 
     images: DecodedImages
+    indices: Sequence[int] | Int[np.ndarray, " images"]
     input_size: int
     batch_size: int
     batch_slice: slice
 
     def __call__(self, batch_index: int) -> Example:
         positions = range(batch_index * self.batch_size, (batch_index + 1) * self.batch_size)[self.batch_slice]
-        indices = [index for index in positions if index < len(self.images)]
+        indices = [int(self.indices[position]) for position in positions if position < len(self.indices)]
         offset = (self.images.size - self.input_size) // 2
         crop = Crop(np.full((len(indices), 2), offset, np.int32), np.zeros(len(indices), bool))
         return _load_crops(self.images, indices, crop, self.input_size)
