@@ -7,9 +7,14 @@ autoencoder trained on them, random hyperplanes, and the signs of their principa
 and neighbors are ranked by Hamming distance. Metrics:
 
 - recall: the fraction of the exact 10 nearest neighbors by Euclidean distance among the first 10, 50, 100 and 500 by Hamming
-  distance, which is also the recall of re-ranking that many candidates exactly;
+  distance, which is also the recall of re-ranking that many candidates exactly, as `retrieve` does;
 - same class: the fraction of the first 10 that have the class of the query;
 - time: milliseconds per query among 100,000 images.
+
+The numbers of neighbors and candidates are options. For the paper's network and the six neighbors of its Fig. 4:
+
+    make experiment EXP=binary_codes ARGS="RUN --data FOLDER --neighbors 6 --candidates 6 100 500 1000 2000 --timed 0
+        --out experiments/results/codes_fc7.json"
 
 Recall and same class are means over seeds, with standard deviations. The last line of the output is one JSON object.
 """
@@ -41,8 +46,6 @@ from matplotlib import pyplot as plt
 RESULTS = Path(__file__).parent / "results"
 BLOCK = 4096
 """Number of images per block of the exact search."""
-NEIGHBORS = 10
-CANDIDATES = (10, 50, 100, 500)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,10 @@ class Compare:
       data_dir: folder of prepared data sets.
       bits: code lengths, bits.
       seeds: number of seeds for the autoencoder and the hyperplanes.
-      timed: number of images in the timed search; their features are random, since the time does not depend on them.
+      neighbors: number of exact neighbors to find.
+      candidates: numbers of images with the nearest codes, the neighbors among which are counted.
+      timed: number of images in the timed search; their features are random, since the time does not depend on them. With 0,
+        nothing is timed.
       out: JSON file for the result; the figure is written beside it.
     """
 
@@ -64,6 +70,8 @@ class Compare:
     data_dir: Path = Path("data")
     bits: tuple[int, ...] = (64, 128, 256)
     seeds: int = 3
+    neighbors: int = 10
+    candidates: tuple[int, ...] = (10, 50, 100, 500)
     timed: int = 100_000
     out: Path = RESULTS / "codes.json"
 
@@ -73,21 +81,24 @@ def blocks(features: np.ndarray) -> Iterator[np.ndarray]:
     return (features[start : start + BLOCK] for start in range(0, len(features), BLOCK))
 
 
-def quality(encode: Encoder, training: SplitPredictions, queries: SplitPredictions, exact: np.ndarray) -> dict[str, float]:
-    """Return the recall among the nearest codes, and the fraction of the `NEIGHBORS` nearest that have the class of the query.
+def quality(
+    compare: Compare, encode: Encoder, training: SplitPredictions, queries: SplitPredictions, exact: np.ndarray
+) -> dict[str, float]:
+    """Return the recall among the nearest codes, and the fraction of the nearest that have the class of the query.
 
     Args:
+      compare: numbers of neighbors and candidates.
       encode: encoder of features to codes.
       training: features and labels of the images to search.
       queries: features and labels of the queries.
       exact: indices of the exact nearest neighbors of each query, [queries, neighbors].
     """
-    nearest_by_code = nearest_codes(encode(queries.outputs), encode(training.outputs), max(CANDIDATES))
+    nearest_by_code = nearest_codes(encode(queries.outputs), encode(training.outputs), max(compare.candidates))
     recall = {}
-    for count in CANDIDATES:
-        hits = (exact[:, :, None] == nearest_by_code[:, None, :count]).any(axis=2)
-        recall[f"recall among {count}"] = float(hits.mean())
-    return {**recall, "same class": same_class(nearest_by_code[:, :NEIGHBORS], training, queries)}
+    for count in compare.candidates:
+        hits = [np.isin(neighbors, by_code).mean() for neighbors, by_code in zip(exact, nearest_by_code[:, :count], strict=True)]
+        recall[f"recall among {count}"] = float(np.mean(hits))
+    return {**recall, "same class": same_class(nearest_by_code[:, : compare.neighbors], training, queries)}
 
 
 def same_class(neighbors: np.ndarray, training: SplitPredictions, queries: SplitPredictions) -> float:
@@ -117,7 +128,7 @@ def compare_codes(
             "principal components": [principal_component_signs(training.outputs, bits)],
         }
         for method, seeds in encoders.items():
-            rows.append(aggregate_seeds(method, bits, [quality(encode, training, queries, exact) for encode in seeds]))
+            rows.append(aggregate_seeds(method, bits, [quality(compare, encode, training, queries, exact) for encode in seeds]))
             console.print(f"{bits} bits, {method}: {rows[-1]}")
     return rows
 
@@ -137,14 +148,14 @@ def time_queries(compare: Compare, features: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     rows = np.maximum(rng.standard_normal((compare.timed + 1, features), np.float32), 0)
     times: dict[str, Any] = {"images": compare.timed, "cores": available_cpus()}
-    times["exact"] = milliseconds(lambda: nearest_neighbors(rows[:1], blocks(rows[1:]), NEIGHBORS))
+    times["exact"] = milliseconds(lambda: nearest_neighbors(rows[:1], blocks(rows[1:]), compare.neighbors))
     for bits in compare.bits:
         codes = rng.integers(0, 256, (compare.timed + 1, bits // 8), np.uint8)
-        times[f"{bits} bits"] = milliseconds(lambda codes=codes: nearest_codes(codes[:1], codes[1:], NEIGHBORS))
+        times[f"{bits} bits"] = milliseconds(lambda codes=codes: nearest_codes(codes[:1], codes[1:], compare.neighbors))
     return times
 
 
-def draw(rows: list[dict[str, Any]], file: Path, *, title: str) -> None:
+def draw(rows: list[dict[str, Any]], compare: Compare, file: Path, *, title: str) -> None:
     """Plot recall over the number of candidates, one panel per code length."""
     lengths = sorted({row["bits"] for row in rows})
     figure, panels = plt.subplots(
@@ -153,19 +164,19 @@ def draw(rows: list[dict[str, Any]], file: Path, *, title: str) -> None:
     figure.suptitle(title)
     for axes, bits in zip(panels[0], lengths, strict=True):
         for row in (row for row in rows if row["bits"] == bits):
-            recall = [100 * row[f"recall among {count}"] for count in CANDIDATES]
-            axes.plot(CANDIDATES, recall, "o-", markersize=4, label=row["method"])
+            recall = [100 * row[f"recall among {count}"] for count in compare.candidates]
+            axes.plot(compare.candidates, recall, "o-", markersize=4, label=row["method"])
         axes.set(
             xscale="log",
-            xticks=CANDIDATES,
-            xticklabels=CANDIDATES,
+            xticks=compare.candidates,
+            xticklabels=compare.candidates,
             xlabel="candidates by Hamming distance",
             title=f"{bits} bits",
             ylim=(0, 102),
         )
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    panels[0, 0].set_ylabel(f"recall of the {NEIGHBORS} nearest, %")
+    panels[0, 0].set_ylabel(f"recall of the {compare.neighbors} nearest, %")
     panels[0, -1].legend(loc="lower right")
     figure.savefig(file, dpi=80)
     plt.close(figure)
@@ -179,7 +190,7 @@ def main() -> None:
     dataset = find_training_dataset(compare.data, model.config.data.path, compare.data_dir)
     predictor = Predictor(model, layer=last_hidden_layer(model.network))
     training, queries = (predictor.predict_split(dataset, split) for split in ("train", dataset.evaluation_split))
-    exact = nearest_neighbors(queries.outputs, blocks(training.outputs), NEIGHBORS).indices
+    exact = nearest_neighbors(queries.outputs, blocks(training.outputs), compare.neighbors).indices
     rows = compare_codes(compare, training, queries, exact)
     result = {
         "network": model.network.name,
@@ -188,13 +199,14 @@ def main() -> None:
         "features": training.outputs.shape[1],
         "images": len(training.outputs),
         "queries": len(queries.outputs),
-        "neighbors": NEIGHBORS,
+        "neighbors": compare.neighbors,
         "same class, exact": round(same_class(exact, training, queries), 4),
         "codes": rows,
-        "milliseconds a query": time_queries(compare, training.outputs.shape[1]),
     }
+    if compare.timed:
+        result["milliseconds a query"] = time_queries(compare, training.outputs.shape[1])
     compare.out.write_text(json.dumps(result, indent=1) + "\n")
-    draw(rows, compare.out.with_suffix(".png"), title=f"{model.network.name} on {dataset.path.name}")
+    draw(rows, compare, compare.out.with_suffix(".png"), title=f"{model.network.name} on {dataset.path.name}")
     print(json.dumps(result))
 
 

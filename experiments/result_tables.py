@@ -231,12 +231,38 @@ def search() -> str:
     """Return a table of the time and memory of exact search in an index."""
     measured = result("search")
     size = f"{measured['images']:,} × {measured['features']:,} features, {measured['gigabytes']:.1f} GB"
-    header = [f"{size}, {measured['cores']} CPU cores", "from disk, s", "from page cache, s"]
+    header = [f"{size}, {measured['cores']} CPU cores", "from disk, s", "from page cache, s", "CPU time, s"]
     rows = []
     for queries, seconds in measured["seconds"].items():
         name = "one query" if queries == "1" else f"{queries} queries at once"
-        rows.append([name, *(f"{seconds[storage]:.1f}" for storage in ("disk", "page_cache"))])
-    rows.append([f"peak memory of the process: {measured['megabytes']['peak']} MB", "", ""])
+        rows.append([name, *(f"{seconds[storage]:.1f}" for storage in ("disk", "page_cache", "page_cache_cpu"))])
+    passes = measured["one_pass_seconds"]
+    rows.append(["for comparison: reading the file once", f"{passes['disk']:.1f}", f"{passes['page_cache']:.1f}", ""])
+    rows.append(["for comparison: the maximum of a memory map of it", "", f"{passes['page_cache, memory map']:.1f}", ""])
+    rows.append([f"peak memory of the process: {measured['megabytes']['peak']} MB", "", "", ""])
+    return table(header, rows)
+
+
+def code_search() -> str:
+    """Return a table of the time and memory of search by binary codes in an index."""
+    measured = result("code_search")
+    size = f"{measured['images']:,} × {measured['features']:,} features, {measured['bits']}-bit codes"
+    header = [f"{size}, {measured['cores']} CPU cores", "from disk, ms", "from page cache, ms", "CPU time, ms"]
+    times, rows = measured["milliseconds"], []
+    for candidates, row in ((name, row) for name, row in times.items() if name.isdigit()):
+        values = (row["disk"]["median"], row["page_cache"]["median"], row["page_cache"]["median_cpu"])
+        rows.append([f"{int(candidates):,} candidates", *(f"{value:.0f}" for value in values)])
+    rows.append([f"private memory of the process: {measured['private_megabytes']} MB", "", "", ""])
+    return table(header, rows)
+
+
+def fc7_codes() -> str:
+    """Return a table of the recall of search by binary codes of the paper's network."""
+    measured = result("codes_fc7")
+    counts = [name for name in measured["codes"][0] if name.startswith("recall") and not name.endswith("deviation")]
+    features = f"`{measured['network']}`, {measured['features']:,} features of {measured['images']:,} images"
+    header = [features, "bits", *(f"{int(name.split()[-1]):,} candidates" for name in counts)]
+    rows = [[row["method"], str(row["bits"]), *(f"{row[name]:.1%}" for name in counts)] for row in measured["codes"]]
     return table(header, rows)
 
 
@@ -278,6 +304,8 @@ def transfer() -> str:
 
 TABLES = {
     "search": search,
+    "code search": code_search,
+    "fc7 codes": fc7_codes,
     "codes": codes,
     "photos": photos,
     "quickstart": quickstart,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tyro
 
+from alexnet_jax.analysis.code_search import build_codes, check_bits
 from alexnet_jax.analysis.indexing import build_index
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.cli.process import configure_process
@@ -26,6 +27,9 @@ class BuildIndex:
       data_dir: folder of prepared data sets.
       split: split to index.
       batch_size: images per batch.
+      bits: also train an autoencoder, and store a binary code of this many bits for each image, a multiple of 8, with which
+        `retrieve` searches without reading all features; 128, for example. None stores no codes, and keeps those of an
+        existing index.
     """
 
     run: tyro.conf.Positional[Path]
@@ -35,13 +39,19 @@ class BuildIndex:
     data_dir: Path = Path("data")
     split: str = "train"
     batch_size: int = 128
+    bits: int | None = None
 
 
 def run(arguments: list[str]) -> None:
     """Build the index and print its folder."""
     command = parse(BuildIndex, "index", arguments)
+    if command.bits is not None:
+        check_bits(command.bits)
     configure_process()
     model = load(command.run, best=command.best)
     to = command.to or model.output_dir / "index"
     dataset = find_training_dataset(command.data, model.config.data.path, command.data_dir)
-    print(build_index(model, dataset, command.split, to, batch_size=command.batch_size).path)
+    index = build_index(model, dataset, command.split, to, batch_size=command.batch_size)
+    if command.bits is not None:
+        build_codes(index, command.bits)
+    print(index.path)
