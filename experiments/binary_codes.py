@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -48,6 +48,9 @@ BLOCK = 4096
 """Number of images per block of the exact search."""
 
 
+Method = Literal["autoencoder", "random hyperplanes", "principal components"]
+
+
 @dataclass(frozen=True)
 class Compare:
     """Compare search by binary codes with exact search.
@@ -57,6 +60,7 @@ class Compare:
       data: a folder of images, a prepared data set, or a name in `data_dir`; None uses the training data of the run.
       data_dir: folder of prepared data sets.
       bits: code lengths, bits.
+      methods: kinds of codes.
       seeds: number of seeds for the autoencoder and the hyperplanes.
       neighbors: number of exact neighbors to find.
       candidates: numbers of images with the nearest codes, the neighbors among which are counted.
@@ -69,6 +73,7 @@ class Compare:
     data: str | None = None
     data_dir: Path = Path("data")
     bits: tuple[int, ...] = (64, 128, 256)
+    methods: tuple[Method, ...] = ("autoencoder", "random hyperplanes", "principal components")
     seeds: int = 3
     neighbors: int = 10
     candidates: tuple[int, ...] = (10, 50, 100, 500)
@@ -116,19 +121,27 @@ def aggregate_seeds(method: str, bits: int, metrics: list[dict[str, float]]) -> 
     return row
 
 
+def make_encoder(method: Method, features: np.ndarray, bits: int, seed: int) -> Encoder:
+    """Return the encoder of a method, from features to codes."""
+    if method == "autoencoder":
+        return Autoencoder(seed=seed).train(features, bits)
+    if method == "random hyperplanes":
+        return random_hyperplanes(features, bits, seed)
+    return principal_component_signs(features, bits)
+
+
 def compare_codes(
     compare: Compare, training: SplitPredictions, queries: SplitPredictions, exact: np.ndarray
 ) -> list[dict[str, Any]]:
     """Return the quality of each method at each code length; see `quality` for the arguments."""
     rows = []
     for bits in compare.bits:
-        encoders: dict[str, list[Encoder]] = {
-            "autoencoder": [Autoencoder(seed=seed).train(training.outputs, bits) for seed in range(compare.seeds)],
-            "random hyperplanes": [random_hyperplanes(training.outputs, bits, seed) for seed in range(compare.seeds)],
-            "principal components": [principal_component_signs(training.outputs, bits)],
-        }
-        for method, seeds in encoders.items():
-            rows.append(aggregate_seeds(method, bits, [quality(compare, encode, training, queries, exact) for encode in seeds]))
+        for method in compare.methods:
+            seeds = range(1 if method == "principal components" else compare.seeds)
+            encoders = [make_encoder(method, training.outputs, bits, seed) for seed in seeds]
+            rows.append(
+                aggregate_seeds(method, bits, [quality(compare, encode, training, queries, exact) for encode in encoders])
+            )
             console.print(f"{bits} bits, {method}: {rows[-1]}")
     return rows
 

@@ -82,17 +82,17 @@ def test_building_in_blocks_equals_building_at_once(tmp_path, features, monkeypa
 
 def test_stored_codes_equal_those_that_were_built(index, features, capsys):
     assert read_codes(index) is None
-    built = build_codes(index, 24, AUTOENCODER)
+    built = build_codes(index, 16, AUTOENCODER)
     stored = read_codes(Index(index.path))
     np.testing.assert_array_equal(stored.codes, built.codes)
     np.testing.assert_array_equal(stored.codes, built.encoder(features))
     np.testing.assert_array_equal(stored.encoder(features[:9]), built.codes[:9])
     time = (index.path / "codes.safetensors").stat().st_mtime_ns
-    build_codes(index, 24, AUTOENCODER)
+    build_codes(index, 16, AUTOENCODER)
     assert "codes.safetensors is already complete" in capsys.readouterr().err
     assert (index.path / "codes.safetensors").stat().st_mtime_ns == time
-    assert build_codes(index, 32, AUTOENCODER).codes.shape == (300, 4)
-    assert read_codes(index).encoder.bits == 32
+    assert build_codes(index, 8, AUTOENCODER).codes.shape == (300, 1)
+    assert read_codes(index).encoder.bits == 8
 
 
 @pytest.mark.parametrize(("owner", "method"), [(Autoencoder, "train"), (PerceptronEncoder, "__call__"), (type(Path()), "rename")])

@@ -14,7 +14,9 @@ from jaxtyping import Float, Float32, Float64, Int
 QUERY_CHUNK = 64
 """Number of queries compared with a block at a time."""
 ROW_CHUNK = 1024
-"""Number of rows that are converted to float64 at a time."""
+"""Number of rows whose float64 distances are computed at a time."""
+CACHED_NUMBERS = 1 << 16
+"""Number of float64 numbers that fit in the cache of a CPU core."""
 
 Rows = Float32[np.ndarray, "rows features"]
 """Features, one row per image."""
@@ -70,9 +72,10 @@ def nearest_neighbors(
 def squared_norms(rows: Rows) -> SquaredNorms:
     """Return the squared norms of rows, computed in float64."""
     norms = np.empty(len(rows))
-    for start in range(0, len(rows), ROW_CHUNK):
-        chunk = rows[start : start + ROW_CHUNK].astype(np.float64)
-        np.einsum("ij,ij->i", chunk, chunk, out=norms[start : start + ROW_CHUNK])
+    size = max(1, CACHED_NUMBERS // max(1, rows.shape[1]))
+    for start in range(0, len(rows), size):
+        chunk = rows[start : start + size].astype(np.float64)
+        norms[start : start + size] = np.vecdot(chunk, chunk)
     return norms
 
 

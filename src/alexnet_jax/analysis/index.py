@@ -13,7 +13,6 @@ Format 2, which can still be read, lacks the squared norms and line ends.
 import json
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -27,7 +26,7 @@ from alexnet_jax.errors import UserError
 
 FORMAT = 3
 READABLE_FORMATS = (2, FORMAT)
-BLOCK_BYTES, BLOCK_ROWS = 1 << 24, 1 << 14  # maximum size of a block
+BLOCK_BYTES, BLOCK_ROWS = 1 << 26, 1 << 14  # maximum size of a block
 
 Features = Float32[np.ndarray, "images features"]
 """Outputs of a layer, one row per image."""
@@ -145,32 +144,25 @@ class Index:
         return range(0, self.metadata.images, rows)
 
     def blocks(self) -> Iterator[Features]:
-        """Yield the features in blocks of at most 16 MB, each of which is overwritten after the next one is requested.
+        """Yield the features in memory-mapped blocks of at most 64 MB, while the operating system reads the next one.
 
-        While a block is in use, a thread reads the next one. Reading into two buffers is faster than a memory map, whose pages
-        are mapped one by one.
+        Each block is a mapping of its own, so that a process has at most two of them in memory.
 
         Raises:
-          UserError: if the file was truncated after the index was opened.
+          UserError: if the file was truncated after the index was opened. If it is truncated while a block is in use, the
+            operating system ends the process.
         """
-        starts = self._block_starts()
-        shape = min(starts.step, self.metadata.images), self.metadata.features
-        buffers = [np.empty(shape, np.float32) for _ in starts[:2]]
-        with open(self.path / "features.npy", "rb", buffering=0) as file, ThreadPoolExecutor(1) as reader:
-
-            def read(number: int) -> Features:
-                first = starts[number]
-                block = buffers[number % 2][: self.metadata.images - first]
-                self._read(file, first, block)
-                return block
-
-            _advise(file, 0, 0, "SEQUENTIAL")
-            pending = reader.submit(read, 0)
-            for number in range(1, len(starts)):
-                block = pending.result()
-                pending = reader.submit(read, number)
+        path, starts = self.path / "features.npy", self._block_starts()
+        images, features = self.metadata.images, self.metadata.features
+        with path.open("rb") as file:
+            for first in starts:
+                offset, size = self._start + 4 * features * first, 4 * features * starts.step
+                _advise(file, offset + size, size)
+                try:
+                    block = np.memmap(file, np.float32, "r", offset, (min(starts.step, images - first), features))
+                except ValueError as error:
+                    raise UserError(f"{path} was truncated while it was read: rebuild the index") from error
                 yield block
-            yield pending.result()
 
     def rows(self, indices: Int[np.ndarray, " images"]) -> Features:
         """Return the features of the given images, in the given order.
@@ -181,7 +173,7 @@ class Index:
         rows = np.empty((len(indices), self.metadata.features), np.float32)
         with open(self.path / "features.npy", "rb", buffering=0) as file:
             for index in indices.tolist():  # the disk reads many rows at once
-                _advise(file, self._start + index * rows.strides[0], rows.strides[0], "WILLNEED")
+                _advise(file, self._start + index * rows.strides[0], rows.strides[0])
             for number, index in enumerate(indices.tolist()):
                 self._read(file, index, rows[number : number + 1])
         return rows
@@ -228,7 +220,7 @@ def _line_ends(file: IO[bytes]) -> Int[np.ndarray, " lines"]:
     return np.cumsum([len(line) for line in file])
 
 
-def _advise(file: IO[bytes], offset: int, size: int, advice: str) -> None:
-    """Tell the operating system, where it takes advice, how a part of a file will be read."""
+def _advise(file: IO[bytes], offset: int, size: int) -> None:
+    """Let the operating system, if it takes advice, begin to read a part of a file into the page cache."""
     if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(file.fileno(), offset, size, getattr(os, f"POSIX_FADV_{advice}"))
+        os.posix_fadvise(file.fileno(), offset, size, os.POSIX_FADV_WILLNEED)
