@@ -7,14 +7,9 @@ autoencoder trained on them, random hyperplanes, and the signs of their principa
 and neighbors are ranked by Hamming distance. Metrics:
 
 - recall: the fraction of the exact 10 nearest neighbors by Euclidean distance among the first 10, 50, 100 and 500 by Hamming
-  distance, which is also the recall of re-ranking that many candidates exactly, as `retrieve` does;
+  distance, which is also the recall of re-ranking that many candidates exactly;
 - same class: the fraction of the first 10 that have the class of the query;
 - time: milliseconds per query among 100,000 images.
-
-The numbers of neighbors and candidates are options. For the paper's network and the six neighbors of its Fig. 4:
-
-    make experiment EXP=binary_codes ARGS="RUN --data FOLDER --neighbors 6 --candidates 6 100 500 1000 2000 --timed 0
-        --out experiments/results/codes_fc7.json"
 
 Recall and same class are means over seeds, with standard deviations. The last line of the output is one JSON object.
 """
@@ -24,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -46,9 +41,8 @@ from matplotlib import pyplot as plt
 RESULTS = Path(__file__).parent / "results"
 BLOCK = 4096
 """Number of images per block of the exact search."""
-
-
-Method = Literal["autoencoder", "random hyperplanes", "principal components"]
+NEIGHBORS = 10
+CANDIDATES = (10, 50, 100, 500)
 
 
 @dataclass(frozen=True)
@@ -60,12 +54,8 @@ class Compare:
       data: a folder of images, a prepared data set, or a name in `data_dir`; None uses the training data of the run.
       data_dir: folder of prepared data sets.
       bits: code lengths, bits.
-      methods: kinds of codes.
       seeds: number of seeds for the autoencoder and the hyperplanes.
-      neighbors: number of exact neighbors to find.
-      candidates: numbers of images with the nearest codes, the neighbors among which are counted.
-      timed: number of images in the timed search; their features are random, since the time does not depend on them. With 0,
-        nothing is timed.
+      timed: number of images in the timed search; their features are random, since the time does not depend on them.
       out: JSON file for the result; the figure is written beside it.
     """
 
@@ -73,10 +63,7 @@ class Compare:
     data: str | None = None
     data_dir: Path = Path("data")
     bits: tuple[int, ...] = (64, 128, 256)
-    methods: tuple[Method, ...] = ("autoencoder", "random hyperplanes", "principal components")
     seeds: int = 3
-    neighbors: int = 10
-    candidates: tuple[int, ...] = (10, 50, 100, 500)
     timed: int = 100_000
     out: Path = RESULTS / "codes.json"
 
@@ -86,24 +73,21 @@ def blocks(features: np.ndarray) -> Iterator[np.ndarray]:
     return (features[start : start + BLOCK] for start in range(0, len(features), BLOCK))
 
 
-def quality(
-    compare: Compare, encode: Encoder, training: SplitPredictions, queries: SplitPredictions, exact: np.ndarray
-) -> dict[str, float]:
-    """Return the recall among the nearest codes, and the fraction of the nearest that have the class of the query.
+def quality(encode: Encoder, training: SplitPredictions, queries: SplitPredictions, exact: np.ndarray) -> dict[str, float]:
+    """Return the recall among the nearest codes, and the fraction of the `NEIGHBORS` nearest that have the class of the query.
 
     Args:
-      compare: numbers of neighbors and candidates.
       encode: encoder of features to codes.
       training: features and labels of the images to search.
       queries: features and labels of the queries.
       exact: indices of the exact nearest neighbors of each query, [queries, neighbors].
     """
-    nearest_by_code = nearest_codes(encode(queries.outputs), encode(training.outputs), max(compare.candidates))
+    nearest_by_code = nearest_codes(encode(queries.outputs), encode(training.outputs), max(CANDIDATES))
     recall = {}
-    for count in compare.candidates:
-        hits = [np.isin(neighbors, by_code).mean() for neighbors, by_code in zip(exact, nearest_by_code[:, :count], strict=True)]
-        recall[f"recall among {count}"] = float(np.mean(hits))
-    return {**recall, "same class": same_class(nearest_by_code[:, : compare.neighbors], training, queries)}
+    for count in CANDIDATES:
+        hits = (exact[:, :, None] == nearest_by_code[:, None, :count]).any(axis=2)
+        recall[f"recall among {count}"] = float(hits.mean())
+    return {**recall, "same class": same_class(nearest_by_code[:, :NEIGHBORS], training, queries)}
 
 
 def same_class(neighbors: np.ndarray, training: SplitPredictions, queries: SplitPredictions) -> float:
@@ -121,27 +105,19 @@ def aggregate_seeds(method: str, bits: int, metrics: list[dict[str, float]]) -> 
     return row
 
 
-def make_encoder(method: Method, features: np.ndarray, bits: int, seed: int) -> Encoder:
-    """Return the encoder of a method, from features to codes."""
-    if method == "autoencoder":
-        return Autoencoder(seed=seed).train(features, bits)
-    if method == "random hyperplanes":
-        return random_hyperplanes(features, bits, seed)
-    return principal_component_signs(features, bits)
-
-
 def compare_codes(
     compare: Compare, training: SplitPredictions, queries: SplitPredictions, exact: np.ndarray
 ) -> list[dict[str, Any]]:
     """Return the quality of each method at each code length; see `quality` for the arguments."""
     rows = []
     for bits in compare.bits:
-        for method in compare.methods:
-            seeds = range(1 if method == "principal components" else compare.seeds)
-            encoders = [make_encoder(method, training.outputs, bits, seed) for seed in seeds]
-            rows.append(
-                aggregate_seeds(method, bits, [quality(compare, encode, training, queries, exact) for encode in encoders])
-            )
+        encoders: dict[str, list[Encoder]] = {
+            "autoencoder": [Autoencoder(seed=seed).train(training.outputs, bits) for seed in range(compare.seeds)],
+            "random hyperplanes": [random_hyperplanes(training.outputs, bits, seed) for seed in range(compare.seeds)],
+            "principal components": [principal_component_signs(training.outputs, bits)],
+        }
+        for method, seeds in encoders.items():
+            rows.append(aggregate_seeds(method, bits, [quality(encode, training, queries, exact) for encode in seeds]))
             console.print(f"{bits} bits, {method}: {rows[-1]}")
     return rows
 
@@ -161,14 +137,14 @@ def time_queries(compare: Compare, features: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     rows = np.maximum(rng.standard_normal((compare.timed + 1, features), np.float32), 0)
     times: dict[str, Any] = {"images": compare.timed, "cores": available_cpus()}
-    times["exact"] = milliseconds(lambda: nearest_neighbors(rows[:1], blocks(rows[1:]), compare.neighbors))
+    times["exact"] = milliseconds(lambda: nearest_neighbors(rows[:1], blocks(rows[1:]), NEIGHBORS))
     for bits in compare.bits:
         codes = rng.integers(0, 256, (compare.timed + 1, bits // 8), np.uint8)
-        times[f"{bits} bits"] = milliseconds(lambda codes=codes: nearest_codes(codes[:1], codes[1:], compare.neighbors))
+        times[f"{bits} bits"] = milliseconds(lambda codes=codes: nearest_codes(codes[:1], codes[1:], NEIGHBORS))
     return times
 
 
-def draw(rows: list[dict[str, Any]], compare: Compare, file: Path, *, title: str) -> None:
+def draw(rows: list[dict[str, Any]], file: Path, *, title: str) -> None:
     """Plot recall over the number of candidates, one panel per code length."""
     lengths = sorted({row["bits"] for row in rows})
     figure, panels = plt.subplots(
@@ -177,19 +153,19 @@ def draw(rows: list[dict[str, Any]], compare: Compare, file: Path, *, title: str
     figure.suptitle(title)
     for axes, bits in zip(panels[0], lengths, strict=True):
         for row in (row for row in rows if row["bits"] == bits):
-            recall = [100 * row[f"recall among {count}"] for count in compare.candidates]
-            axes.plot(compare.candidates, recall, "o-", markersize=4, label=row["method"])
+            recall = [100 * row[f"recall among {count}"] for count in CANDIDATES]
+            axes.plot(CANDIDATES, recall, "o-", markersize=4, label=row["method"])
         axes.set(
             xscale="log",
-            xticks=compare.candidates,
-            xticklabels=compare.candidates,
+            xticks=CANDIDATES,
+            xticklabels=CANDIDATES,
             xlabel="candidates by Hamming distance",
             title=f"{bits} bits",
             ylim=(0, 102),
         )
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    panels[0, 0].set_ylabel(f"recall of the {compare.neighbors} nearest, %")
+    panels[0, 0].set_ylabel(f"recall of the {NEIGHBORS} nearest, %")
     panels[0, -1].legend(loc="lower right")
     figure.savefig(file, dpi=80)
     plt.close(figure)
@@ -203,7 +179,7 @@ def main() -> None:
     dataset = find_training_dataset(compare.data, model.config.data.path, compare.data_dir)
     predictor = Predictor(model, layer=last_hidden_layer(model.network))
     training, queries = (predictor.predict_split(dataset, split) for split in ("train", dataset.evaluation_split))
-    exact = nearest_neighbors(queries.outputs, blocks(training.outputs), compare.neighbors).indices
+    exact = nearest_neighbors(queries.outputs, blocks(training.outputs), NEIGHBORS).indices
     rows = compare_codes(compare, training, queries, exact)
     result = {
         "network": model.network.name,
@@ -212,14 +188,13 @@ def main() -> None:
         "features": training.outputs.shape[1],
         "images": len(training.outputs),
         "queries": len(queries.outputs),
-        "neighbors": compare.neighbors,
+        "neighbors": NEIGHBORS,
         "same class, exact": round(same_class(exact, training, queries), 4),
         "codes": rows,
+        "milliseconds a query": time_queries(compare, training.outputs.shape[1]),
     }
-    if compare.timed:
-        result["milliseconds a query"] = time_queries(compare, training.outputs.shape[1])
     compare.out.write_text(json.dumps(result, indent=1) + "\n")
-    draw(rows, compare, compare.out.with_suffix(".png"), title=f"{model.network.name} on {dataset.path.name}")
+    draw(rows, compare.out.with_suffix(".png"), title=f"{model.network.name} on {dataset.path.name}")
     print(json.dumps(result))
 
 

@@ -256,14 +256,12 @@ def code_search() -> str:
     return table(header, rows)
 
 
-def fc7_codes() -> str:
-    """Return a table of the recall of search by binary codes of the paper's network."""
-    measured = result("codes_fc7")
-    counts = [name for name in measured["codes"][0] if name.startswith("recall") and not name.endswith("deviation")]
-    features = f"`{measured['network']}`, {measured['features']:,} features of {measured['images']:,} images"
-    header = [features, "bits", *(f"{int(name.split()[-1]):,} candidates" for name in counts)]
-    rows = [[row["method"], str(row["bits"]), *(f"{row[name]:.1%}" for name in counts)] for row in measured["codes"]]
-    return table(header, rows)
+def code_recall() -> str:
+    """Return a table of the recall of search by binary codes in an index of images."""
+    measured = result("code_recall")
+    images = f"`{measured['layer']}` of `{measured['network']}`, {measured['images']:,} images, {measured['bits']}-bit codes"
+    rows = [[row["method"], *(f"{value:.1%}" for value in row["recall"].values())] for row in measured["codes"]]
+    return table([images, *(f"{int(count):,} candidates" for count in measured["codes"][0]["recall"])], rows)
 
 
 def codes() -> str:
@@ -305,7 +303,7 @@ def transfer() -> str:
 TABLES = {
     "search": search,
     "code search": code_search,
-    "fc7 codes": fc7_codes,
+    "code recall": code_recall,
     "codes": codes,
     "photos": photos,
     "quickstart": quickstart,

@@ -37,7 +37,8 @@ def content(index):
     return {file.name: file.stat().st_size for file in index.path.iterdir()}
 
 
-def test_with_all_images_as_candidates_equals_exact_search(index, features):
+def test_with_all_images_as_candidates_equals_exact_search(index, features, monkeypatch):
+    monkeypatch.setattr(code_search, "ROWS_READ", 130)
     codes = build_codes(index, 16, AUTOENCODER)
     queries = np.concatenate([features[:20] + features[100:120], features[:3]])
     for count in (6, 400):

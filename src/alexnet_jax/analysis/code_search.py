@@ -31,6 +31,8 @@ TRAINING_IMAGES = 20_000
 """Maximum number of images that an autoencoder is trained on: 328 MB for 4,096 features."""
 CANDIDATES = 2000
 """Number of images per query whose exact distances are computed."""
+ROWS_READ = 4096
+"""Number of images whose features are read at a time."""
 MAX_BITS = 4096
 
 
@@ -58,11 +60,12 @@ def search_by_codes(index: Index, codes: IndexCodes, queries: Features, count: i
       candidates: number of images per query whose exact distances are computed, or `count` if that is more. With all images of
         the index, the result equals that of `Index.search`.
     """
-    nearest = nearest_codes(codes.encoder(queries), codes.codes, max(candidates, count))
     indices = np.empty((len(queries), min(count, len(codes.codes))), np.int64)
     distances = np.empty(indices.shape)
-    for number, images in enumerate(np.sort(nearest, axis=1)):  # sorted, so that ties are ordered by index
-        neighbors = nearest_neighbors(queries[number : number + 1], [index.rows(images)], count, index.norms(images))
+    for number, query in enumerate(codes.encoder(queries)):
+        images = np.sort(nearest_codes(query[None], codes.codes, max(candidates, count))[0])  # so ties are ordered by index
+        blocks = (index.rows(images[start : start + ROWS_READ]) for start in range(0, len(images), ROWS_READ))
+        neighbors = nearest_neighbors(queries[number : number + 1], blocks, count, index.norms(images))
         indices[number], distances[number] = images[neighbors.indices[0]], neighbors.distances[0]
     return Neighbors(indices, distances)
 
