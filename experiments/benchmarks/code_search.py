@@ -93,8 +93,9 @@ def sparse_index(path: Path, search: CodeSearch) -> None:
     lines = [json.dumps([f"{image}.jpg", ""]) + "\n" for image in range(search.images)]
     (path / "images.jsonl").write_text("".join(lines))
     np.save(path / "line_ends.npy", np.cumsum([len(line) for line in lines]))
-    sizes = {"features_bytes": (path / "features.npy").stat().st_size, "names_bytes": (path / "images.jsonl").stat().st_size}
-    (path / "index.json").write_text(json.dumps(asdict(IndexMetadata(*shape, **sizes))))
+    features_bytes, names_bytes = ((path / name).stat().st_size for name in ("features.npy", "images.jsonl"))
+    metadata = IndexMetadata(*shape, features_bytes, names_bytes)
+    (path / "index.json").write_text(json.dumps(asdict(metadata)))
 
 
 def timed(function: Callable[..., Any], *arguments: Any) -> tuple[tuple[float, float], Any]:

@@ -37,6 +37,13 @@ def content(index):
     return {file.name: file.stat().st_size for file in index.path.iterdir()}
 
 
+def stored_codes(index):
+    """Return the codes of an index that has some."""
+    codes = read_codes(index)
+    assert codes is not None
+    return codes
+
+
 def test_with_all_images_as_candidates_equals_exact_search(index, features, monkeypatch):
     monkeypatch.setattr(code_search, "ROWS_READ", 130)
     codes = build_codes(index, 16, AUTOENCODER)
@@ -84,7 +91,7 @@ def test_building_in_blocks_equals_building_at_once(tmp_path, features, monkeypa
 def test_stored_codes_equal_those_that_were_built(index, features, capsys):
     assert read_codes(index) is None
     built = build_codes(index, 16, AUTOENCODER)
-    stored = read_codes(Index(index.path))
+    stored = stored_codes(Index(index.path))
     np.testing.assert_array_equal(stored.codes, built.codes)
     np.testing.assert_array_equal(stored.codes, built.encoder(features))
     np.testing.assert_array_equal(stored.encoder(features[:9]), built.codes[:9])
@@ -93,7 +100,7 @@ def test_stored_codes_equal_those_that_were_built(index, features, capsys):
     assert "codes.safetensors is already complete" in capsys.readouterr().err
     assert (index.path / "codes.safetensors").stat().st_mtime_ns == time
     assert build_codes(index, 8, AUTOENCODER).codes.shape == (300, 1)
-    assert read_codes(index).encoder.bits == 8
+    assert stored_codes(index).encoder.bits == 8
 
 
 @pytest.mark.parametrize(("owner", "method"), [(Autoencoder, "train"), (PerceptronEncoder, "__call__"), (type(Path()), "rename")])
@@ -185,7 +192,7 @@ def test_invalid_codes_are_refused_and_built_again(damage, message, index, featu
     assert re.search(r"codes\.safetensors.*: .*delete it, or build the codes again with alexnet-jax index", str(error.value))
     build_codes(index, 16, AUTOENCODER)
     assert "building them again" in capsys.readouterr().err
-    np.testing.assert_array_equal(read_codes(index).codes, original["codes"])
+    np.testing.assert_array_equal(stored_codes(index).codes, original["codes"])
 
 
 def test_autoencoder_is_trained_on_a_sample(index, features, monkeypatch):

@@ -84,7 +84,9 @@ def test_blocks_and_rows_are_the_features(tmp_path, rng, monkeypatch):
     np.testing.assert_array_equal(np.concatenate([block.copy() for block in index.blocks()]), features)
     for indices in (rng.permutation(40), np.array([39, 0, 39]), np.array([], int)):
         np.testing.assert_array_equal(index.rows(indices), features[indices])
-        np.testing.assert_allclose(index.norms(indices), np.square(features[indices], dtype=float).sum(axis=1), rtol=1e-15)
+        norms = index.norms(indices)
+        assert norms is not None
+        np.testing.assert_allclose(norms, np.square(features[indices], dtype=float).sum(axis=1), rtol=1e-15)
     threads = threading.active_count()
     for _ in index.blocks():
         break
@@ -99,7 +101,7 @@ def test_names_are_found_by_index(tmp_path):
             writer.add(np.zeros((len(images[start : start + 8]), 2), np.float32), images[start : start + 8])
     index = Index(tmp_path / "index")
     assert index.images(range(50)) == dict(enumerate(images))
-    assert index.images([[49, 0], [7, 7]]) == {49: images[49], 0: images[0], 7: images[7]}
+    assert index.images(np.array([[49, 0], [7, 7]])) == {49: images[49], 0: images[0], 7: images[7]}
     ends = np.load(tmp_path / "index" / "line_ends.npy")
     ends[7] += 3
     np.save(tmp_path / "index" / "line_ends.npy", ends)
@@ -161,7 +163,7 @@ def test_retrieve_searches_by_codes_in_batches(trained_run, photos, tmp_path, mo
     assert not index.exists()
     build()
     exact = retrieve(monkeypatch, capsys, index, folder, "--nearest", 2)
-    monkeypatch.setattr(code_search, "Autoencoder", lambda: Autoencoder(hidden=8, steps=5, batch_size=8))
+    monkeypatch.setattr(code_search, "AUTOENCODER", Autoencoder(hidden=8, steps=5, batch_size=8))
     assert "is already complete" in build("--bits", "16")
     monkeypatch.setattr(retrieve_module, "BATCH_SIZE", 16)
     monkeypatch.setattr(retrieve_module, "EXACT_QUERIES", 20)

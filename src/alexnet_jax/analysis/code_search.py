@@ -29,6 +29,8 @@ FORMAT = "1"
 """Version of the format."""
 TRAINING_IMAGES = 20_000
 """Maximum number of images that an autoencoder is trained on: 328 MB for 4,096 features."""
+AUTOENCODER = Autoencoder(steps=1000)
+"""Autoencoder that is trained by default. Its training takes about a minute for 4,096 features on two CPU cores."""
 CANDIDATES = 2000
 """Number of images per query whose exact distances are computed."""
 ROWS_READ = 4096
@@ -79,7 +81,7 @@ def build_codes(index: Index, bits: int, autoencoder: Autoencoder | None = None)
     Args:
       index: index to encode.
       bits: number of bits of a code: a multiple of 8; a multiple of 64 is fastest to search.
-      autoencoder: autoencoder to train, on at most `TRAINING_IMAGES` random images, drawn with its seed; None uses the default.
+      autoencoder: autoencoder to train, on at most `TRAINING_IMAGES` random images, drawn with its seed; None uses `AUTOENCODER`.
 
     Raises:
       UserError: if `bits` is invalid, another process is building codes of the same index, or the disk is full.
@@ -95,7 +97,7 @@ def build_codes(index: Index, bits: int, autoencoder: Autoencoder | None = None)
         if existing is not None and existing.encoder.bits == bits:
             console.print(f"{file} is already complete")
             return existing
-        autoencoder = autoencoder or Autoencoder()
+        autoencoder = autoencoder or AUTOENCODER
         images, rng = index.metadata.images, np.random.default_rng(autoencoder.seed)
         sample = np.sort(rng.choice(images, min(TRAINING_IMAGES, images), replace=False))
         encoder = autoencoder.train(index.rows(sample), bits)

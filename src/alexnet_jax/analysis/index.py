@@ -188,7 +188,7 @@ class Index:
         Raises:
           UserError: if the file ends before.
         """
-        content, offset = memoryview(rows).cast("B"), self._start + first * rows.strides[0]
+        content, offset = rows.data.cast("B"), self._start + first * rows.strides[0]
         while content:
             num_read = os.preadv(file.fileno(), [content], offset)
             if not num_read:
