@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 
 from alexnet_jax.analysis.binary_codes import Codes, Encoder, nearest_codes, random_hyperplanes
-from alexnet_jax.analysis.code_search import read_codes
+from alexnet_jax.analysis.code_search import AUTOENCODER, TRAINING_IMAGES, read_codes
 from alexnet_jax.analysis.index import Index
 from alexnet_jax.analysis.indexing import load_indexed_model, open_indexed_dataset
 from alexnet_jax.console import console
@@ -96,6 +96,8 @@ def main() -> None:
         "queries": len(queries),
         "neighbors": settings.neighbors,
         "bits": bits,
+        "training_steps": AUTOENCODER.steps,
+        "training_images": min(TRAINING_IMAGES, index.metadata.images),
         "seeds": settings.seeds,
         "codes": rows,
     }

@@ -239,7 +239,8 @@ def search() -> str:
     passes = measured["one_pass_seconds"]
     rows.append(["for comparison: reading the file once", f"{passes['disk']:.1f}", f"{passes['page_cache']:.1f}", ""])
     rows.append(["for comparison: the maximum of a memory map of it", "", f"{passes['page_cache, memory map']:.1f}", ""])
-    rows.append([f"peak memory of the process: {measured['megabytes']['peak']} MB", "", "", ""])
+    memory = f"peak memory of the process: {measured['megabytes']['peak']} MB"
+    rows.append([f"{memory}; load average of the machine: {measured['load']:.0f}", "", "", ""])
     return table(header, rows)
 
 
@@ -252,7 +253,8 @@ def code_search() -> str:
     for candidates, row in ((name, row) for name, row in times.items() if name.isdigit()):
         values = (row["disk"]["median"], row["page_cache"]["median"], row["page_cache"]["median_cpu"])
         rows.append([f"{int(candidates):,} candidates", *(f"{value:.0f}" for value in values)])
-    rows.append([f"private memory of the process: {measured['private_megabytes']} MB", "", "", ""])
+    memory = f"private memory of the process: {measured['private_megabytes']} MB"
+    rows.append([f"{memory}; load average of the machine: {measured['load']:.0f}", "", "", ""])
     return table(header, rows)
 
 

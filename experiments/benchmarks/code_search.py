@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import tyro
-from exact_search import drop_from_page_cache, peak_megabytes
+from exact_search import drop_from_page_cache
 
 from alexnet_jax.analysis.binary_codes import Autoencoder, nearest_codes
 from alexnet_jax.analysis.code_search import CANDIDATES, build_codes, read_codes, search_by_codes
@@ -105,9 +105,9 @@ def timed(function: Callable[..., Any], *arguments: Any) -> tuple[tuple[float, f
     return (1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu)), result
 
 
-def private_megabytes() -> int:
-    """Return the private memory of this process, in MB, without pages of files."""
-    (kilobytes,) = re.findall(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+def megabytes(kind: str) -> int:
+    """Return the memory of this process in MB: "RssAnon" without pages of files, or the peak "VmHWM" including them."""
+    (kilobytes,) = re.findall(rf"{kind}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(kilobytes) * 1024 // 10**6
 
 
@@ -119,7 +119,7 @@ def build(path: Path, search: CodeSearch) -> dict[str, Any]:
         "training_steps": search.steps,
         "seconds": round(wall / 1000),
         "cpu_seconds": round(cpu / 1000),
-        "peak_megabytes": peak_megabytes(),
+        "peak_megabytes": megabytes("VmHWM"),  # that of `getrusage` is inherited from the parent process
     }
 
 
@@ -156,7 +156,7 @@ def measure(path: Path, search: CodeSearch) -> dict[str, Any]:
             }
         results[str(candidates)] = row
         print(f"{candidates} candidates: {row}", flush=True)
-    results["private_megabytes"] = private_megabytes()
+    results["private_megabytes"] = megabytes("RssAnon")
     return results
 
 

@@ -30,7 +30,7 @@ Encoder = Callable[[Features], Codes]
 """Function that maps features to binary codes with a fixed number of bits."""
 
 
-ENCODED_ROWS = 256
+ENCODED_ROWS = 64
 """Number of images that `PerceptronEncoder` encodes at a time."""
 CODE_CHUNK = 1 << 16
 """Number of codes that are compared with a query at a time."""
