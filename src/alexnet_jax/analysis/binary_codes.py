@@ -8,7 +8,7 @@ training.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -132,7 +132,7 @@ class Autoencoder:
         images = jax.device_put(features)
         mean, scale = _mean_and_scale(images)
         init_key, training_key = jax.random.split(jax.random.key(self.seed))
-        settings = _Settings(self, features.shape[1], bits)
+        settings = _Settings(replace(self, seed=0), features.shape[1], bits)  # one compilation for all seeds
         state = _initial_state(settings, init_key)
         for key in track_progress(jax.random.split(training_key, self.steps), "Training an autoencoder", self.steps, "step"):
             state = _train_step(settings, state, images, mean, scale, key)
