@@ -231,13 +231,47 @@ def search() -> str:
     """Return a table of the time and memory of exact search in an index."""
     measured = result("search")
     size = f"{measured['images']:,} × {measured['features']:,} features, {measured['gigabytes']:.1f} GB"
-    header = [f"{size}, {measured['cores']} CPU cores", "from disk, s", "from page cache, s"]
+    header = [f"{size}, {measured['cores']} CPU cores", "from disk, s", "from page cache, s", "CPU time, s"]
     rows = []
     for queries, seconds in measured["seconds"].items():
         name = "one query" if queries == "1" else f"{queries} queries at once"
-        rows.append([name, *(f"{seconds[storage]:.1f}" for storage in ("disk", "page_cache"))])
-    rows.append([f"peak memory of the process: {measured['megabytes']['peak']} MB", "", ""])
+        rows.append([name, *(f"{seconds[storage]:.1f}" for storage in ("disk", "page_cache", "page_cache_cpu"))])
+    passes = measured["one_pass_seconds"]
+    rows.append(["for comparison: reading the file once", f"{passes['disk']:.1f}", f"{passes['page_cache']:.1f}", ""])
+    rows.append(["for comparison: the maximum of a memory map of it", "", f"{passes['page_cache, memory map']:.1f}", ""])
+    memory = f"peak memory of the process: {measured['megabytes']['peak']} MB"
+    rows.append([f"{memory}; load average of the machine: {measured['load']:.0f}", "", "", ""])
     return table(header, rows)
+
+
+def code_search() -> str:
+    """Return a table of the time and memory of search by binary codes in an index."""
+    measured = result("code_search")
+    size = f"{measured['images']:,} × {measured['features']:,} features, {measured['bits']}-bit codes"
+    header = [
+        f"{size}, {measured['cores']} CPU cores",
+        "from disk, ms",
+        "from page cache, ms",
+        "fastest query, ms",
+        "CPU time, ms",
+    ]
+    times, rows = measured["milliseconds"], []
+    for candidates, row in ((name, row) for name, row in times.items() if name.isdigit()):
+        cached = row["page_cache"]
+        values = (row["disk"]["median"], cached["median"], cached["min"], cached["median_cpu"])
+        rows.append([f"{int(candidates):,} candidates", *(f"{value:.0f}" for value in values)])
+    memory = f"private memory of the process: {measured['private_megabytes']} MB"
+    rows.append([f"{memory}; load average of the machine: {measured['load']:.0f}", *[""] * 4])
+    rows.append([f"peak memory while the codes are built: {measured['build']['peak_megabytes']:,} MB", *[""] * 4])
+    return table(header, rows)
+
+
+def code_recall() -> str:
+    """Return a table of the recall of search by binary codes in an index of images."""
+    measured = result("code_recall")
+    images = f"`{measured['layer']}` of `{measured['network']}`, {measured['images']:,} images, {measured['bits']}-bit codes"
+    rows = [[row["method"], *(f"{value:.1%}" for value in row["recall"].values())] for row in measured["codes"]]
+    return table([images, *(f"{int(count):,} candidates" for count in measured["codes"][0]["recall"])], rows)
 
 
 def codes() -> str:
@@ -278,6 +312,8 @@ def transfer() -> str:
 
 TABLES = {
     "search": search,
+    "code search": code_search,
+    "code recall": code_recall,
     "codes": codes,
     "photos": photos,
     "quickstart": quickstart,

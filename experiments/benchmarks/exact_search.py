@@ -5,8 +5,9 @@
 
 The index holds random features and is deleted afterwards; it takes 3.3 GB of disk space, or 16 GB for a million images. Time
 grows linearly with the number of images; memory is constant. Each search is timed twice: "disk", after the file is dropped from
-the page cache, and "page_cache", immediately afterwards, when the operating system has cached as much of the file as fits. The
-last line of the output is one JSON object.
+the page cache, and "page_cache", immediately afterwards, when the operating system has cached as much of the file as fits. CPU
+time is that of all threads. For comparison, a pass over the file, read into a buffer, and one over a memory map of it are timed.
+The last line of the output is one JSON object.
 """
 
 import json
@@ -22,7 +23,8 @@ from typing import Any
 import numpy as np
 import tyro
 
-from alexnet_jax.analysis.index import Index, IndexedImage, IndexMetadata, create_index
+from alexnet_jax.analysis.index import Index, IndexedImage, IndexMetadata
+from alexnet_jax.analysis.index_writer import create_index
 from alexnet_jax.cpus import available_cpus
 
 RESULT = Path(__file__).parents[1] / "results" / "search.json"
@@ -80,12 +82,36 @@ def measure(index: Index, search: Search) -> dict[str, Any]:
         for storage in ("disk", "page_cache"):
             if storage == "disk":
                 drop_from_page_cache(index.path / "features.npy")
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             index.search(queries, 6)
             seconds[storage] = round(time.perf_counter() - start, 2)
+            seconds[f"{storage}_cpu"] = round(time.process_time() - cpu, 2)
         times[str(count)] = seconds
         print(f"{count} queries: {seconds}", flush=True)
     return times
+
+
+def measure_passes(file: Path) -> dict[str, float]:
+    """Return the time in seconds of one pass over a file that is in the page cache, and of one from disk."""
+    buffer = np.empty(1 << 22, np.float32)
+
+    def read() -> None:
+        with file.open("rb", buffering=0) as content:
+            while content.readinto(buffer.data):
+                pass
+
+    def read_map() -> None:
+        np.load(file, mmap_mode="r").max()
+
+    seconds = {}
+    for name, one_pass in {"page_cache": read, "page_cache, memory map": read_map, "disk": read}.items():
+        if name == "disk":
+            drop_from_page_cache(file)
+        start = time.perf_counter()
+        one_pass()
+        seconds[name] = round(time.perf_counter() - start, 2)
+    print(f"one pass: {seconds}", flush=True)
+    return seconds
 
 
 def main() -> None:
@@ -94,13 +120,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=search.folder) as folder:
         index = random_index(Path(folder) / "index", search)
         seconds = measure(index, search)
+        peak = peak_megabytes()
+        passes = measure_passes(index.path / "features.npy")
     result = {
         "images": search.images,
         "features": search.features,
         "gigabytes": round(4 * search.images * search.features / 1e9, 2),
         "cores": available_cpus(),
+        "load": round(os.getloadavg()[0], 1),
         "seconds": seconds,
-        "megabytes": {"before": before, "peak": peak_megabytes()},
+        "one_pass_seconds": passes,
+        "megabytes": {"before": before, "peak": peak},
     }
     search.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))

@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from alexnet_jax.analysis import binary_codes
 from alexnet_jax.analysis.binary_codes import Autoencoder, nearest_codes, principal_component_signs, random_hyperplanes
 from alexnet_jax.analysis.exact_search import nearest_neighbors
 
@@ -16,6 +19,43 @@ def test_ranking_equals_bitwise_comparison(rng, bits, count):
     expected = np.argsort(distances, axis=1, kind="stable")[:, :count]
     found = nearest_codes(np.packbits(queries, axis=1), np.packbits(codes, axis=1), count)
     np.testing.assert_array_equal(found, expected)
+
+
+@given(
+    images=st.integers(1, 50),
+    queries=st.integers(1, 3),
+    size=st.sampled_from([1, 3, 8, 16]),
+    values=st.integers(1, 4),
+    count=st.integers(1, 60),
+    chunk=st.integers(1, 20),
+    seed=st.integers(0, 1000),
+)
+@settings(deadline=None, max_examples=200)
+def test_ranking_equals_that_of_unpacked_bits(images, queries, size, values, count, chunk, seed):
+    """Compare codes of few distinct values, which are at equal distances, in chunks that do not divide their number."""
+    rng = np.random.default_rng(seed)
+    distinct = rng.integers(0, 256, (values, size), np.uint8)
+    codes, sought = (distinct[rng.integers(0, values, number)] for number in (images, queries))
+    bits, sought_bits = (np.unpackbits(packed, axis=1).astype(float) for packed in (codes, sought))
+    distances = np.abs(sought_bits[:, None] - bits[None]).sum(-1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(binary_codes, "CODE_CHUNK", chunk)
+        found = nearest_codes(sought, codes, count)
+    np.testing.assert_array_equal(found, np.argsort(distances, axis=1, kind="stable")[:, :count])
+
+
+def test_codes_do_not_depend_on_the_images_encoded_with_them(rng):
+    features = clusters(rng, 300)
+    encode = Autoencoder(hidden=32, steps=20, batch_size=32).train(features, 24)
+    codes = encode(features)
+    assert codes.shape == (300, 3)
+    np.testing.assert_array_equal(np.concatenate([encode(features[first : first + 7]) for first in range(0, 300, 7)]), codes)
+    tensors = encode.tensors
+    hidden = np.maximum((features - tensors["mean"]) / tensors["scale"] @ tensors["hidden.kernel"] + tensors["hidden.bias"], 0)
+    outputs = hidden @ tensors["code.kernel"] + tensors["code.bias"]
+    clear = np.abs(outputs) > 1e-4
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(np.unpackbits(codes, axis=1)[clear], (outputs > 0)[clear])
 
 
 def clusters(rng, images):

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet_jax.analysis.exact_search import nearest_neighbors
+from alexnet_jax.analysis import exact_search
+from alexnet_jax.analysis.exact_search import nearest_neighbors, squared_norms
 
 
 def brute_force(queries, rows, count):
@@ -23,6 +24,8 @@ def assert_exact(queries, rows, count, size):
     expected, distances = brute_force(queries, rows, count)
     np.testing.assert_array_equal(neighbors.indices, expected)
     np.testing.assert_array_equal(neighbors.distances, distances)
+    with_norms = nearest_neighbors(queries, blocks(rows, size), count, squared_norms(rows))
+    np.testing.assert_array_equal(with_norms.indices, expected)
 
 
 @given(
@@ -56,6 +59,26 @@ def test_rows_indistinguishable_in_float32(rng):
     expected, _ = brute_force(rows[3:4], rows, 6)
     assert not np.array_equal(np.argsort(naive, kind="stable")[:6], expected[0]), "the test data is too easy"
     assert_exact(rows[:20], rows, 6, 100)
+
+
+@pytest.mark.parametrize("position", [0, 650])
+def test_one_row_whose_products_overflow(rng, position):
+    """Check that a row that is too long for float32 products neither hides others nor is hidden."""
+    rows = rng.normal(size=(700, 96)).astype(np.float32)
+    rows[position] = 3e38 * np.sign(rows[position])
+    queries = np.stack([rows[300], rows[position], rows[position] / 2, -rows[position]])
+    assert_exact(queries, rows, 6, 128)
+
+
+def test_few_distances_are_computed_in_float64(rng, monkeypatch):
+    """Check that the bound of the rounding error is tight enough for most rows to be discarded."""
+    rows = np.maximum(rng.normal(size=(4000, 512)), 0).astype(np.float32)
+    computed, compute = [], exact_search._squared_distances
+    monkeypatch.setattr(
+        exact_search, "_squared_distances", lambda block, rows, query: computed.append(len(rows)) or compute(block, rows, query)
+    )
+    assert_exact(rows[:5] + 0.5, rows, 6, 500)
+    assert sum(computed) < 2 * 5 * 100  # both searches of `assert_exact`
 
 
 def test_equal_rows_are_ordered_by_index():

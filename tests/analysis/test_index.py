@@ -1,20 +1,26 @@
 """Tests of building, searching and validating an index of a trained model's features."""
 
+import gc
 import json
 import os
 import re
 import shutil
 import sys
+import threading
 from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from alexnet_jax.analysis import code_search, index_writer
 from alexnet_jax.analysis import index as index_module
-from alexnet_jax.analysis.index import Index, IndexedImage, IndexMetadata, create_index
+from alexnet_jax.analysis.binary_codes import Autoencoder
+from alexnet_jax.analysis.index import Index, IndexedImage, IndexMetadata
+from alexnet_jax.analysis.index_writer import create_index
 from alexnet_jax.analysis.indexing import build_index, last_hidden_layer, load_indexed_model, open_indexed_dataset
 from alexnet_jax.cli import main as cli
+from alexnet_jax.cli import retrieve as retrieve_module
 from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.data.pipeline.photo import read_photo
 from alexnet_jax.errors import UserError
@@ -83,6 +89,51 @@ def test_search_over_several_blocks_equals_brute_force(tmp_path, rng, monkeypatc
     assert index.search(features[:2], 100).indices.shape == (2, 40)
 
 
+def test_blocks_and_rows_are_the_features(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(index_module, "BLOCK_BYTES", 4 * 3 * 7)
+    features = rng.normal(size=(40, 3)).astype(np.float32)
+    index = small_index(tmp_path / "index", features)
+    np.testing.assert_array_equal(np.concatenate([block.copy() for block in index.blocks()]), features)
+    for indices in (rng.permutation(40), np.array([39, 0, 39]), np.array([], int)):
+        np.testing.assert_array_equal(index.rows(indices), features[indices])
+        norms = index.norms(indices)
+        assert norms is not None
+        np.testing.assert_allclose(norms, np.square(features[indices], dtype=float).sum(axis=1), rtol=1e-15)
+    threads = threading.active_count()
+    for _ in index.blocks():
+        break
+    gc.collect()
+    assert threading.active_count() == threads, "the thread that reads the next block has ended"
+
+
+def test_names_are_found_by_index(tmp_path):
+    images = [IndexedImage("ä" * number + '\n"' * (number % 3), str(number)) for number in range(50)]
+    with create_index(tmp_path / "index", IndexMetadata(50, 2)) as writer:
+        for start in range(0, 50, 8):
+            writer.add(np.zeros((len(images[start : start + 8]), 2), np.float32), images[start : start + 8])
+    index = Index(tmp_path / "index")
+    assert index.images(range(50)) == dict(enumerate(images))
+    assert index.images(np.array([[49, 0], [7, 7]])) == {49: images[49], 0: images[0], 7: images[7]}
+    ends = np.load(tmp_path / "index" / "line_ends.npy")
+    ends[7] += 3
+    np.save(tmp_path / "index" / "line_ends.npy", ends)
+    with pytest.raises(UserError, match=r"is damaged .*line_ends.npy"):
+        Index(tmp_path / "index").images([7])
+
+
+def test_index_of_format_2_is_read(copy, index, capsys, trained_run, dataset):
+    (copy / "squared_norms.npy").unlink()
+    (copy / "line_ends.npy").unlink()
+    (copy / "index.json").write_text((copy / "index.json").read_text().replace('"format": 3', '"format": 2'))
+    old, queries = Index(copy), index.rows(np.arange(5)) + 0.1
+    found, expected = old.search(queries, 6), index.search(queries, 6)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.distances, expected.distances)
+    assert old.images([79, 3]) == index.images([79, 3])
+    assert build_index(load(trained_run), dataset, "train", copy, batch_size=16).metadata.format == 2
+    assert "is already complete" in capsys.readouterr().err
+
+
 def retrieve(monkeypatch, capsys, *arguments, code=0):
     monkeypatch.setattr(sys, "argv", ["alexnet_jax", "retrieve", *map(str, arguments)])
     with nullcontext() if code == 0 else pytest.raises(SystemExit, match=str(code)):
@@ -108,6 +159,49 @@ def test_retrieve_finds_indexed_photos_first(trained_run, photos, tmp_path, monk
     assert float(lines[1][2]) > 0.01
     with Image.open(tmp_path / "retrieved.png") as image:
         assert image.width > image.height
+
+
+def test_retrieve_searches_by_codes_in_batches(trained_run, photos, tmp_path, monkeypatch, capsys):
+    index, folder = tmp_path / "index", photos / "train" / "above"
+    command = ["index", str(trained_run), "--to", str(index)]
+
+    def build(*options, code=0):
+        monkeypatch.setattr(sys, "argv", ["alexnet_jax", *command, *options])
+        with nullcontext() if code == 0 else pytest.raises(SystemExit, match=str(code)):
+            cli.main()
+        return capsys.readouterr().err
+
+    assert "--bits must be a multiple of 8, not 100" in build("--bits", "100", code=1)
+    assert not index.exists()
+    build()
+    exact = retrieve(monkeypatch, capsys, index, folder, "--nearest", 2)
+    monkeypatch.setattr(code_search, "AUTOENCODER", Autoencoder(hidden=8, steps=5, batch_size=8))
+    assert "is already complete" in build("--bits", "16")
+    monkeypatch.setattr(retrieve_module, "BATCH_SIZE", 16)
+    monkeypatch.setattr(retrieve_module, "EXACT_QUERIES", 20)
+    decoded, read = [], retrieve_module.read_photos
+    monkeypatch.setattr(retrieve_module, "read_photos", lambda files, decode: decoded.append(len(files)) or read(files, decode))
+
+    def lines(*options):
+        decoded.clear()
+        monkeypatch.setattr(sys, "argv", ["alexnet_jax", "retrieve", str(index), str(folder), "--nearest", "2", *options])
+        cli.main()
+        captured = capsys.readouterr()
+        return [line.split("\t") for line in captured.out.splitlines()], captured.err
+
+    by_codes, message = lines()
+    assert "Searching 80 images by 16-bit codes, with exact distances of the nearest 2,000; --exact compares all" in message
+    assert decoded == [16, 16, 8]
+    searched_exactly, message = lines("--exact")
+    assert "Searching 80 images exactly" in message
+    few, _ = lines("--candidates", "2")
+    for found in (by_codes, searched_exactly):
+        assert [(*line[:2], *line[3:]) for line in found] == [(*line[:2], *line[3:]) for line in exact]
+        np.testing.assert_allclose([float(line[2]) for line in found], [float(line[2]) for line in exact], atol=1e-4)
+    assert len(few) == len(exact)
+    (index / "codes.safetensors").write_bytes(b"damaged")
+    assert retrieve(monkeypatch, capsys, index, folder / "3.jpg", code=1) == []
+    assert len(retrieve(monkeypatch, capsys, index, folder / "3.jpg", "--exact")) == 6
 
 
 def test_retrieve_takes_folders_and_skips_files_that_are_no_photos(index, photos, tmp_path, monkeypatch, capsys):
@@ -189,7 +283,14 @@ def test_other_data_set_is_rejected(copy, dataset):
         ("features.npy", lambda content: content[:50], "is damaged"),
         ("images.jsonl", lambda content: content + b"\n", "images.jsonl has"),
         ("index.json", lambda content: content[:-9], "is damaged"),
-        ("index.json", lambda content: content.replace(b'"format": 2', b'"format": 1'), "has index format 1, expected 2"),
+        ("index.json", lambda content: content.replace(b'"format": 3', b'"format": 1'), "has index format 1, expected 3"),
+        ("squared_norms.npy", lambda content: content[:-1], "is damaged"),
+        (
+            "line_ends.npy",
+            lambda content: content.replace(b"<i8", b"<f8"),
+            "line_ends.npy has float64 of shape",
+        ),
+        ("line_ends.npy", lambda content: None, r"\(line_ends.npy is missing\)"),
         ("features.npy", lambda content: content.replace(b"<f4", b"<i4"), "features.npy has int32 of shape .*, expected float32"),
         ("images.jsonl", lambda content: None, r"\(images.jsonl is missing\)"),
     ],
@@ -229,7 +330,7 @@ def test_index_is_created_atomically(tmp_path, rng, monkeypatch):
     exists = "index exists: pass another folder as --to"
     with pytest.raises(UserError, match=exists), create_index(tmp_path / "index", IndexMetadata(5, 3)):
         pass
-    monkeypatch.setattr(index_module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(index_writer.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     disk_full = r"not enough disk space for .*large \(4 MB needed, 0 MB free\)"
     with pytest.raises(UserError, match=disk_full), create_index(tmp_path / "large", IndexMetadata(1000, 1000)):
         pass

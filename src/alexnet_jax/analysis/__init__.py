@@ -9,7 +9,9 @@ figure4.py          figures of predictions and retrieved images (paper, Fig. 4)
 confusion_matrix.py figure of a confusion matrix
 contact_sheet.py    augmented training images and test views of a data set
 indexing.py         building and opening of an index of image features
-index.py            reader and writer of the index on disk
+index.py            reader of the index on disk
+index_writer.py     writer of the index on disk
 exact_search.py     exact nearest-neighbor search
-binary_codes.py     nearest-neighbor search with binary codes
+binary_codes.py     encoders of features to binary codes, and search by Hamming distance
+code_search.py      search of an index by binary codes, then by exact distances
 """

@@ -1,30 +1,31 @@
-"""On-disk index of image features for nearest-neighbor search, built by `indexing`.
+"""On-disk index of image features for nearest-neighbor search, written by `index_writer`.
 
-    index.json      metadata, see `IndexMetadata`
-    features.npy    float32 [images, features]
-    images.jsonl    one line per image: [name, class]
+    index.json           metadata, see `IndexMetadata`
+    features.npy         float32 [images, features]
+    squared_norms.npy    float64 [images]: squared norms of the features
+    images.jsonl         one line per image: [name, class]
+    line_ends.npy        int64 [images]: offset of the end of each line, bytes
+    codes.safetensors    optional: binary codes, see `code_search`
 
-The folder is written under a temporary name and renamed once it is complete.
+Format 2, which can still be read, lacks the squared norms and line ends.
 """
 
-import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int
 
-from alexnet_jax.analysis.exact_search import Neighbors, nearest_neighbors
+from alexnet_jax.analysis.exact_search import Neighbors, SquaredNorms, nearest_neighbors
 from alexnet_jax.data.records import Encoding
-from alexnet_jax.errors import UserError, disk_full_as_user_error
+from alexnet_jax.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
+READABLE_FORMATS = (2, FORMAT)
 BLOCK_BYTES, BLOCK_ROWS = 1 << 26, 1 << 14  # maximum size of a block
 
 Features = Float32[np.ndarray, "images features"]
@@ -92,22 +93,34 @@ class Index:
         advice = "delete it and rebuild the index"
         try:
             values = json.loads((path / "index.json").read_text())
-            if values["format"] != FORMAT:
+            if values["format"] not in READABLE_FORMATS:
                 raise UserError(f"{path} has index format {values['format']}, expected {FORMAT}: {advice}")
             self.metadata = IndexMetadata(**values)
             sizes = {"features.npy": self.metadata.features_bytes, "images.jsonl": self.metadata.names_bytes}
             for name, size in sizes.items():
                 if (actual := (path / name).stat().st_size) != size:
                     raise ValueError(f"{name} has {actual:,} bytes, expected {size:,}")
-            features, shape = np.load(path / "features.npy", mmap_mode="r"), (self.metadata.images, self.metadata.features)
-            if features.shape != shape or features.dtype != np.float32 or not features.flags.c_contiguous:
-                raise ValueError(f"features.npy has {features.dtype} of shape {features.shape}, expected float32 of {shape}")
-            self._start = features.offset
+            images = self.metadata.images
+            self._start = self._array("features.npy", np.float32, images, self.metadata.features).offset
+            has_arrays = self.metadata.format == FORMAT
+            self._norms = self._array("squared_norms.npy", np.float64, images) if has_arrays else None
+            self._line_ends = self._array("line_ends.npy", np.int64, images) if has_arrays else None
         except FileNotFoundError as error:
             missing = f"is not an index ({Path(error.filename).name} is missing)" if path.exists() else "does not exist"
             raise UserError(f"{path} {missing}: build an index with alexnet-jax index RUN") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}): {advice}") from error
+
+    def _array(self, name: str, dtype: type[np.generic], *shape: int) -> np.memmap:
+        """Map an array file into memory.
+
+        Raises:
+          ValueError: if it has another type or shape.
+        """
+        array = np.load(self.path / name, mmap_mode="r")
+        if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+            raise ValueError(f"{name} has {array.dtype} of shape {array.shape}, expected {np.dtype(dtype)} of {shape}")
+        return array
 
     def search(self, queries: Features, count: int) -> Neighbors:
         """Return the images nearest to each query.
@@ -119,10 +132,19 @@ class Index:
         Returns:
           Exact neighbors; see `exact_search.nearest_neighbors`, which also states the memory required.
         """
-        return nearest_neighbors(queries, self.blocks(), count)
+        return nearest_neighbors(queries, self.blocks(), count, self._norms)
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of blocks of `blocks`."""
+        return len(self._block_starts())
+
+    def _block_starts(self) -> range:
+        rows = max(1, min(BLOCK_BYTES // (4 * self.metadata.features), BLOCK_ROWS))
+        return range(0, self.metadata.images, rows)
 
     def blocks(self) -> Iterator[Features]:
-        """Yield the features in memory-mapped blocks of at most 64 MB.
+        """Yield the features in memory-mapped blocks of at most 64 MB, while the operating system reads the next one.
 
         Each block is a mapping of its own, so that a process has at most two of them in memory.
 
@@ -130,96 +152,75 @@ class Index:
           UserError: if the file was truncated after the index was opened. If it is truncated while a block is in use, the
             operating system ends the process.
         """
-        file, images, features = self.path / "features.npy", self.metadata.images, self.metadata.features
-        rows = max(1, min(BLOCK_BYTES // (4 * features), BLOCK_ROWS))
-        for first in range(0, images, rows):
-            shape, offset = (min(rows, images - first), features), self._start + 4 * features * first
-            try:
-                block = np.memmap(file, np.float32, "r", offset, shape)
-            except ValueError as error:
-                raise UserError(f"{file} was truncated while it was read: rebuild the index") from error
-            yield block
+        path, starts = self.path / "features.npy", self._block_starts()
+        images, features = self.metadata.images, self.metadata.features
+        with path.open("rb") as file:
+            for first in starts:
+                offset, size = self._start + 4 * features * first, 4 * features * starts.step
+                _advise(file, offset + size, size)
+                try:
+                    block = np.memmap(file, np.float32, "r", offset, (min(starts.step, images - first), features))
+                except ValueError as error:
+                    raise UserError(f"{path} was truncated while it was read: rebuild the index") from error
+                yield block
+
+    def rows(self, indices: Int[np.ndarray, " images"]) -> Features:
+        """Return the features of the given images, in the given order.
+
+        Raises:
+          UserError: if the file was truncated after the index was opened.
+        """
+        rows = np.empty((len(indices), self.metadata.features), np.float32)
+        with open(self.path / "features.npy", "rb", buffering=0) as file:
+            for index in indices.tolist():  # the disk reads many rows at once
+                _advise(file, self._start + index * rows.strides[0], rows.strides[0])
+            for number, index in enumerate(indices.tolist()):
+                self._read(file, index, rows[number : number + 1])
+        return rows
+
+    def norms(self, indices: Int[np.ndarray, " images"]) -> SquaredNorms | None:
+        """Return the squared norms of the features of the given images, or None if the index has none."""
+        return None if self._norms is None else np.asarray(self._norms[indices])
+
+    def _read(self, file: IO[bytes], first: int, rows: Features) -> None:
+        """Read consecutive rows, beginning with image `first`.
+
+        Raises:
+          UserError: if the file ends before.
+        """
+        content, offset = rows.data.cast("B"), self._start + first * rows.strides[0]
+        while content:
+            num_read = os.preadv(file.fileno(), [content], offset)
+            if not num_read:
+                raise UserError(f"{self.path / 'features.npy'} was truncated while it was read: rebuild the index")
+            content, offset = content[num_read:], offset + num_read
 
     def images(self, indices: Sequence[int] | Int[np.ndarray, "..."]) -> dict[int, IndexedImage]:
-        """Return the names and classes of the given images, keyed by index."""
-        requested = set(np.ravel(indices).tolist())
-        with (self.path / "images.jsonl").open() as lines:
-            return {index: IndexedImage(*json.loads(line)) for index, line in enumerate(lines) if index in requested}
+        """Return the names and classes of the given images, keyed by index.
 
-
-class IndexWriter:
-    """Writer that appends images to an index.
-
-    Args:
-      features: features.npy, open for writing and positioned after its header.
-      images: images.jsonl, open for writing.
-
-    Attributes:
-      num_written: number of images added so far.
-    """
-
-    def __init__(self, features: IO[bytes], images: IO[bytes]):
-        self._features, self._images = features, images
-        self.num_written = 0
-
-    def add(self, features: Features, images: Sequence[IndexedImage]) -> None:
-        """Append images to the index.
-
-        Args:
-          features: features, one row per image.
-          images: names and classes of the images, in the same order.
+        Raises:
+          UserError: if images.jsonl or line_ends.npy is damaged.
         """
-        self._features.write(np.ascontiguousarray(features).data)
-        for image in images:
-            self._images.write((json.dumps(image, ensure_ascii=False) + "\n").encode())
-        self.num_written += len(images)
+        requested = sorted(set(np.ravel(indices).tolist()))
+        try:
+            with (self.path / "images.jsonl").open("rb") as file:
+                ends = _line_ends(file) if self._line_ends is None else self._line_ends
+                images = {}
+                for index in requested:
+                    start = int(ends[index - 1]) if index else 0
+                    file.seek(start)
+                    images[index] = IndexedImage(*json.loads(file.read(int(ends[index]) - start)))
+            return images
+        except (OSError, ValueError, TypeError, IndexError) as error:
+            raise UserError(f"{self.path} is damaged (images.jsonl or line_ends.npy): delete it and rebuild the index") from error
 
 
-@contextmanager
-def create_index(path: Path, metadata: IndexMetadata) -> Iterator[IndexWriter]:
-    """Context manager that creates an index and yields its writer.
-
-    The index is written to a temporary folder, which is renamed to `path` on exit, or deleted if an exception is raised.
-
-    Args:
-      path: folder to create.
-      metadata: metadata of the index; exactly `metadata.images` images must be added.
-
-    Raises:
-      UserError: if `path` exists, the disk is full, or another process is building the same index.
-    """
-    if path.exists():
-        raise UserError(f"{path} exists: pass another folder as --to, or delete it")
-    partial = path.with_name(f".{path.name}.partial")
-    with disk_full_as_user_error(f"for {path}"):
-        partial.mkdir(parents=True, exist_ok=True)
-        with open(partial / "features.npy", "ab") as features:
-            try:
-                fcntl.flock(features, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the OS releases the lock when the process ends
-            except BlockingIOError:
-                raise UserError(f"another process is building {path}: wait until it is finished") from None
-            try:
-                features.truncate(0)
-                size, free = 4 * metadata.images * metadata.features, shutil.disk_usage(partial).free
-                if free < 1.05 * size:
-                    raise UserError(
-                        f"not enough disk space for {path} ({size / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free): free space"
-                    )
-                _write_header(features, (metadata.images, metadata.features))
-                with open(partial / "images.jsonl", "wb") as images:
-                    writer = IndexWriter(features, images)
-                    yield writer
-                    for file in (features, images):
-                        file.flush()
-                        os.fsync(file.fileno())
-                    assert writer.num_written == metadata.images
-                    values = {**asdict(metadata), "features_bytes": features.tell(), "names_bytes": images.tell()}
-                (partial / "index.json").write_text(json.dumps(values, indent=1) + "\n")
-                partial.rename(path)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
+def _line_ends(file: IO[bytes]) -> Int[np.ndarray, " lines"]:
+    """Return the offset of the end of each line."""
+    return np.cumsum([len(line) for line in file])
 
 
-def _write_header(file: IO[bytes], shape: tuple[int, int]) -> None:
-    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+def _advise(file: IO[bytes], offset: int, size: int) -> None:
+    """Let the operating system, if it takes advice, begin to read a part of a file into the page cache."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), offset, size, os.POSIX_FADV_WILLNEED)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_jax.analysis.index import Index, IndexedImage, IndexMetadata, create_index
+from alexnet_jax.analysis.index import Index, IndexedImage, IndexMetadata
+from alexnet_jax.analysis.index_writer import create_index
 from alexnet_jax.console import console, track_progress
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset, open_dataset
@@ -92,7 +93,7 @@ def build_index(
         except UserError as error:
             raise UserError(f"{path} exists and is no complete index: {advice}") from error
         # The sizes of the files are known only when the index is complete.
-        if replace(index.metadata, features_bytes=0, names_bytes=0) != metadata:
+        if replace(index.metadata, features_bytes=0, names_bytes=0, format=metadata.format) != metadata:
             found = index.metadata
             other = f"the {found.split} images of {found.data} by {found.run} at step {found.step}"
             raise UserError(f"{path} is the index of {other}: {advice}")

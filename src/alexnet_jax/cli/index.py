@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from alexnet_jax.analysis.code_search import build_codes, check_bits
 from alexnet_jax.analysis.indexing import build_index
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.cli.process import configure_inference
@@ -36,6 +37,9 @@ class BuildIndex:
       batch_size: images per batch, on all devices together.
       devices: number of devices to use in every process; None uses all GPUs, or one CPU device.
       processes: arguments for several processes, which divide each batch: coordinator, number of processes and index of this one.
+      bits: also train an autoencoder, and store a binary code of this many bits for each image, a multiple of 8, with which
+        `retrieve` searches without reading all features; 128, for example. None stores no codes, and keeps those of an
+        existing index.
     """
 
     run: tyro.conf.Positional[Path]
@@ -47,18 +51,24 @@ class BuildIndex:
     batch_size: int = 128
     devices: int | None = None
     processes: Annotated[DistributedOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=DistributedOptions)
+    bits: int | None = None
 
 
 def run(arguments: list[str]) -> None:
     """Build the index and print its folder."""
     command = parse(BuildIndex, "index", arguments)
+    if command.bits is not None:
+        check_bits(command.bits)
     configure_inference(command.devices, command.processes)
     model = load(command.run, best=command.best)
     to = command.to or model.output_dir / "index"
     with main_process_first("prepare data"):
         dataset = find_training_dataset(command.data, model.config.data.path, command.data_dir)
-    check_same_settings([model.config.to_json(), model.step, dataset.checksum, command.split, command.batch_size])
+    check_same_settings([model.config.to_json(), model.step, dataset.checksum, command.split, command.batch_size, command.bits])
     index = build_index(model, dataset, command.split, to, batch_size=command.batch_size, devices=command.devices)
+    with main_process_first("build codes"):
+        if command.bits is not None and is_main_process():
+            build_codes(index, command.bits)
     if is_main_process():
         print(index.path)
     sync_processes("index")

@@ -1,12 +1,15 @@
 """`retrieve`: find the images of an index that are nearest to photos."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import tyro
 
+from alexnet_jax.analysis.code_search import CANDIDATES, read_codes, search_by_codes
+from alexnet_jax.analysis.exact_search import Neighbors
 from alexnet_jax.analysis.examples import LabeledImage, Retrieval, read_images
 from alexnet_jax.analysis.figure4 import draw_retrievals
 from alexnet_jax.analysis.index import Index
@@ -14,26 +17,36 @@ from alexnet_jax.analysis.indexing import load_indexed_model, open_indexed_datas
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.cli.photo_files import check_all_read, photo_files, read_photos
 from alexnet_jax.cli.process import configure_process
-from alexnet_jax.console import console
+from alexnet_jax.console import console, count, track_progress
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.pipeline.photo import decode_as_stored
+from alexnet_jax.data.sources.file_tree import Entry
 from alexnet_jax.errors import UserError, check_number, disk_full_as_user_error
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.text import printable
-from alexnet_jax.weights.trained_model import is_model, latest_step, output_dir
+from alexnet_jax.weights.trained_model import TrainedModel, is_model, latest_step, output_dir
+
+BATCH_SIZE = 128
+"""Number of photos that are decoded at a time."""
+EXACT_QUERIES = 4096
+"""Number of photos that are searched for in one pass over the index."""
 
 
 @dataclass(frozen=True)
 class Retrieve:
     """Find the images of an index that are nearest to photos, by the outputs of the network's last hidden layer.
 
-    Prints one line per retrieved image: photo, rank, distance, class and name, separated by tabs.
+    Prints one line per retrieved image: photo, rank, distance, class and name, separated by tabs. If the index has binary codes,
+    the images with the nearest codes are compared with a photo, otherwise all images.
 
     Attributes:
       index: folder created by `index`, or the run folder, checkpoint or .safetensors file for which `index` has created one.
       photos: photos, or folders or tar archives of photos; each photo is scaled and cropped to a square as the images of the data
         set were. Files that cannot be read are named and skipped, and the exit code is then 1.
       nearest: number of images to retrieve per photo.
+      exact: compare all images with a photo, even if the index has binary codes.
+      candidates: number of images with the nearest codes that are compared with a photo: more take longer and miss fewer of the
+        nearest images.
       picture: PNG file to write, with one row per photo: the photo and the images retrieved for it.
       run: current run folder or file of the network, if the network was moved after the index was built.
       data: current folder of the prepared data set, if the data set was moved after the index was built; only used by --picture.
@@ -42,6 +55,8 @@ class Retrieve:
     index: tyro.conf.Positional[Path]
     photos: tyro.conf.Positional[tuple[Path, ...]]
     nearest: Annotated[int, tyro.conf.arg(aliases=["--top"])] = 6
+    exact: bool = False
+    candidates: int = CANDIDATES
     picture: Path | None = None
     run: Path | None = None
     data: Path | None = None
@@ -52,41 +67,103 @@ def run(arguments: list[str]) -> None:
     command = parse(Retrieve, "retrieve", arguments)
     configure_process()
     check_number("--nearest", command.nearest, at_least=1)
+    check_number("--candidates", command.candidates, at_least=1)
     if not command.photos:
         raise UserError("pass one or more photos: alexnet-jax retrieve INDEX photo.jpg")
     index = Index(output_dir(command.index) / "index" if is_model(command.index) else command.index)
+    codes = None if command.exact else read_codes(index)
     metadata, model = index.metadata, load_indexed_model(index, command.run)
     if is_model(command.index) and (latest := latest_step(command.index)) not in (None, metadata.step):
         console.print(f"{index.path} is of step {metadata.step}, but {command.index} has reached step {latest}", style="yellow")
     dataset = None if command.picture is None else open_indexed_dataset(index, command.data)
     files = [file for path in command.photos for file in photo_files(path)]
+    all_images = count(metadata.images, "image")
+    if codes is None:
+        console.print(f"Searching {all_images} exactly")
+    else:
+        method = f"{codes.encoder.bits}-bit codes, with exact distances of the nearest {command.candidates:,}"
+        console.print(f"Searching {all_images} by {method}; --exact compares all")
+
+    def search(features: np.ndarray) -> Neighbors:
+        if codes is None:
+            return index.search(features, command.nearest)
+        return search_by_codes(index, codes, features, command.nearest, command.candidates)
+
+    printed = dict(zip(model.classes, model.printed_classes, strict=True))
+    num_read, retrievals = 0, list[Retrieval]()
+    queries_per_search = EXACT_QUERIES if codes is None else BATCH_SIZE
+    for queries in _queries(files, index, model, queries_per_search, keep_pixels=dataset is not None):
+        neighbors = search(queries.features)
+        _print_neighbors(queries.names, neighbors, index, printed)
+        if dataset is not None:
+            stored = DecodedImages(dataset, metadata.split, model.image_size)
+            for pixels, name, indices, distances in zip(queries.pixels, queries.names, *neighbors, strict=True):
+                images = zip(read_images(stored, indices, dataset, printed), distances.tolist(), strict=True)
+                retrievals.append(Retrieval(LabeledImage(pixels, "", Path(name).name), list(images)))
+        num_read += len(queries.names)
+    if command.picture is not None and retrievals:
+        with disk_full_as_user_error(f"for {command.picture}"):
+            draw_retrievals(retrievals, command.picture)
+    check_all_read(len(files), num_read)
+
+
+class _Queries(NamedTuple):
+    """Names and features of photos, and, if they are drawn, their pixels."""
+
+    names: list[str]
+    features: np.ndarray
+    pixels: list[np.ndarray]
+
+
+def _queries(files: Sequence[Entry], index: Index, model: TrainedModel, size: int, *, keep_pixels: bool) -> Iterator[_Queries]:
+    """Yield the photos that can be read, in order; print the reason for each other one.
+
+    Photos are decoded in batches of `BATCH_SIZE`, of which only the features are kept.
+
+    Args:
+      files: photos.
+      index: index to search.
+      model: model of the index.
+      size: number of photos after which they are yielded.
+      keep_pixels: whether to keep the pixels, too.
+    """
+    metadata = index.metadata
+    predictor = Predictor(model, layer=metadata.layer, batch_size=min(len(files), BATCH_SIZE))
 
     def decode(data: bytes, name: str) -> np.ndarray:
         return decode_as_stored(data, name, metadata.size, metadata.encoding, model.image_size)
 
-    names, pixels = read_photos(files, decode)
-    if not names:
-        check_all_read(len(files), 0)
-    photos = np.stack(pixels)
-    predictor = Predictor(model, layer=metadata.layer, batch_size=min(len(photos), 128))
-    neighbors = index.search(predictor(photos), command.nearest)
+    names: list[str] = []
+    features: list[np.ndarray] = []
+    pixels: list[np.ndarray] = []
+    starts: Iterable[int] = range(0, len(files), BATCH_SIZE)
+    if len(files) > BATCH_SIZE:
+        starts = track_progress(starts, "Searching", len(range(0, len(files), BATCH_SIZE)), "batch")
+    for start in starts:
+        batch_names, photos = read_photos(files[start : start + BATCH_SIZE], decode)
+        if photos:
+            names += batch_names
+            features.append(predictor(np.stack(photos)))
+            pixels += photos if keep_pixels else []
+        is_last = start + BATCH_SIZE >= len(files)
+        if names and (is_last or len(names) >= size):
+            yield _Queries(names, np.concatenate(features), pixels)
+            names, features, pixels = [], [], []
+
+
+def _print_neighbors(photos: Sequence[str], neighbors: Neighbors, index: Index, printed: dict[str, str]) -> None:
+    """Print one line per neighbor of each photo.
+
+    Args:
+      photos: names of the photos.
+      neighbors: their neighbors.
+      index: index that was searched.
+      printed: names of classes to print, by class.
+    """
     images = index.images(neighbors.indices)
-    printed = dict(zip(model.classes, model.printed_classes, strict=True))
-    for photo, indices, distances in zip(names, neighbors.indices.tolist(), neighbors.distances.tolist(), strict=True):
+    for photo, indices, distances in zip(photos, neighbors.indices.tolist(), neighbors.distances.tolist(), strict=True):
         for rank, (image, distance) in enumerate(zip(indices, distances, strict=True), 1):
             name, label = images[image]
             fields = (photo, printed.get(label, label), name)
             photo_text, label_text, name_text = map(printable, fields)  # without tabs and newlines
             print(photo_text, rank, f"{distance:.6g}", label_text, name_text, sep="\t")
-    if command.picture is not None and dataset is not None:
-        stored = DecodedImages(dataset, metadata.split, model.image_size)
-        retrievals = [
-            Retrieval(
-                LabeledImage(pixels, "", Path(name).name),
-                list(zip(read_images(stored, indices, dataset, printed), distances.tolist(), strict=True)),
-            )
-            for pixels, name, indices, distances in zip(photos, names, neighbors.indices, neighbors.distances, strict=True)
-        ]
-        with disk_full_as_user_error(f"for {command.picture}"):
-            draw_retrievals(retrievals, command.picture)
-    check_all_read(len(files), len(names))

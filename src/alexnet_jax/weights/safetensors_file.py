@@ -48,27 +48,31 @@ def write_tensors(file: Path, tensors: dict[str, np.ndarray], json_metadata: dic
       **metadata: metadata that is stored unchanged.
     """
     encoded = {key: json.dumps(value) for key, value in json_metadata.items()}
-    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}  # keeps scalars, too
     atomic_write(file, save(contiguous, {**metadata, **encoded}))
 
 
-def read_tensors(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_tensors(file: Path, advice: str = "download or export it again") -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read a .safetensors file and return its tensors by name and its metadata.
+
+    Args:
+      file: file to read.
+      advice: what to do if it cannot be read, for the error message.
 
     Raises:
       UserError: if the file cannot be read.
     """
-    with _read_errors(file), safe_open(file, framework="numpy") as tensors:
+    with _read_errors(file, advice), safe_open(file, framework="numpy") as tensors:
         return {name: tensors.get_tensor(name) for name in tensors.keys()}, tensors.metadata() or {}  # noqa: SIM118
 
 
 @contextmanager
-def _read_errors(file: Path) -> Iterator[None]:
+def _read_errors(file: Path, advice: str = "download or export it again") -> Iterator[None]:
     try:
         yield
     except Exception as error:  # safetensors raises exceptions of many types on damaged files and unknown dtypes
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"cannot read {file}: {reason}; download or export it again") from error
+        raise UserError(f"cannot read {file}: {reason}; {advice}") from error
 
 
 def read_run_config(file: Path) -> RunConfig:
