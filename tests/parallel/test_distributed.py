@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -93,16 +94,18 @@ class Launcher:
       processes: number of processes.
       devices: number of CPU devices per process.
       slurm: set the environment variables of SLURM instead of passing explicit process ids.
+      config: file of the config to train.
     """
 
     processes: int
     devices: int
     slurm: bool = False
+    config: str = "tests/without_dropout.py"
 
     def start(self, arguments, other_process_arguments=()):
         """Start the processes, and return them; `other_process_arguments` are appended for all but the first."""
         environment = process_environment()
-        command = [sys.executable, "-m", "alexnet_jax", "train", "tests/without_dropout.py", "--devices", str(self.devices)]
+        command = [sys.executable, "-m", "alexnet_jax", "train", self.config, "--devices", str(self.devices)]
         port = free_port(range(61440, 65536) if self.slurm else [0])
         started = []
         for process in range(self.processes):
@@ -196,3 +199,17 @@ def test_distributed_without_slurm_or_open_mpi_is_an_error(arguments, tmp_path):
     assert process.returncode == 1
     assert stderr.startswith("error: --distributed requires a SLURM or Open MPI job, but none was detected")
     assert stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_all_processes_use_the_form_of_the_step_that_process_0_has_measured(arguments, tmp_path):
+    """Tune two processes that hold a tower each, whose measurements end differently."""
+    launcher = Launcher(2, 1, config="tests/tuned_by_process.py")
+    stderr = []
+    for process in launcher.start([*arguments, "--run", str(tmp_path / "run"), "--epochs", "1", "--tune", "again"]):
+        stderr.append(process.communicate(timeout=600)[1])
+        assert process.returncode == 0, stderr
+    assert [text.count(" ms per step") for text in stderr] == [2, 0], "only process 0 prints"
+    for text in stderr:
+        assert re.findall("step with conv1 (.*)", text)[-1] == "space_to_depth"
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["tuning"]["form"]["conv1"] == "space_to_depth"

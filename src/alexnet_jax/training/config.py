@@ -15,6 +15,7 @@ from alexnet_jax.parallel.distributed import DistributedOptions
 from alexnet_jax.parallel.mesh import Placement
 from alexnet_jax.training.schedule import EpochHparams, LayerRate, ReduceOnPlateau, Schedule
 from alexnet_jax.training.step import Precision
+from alexnet_jax.training.step_form import Tune
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,8 @@ class Options:
       placement: "split" runs every tower on its own devices, "single" runs all towers on every device, and "auto" splits the
         towers if the number of devices is a multiple of the number of towers.
       devices: number of devices to use in each process; None uses all GPUs, or one CPU device per tower.
+      tune: when to measure which form of the training step is fastest on the devices: "auto" for a long training, once for a kind
+        of device; "off" never, which does not use earlier measurements either; "again" always, also for a resumed run.
       threads: number of threads that decode images; None uses one per CPU that this process may use, or one in
         each of the `workers`.
       workers: number of processes that decode images; 0 decodes in this process. The batches do not depend on this number.
@@ -168,6 +171,7 @@ class Options:
     change_settings: bool = False
     placement: Placement = "auto"
     devices: int | None = None
+    tune: Tune = "auto"
     threads: int | None = None
     workers: int = 0
     checkpoint_seconds: float = 120.0
