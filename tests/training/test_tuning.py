@@ -77,6 +77,8 @@ def steps(monkeypatch, tmp_path):
     stub = Steps()
     monkeypatch.setattr(step_trials, "time", stub)
     monkeypatch.setattr(step_trials, "ROUND_S", 0.0)
+    monkeypatch.setattr(tuning, "measure_matmul_flops", lambda *_: 1e12)
+    monkeypatch.setattr(tuning, "training_flops_per_image", lambda _: 1e9)
     params = {name: {"kernel": np.ones((2, 3), np.float32), "bias": np.ones(2, np.float32)} for name in ("conv1", "fc7")}
 
     def initial_state(network, mesh, optimizer, seed):
@@ -114,8 +116,17 @@ LONG = 10**9
 """Steps of a long training."""
 
 
-def choose(run, task, tune: Any = "auto", steps=LONG):
-    return choose_form(run, task, MESH, tune, steps=steps).form
+def gpu_mesh(devices=1, capability="9.0", *, split=False, kind="NVIDIA H200"):
+    device = Mock(platform="gpu", device_kind=kind, compute_capability=capability)
+    shape = {DATA: devices // 2, TOWER: 2} if split else {DATA: devices}
+    return Mock(Mesh, devices=np.array([device] * devices), size=devices, axis_names=tuple(shape), shape=shape)
+
+
+GPU = gpu_mesh()
+
+
+def choose(run, task, tune: Any = "auto", steps=LONG, mesh: Any = GPU):
+    return choose_form(run, task, mesh, tune, steps=steps).form
 
 
 def test_fields_are_tuned_one_at_a_time(run, task, steps, capsys):
@@ -132,7 +143,7 @@ def test_fields_are_tuned_one_at_a_time(run, task, steps, capsys):
         replace(best, conv1="direct", towers="grouped"), best,
     ]  # fmt: skip
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("tuning the training step (1 × cpu, ")
+    assert lines[0] == "tuning the training step (1 × NVIDIA H200, batch 8, float32) for at most 120 s; --tune off skips this"
     assert lines[1] == "  kernels xla, placement split, conv1 direct: 10 ms per step, compiled in 1.0 s"
     assert lines[-1].startswith("fastest: kernels xla, placement single, towers separate, conv1 space_to_depth; stored in ")
     assert len(lines) == len(steps.measured) + 2
@@ -208,7 +219,7 @@ def test_default_is_used_without_a_reference(run, task, steps, capsys, fault):
 
 
 def test_no_form_is_started_after_the_time_limit(run, task, steps, capsys, monkeypatch):
-    monkeypatch.setitem(tuning.MAX_SECONDS, "cpu", 3.9 * COMPILE_S)
+    monkeypatch.setitem(tuning.MAX_SECONDS, "gpu", 3.9 * COMPILE_S)
     steps.seconds = lambda form: 0.01 if form.kernels == "xla" else 0.005
     choose(run, task)
     assert steps.now < 3.9 * COMPILE_S
@@ -216,9 +227,7 @@ def test_no_form_is_started_after_the_time_limit(run, task, steps, capsys, monke
     assert "not measured, because the time is up" in capsys.readouterr().err
 
 
-def test_short_training_is_not_measured(run, task, steps, capsys, monkeypatch):
-    monkeypatch.setattr(tuning, "measure_matmul_flops", lambda *_: 1e12)
-    monkeypatch.setattr(tuning, "training_flops_per_image", lambda _: 1e9)
+def test_short_training_is_not_measured(run, task, steps, capsys):
     seconds_per_step = 8 * 1e9 / (tuning.MATMUL_FRACTION * 1e12)
     assert choose(run, task, steps=int(0.99 * tuning.MIN_TRAINING_S / seconds_per_step)) == DEFAULT
     assert not steps.measured
@@ -226,7 +235,15 @@ def test_short_training_is_not_measured(run, task, steps, capsys, monkeypatch):
     choose(run, task, steps=int(1.01 * tuning.MIN_TRAINING_S / seconds_per_step))
     assert steps.measured
     assert "for at most 30 s" in capsys.readouterr().err
-    assert tuning.MAX_FRACTION * tuning.MIN_TRAINING_S >= 30
+
+
+def test_training_on_a_cpu_is_measured_only_on_request(run, task, steps, capsys):
+    assert choose(run, task, mesh=MESH) == DEFAULT
+    assert not steps.measured
+    assert not capsys.readouterr().err
+    choose(run, task, "again", steps=1, mesh=MESH)
+    assert steps.measured
+    assert "for at most 30 s" in capsys.readouterr().err
 
 
 def test_measurement_is_stored_and_used_by_later_trainings(run, task, steps):
@@ -289,14 +306,14 @@ def test_resumed_run_keeps_its_form(run, task, steps, tmp_path, cache, tune):
         choose(run, task)
     if cache == "lost":
         next((tmp_path / "cache").rglob("*.json")).unlink()
-    run.write("config.json", {"tuning": Tuning(tuning_key(task, MESH), own).to_json()})
+    run.write("config.json", {"tuning": Tuning(tuning_key(task, GPU), own).to_json()})
     steps.measured.clear()
     assert choose(run, task, tune) == own
     assert not steps.measured
 
 
 def test_run_on_another_device_is_tuned_again(run, task, steps):
-    run.write("config.json", {"tuning": Tuning({**tuning_key(task, MESH), "device": "NVIDIA H200"}, DEFAULT).to_json()})
+    run.write("config.json", {"tuning": Tuning({**tuning_key(task, GPU), "device": "NVIDIA A100"}, DEFAULT).to_json()})
     (run.checkpoints / "10").mkdir()
     choose(run, task)
     assert steps.measured
@@ -306,12 +323,6 @@ def test_resumed_run_of_an_earlier_version_keeps_the_default(run, task, steps):
     (run.checkpoints / "10").mkdir()
     assert choose(run, task) == DEFAULT
     assert not steps.measured
-
-
-def gpu_mesh(devices=1, capability="9.0", *, split=False, kind="NVIDIA H200"):
-    device = Mock(platform="gpu", device_kind=kind, compute_capability=capability)
-    shape = {DATA: devices // 2, TOWER: 2} if split else {DATA: devices}
-    return Mock(Mesh, devices=np.array([device] * devices), size=devices, axis_names=tuple(shape), shape=shape)
 
 
 def test_key_contains_all_that_the_fastest_form_depends_on(task, monkeypatch):

@@ -152,8 +152,8 @@ class Options:
       placement: "split" runs every tower on its own devices, "single" runs all towers on every device, and "auto" splits the
         towers if the number of devices is a multiple of the number of towers.
       devices: number of devices to use in each process; None uses all GPUs, or one CPU device per tower.
-      tune: when to measure which form of the training step is fastest on the devices: "auto" for a long training, once for a kind
-        of device; "off" never, which does not use earlier measurements either; "again" always, also for a resumed run.
+      tune: when to measure which form of the training step is fastest on the devices: "auto" for a long training on a GPU, once
+        for a kind of device; "off" never, which does not use earlier measurements either; "again" always, also for a resumed run.
       threads: number of threads that decode images; None uses one per CPU that this process may use, or one in
         each of the `workers`.
       workers: number of processes that decode images; 0 decodes in this process. The batches do not depend on this number.

@@ -25,7 +25,7 @@ from alexnet_kernels import default_implementation
 from alexnet_kernels.dispatch import DEFAULT_ORDER, ImplementationName, current_order, unsupported_reason
 
 Tune = Literal["auto", "off", "again"]
-"""When to measure which form is fastest: "auto" for a long training without a stored measurement, "off" never, "again" always."""
+"""When to measure the fastest form: "auto" for long trainings on a GPU that is not yet known, "off" never, "again" always."""
 
 Alternatives = dict[str, tuple[str, ...]]
 """Values to compare for each field of `StepForm`, in the order in which the fields are tuned."""
@@ -78,7 +78,8 @@ def default_form(mesh: Mesh, precision: Precision) -> StepForm:
       mesh: device mesh.
       precision: dtype of activations and gradients.
     """
-    kernels: ImplementationName = next((name for name in current_order() if _supports(name, mesh, precision)), "xla")
+    names: tuple[ImplementationName, ...] = (*current_order(), "xla")
+    kernels = next(name for name in names if _supports(name, mesh, precision))
     placement = "split" if TOWER in mesh.axis_names else "single"
     return StepForm(kernels, placement, default_lowering(mesh), current_conv_lowering())
 
