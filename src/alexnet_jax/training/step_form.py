@@ -78,10 +78,9 @@ def default_form(mesh: Mesh, precision: Precision) -> StepForm:
       mesh: device mesh.
       precision: dtype of activations and gradients.
     """
-    names: tuple[ImplementationName, ...] = (*current_order(), "xla")
-    kernels = next(name for name in names if _supports(name, mesh, precision))
+    supported: list[ImplementationName] = [name for name in current_order() if _supports(name, mesh, precision)]
     placement = "split" if TOWER in mesh.axis_names else "single"
-    return StepForm(kernels, placement, default_lowering(mesh), current_conv_lowering())
+    return StepForm(supported[0] if supported else "xla", placement, default_lowering(mesh), current_conv_lowering())
 
 
 def alternative_forms(
