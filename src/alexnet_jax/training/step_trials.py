@@ -101,15 +101,15 @@ def measure_forms(task: TuningTask, limit: float) -> Iterator[Trial]:
 
     Args:
       task: training step to tune.
-      limit: seconds after which no form is started.
+      limit: number of seconds; no form is started that is expected to exceed it, except for the reference and the default.
     """
     start, meter, trials = time.monotonic(), _Meter(task), dict[StepForm, Trial]()
 
     def measure(form: StepForm) -> Iterator[Trial]:
         if form in trials or meter.unusable:
             return
-        used = time.monotonic() - start
-        if from_main_process(bool(trials) and used + used / len(trials) > limit):
+        seconds = (time.monotonic() - start) * (1 + 1 / max(1, len(trials)))  # with this form, if it takes as long as the others
+        if from_main_process(form not in (task.reference, task.default) and seconds > limit):
             print_line(f"  {form}: not measured, because the time is up")
             return
         trial = trials[form] = meter.measure(form, fastest=min((trial.seconds for trial in trials.values()), default=math.inf))

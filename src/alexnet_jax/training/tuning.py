@@ -126,10 +126,13 @@ def _cache_file(key: dict[str, Any]) -> Path | None:
 
 
 def _store(tuning: Tuning, trials: list[Trial]) -> str:
-    """Write the choice and its measurements to the cache in process 0, and return the end of a message about it."""
+    """Write the choice and its measurements to the cache in process 0, and return the end of a message about it.
+
+    Nothing is written if there was no time to compare forms.
+    """
     file = _cache_file(tuning.key)
     record = {**tuning.to_json(), "trials": [str(trial) for trial in trials]}
-    if is_main_process() and file is not None:
+    if is_main_process() and file is not None and len(trials) > 1:
         with suppress(OSError, UserError):
             atomic_write(file, (json.dumps(record, indent=1) + "\n").encode())
             return f"; stored in {file}, --tune again measures again"
