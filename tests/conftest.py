@@ -24,6 +24,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="alexnet-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ["XDG_CACHE_HOME"] = os.environ["JAX_COMPILATION_CACHE_DIR"]  # not the user's choices of `training.tuning`
 os.environ["JAX_PLATFORMS"] = "cpu"
 # The networks in the tests are small, so compilation takes most of the time; it is eight times faster without optimization. `make
 # parity` compiles with optimization. XLA aborts on unknown flags, and versions after 0.10 have only the first of these.
@@ -50,6 +51,7 @@ from PIL import Image
 from alexnet_jax.cli.train import train_with_report
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import UserError
+from alexnet_jax.model.lowering import current_conv_lowering, current_lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import Params, stacked_towers
 from alexnet_jax.training import setup
@@ -57,6 +59,7 @@ from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.optimizer import paper_update
 from alexnet_jax.training.step import make_evaluation_step, make_train_step
 from alexnet_jax.training.train import train
+from alexnet_kernels.dispatch import current_order
 from tests.tiny import TINY
 
 # Helper modules without tests, some of which need PyTorch.
@@ -68,6 +71,7 @@ collect_ignore = [
     "numpy_network.py",
     "without_dropout.py",
     "tiny_config.py",
+    "tuned_by_process.py",
 ]
 
 HAS_GPU = any(Path("/dev").glob("nvidia[0-9]*")) and any(
@@ -113,8 +117,21 @@ def shared_update(momentum: float, weight_decay: float, layer_decays: tuple[tupl
 setup.paper_update = lambda *, momentum, weight_decay, layer_decays: shared_update(  # pyright: ignore[reportAttributeAccessIssue]
     momentum, weight_decay, tuple(layer_decays.items())
 )
-setup.make_train_step = cache(make_train_step)
-setup.make_evaluation_step = cache(make_evaluation_step)
+
+
+def shared_in_context(make: Any) -> Any:
+    """Return `make` with a cache of its results; the key includes the context managers that determine the compiled operations."""
+    cached = cache(lambda context, args, kwargs: make(*args, **dict(kwargs)))
+
+    def shared(*args, **kwargs):
+        context = current_order(), current_lowering(), current_conv_lowering()
+        return cached(context, args, tuple(sorted(kwargs.items())))
+
+    return shared
+
+
+setup.make_train_step = shared_in_context(make_train_step)
+setup.make_evaluation_step = shared_in_context(make_evaluation_step)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ implementation can be removed by deleting its folder: one that cannot be importe
 import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, get_args
 
 import jax
@@ -16,10 +17,12 @@ from jax import Array
 ImplementationName = Literal["triton", "xla", "reference", "triton.interpreted"]
 """Module of this package that implements the operations."""
 Implementation = ImplementationName | Sequence[ImplementationName] | None
-"""Name of an implementation, or a sequence of names of which the first supported one is used. None uses `default_order`."""
+"""Name of an implementation, or a sequence of names of which the first supported one is used. None uses `current_order()`."""
 
-default_order: tuple[ImplementationName, ...] = ("triton", "xla")
-"""Implementations to try, in this order, for `implementation=None`; set with `default_implementation`."""
+DEFAULT_ORDER: tuple[ImplementationName, ...] = ("triton", "xla")
+"""Implementations to try, in this order, for `implementation=None` outside of `default_implementation`."""
+
+_order: ContextVar[tuple[ImplementationName, ...]] = ContextVar("order", default=DEFAULT_ORDER)
 
 
 @contextmanager
@@ -31,12 +34,16 @@ def default_implementation(*names: ImplementationName) -> Iterator[None]:
     Args:
       *names: implementations to try, in this order.
     """
-    global default_order
-    previous_order, default_order = default_order, names
+    token = _order.set(names)
     try:
         yield
     finally:
-        default_order = previous_order
+        _order.reset(token)
+
+
+def current_order() -> tuple[ImplementationName, ...]:
+    """Return the implementations to try, in this order, for `implementation=None`."""
+    return _order.get()
 
 
 def dispatch(op: str, x: Array, implementation: Implementation, **settings: Any) -> Array:
@@ -51,22 +58,37 @@ def dispatch(op: str, x: Array, implementation: Implementation, **settings: Any)
     Raises:
       ValueError: if an implementation is unknown, or none supports the call.
     """
-    names = default_order if implementation is None else (implementation,) if isinstance(implementation, str) else implementation
+    names = (implementation,) if isinstance(implementation, str) else implementation or current_order()
     reasons = []
     for name in names:
         if name not in get_args(ImplementationName):
             raise ValueError(f"{op} has no implementation {name!r}; choose one of {', '.join(get_args(ImplementationName))}")
-        try:
-            module = importlib.import_module(f"alexnet_kernels.{name}")
-        except ImportError as error:  # other versions of JAX may lack the Pallas functions that the kernels use
-            reasons.append(f"{name} cannot be imported ({error})")
-            continue
-        reason = module.unsupported_reason(op, x, current_device(), **settings)
+        reason = unsupported_reason(name, op, x, current_device(), **settings)
         if reason is None:
-            return getattr(module, op)(x, **settings)
+            return getattr(_module(name), op)(x, **settings)
         reasons.append(f"{name} {reason}")
     advice = "" if implementation is None else ". Use implementation=None to select one"
     raise ValueError(f"no implementation of {op} supports this call: {'; '.join(reasons)}{advice}")
+
+
+def unsupported_reason(name: ImplementationName, op: str, x: Any, device: Any, **settings: Any) -> str | None:
+    """Return the reason why an implementation does not support a call, or None.
+
+    Args:
+      name: name of the implementation.
+      op: name of the operation.
+      x: input array, or its shape and dtype as a `jax.ShapeDtypeStruct`.
+      device: JAX device.
+      **settings: further arguments of the operation.
+    """
+    try:
+        return _module(name).unsupported_reason(op, x, device, **settings)
+    except ImportError as error:  # other versions of JAX may lack the Pallas functions that the kernels use
+        return f"cannot be imported ({error})"
+
+
+def _module(name: ImplementationName) -> Any:
+    return importlib.import_module(f"alexnet_kernels.{name}")
 
 
 def current_device() -> Any:

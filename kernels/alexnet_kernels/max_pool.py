@@ -18,7 +18,7 @@ def max_pool(x: Array, window: int = 3, stride: int = 2, *, implementation: Impl
       window: side of a window, pixels. Windows overlap if it is larger than `stride`.
       stride: pixels between the starts of neighboring windows.
       implementation: name of an implementation, or several names of which the first supported one is used. None uses the first
-        of `alexnet_kernels.dispatch.default_order` that supports the device and the arguments.
+        of `alexnet_kernels.dispatch.current_order()` that supports the device and the arguments.
 
     Returns:
       Maxima, `[..., pooled height, pooled width, channels]`.

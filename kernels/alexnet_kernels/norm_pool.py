@@ -32,7 +32,7 @@ def norm_pool(
       size: number of channels in a normalization window.
       k, alpha, beta, segments: constants and segments of the normalization, as in `response_norm`.
       implementation: name of an implementation, or several names of which the first supported one is used. None uses the first
-        of `alexnet_kernels.dispatch.default_order` that supports the device and the arguments.
+        of `alexnet_kernels.dispatch.current_order()` that supports the device and the arguments.
 
     Returns:
       Pooled activations, `[..., pooled height, pooled width, channels]`.

@@ -31,7 +31,7 @@ def response_norm(
         the original code does.
       segments: number of equal parts of the channels, across which no window extends: 2 for two towers side by side.
       implementation: name of an implementation, or several names of which the first supported one is used. None uses the first
-        of `alexnet_kernels.dispatch.default_order` that supports the device and the arguments.
+        of `alexnet_kernels.dispatch.current_order()` that supports the device and the arguments.
 
     Returns:
       Normalized activations, with the shape and dtype of `x`.

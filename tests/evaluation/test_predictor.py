@@ -10,7 +10,7 @@ from PIL import Image
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
-from alexnet_jax.model.lowering import tower_lowering
+from alexnet_jax.model.lowering import conv_lowering, tower_lowering
 from alexnet_jax.weights.trained_model import initialize
 from alexnet_kernels import default_implementation
 from tests.conftest import cpu_mesh
@@ -123,7 +123,7 @@ def test_models_of_the_same_network_share_a_compiled_function():
     first, second = (Predictor(initialize(TINY, image_size=SIZE, seed=seed)) for seed in (0, 1))
     assert first._average is second._average
     assert Predictor(initialize(TINY, image_size=SIZE), views="ten")._average is not first._average
-    for context in (default_implementation("reference"), tower_lowering("grouped")):
+    for context in (default_implementation("reference"), tower_lowering("grouped"), conv_lowering("space_to_depth")):
         with context:
             assert Predictor(first.model)._average is not first._average
     assert len(repr(first.model)) < 5000

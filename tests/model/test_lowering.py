@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from alexnet_jax.model.comparison_layers import AvgPool, ContrastNorm, GroupedConv, LocallyConnected
 from alexnet_jax.model.layers import Conv, Dense, Dropout, LocalResponseNorm, MaxPool, ReLU, SameMapNorm
-from alexnet_jax.model.lowering import add_bias, tower_lowering
+from alexnet_jax.model.lowering import ConvLowering, add_bias, conv_lowering, convolution, tower_lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import stacked_towers
 from alexnet_jax.parallel import placement
@@ -53,21 +53,23 @@ NETWORKS = {
 
 
 @cache
-def outputs_and_gradients(network, lowering, precision="float32", *, data=1, implementation: ImplementationName = "xla"):
+def outputs_and_gradients(
+    network, lowering, precision="float32", *, data=1, implementation: ImplementationName = "xla", conv: ConvLowering = "direct"
+):
     """Return the outputs of a training step's forward pass with dropout, and the gradients for a fixed output gradient."""
     mesh, rng = cpu_mesh(network, data, split=False), np.random.default_rng(0)
     params = placement.init(network, mesh, jax.random.key(1))
     images = jnp.asarray(rng.normal(0, 50, (4, network.input_size, network.input_size, 3)), precision)
     output_gradient = jnp.asarray(rng.normal(size=(4, network.num_classes)), precision)
-    forward = placement.forward(network, mesh, lowering=lowering)
+    with default_implementation(implementation), conv_lowering(conv):
+        forward = placement.forward(network, mesh, lowering=lowering)
 
     @jax.jit
     def compute(params):
         outputs, vjp = jax.vjp(lambda params: forward(params, images, jax.random.key(2)), params)
         return outputs, vjp(output_gradient)[0]
 
-    with default_implementation(implementation):
-        return jax.device_get(compute(params))
+    return jax.device_get(compute(params))
 
 
 def assert_close(actual, expected, tolerance):
@@ -111,6 +113,59 @@ def test_triton_kernels_keep_the_towers_apart():
     assert_close(actual, outputs_and_gradients(TINY, "separate"), 1e-5)
 
 
+CONVOLUTIONS = {
+    "conv1 of the paper": (224, 11, 4, (0, 3), 3),
+    "of Caffe": (227, 11, 4, (0, 0), 3),
+    "pixels at the end that no kernel reaches": (23, 5, 3, (1, 0), 3),
+    "kernel smaller than the stride": (16, 2, 4, (0, 1), 1),
+    "kernel of one block": (12, 4, 4, (0, 0), 4),
+    "padding larger than the stride": (9, 7, 2, (3, 5), 3),
+}
+
+
+@pytest.mark.parametrize(("name", "dtype"), [*((name, "float32") for name in CONVOLUTIONS), ("conv1 of the paper", "bfloat16")])
+def test_space_to_depth_equals_the_direct_convolution(name, dtype):
+    """Compare values and both gradients. The factors are small integers, so that products and sums are exact in any order."""
+    size, kernel_size, stride, padding, channels = CONVOLUTIONS[name]
+    rng = np.random.default_rng(0)
+
+    def integers(*shape):
+        return jnp.asarray(rng.integers(-1, 2, shape), dtype)
+
+    x, kernel = integers(2, size, size + 1, channels), integers(kernel_size, kernel_size, channels, 4)
+    direct = convolution(stride, padding)
+    with conv_lowering("space_to_depth"):
+        blocks = convolution(stride, padding)
+    y, vjp = jax.vjp(direct, x, kernel)
+    actual_y, actual_vjp = jax.vjp(blocks, x, kernel)
+    g = integers(*y.shape)
+    for actual, expected in zip((actual_y, *actual_vjp(g)), (y, *vjp(g)), strict=True):
+        assert actual.dtype == dtype
+        assert np.abs(expected.astype(np.float32)).max() > 0
+        np.testing.assert_array_equal(np.asarray(actual, np.float32), np.asarray(expected, np.float32))
+
+
+def test_space_to_depth_changes_only_convolutions_with_a_stride_and_few_channels():
+    def convolved_shapes(stride, channels, groups=1):
+        arguments = jnp.ones((2, 224, 224, channels)), jnp.ones((11, 11, channels // groups, 8))
+        jaxpr = jax.make_jaxpr(convolution(stride, (0, 3), groups))(*arguments)
+        (equation,) = [equation for equation in jaxpr.eqns if equation.primitive.name == "conv_general_dilated"]
+        return [variable.aval.shape for variable in equation.invars]
+
+    assert convolved_shapes(4, 3) == [(2, 224, 224, 3), (11, 11, 3, 8)]
+    with conv_lowering("space_to_depth"):
+        assert convolved_shapes(4, 3) == [(2, 57, 57, 48), (3, 3, 48, 8)]
+        assert convolved_shapes(1, 3) == [(2, 224, 224, 3), (11, 11, 3, 8)]
+        assert convolved_shapes(4, 8) == [(2, 224, 224, 8), (11, 11, 8, 8)]
+        assert convolved_shapes(4, 4, groups=2) == [(2, 224, 224, 4), (11, 11, 2, 8)]
+
+
+@pytest.mark.parametrize("lowering", [pytest.param("separate", marks=pytest.mark.slow), "grouped"])
+def test_network_with_space_to_depth_has_equal_outputs_and_gradients(lowering):
+    actual = outputs_and_gradients(TINY, lowering, conv="space_to_depth")
+    assert_close(actual, outputs_and_gradients(TINY, "separate"), 1e-5)
+
+
 def test_parameters_and_intermediates_do_not_depend_on_the_lowering():
     def variables(lowering):
         towers, images = stacked_towers(TINY, lowering), jnp.ones((2, 29, 29, 3))
@@ -141,15 +196,24 @@ def test_default_lowering_follows_the_platform():
         assert placement.default_lowering(cpu_mesh(TINY, 1, split=False)) == "grouped"
 
 
-def test_network_keeps_the_lowering_with_which_it_was_made():
+@pytest.mark.parametrize(
+    ("context", "operation"),
+    [
+        (tower_lowering("grouped"), "feature_group_count=2"),
+        (conv_lowering("space_to_depth"), "f32[4,16,16,12]"),
+        (default_implementation("reference"), "reduce_window_sum"),
+    ],
+    ids=["tower_lowering", "conv_lowering", "default_implementation"],
+)
+def test_network_keeps_the_context_in_which_it_was_made(context, operation):
     mesh, images = cpu_mesh(TINY, 1, split=False), jax.ShapeDtypeStruct((4, 29, 29, 3), jnp.float32)
     params = jax.eval_shape(lambda: placement.init(TINY, mesh, jax.random.key(0)))
-    with tower_lowering("grouped"):
-        grouped = placement.forward(TINY, mesh)
-    separate = placement.forward(TINY, mesh)
-    with tower_lowering("grouped"):
-        jaxprs = [str(jax.make_jaxpr(forward)(params, images, None)) for forward in (grouped, separate)]
-    assert ["feature_group_count=2" in jaxpr for jaxpr in jaxprs] == [True, False]
+    without = placement.forward(TINY, mesh)
+    with context:
+        forward = placement.forward(TINY, mesh)
+        jaxpr_without = str(jax.make_jaxpr(without)(params, images, None))
+    jaxpr = str(jax.make_jaxpr(forward)(params, images, None))
+    assert [operation in text for text in (jaxpr, jaxpr_without)] == [True, False]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

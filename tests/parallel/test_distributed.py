@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 
@@ -147,3 +148,19 @@ def test_an_error_in_process_0_does_not_keep_the_others_waiting(monkeypatch):
     with pytest.raises(UserError, match="no data"), distributed.main_process_first("prepare data"):
         raise UserError("no data")
     assert reached == ["prepare data"]
+
+
+@pytest.mark.slow
+def test_all_processes_use_the_form_of_the_step_that_process_0_has_measured(arguments, tmp_path):
+    """Tune two processes that hold a tower each, whose measurements end differently."""
+    train, _, *arguments = arguments
+    stderr = []
+    for process in Launcher(2, 1).start(
+        [train, "tests/tuned_by_process.py", *arguments, "--run", str(tmp_path / "run"), "--epochs", "1", "--tune", "again"]
+    ):
+        stderr.append(process.communicate(timeout=600)[1])
+        assert process.returncode == 0, stderr
+    assert [text.count(" ms per step") for text in stderr] == [2, 0], "only process 0 prints"
+    for text in stderr:
+        assert re.findall("step with conv1 (.*)", text)[-1] == "space_to_depth"
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["tuning"]["form"]["conv1"] == "space_to_depth"

@@ -130,7 +130,7 @@ def test_defaults_of_options():
     """Compare with the defaults of the documentation; those of `TrainConfig` are in test_published_settings.py."""
     assert vars(Options()) == {
         "data": None, "classes": (), "data_dir": Path("data"), "runs_dir": Path("runs"), "run": None, "fresh": False,
-        "change_settings": False, "placement": "auto", "devices": None, "threads": None, "workers": 0,
+        "change_settings": False, "placement": "auto", "devices": None, "tune": "auto", "threads": None, "workers": 0,
         "checkpoint_seconds": 120.0, "tensorboard": False, "processes": DistributedOptions(),
     }  # fmt: skip
 

@@ -20,6 +20,7 @@ from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.metrics import top_classes
 from alexnet_jax.evaluation.split_batches import split_batches, to_padded_batch
 from alexnet_jax.evaluation.views import nine_views, ten_views
+from alexnet_jax.model.lowering import current_conv_lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams
 from alexnet_jax.parallel import placement
@@ -93,7 +94,8 @@ def _averaged_outputs(
       layer: name of the layer whose outputs are averaged; None for class probabilities.
       views: views of an image.
       crop_mean: whether the matching crop of the mean image is subtracted from each view, or its center crop from all of them.
-      context: values of the context managers that determine the compiled operations: `default_implementation`, `tower_lowering`.
+      context: values of the context managers that determine the compiled operations: `default_implementation`, `conv_lowering`
+        and `tower_lowering`.
     """
     forward, size = placement.forward(network, mesh, layer), network.input_size
     make_views = partial(_VIEWS[views], size=size)
@@ -156,7 +158,7 @@ class Predictor:
         self.mesh = choose_mesh(network, "single", devices)
         self.batch_size = batch_size + -batch_size % self.mesh.shape[DATA]
         crop_mean = model.config.augmentation.mean == "crop"
-        context = dispatch.default_order, placement.default_lowering(self.mesh)
+        context = dispatch.current_order(), current_conv_lowering(), placement.default_lowering(self.mesh)
         self._average = _averaged_outputs(network, self.mesh, layer, views, crop_mean, context)
         self._params = to_global_array(model.params, parameter_sharding(self.mesh))
         self._mean = to_global_array(model.mean_image, replicated(self.mesh))

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from alexnet_jax.model.lowering import TOWER, conv_per_tower, kernel_per_tower, matmul_per_tower
+from alexnet_jax.model.lowering import TOWER, conv_per_tower, convolution, kernel_per_tower, matmul_per_tower
 from alexnet_kernels import max_pool, norm_pool, response_norm
 
 DATA = "data"
@@ -112,14 +112,7 @@ class Conv(WeightedLayer):
     @nn.compact
     def __call__(self, x):
         kernel, bias = self.kernel_and_bias(x, self.kernel, self.kernel, x.shape[-1] // self.groups)
-        convolve = partial(
-            lax.conv_general_dilated,
-            window_strides=(self.stride, self.stride),
-            padding=(self.padding, self.padding),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
-        return conv_per_tower(convolve)(x, kernel, bias)
+        return conv_per_tower(convolution(self.stride, self.padding, self.groups))(x, kernel, bias)
 
 
 class Dense(WeightedLayer):

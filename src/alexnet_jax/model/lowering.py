@@ -1,4 +1,4 @@
-"""Lowering of convolutions, kernels and matrix products for towers that share a device.
+"""Lowering of convolutions, kernels and matrix products, above all for towers that share a device.
 
 On one device the towers are an axis added by `vmap`, and the functions below define batching rules for it where the default one
 is slow. If each tower has a device of its own, there is no such axis, and they compute the plain operation.
@@ -30,7 +30,18 @@ Lowering = Literal["separate", "grouped"]
 towers * channels]. The towers are not stacked and sliced, for which a GPU would copy all activations.
 """
 
+ConvLowering = Literal["direct", "space_to_depth"]
+"""Form of convolutions with a stride and few channels, such as conv1; the values are equal up to rounding.
+
+"direct" is one convolution with that stride. "space_to_depth" makes a block of stride x stride pixels one pixel with all of their
+channels, and the kernel smaller by the same factor: 11x11 kernels with stride 4 on [224, 224, 3] become 3x3 kernels with stride 1
+on [57, 57, 48]. Tensor cores multiply blocks of 8 or more channels, most of which are padding if there are three.
+"""
+MAX_SPACE_TO_DEPTH_CHANNELS = 4
+"""Largest number of channels of the convolutions that "space_to_depth" changes."""
+
 _lowering: ContextVar[Lowering | None] = ContextVar("lowering", default=None)
+_conv_lowering: ContextVar[ConvLowering] = ContextVar("conv_lowering", default="direct")
 
 
 @contextmanager
@@ -54,6 +65,63 @@ def tower_lowering(lowering: Lowering) -> Iterator[None]:
 def current_lowering() -> Lowering | None:
     """Return the lowering set by `tower_lowering`, or None."""
     return _lowering.get()
+
+
+@contextmanager
+def conv_lowering(lowering: ConvLowering) -> Iterator[None]:
+    """Context manager that sets the form of convolutions with a stride and few channels, as `tower_lowering` sets its own."""
+    token = _conv_lowering.set(lowering)
+    try:
+        yield
+    finally:
+        _conv_lowering.reset(token)
+
+
+def current_conv_lowering() -> ConvLowering:
+    """Return the lowering set by `conv_lowering`, or "direct"."""
+    return _conv_lowering.get()
+
+
+def convolution(stride: int, padding: tuple[int, int], groups: int = 1) -> Callable[[Array, Array], Array]:
+    """Return a convolution `(x, kernel) -> y` of NHWC activations and an HWIO kernel in the current `conv_lowering`.
+
+    Args:
+      stride: pixels between neighboring outputs.
+      padding: numbers of zeros (before, after) the image, on both axes.
+      groups: number of equal parts of the channels, each of which is convolved with a part of the kernels.
+    """
+    lowering = _conv_lowering.get()
+
+    def convolve(x: Array, kernel: Array) -> Array:
+        strides, paddings = (stride, stride), (padding, padding)
+        if lowering == "space_to_depth" and stride > 1 and x.shape[-1] <= MAX_SPACE_TO_DEPTH_CHANNELS and groups == 1:
+            x, kernel = _space_to_depth(x, kernel, stride, padding)
+            strides, paddings = (1, 1), ((0, 0), (0, 0))
+        return lax.conv_general_dilated(
+            x, kernel, strides, paddings, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+        )
+
+    return convolve
+
+
+def _space_to_depth(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> tuple[Array, Array]:
+    """Return the arguments of the equal convolution with stride 1 and no padding.
+
+    The image and the kernel are padded with zeros to multiples of `stride`, and every block of stride x stride pixels becomes the
+    channels of one pixel.
+    """
+    size, zero = kernel.shape[0], jnp.zeros((), x.dtype)
+    kernel_blocks = -(-size // stride)
+    end = kernel_blocks * stride - size
+    kernel = lax.pad(kernel, zero, ((0, end, 0), (0, end, 0), (0, 0, 0), (0, 0, 0)))
+    kernel = kernel.reshape(kernel_blocks, stride, kernel_blocks, stride, *kernel.shape[2:]).transpose(0, 2, 1, 3, 4, 5)
+
+    blocks = [(length + sum(padding) - size) // stride + kernel_blocks for length in x.shape[1:3]]
+    # Pixels that no kernel reaches are cut off by a negative padding.
+    ends = [count * stride - padding[0] - length for count, length in zip(blocks, x.shape[1:3], strict=True)]
+    x = lax.pad(x, zero, ((0, 0, 0), *((padding[0], end, 0) for end in ends), (0, 0, 0)))
+    x = x.reshape(len(x), blocks[0], stride, blocks[1], stride, -1).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(*x.shape[:3], -1), kernel.reshape(kernel_blocks, kernel_blocks, -1, kernel.shape[-1])
 
 
 def conv_per_tower(operation: Callable[[Array, Array], Array]) -> Callable[[Array, Array, Array], Array]:

@@ -138,6 +138,20 @@ def main_process_first(name: str) -> Iterator[None]:
             sync_processes(name)
 
 
+def from_main_process(value: Any) -> Any:
+    """Return the JSON-serializable value of process 0 in all processes."""
+    if jax.process_count() == 1:
+        return value
+    content = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    return json.loads(bytes(multihost_utils.broadcast_one_to_all(np.resize(content, size))))
+
+
+def any_process(value: bool) -> bool:
+    """Return whether `value` is true in a process."""
+    return value if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.bool_(value)).any())
+
+
 def check_same_settings(settings: Any) -> None:
     """Check that all processes have the same settings.
 

@@ -17,9 +17,10 @@ from jaxtyping import Float, Key
 
 from alexnet_jax.model import tower
 from alexnet_jax.model.layers import DATA, TOWER
-from alexnet_jax.model.lowering import Lowering, current_lowering
+from alexnet_jax.model.lowering import Lowering, conv_lowering, current_conv_lowering, current_lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.mesh import parameter_sharding
+from alexnet_kernels import default_implementation, dispatch
 
 
 @runtime_checkable
@@ -48,6 +49,9 @@ class Forward(Protocol):
 def forward(network: Network, mesh: Mesh, layer: str | None = None, *, lowering: Lowering | None = None) -> Forward:
     """Return the network as a function `(params, images, key) -> logits` of global batches on `mesh`, see `Forward`.
 
+    The function keeps the values that `tower_lowering`, `conv_lowering` and `default_implementation` have now, also where it is
+    traced later.
+
     Args:
       network: network to run.
       mesh: device mesh; with a tower axis, every tower runs on its own devices.
@@ -55,7 +59,7 @@ def forward(network: Network, mesh: Mesh, layer: str | None = None, *, lowering:
         the towers.
       lowering: form of the layers of towers that share a device; None for `default_lowering(mesh)`.
     """
-    split = TOWER in mesh.axis_names
+    split, conv_form, implementations = TOWER in mesh.axis_names, current_conv_lowering(), dispatch.current_order()
     classes = network.num_classes if layer is None else None
     network = tower.fuse_norm_pool(network if layer is None else network.up_to(layer))
     module = tower.Tower(network) if split else tower.stacked_towers(network, lowering or default_lowering(mesh))
@@ -65,7 +69,8 @@ def forward(network: Network, mesh: Mesh, layer: str | None = None, *, lowering:
             params, rounded_params = jax.tree.map(lambda stacked: stacked[0], (params, rounded_params))
         if rounded_params is not None:
             params = jax.tree.map(_replace_value, params, rounded_params)
-        outputs = cast(Array, module.apply({"params": params}, images, rngs=None if key is None else {"dropout": key}))
+        with conv_lowering(conv_form), default_implementation(*implementations):
+            outputs = cast(Array, module.apply({"params": params}, images, rngs=None if key is None else {"dropout": key}))
         per_tower = [outputs] if split else list(outputs)
         return jnp.concatenate([outputs.reshape(len(images), -1) for outputs in per_tower], axis=-1)
 

@@ -78,18 +78,28 @@ _MULTI_THREAD_FLAG = "xla_cpu_multi_thread_eigen"
 def enable_compilation_cache() -> None:
     """Enable JAX's persistent compilation cache in the user's cache folder, so that later runs start faster.
 
-    The folder is $XDG_CACHE_HOME/alexnet-jax or ~/.cache/alexnet-jax. JAX's cache key includes the program, versions, flags, the
-    kind of device and, on a CPU, its instruction set. Does nothing if JAX already has a cache folder or if the folder is not
-    writable.
+    The folder is `user_cache_folder()`. JAX's cache key includes the program, versions, flags, the kind of device and, on a CPU,
+    its instruction set. Does nothing if JAX already has a cache folder or if the folder is not writable.
     """
-    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[reportAttributeAccessIssue]
-        with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: the user has no home folder
-            folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet-jax"
+    folder = user_cache_folder()
+    if folder is not None and jax.config.jax_compilation_cache_dir is None:  # type: ignore[reportAttributeAccessIssue]
+        with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK):
                 jax.config.update("jax_compilation_cache_dir", str(folder))
                 # Cache every program: a training run compiles few, and all are small.
                 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def user_cache_folder() -> Path | None:
+    """Return the package's folder for files that can be made again, which may not exist; None if the user has no home folder.
+
+    It is $XDG_CACHE_HOME/alexnet-jax or ~/.cache/alexnet-jax.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet-jax"
+    except RuntimeError:
+        return None
 
 
 def retain_freed_memory() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import tyro
@@ -16,6 +17,10 @@ from alexnet_jax.parallel.distributed import DistributedOptions
 from alexnet_jax.parallel.mesh import Placement
 from alexnet_jax.training.precision import Precision
 from alexnet_jax.training.schedule import EpochHparams, LayerRate, ReduceOnPlateau, Schedule
+
+Tune = Literal["auto", "off", "again"]
+"""When to measure the fastest form of the training step: "auto" for long trainings on a GPU that is not yet known, "off" never,
+"again" always."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,8 @@ class Options:
       placement: "split" runs every tower on its own devices, "single" runs all towers on every device, and "auto" splits the
         towers if the number of devices is a multiple of the number of towers.
       devices: number of devices to use in each process; None uses all GPUs, or one CPU device per tower.
+      tune: when to measure which form of the training step is fastest on the devices: "auto" for a long training on a GPU, once
+        for a kind of device; "off" never, which does not use earlier measurements either; "again" always, also for a resumed run.
       threads: number of threads that decode images; None uses one per CPU that this process may use, or one in
         each of the `workers`.
       workers: number of processes that decode images; 0 decodes in this process. The batches do not depend on this number.
@@ -192,6 +199,7 @@ class Options:
     change_settings: bool = False
     placement: Placement = "auto"
     devices: int | None = None
+    tune: Tune = "auto"
     threads: int | None = None
     workers: int = 0
     checkpoint_seconds: float = 120.0

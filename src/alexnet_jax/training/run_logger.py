@@ -67,7 +67,8 @@ class RunLogger:
         Args:
           epochs: number of completed epochs.
         """
-        self._run.write("config.json", {**self._context.run_config.to_json(), **self._environment})
+        config = {**self._context.run_config.to_json(), **self._environment, "tuning": self._context.tuning.to_json()}
+        self._run.write("config.json", config)
         self._run.resume_log(self._start, epochs)
         self._run.discard_result()
         axes = ", ".join(f"{size} {axis}" for axis, size in self._environment["mesh"].items())

@@ -1,6 +1,7 @@
 """Setup of a training run: settings, data, devices, run folder and jitted steps."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import optax
@@ -23,6 +24,9 @@ from alexnet_jax.training.optimizer import paper_update
 from alexnet_jax.training.run_config import RunConfig
 from alexnet_jax.training.run_directory import RunDirectory, default_run_directory, existing_runs
 from alexnet_jax.training.step import EvaluationStep, MeanImage, TrainStep, make_evaluation_step, make_train_step
+from alexnet_jax.training.step_form import StepForm, alternative_forms, default_form
+from alexnet_jax.training.step_trials import TuningTask
+from alexnet_jax.training.tuning import Tuning, choose_form
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class TrainContext:
       run_config: record of all settings that determine the results.
       initial_layers: layers copied from a trained network; None for random initialization.
       optimizer: optax transformation of the training step.
+      tuning: form of the jitted steps.
       train_step: jitted training step.
       evaluation_step: jitted evaluation step.
       mean: mean image before cropping, on the devices.
@@ -55,6 +60,7 @@ class TrainContext:
     run_config: RunConfig
     initial_layers: InitialLayers | None
     optimizer: optax.GradientTransformationExtraArgs
+    tuning: Tuning
     train_step: TrainStep
     evaluation_step: EvaluationStep
     mean: MeanImage
@@ -62,7 +68,7 @@ class TrainContext:
     @property
     def steps_per_epoch(self) -> int:
         """Number of training steps of an epoch."""
-        return max(1, self.dataset.manifest.splits["train"] // self.config.batch_size)
+        return _steps_per_epoch(self.config, self.dataset)
 
     @property
     def steps(self) -> int:
@@ -96,25 +102,57 @@ def setup(name: str, config: TrainConfig, options: Options, initial_model: Initi
     initial_layers = select_initial_layers(config, network, dataset.manifest.classes, initial_model, existing_runs(name, options))
     run_config = RunConfig.of_training(config, network, dataset, initial_layers and initial_layers.record)
     optimizer = paper_update(momentum=config.momentum, weight_decay=config.weight_decay, layer_decays=dict(config.layer_decays))
-    train_step = make_train_step(network, mesh, optimizer, seed=config.seed, precision=config.precision)
-    evaluation_step = make_evaluation_step(network, mesh, precision=config.precision)
     mean = resize_mean_image(dataset.mean_image, config.augmentation)
-    mean_on_devices = to_global_array(mean, replicated(mesh))
-    return TrainContext(
-        name=name,
-        config=config,
-        options=options,
-        dataset=dataset,
+
+    @cache  # the chosen step is compiled once
+    def make_step(form: StepForm) -> tuple[Mesh, TrainStep]:
+        mesh = choose_mesh(config.network, form.placement, options.devices)
+        with form.applied():
+            return mesh, make_train_step(network, mesh, optimizer, seed=config.seed, precision=config.precision)
+
+    settings = {"precision": config.precision, "batch_size": config.batch_size}
+    task = TuningTask(
         network=network,
-        mesh=mesh,
-        run=_open_run(name, options, dataset, run_config, mean),  # last, because it locks the folder
-        run_config=run_config,
-        initial_layers=initial_layers,
         optimizer=optimizer,
-        train_step=train_step,
-        evaluation_step=evaluation_step,
-        mean=mean_on_devices,
+        mean=mean,
+        crop_mean=config.augmentation.mean == "crop",
+        requested_placement=options.placement,
+        default=default_form(mesh, config.precision),
+        alternatives=alternative_forms(network, mesh, options.placement, **settings),
+        make_step=make_step,
+        **settings,
     )
+    make_step(task.default)  # raises an error about the network, if there is one, before the folder is created
+    run = _open_run(name, options, dataset, run_config, mean)
+    try:
+        steps = config.epochs * _steps_per_epoch(config, dataset)
+        tuning = choose_form(run, task, mesh, options.tune, steps=steps)
+        mesh, train_step = make_step(tuning.form)
+        with tuning.form.applied():
+            evaluation_step = make_evaluation_step(network, mesh, precision=config.precision)
+        return TrainContext(
+            name=name,
+            config=config,
+            options=options,
+            dataset=dataset,
+            network=network,
+            mesh=mesh,
+            run=run,
+            run_config=run_config,
+            initial_layers=initial_layers,
+            optimizer=optimizer,
+            tuning=tuning,
+            train_step=train_step,
+            evaluation_step=evaluation_step,
+            mean=to_global_array(mean, replicated(mesh)),
+        )
+    except BaseException:
+        run.close()  # which unlocks the folder
+        raise
+
+
+def _steps_per_epoch(config: TrainConfig, dataset: Dataset) -> int:
+    return max(1, dataset.manifest.splits["train"] // config.batch_size)
 
 
 def _check_sizes(name: str, config: TrainConfig, dataset: Dataset, mesh: Mesh) -> None:
