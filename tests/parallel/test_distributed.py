@@ -153,11 +153,9 @@ def test_an_error_in_process_0_does_not_keep_the_others_waiting(monkeypatch):
 @pytest.mark.slow
 def test_all_processes_use_the_form_of_the_step_that_process_0_has_measured(arguments, tmp_path):
     """Tune two processes that hold a tower each, whose measurements end differently."""
-    train, _, *arguments = arguments
+    command = [arguments[0], "tests/tuned_by_process.py", *arguments[2:], "--run", str(tmp_path / "run"), "--epochs", "1"]
     stderr = []
-    for process in Launcher(2, 1).start(
-        [train, "tests/tuned_by_process.py", *arguments, "--run", str(tmp_path / "run"), "--epochs", "1", "--tune", "again"]
-    ):
+    for process in Launcher(2, 1).start([*command, "--tune", "again"]):
         stderr.append(process.communicate(timeout=600)[1])
         assert process.returncode == 0, stderr
     assert [text.count(" ms per step") for text in stderr] == [2, 0], "only process 0 prints"

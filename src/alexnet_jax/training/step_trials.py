@@ -18,8 +18,8 @@ from alexnet_jax.data.pipeline.augment import Crop, Example
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.distributed import any_process, from_main_process, is_main_process
 from alexnet_jax.parallel.mesh import DATA, local_batch_slice, replicated, to_global_array
+from alexnet_jax.training.precision import Precision
 from alexnet_jax.training.step import (
-    Precision,
     constant_hparams,
     for_precision,
     initial_state,
