@@ -155,6 +155,10 @@ class Options:
         each of the `workers`.
       workers: number of processes that decode images; 0 decodes in this process. The batches do not depend on this number.
       checkpoint_seconds: seconds between checkpoints.
+      loss_delay: number of later steps that are dispatched before the loss of a step is read. The device waits for the host only
+        if the host falls this many steps behind. A non-finite loss is found as many steps later and is reported with its own
+        step. Before a checkpoint, a validation or a stop, all losses are read, so a checkpoint contains no step whose loss has
+        not been checked. The results do not depend on this number. None uses 4 on GPUs, and 1 on CPUs, whose steps take longer.
       tensorboard: also write the log to the run folder as TensorBoard events.
       processes: arguments of multi-process training: coordinator, number of processes and index of this one.
     """
@@ -171,6 +175,7 @@ class Options:
     threads: int | None = None
     workers: int = 0
     checkpoint_seconds: float = 120.0
+    loss_delay: int | None = None
     tensorboard: bool = False
     processes: DistributedOptions = field(default_factory=DistributedOptions)
 
@@ -181,3 +186,5 @@ class Options:
             check_number("--threads", self.threads, at_least=1)
         check_number("--workers", self.workers, at_least=0)
         check_number("--checkpoint-seconds", self.checkpoint_seconds, at_least=0)
+        if self.loss_delay is not None:
+            check_number("--loss-delay", self.loss_delay, at_least=0)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from alexnet_jax.parallel.distributed import Request, RequestConsensus
 from alexnet_jax.parallel.mesh import local_batch_slice, replicated, to_global_array
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.optimizer import learning_rates
+from alexnet_jax.training.prefetch import Prefetcher
 from alexnet_jax.training.progress import TimedIterator
 from alexnet_jax.training.result import TrainResult
 from alexnet_jax.training.run_logger import RunLogger
@@ -33,6 +35,9 @@ from alexnet_jax.training.step import (
     state_shardings,
 )
 from alexnet_jax.training.validation import validate
+
+LOSS_DELAY, CPU_LOSS_DELAY = 4, 1
+"""Default values of `Options.loss_delay` on GPUs and on CPUs."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +90,16 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
     logger.start(epochs=len(history.errors))
     hparams = c.config.epoch_hparams(history.errors, c.dataset.majority_error)
     step_hparams = None if hparams is None else _transfer_hparams(c, state, hparams)
-    batches, consensus = TimedIterator(_batches(c, step)), RequestConsensus(c.mesh)
-    saved_step, save_time, request = step, time.monotonic(), Request.NONE
-    validation, pending = None, None  # fetch a step's metrics after dispatching the next step, so that the device never waits
+    on_cpu = c.mesh.devices.flat[0].platform == "cpu"
+    loss_delay = c.options.loss_delay if c.options.loss_delay is not None else CPU_LOSS_DELAY if on_cpu else LOSS_DELAY
+    consensus = RequestConsensus(c.mesh, delay=CPU_LOSS_DELAY if on_cpu else max(1, loss_delay))
+    pending: deque[tuple[int, TrainMetrics]] = deque()  # steps whose metrics have not been read
+    saved_step, save_time, request, validation = step, time.monotonic(), Request.NONE, None
+    # The step determines the batches that follow, so a checkpoint needs no position of the stream, which is ahead of the step.
+    prefetcher = Prefetcher(_batches(c, step), lambda batch: put_batch(batch, c.mesh))
+    batches = TimedIterator(prefetcher)
     # The transfer guard rejects implicit transfers, which would be repeated in every step.
-    with closing(checkpoints), logger, jax.transfer_guard("disallow"):
+    with closing(prefetcher), closing(checkpoints), logger, jax.transfer_guard("disallow"):
         while True:
             if _validation_due(c, step, history):
                 validation = validate(c, state.params, stop=lambda: jax.process_count() == 1 and should_stop())
@@ -119,16 +129,18 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
             if stop:
                 break
             assert step_hparams is not None
-            state, train_metrics = c.train_step(state, put_batch(next(batches), c.mesh), c.mean, step_hparams)
+            state, train_metrics = c.train_step(state, next(batches), c.mean, step_hparams)
             step += 1
-            if pending is not None:
-                history = _log_step(*pending, c, history, logger, checkpoints)
-            pending = (step, train_metrics)
+            pending.append((step, train_metrics))
+            if on_cpu and len(pending) > 1:
+                jax.block_until_ready(pending[-2])  # several concurrent steps can block all of XLA's threads and deadlock
+            if len(pending) > loss_delay:
+                history = _log_step(*pending.popleft(), c, history, logger, checkpoints)
             save_due = time.monotonic() - save_time > c.options.checkpoint_seconds
             request = consensus(Request.STOP if should_stop() else Request.SAVE if save_due else Request.NONE)
             if request is not Request.NONE or step % c.steps_per_epoch == 0:
-                history = _log_step(*pending, c, history, logger, checkpoints)
-                pending = None
+                while pending:  # a checkpoint is saved only after the losses of all its steps have been read
+                    history = _log_step(*pending.popleft(), c, history, logger, checkpoints)
                 logger.pause()
         wait_fraction = batches.wait_fraction
     if not finished:

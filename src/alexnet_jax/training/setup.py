@@ -141,7 +141,7 @@ def _open_run(
     with main_process_first("create run folder"):
         run = open_run(folder, run_config, options) if is_main_process() else RunDirectory(folder, is_writer=False)
     try:
-        check_same_settings([str(folder), run_config.to_json()])
+        check_same_settings([str(folder), run_config.to_json(), options.loss_delay])
         check_shared_filesystem(folder)
         run.write_mean_image(mean_image)
     except BaseException:
