@@ -131,7 +131,7 @@ def test_defaults_of_options():
     assert vars(Options()) == {
         "data": None, "classes": (), "data_dir": Path("data"), "runs_dir": Path("runs"), "run": None, "fresh": False,
         "change_settings": False, "placement": "auto", "devices": None, "threads": None, "workers": 0,
-        "checkpoint_seconds": 120.0, "loss_delay": None, "tensorboard": False,
+        "checkpoint_seconds": 120.0, "loss_delay": None, "shard_update": False, "tensorboard": False,
         "processes": DistributedOptions(),
     }  # fmt: skip
 

@@ -12,6 +12,7 @@ from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import MAX_SEED, UserError, check_number
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.distributed import DistributedOptions
+from alexnet_jax.parallel.gradients import GradientDtype
 from alexnet_jax.parallel.mesh import Placement
 from alexnet_jax.training.schedule import EpochHparams, LayerRate, ReduceOnPlateau, Schedule
 from alexnet_jax.training.step import Precision
@@ -39,6 +40,8 @@ class TrainConfig:
         `PCAColor.divisor`. None uses color shifts in all epochs.
       precision: dtype of activations and gradients; parameters and their updates are float32. The paper's GPUs computed in
         float32.
+      gradient_dtype: dtype in which gradients are sent between the devices that divide a batch, and summed. "float32" is exact;
+        "bfloat16" halves the bytes.
       init_from: trained network from which to copy the initial parameters of layers with the same name and shape: a run folder,
         whose latest checkpoint is used, a checkpoint RUN/checkpoints/STEP, or a .safetensors file of `export` or `import`. The
         last layer is copied only if the classes are the same, too.
@@ -60,6 +63,7 @@ class TrainConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
     color_epochs: tyro.conf.Fixed[int | None] = None
     precision: Precision = "float32"
+    gradient_dtype: GradientDtype = "float32"
     init_from: Path | None = None
     init_layers: tuple[str, ...] | None = None
     seed: int = 0
@@ -151,6 +155,9 @@ class Options:
       placement: "split" runs every tower on its own devices, "single" runs all towers on every device, and "auto" splits the
         towers if the number of devices is a multiple of the number of towers.
       devices: number of devices to use in each process; None uses all GPUs, or one CPU device per tower.
+      shard_update: each of the devices that divide a batch updates a part of every parameter and sends it to the others, instead
+        of all of them updating all parameters (stage 1 of ZeRO). The momentum is stored once, not in every device. The results do
+        not depend on it, except for rounding, and a run can be continued with the other setting.
       threads: number of threads that decode images; None uses one per CPU that this process may use, or one in
         each of the `workers`.
       workers: number of processes that decode images; 0 decodes in this process. The batches do not depend on this number.
@@ -172,6 +179,7 @@ class Options:
     change_settings: bool = False
     placement: Placement = "auto"
     devices: int | None = None
+    shard_update: bool = False
     threads: int | None = None
     workers: int = 0
     checkpoint_seconds: float = 120.0

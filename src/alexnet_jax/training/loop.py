@@ -85,6 +85,8 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
     checkpoints = Checkpoints(c.run.checkpoints, c.run_config.to_json())
     state, history = _restore_or_initialize(c, checkpoints)
     state = for_precision(state, c.config.precision)
+    if c.gradient_sum.sharded:
+        state = jax.device_put(state, state_shardings(c.mesh, state, c.gradient_sum))
     start_time, step = time.monotonic() - history.seconds, int(state.step)
     logger = RunLogger(c, start=step)
     logger.start(epochs=len(history.errors))
