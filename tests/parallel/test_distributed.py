@@ -16,9 +16,9 @@ import alexnet_jax.training.run_logger
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.layers import Dropout
 from alexnet_jax.parallel import distributed
-from alexnet_jax.parallel.distributed import DistributedOptions
+from alexnet_jax.parallel.distributed import DistributedOptions, Request, RequestConsensus
 from alexnet_jax.training.train import train
-from tests.conftest import TINY_CONFIG, process_environment, read_log
+from tests.conftest import TINY_CONFIG, cpu_mesh, process_environment, read_log
 from tests.tiny import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +71,16 @@ def test_initialization_errors(processes, message, options, monkeypatch):
     monkeypatch.setattr(distributed, "INITIALIZATION_TIMEOUT_S", 0)
     with pytest.raises(UserError, match=message):
         train("tiny", TINY_CONFIG, replace(options, processes=processes))
+
+
+@pytest.mark.parametrize("delay", [1, 3])
+def test_request_is_granted_once_and_as_many_steps_later_as_set(delay, monkeypatch):
+    mesh = cpu_mesh(TINY, 2, split=False)
+    monkeypatch.setattr(distributed.jax, "process_count", lambda: 2)
+    consensus = RequestConsensus(mesh, delay=delay)
+    requests = [Request.NONE, Request.SAVE, Request.SAVE, *[Request.NONE] * 9]
+    granted = [step for step, request in enumerate(requests) if consensus(request) is Request.SAVE]
+    assert granted == [1 + delay]
 
 
 def free_port(ports):
@@ -136,12 +146,13 @@ def arguments(photos, tmp_path):
 
 @pytest.mark.slow
 def test_losses_do_not_depend_on_devices_and_processes_or_resumption(arguments, tmp_path):
-    """Compare one process, two processes that split the towers, and two processes that split the batch."""
+    """Compare one process, two processes that split the towers, and two processes that split the batch and the update."""
     SINGLE_DEVICE.run([*arguments, "--run", str(tmp_path / "single_device"), "--epochs", "3"])
     for launcher, next_launcher in zip(MULTI_DEVICE, [*MULTI_DEVICE[1:], SINGLE_DEVICE], strict=True):
         run = tmp_path / str(launcher)
         for epochs, current in ((2, launcher), (3, next_launcher)):
-            current.run([*arguments, "--run", str(run), "--epochs", str(epochs)])
+            update = ["--shard-update", "--loss-delay", "3"] if current.slurm else []
+            current.run([*arguments, "--run", str(run), "--epochs", str(epochs), *update])
             mesh = json.loads((run / "config.json").read_text())["mesh"]
             assert np.prod(list(mesh.values())) == current.processes * current.devices
         assert_same_losses(losses(run), losses(tmp_path / "single_device"), 15)
