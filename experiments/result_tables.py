@@ -141,6 +141,18 @@ def step_bytes() -> str:
     return table(header, rows)
 
 
+def sent_bytes() -> str:
+    """Return a table of the bytes that devices send in a training step, by form of the sum of gradients."""
+    rows = result("kernel_check")["sent"]
+    counts = sorted({row["devices"] for row in rows})
+    sent: dict[tuple[str, bool], list[str]] = {}
+    for row in rows:
+        sent.setdefault((row["dtype"], row["sharded"]), []).append(f"{row['total_mb']:.0f}")
+    names = [f"gradients in {dtype}" + (", `--shard-update`" if sharded else "") for dtype, sharded in sent]
+    header = ["sent by each device, MB", *(f"{count} devices" for count in counts)]
+    return table(header, [[name, *sizes] for name, sizes in zip(names, sent.values(), strict=True)])
+
+
 def kernels_cpu() -> str:
     """Return a table of the time of the operations on a CPU, compared with the reference implementation."""
     measured = result("kernels_cpu")
@@ -327,6 +339,7 @@ TABLES = {
     "data": data,
     "kernel bytes": kernel_bytes,
     "step bytes": step_bytes,
+    "sent": sent_bytes,
     "kernels cpu": kernels_cpu,
     "gpu": gpu,
     **paper_tables.TABLES,

@@ -28,6 +28,7 @@ PAPER = {
     "layer_rates": (),
     "color_epochs": None,
     "precision": "float32",
+    "gradient_dtype": "float32",
     "init_from": None,
     "init_layers": None,
     "evaluate_every": 1,

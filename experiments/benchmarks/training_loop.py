@@ -7,6 +7,11 @@ The training step is timed alone, on one batch that is already on the devices. T
 logging, progress display and a checkpoint after every epoch, timed until the last checkpoint is on disk. Validation is excluded,
 because it has its own step. Both are measured in alternation in one process; the ratio is the median over rounds of the loop's
 throughput divided by the step's. The last line of the output is one JSON object.
+
+    make experiment EXP=benchmarks/training_loop ARGS=--host
+
+With --host, the step is replaced by a function that returns at once, to measure what the loop itself costs per step: the time of
+its thread, which the device would wait for, the CPU time of all threads, and the bytes that cross to and from the devices.
 """
 
 import json
@@ -17,14 +22,17 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import jax
 import numpy as np
 import tyro
+from jax.sharding import Mesh
 
 from alexnet_jax.configs import load_config
 from alexnet_jax.data.find import find_dataset
+from alexnet_jax.data.pipeline.augment import Example
 from alexnet_jax.data.pipeline.batches import training_batches
 from alexnet_jax.parallel.mesh import replicated
 from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
@@ -33,7 +41,7 @@ from alexnet_jax.training.config import Options
 from alexnet_jax.training.confusion import Confusions
 from alexnet_jax.training.metrics import EvalMetrics, Validation
 from alexnet_jax.training.setup import TrainContext, setup
-from alexnet_jax.training.step import constant_hparams, for_precision, initial_state, put_batch
+from alexnet_jax.training.step import TrainMetrics, constant_hparams, for_precision, initial_state, put_batch
 
 RESULT = Path(__file__).parents[1] / "results" / "loop.json"
 STEPS = {"quickstart": 1000, "two_tower": 100}
@@ -53,6 +61,7 @@ class Bench:
       rounds: number of rounds.
       steps: minimum number of steps per round; None uses the default of each config.
       configs: names of the configs to measure.
+      host: measure the cost of the loop on the host with a step that does nothing, and write no file.
       out: JSON file for the result.
     """
 
@@ -60,6 +69,7 @@ class Bench:
     rounds: int = 3
     steps: int | None = None
     configs: tuple[str, ...] = tuple(STEPS)
+    host: bool = False
     out: Path = RESULT
 
 
@@ -95,14 +105,56 @@ def loop_rate(context: TrainContext) -> float:
         asked.append(time.perf_counter())
         return False
 
-    validation = Validation(EvalMetrics(0.5, 0.5, 1.0, 2), Confusions.from_matrix(np.eye(context.network.num_classes, dtype=int)))
-    with mock.patch.object(loop, "validate", return_value=validation):
+    with mock.patch.object(loop, "validate", return_value=_validation(context)):
         loop.run_loop(context, should_stop)
     return (context.steps - 1) * context.config.batch_size / (time.perf_counter() - asked[0])
 
 
-def rates(name: str, bench: Bench, folder: Path) -> Iterator[tuple[float, float]]:
-    """Yield the throughputs of the step and of the loop in images/s, for each round."""
+def host_cost(context: TrainContext) -> dict[str, float]:
+    """Return the cost of a step of the loop with a step that returns at once, without checkpoints and validation.
+
+    Returns:
+      "loop_ms": CPU milliseconds of the thread of the loop; "process_ms": CPU milliseconds of all threads; "to_device" and
+      "from_device": bytes that cross to and from all devices; each per step, in the second half of the steps.
+    """
+    metrics = jax.device_put(TrainMetrics(np.float32(1.0), np.float32(0.5)), replicated(context.mesh))
+    measured: list[np.ndarray] = []
+    to_device = from_device = 0
+
+    def put(batch: Example, mesh: Mesh) -> Example:
+        nonlocal to_device
+        arrays = put_batch(batch, mesh)
+        to_device = sum(shard.data.nbytes for array in jax.tree.leaves(arrays) for shard in array.addressable_shards)
+        return arrays
+
+    def get(values: Any) -> Any:
+        nonlocal from_device
+        from_device += sum(value.nbytes for value in jax.tree.leaves(values))
+        return device_get(values)
+
+    def should_stop() -> bool:
+        measured.append(np.array([time.thread_time(), time.process_time(), from_device]))
+        return False
+
+    device_get, stubbed = jax.device_get, replace(context, train_step=lambda state, *_: (state, metrics))
+    with (
+        mock.patch.object(loop, "validate", return_value=_validation(context)),
+        mock.patch.object(loop.Checkpoints, "save"),
+        mock.patch.object(loop, "put_batch", put),
+        mock.patch.object(jax, "device_get", get),
+    ):
+        loop.run_loop(stubbed, should_stop)
+    half = len(measured) // 2
+    thread, process, received = ((measured[-1] - measured[half]) / (len(measured) - 1 - half)).tolist()
+    return {"loop_ms": 1e3 * thread, "process_ms": 1e3 * process, "to_device": to_device, "from_device": received}
+
+
+def _validation(context: TrainContext) -> Validation:
+    return Validation(EvalMetrics(0.5, 0.5, 1.0, 2), Confusions.from_matrix(np.eye(context.network.num_classes, dtype=int)))
+
+
+def contexts(name: str, bench: Bench, folder: Path) -> Iterator[TrainContext]:
+    """Yield the training run of each round."""
     config = replace(load_config(name), batch_size=BATCH)
     options = Options(data=bench.data or "synthetic")
     dataset = find_dataset(options.data, "", options.data_dir)
@@ -111,7 +163,13 @@ def rates(name: str, bench: Bench, folder: Path) -> Iterator[tuple[float, float]
     for number in range(bench.rounds):
         context = setup(name, replace(config, epochs=epochs), replace(options, run=folder / f"{Path(name).stem}-{number}"))
         with closing(context.run):
-            yield step_rate(context), loop_rate(context)
+            yield context
+
+
+def rates(name: str, bench: Bench, folder: Path) -> Iterator[tuple[float, float]]:
+    """Yield the throughputs of the step and of the loop in images/s, for each round."""
+    for context in contexts(name, bench, folder):
+        yield step_rate(context), loop_rate(context)
 
 
 def main() -> None:
@@ -119,6 +177,11 @@ def main() -> None:
     bench = tyro.cli(Bench)
     enable_compilation_cache()
     configure_cpu(2, data_parallel=False)
+    if bench.host:
+        with tempfile.TemporaryDirectory() as folder:
+            rows = {name: [host_cost(context) for context in contexts(name, bench, Path(folder))] for name in bench.configs}
+        print(json.dumps({name: jax.tree.map(lambda *v: round(statistics.median(v), 3), *rows[name]) for name in rows}))
+        return
     result = {}
     for name in bench.configs:
         rounds = []

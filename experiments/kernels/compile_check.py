@@ -4,8 +4,9 @@ make kernel-check                      three GPUs, six channel counts, two dtype
 make kernel-check ARGS=--quick         one GPU, two channel counts, one training step; run by .ci/run
 
 The last line of the output is one JSON object. The exit status is 1 if a kernel does not compile or spills registers, if
-norm_pool moves more than `LIMITS` of the bytes of its reference implementation, or if the training step moves more than
-`MAX_GLUE` of its bytes only to rearrange arrays, or more than `MAX_MEGABYTES`. Nothing is executed: the check detects no race
+norm_pool moves more than `LIMITS` of the bytes of its reference implementation, if the training step moves more than
+`MAX_GLUE` of its bytes only to rearrange arrays, or more than `MAX_MEGABYTES`, or if devices that divide a batch send more than
+`MAX_SENT` of the bytes of the exact sum of gradients. Nothing is executed: the check detects no race
 conditions and measures no speed.
 """
 
@@ -22,6 +23,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import asdict, astuple
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -30,12 +32,14 @@ from typing import Any
 import deviceless
 import jax
 import jax.numpy as jnp
+from collectives import bytes_sent
 from rich.console import Console
 from rich.table import Table
 
 import alexnet_kernels
 from alexnet_jax.model.alexnet import TWO_TOWER
 from alexnet_jax.model.lowering import Lowering, tower_lowering
+from alexnet_jax.parallel.gradients import GradientSum
 from alexnet_jax.parallel.mesh import batch_sharding, make_mesh, replicated
 from alexnet_jax.training.optimizer import paper_update
 from alexnet_jax.training.precision import Precision
@@ -59,6 +63,12 @@ MAX_GLUE = 0.01
 """Maximum fraction of the bytes of the default training step that kernels move only to rearrange arrays (`hlo.Traffic.glue`). It
 is not required in float32 before Hopper, where XLA moves the channels of every convolution to the front."""
 BATCH = 128
+EXACT = GradientSum()
+FORMS = (EXACT, GradientSum("bfloat16"), GradientSum(sharded=True), GradientSum("bfloat16", sharded=True))
+DEVICES = (2, 4, 8)
+MAX_SENT = {GradientSum("bfloat16"): 0.50, GradientSum(sharded=True): 0.751, GradientSum("bfloat16", sharded=True): 0.501}
+"""Maximum bytes that a device sends, as a fraction of those of the exact sum. Updated parameters are sent in bfloat16, which the
+next step reads; biases that cannot be divided evenly are summed by all devices."""
 MAX_MEGABYTES = {"bfloat16": 0.80 * 4336}
 """Maximum size of what the default training step moves on an H100, by precision. It moved 4,336 MB with separate convolutions per
 tower and a cast of all parameters in every step."""
@@ -155,28 +165,72 @@ def bytes_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def compile_step(gpu: str, precision: Precision, lowering: Lowering) -> deviceless.Compiled:
-    """Compile the training step of the two-tower network with both towers on one GPU."""
-    mesh = make_mesh(TWO_TOWER, [deviceless.device(gpu)], split_towers=False)
+def step_on(
+    gpu: str, precision: Precision, lowering: Lowering, *, devices: int = 1, gradient_sum: GradientSum = EXACT
+) -> tuple[Any, tuple[Any, ...]]:
+    """Return the training step of the two-tower network with both towers on every GPU, and the shapes of its arguments.
+
+    Args:
+      gpu: name of the GPU.
+      precision: dtype of activations and gradients.
+      lowering: form of the layers.
+      devices: number of GPUs, which divide the batch.
+      gradient_sum: form of the sum of gradients over them.
+    """
+    mesh = make_mesh(TWO_TOWER, deviceless.devices(gpu, devices), split_towers=False)
     optimizer = paper_update()
 
     def with_shardings(tree, shardings):
         return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
 
     with default_implementation("triton"), tower_lowering(lowering), deviceless.targeting(gpu):
-        step = make_train_step(TWO_TOWER, mesh, optimizer, seed=0, precision=precision)
+        step = make_train_step(TWO_TOWER, mesh, optimizer, seed=0, precision=precision, gradient_sum=gradient_sum)
         state = jax.eval_shape(lambda: for_precision(initial_state(TWO_TOWER, mesh, optimizer, 0), precision))
-        state = with_shardings(state, state_shardings(mesh, state))
-        replicated_sharding = replicated(mesh)
-        hparams = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated_sharding), constant_hparams(state, 0.01)
-        )
-        size = TWO_TOWER.input_size
-        batch: Any = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh)), random_batch(BATCH, size)
-        )
-        mean = jax.ShapeDtypeStruct((size, size, 3), jnp.float32, sharding=replicated_sharding)
-        return deviceless.compile_for(gpu, step, state, batch, mean, hparams, kernel_names=KERNEL_NAMES)
+    state = with_shardings(state, state_shardings(mesh, state, gradient_sum))
+    replicated_sharding = replicated(mesh)
+    hparams = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated_sharding), constant_hparams(state, 0.01)
+    )
+    size = TWO_TOWER.input_size
+    batch: Any = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh)), random_batch(BATCH, size)
+    )
+    mean = jax.ShapeDtypeStruct((size, size, 3), jnp.float32, sharding=replicated_sharding)
+    return step, (state, batch, mean, hparams)
+
+
+def compile_step(gpu: str, precision: Precision, lowering: Lowering) -> deviceless.Compiled:
+    """Compile the training step on one GPU; see `step_on`."""
+    step, shapes = step_on(gpu, precision, lowering)
+    with default_implementation("triton"), tower_lowering(lowering), deviceless.targeting(gpu):
+        return deviceless.compile_for(gpu, step, *shapes, kernel_names=KERNEL_NAMES)
+
+
+def sent_bytes(quick: bool) -> Iterator[dict[str, Any]]:
+    """Yield the megabytes that each device sends in a training step in bfloat16, for each number of devices and form of the sum.
+
+    Args:
+      quick: whether to count only the exact form and the one that differs most, for the largest number of devices.
+    """
+    for devices, gradient_sum in product(DEVICES[-1:] if quick else DEVICES, FORMS[:: len(FORMS) - 1] if quick else FORMS):
+        step, shapes = step_on("h100", "bfloat16", "grouped", devices=devices, gradient_sum=gradient_sum)
+        with default_implementation("triton"), tower_lowering("grouped"), deviceless.targeting("h100"):
+            sent = bytes_sent(step.lower(*shapes).as_text())
+        log(f"counted what {devices} devices send, gradients {gradient_sum}")
+        megabytes = {kind: round(size / 1e6, 1) for kind, size in sorted(sent.items())}
+        yield {"devices": devices, **asdict(gradient_sum), "sent_mb": megabytes, "total_mb": round(sum(sent.values()) / 1e6, 1)}
+
+
+def sent_table(rows: list[dict[str, Any]]) -> Table:
+    """Return a table of the results of `sent_bytes`."""
+    table = Table(
+        "devices", "gradients", "update", "collectives, MB", "sent MB", title="sent by each device in a step in bfloat16"
+    )
+    for row in rows:
+        update = "a part per device" if row["sharded"] else "all, on every device"
+        collectives = ", ".join(f"{kind} {size}" for kind, size in row["sent_mb"].items())
+        table.add_row(str(row["devices"]), row["dtype"], update, collectives, str(row["total_mb"]))
+    return table
 
 
 def compiled_steps(quick: bool) -> Iterator[tuple[dict[str, Any], deviceless.Compiled]]:
@@ -225,6 +279,8 @@ def main() -> int:
         step_rows.append(row)
         spilled += sum(kernel.spill_bytes for kernel in compiled.kernels)
     console.print(step_table(step_rows))
+    sent_rows = list(sent_bytes(quick))
+    console.print(sent_table(sent_rows))
 
     max_ratios = {direction: max(row["ratio"][direction] for row in rows if row["op"] == "norm_pool") for direction in LIMITS}
     failures = [
@@ -242,11 +298,16 @@ def main() -> int:
         limit = MAX_MEGABYTES.get(row["precision"], math.inf)
         if row["lowering"] == "grouped" and row["gpu"] == "h100" and row["moved_mb"] > limit:
             failures.append(f"the {row['precision']} step on h100 moves {row['moved_mb']} MB, expected at most {limit:.0f}")
+    exact_mb = {row["devices"]: row["total_mb"] for row in sent_rows if (row["dtype"], row["sharded"]) == astuple(EXACT)}
+    for row in sent_rows:
+        limit = MAX_SENT.get(GradientSum(row["dtype"], row["sharded"]), 1.0) * exact_mb[row["devices"]]
+        if row["total_mb"] > round(limit, 1):
+            failures.append(f"each of {row['devices']} devices sends {row['total_mb']} MB, expected at most {limit:.1f} ({row})")
     if spilled:
         failures.append(f"{spilled} bytes of registers spilled, expected 0")
     for failure in failures:
         log(failure)
-    result = {"spill_bytes": spilled, "norm_pool_bytes_ratio": max_ratios, "bytes": rows, "steps": step_rows}
+    result = {"spill_bytes": spilled, "norm_pool_bytes_ratio": max_ratios, "bytes": rows, "steps": step_rows, "sent": sent_rows}
     result["jax"] = jax.__version__
     if not quick:
         RESULT.write_text(json.dumps(result, indent=1) + "\n")

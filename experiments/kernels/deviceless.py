@@ -50,9 +50,19 @@ class Compiled:
 
 
 @cache
+def devices(gpu: str, count: int) -> list[Any]:
+    """Return devices that represent GPUs of one host for compilation; nothing can be executed on them.
+
+    Args:
+      gpu: name of a GPU in `GPUS`.
+      count: number of devices.
+    """
+    return topologies.get_topology_desc(platform="cuda", target_config=GPUS[gpu].config, topology=f"1x1x{count}").devices
+
+
 def device(gpu: str) -> Any:
-    """Return a device that represents a GPU of `GPUS` for compilation; nothing can be executed on it."""
-    return topologies.get_topology_desc(platform="cuda", target_config=GPUS[gpu].config, topology="1x1x1").devices[0]
+    """Return the only device of `devices(gpu, 1)`."""
+    return devices(gpu, 1)[0]
 
 
 def compile_for(gpu: str, function: Any, *shapes: Any, kernel_names: re.Pattern[str]) -> Compiled:

@@ -13,9 +13,9 @@ import alexnet_jax.training.run_logger
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.layers import Dropout
 from alexnet_jax.parallel import distributed
-from alexnet_jax.parallel.distributed import DistributedOptions
+from alexnet_jax.parallel.distributed import DistributedOptions, Request, RequestConsensus
 from alexnet_jax.training.train import train
-from tests.conftest import TINY_CONFIG, read_log
+from tests.conftest import TINY_CONFIG, cpu_mesh, read_log
 from tests.parallel.launcher import Launcher
 from tests.tiny import TINY
 
@@ -69,6 +69,16 @@ def test_initialization_errors(processes, message, options, monkeypatch):
         train("tiny", TINY_CONFIG, replace(options, processes=processes))
 
 
+@pytest.mark.parametrize("delay", [1, 3])
+def test_request_is_granted_once_and_as_many_steps_later_as_set(delay, monkeypatch):
+    mesh = cpu_mesh(TINY, 2, split=False)
+    monkeypatch.setattr(distributed.jax, "process_count", lambda: 2)
+    consensus = RequestConsensus(mesh, delay=delay)
+    requests = [Request.NONE, Request.SAVE, Request.SAVE, *[Request.NONE] * 9]
+    granted = [step for step, request in enumerate(requests) if consensus(request) is Request.SAVE]
+    assert granted == [1 + delay]
+
+
 SINGLE_DEVICE = Launcher(1, 1)
 
 
@@ -80,11 +90,12 @@ def arguments(photos, tmp_path):
 
 @pytest.mark.slow
 def test_losses_do_not_depend_on_devices_and_processes_or_resumption(arguments, tmp_path):
-    """Resume a run with one process, two that split the towers, and two that split the batch, an epoch each."""
+    """Resume a run with one process, two that split the towers, and two that split the batch and the update, an epoch each."""
     run, single_device = tmp_path / "run", tmp_path / "single_device"
     launchers = (Launcher(1, 8), Launcher(2, 1), Launcher(2, 2, slurm=True), SINGLE_DEVICE)
     for epochs, launcher in enumerate(launchers, 1):
-        launcher.run([*arguments, "--run", str(run), "--epochs", str(epochs)])
+        update = ["--shard-update", "--loss-delay", "3"] if launcher.slurm else []
+        launcher.run([*arguments, "--run", str(run), "--epochs", str(epochs), *update])
         mesh = json.loads((run / "config.json").read_text())["mesh"]
         assert np.prod(list(mesh.values())) == launcher.processes * launcher.devices
     SINGLE_DEVICE.run([*arguments, "--run", str(single_device), "--epochs", str(len(launchers))])

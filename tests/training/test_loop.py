@@ -7,6 +7,8 @@ import pytest
 
 import alexnet_jax.training.loop
 import alexnet_jax.training.setup
+from alexnet_jax.parallel.distributed import Request
+from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.schedule import LayerRate, StepDecay
 from alexnet_jax.training.step import make_train_step
 from alexnet_jax.training.train import train
@@ -37,13 +39,12 @@ def test_divergence_keeps_last_good_checkpoint(options, capsys):
 
 
 @pytest.fixture
-def steps(monkeypatch):
-    """Jitted train steps and the order of events: "step" for a dispatched step, n for the logged metrics of step n."""
-    jitted_steps, events = [], []
+def events(monkeypatch):
+    """The order of events: "step" for a dispatched step, n for the logged metrics of step n."""
+    events, make_train_step = [], alexnet_jax.training.setup.make_train_step
 
     def make(*args, **kwargs):
         jitted = make_train_step(*args, **kwargs)
-        jitted_steps.append(jitted)
 
         def step(state, *rest):
             events.append("step")
@@ -56,12 +57,12 @@ def steps(monkeypatch):
     monkeypatch.setattr(
         alexnet_jax.training.loop, "_log_step", lambda step, *rest: (events.append(step), log_step(step, *rest))[1]
     )
-    return jitted_steps, events
+    return events
 
 
-def test_metrics_are_fetched_one_step_late(options, steps):
+def test_losses_are_read_one_step_late(options, events):
     train("tiny", replace(TINY_CONFIG, epochs=1), options)
-    assert steps[1] == [
+    assert events == [
         "step",
         "step",
         1,
@@ -85,14 +86,54 @@ def test_metrics_are_fetched_one_step_late(options, steps):
     ]
 
 
-def test_train_step_compiles_once(options, steps):
+def test_losses_are_read_before_a_checkpoint_or_a_validation(options, events, monkeypatch):
+    """Save after step 5, and read losses three steps late."""
+    monkeypatch.setattr(alexnet_jax.training.loop, "RequestConsensus", lambda mesh, delay: SaveAfter(5))
+    save = Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda *args, **kwargs: (events.append("save"), save(*args, **kwargs))[1])
+    train("tiny", replace(TINY_CONFIG, epochs=1), replace(options, loss_delay=3))
+    first = ["step", "step", "step", "step", 1, "step", 2, 3, 4, 5, "save"]
+    assert events == [*first, "step", "step", "step", "step", 6, "step", 7, 8, 9, 10, "save"]
+
+
+@pytest.mark.parametrize("delay", [0, 4])
+def test_late_loss_is_reported_with_its_step_and_deletes_later_checkpoints(delay, options, events, monkeypatch):
+    """The parameters of step 11 are not finite, and saved before the loss of step 12 shows it."""
+    monkeypatch.setattr(alexnet_jax.training.loop, "RequestConsensus", lambda mesh, delay: SaveAfter(11))
+    config = replace(TINY_CONFIG, layer_rates=(LayerRate("fc7", after=1, weights=1e38),))
+    message = "the training loss is (nan|inf) at step 12: .*the last good checkpoint is that of step 10"
+    assert_train_raises(message, config, replace(options, loss_delay=delay))
+    assert events.count("step") == 12 + delay
+    checkpoints = os.listdir(next((options.runs_dir / "tiny").iterdir()) / "checkpoints")
+    assert [step for step in checkpoints if step.isdecimal()] == ["10"]
+
+
+class SaveAfter:
+    """Replacement for `RequestConsensus` that requests a checkpoint after one step."""
+
+    def __init__(self, step):
+        self._remaining = step
+
+    def __call__(self, request):
+        self._remaining -= 1
+        return request if self._remaining else Request.SAVE
+
+
+def test_train_step_compiles_once(options, monkeypatch):
     """Check the number of compilations when the learning rate drops, a layer freezes, color noise ends and the run is resumed."""
+    steps = []
+
+    def make(*args, **kwargs):
+        steps.append(make_train_step(*args, **kwargs))
+        return steps[-1]
+
+    monkeypatch.setattr(alexnet_jax.training.setup, "make_train_step", make)
     config = replace(
         TINY_CONFIG, schedule=StepDecay((1,)), layer_rates=(LayerRate("conv1", after=2, weights=0.0),), color_epochs=1
     )
     train("tiny", config, options, should_stop=StopAfter(15))
     train("tiny", config, options)
-    assert [step._cache_size() for step in steps[0]] == [1, 1]
+    assert [step._cache_size() for step in steps] == [1, 1]
 
 
 def test_implicit_transfer_raises(options, monkeypatch):

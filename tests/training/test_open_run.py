@@ -26,6 +26,7 @@ CONFIG = RunConfig(TINY, TINY_CONFIG.augmentation, DataRecord("data", {"train": 
 ONE_EPOCH = replace(TINY_CONFIG, epochs=1)
 OTHER_SETTINGS = {
     "batch_size": 4, "learning_rate": 0.001, "momentum": 0.5, "weight_decay": 0.0, "seed": 1, "precision": "bfloat16",
+    "gradient_dtype": "bfloat16",
     "bias_rate": 2.0, "color_epochs": 1, "schedule": StepDecay((1,)), "layer_rates": (LayerRate("conv1", 1, 0.0),),
     "layer_decays": (("conv1", 0.1),), "augmentation": Augmentation(image_size=32).without("RandomFlip"),
 }  # fmt: skip

@@ -36,6 +36,7 @@ COMMAND_LINES = [
     ("--learning-rate nan", "--learning-rate must be at least 0, not nan"),
     ("--momentum 1", "--momentum must be at least 0 and less than 1, not 1.0"),
     ("--weight-decay -0.1", "--weight-decay must be at least 0, not -0.1"),
+    ("--loss-delay -1", "--loss-delay must be at least 0, not -1"),
     ("--checkpoint-seconds -1", "--checkpoint-seconds must be at least 0, not -1.0"),
     ("--color-epochs -1", "--color-epochs must be at least 0, not -1"),
     ("--patience 0", "--patience must be at least 1, not 0"),
@@ -73,6 +74,7 @@ INVALID = {
     "devices": (lambda value: Options(devices=value), below_one),
     "threads": (lambda value: Options(threads=value), below_one),
     "workers": (lambda value: Options(workers=value), st.integers(max_value=-1)),
+    "loss delay": (lambda value: Options(loss_delay=value), st.integers(max_value=-1)),
     "checkpoint seconds": (lambda value: Options(checkpoint_seconds=value), negative),
     "patience": (lambda value: ReduceOnPlateau(patience=value), below_one),
     "improvement": (lambda value: ReduceOnPlateau(min_delta=value), negative),
@@ -100,7 +102,7 @@ def test_values_out_of_range_are_refused(name, data):
 def test_values_at_the_end_of_the_range_are_accepted():
     TrainConfig(TINY, epochs=1, batch_size=1, learning_rate=0.0, bias_rate=0.0, momentum=0.0, weight_decay=0.0, color_epochs=0)
     TrainConfig(TINY, seed=2**32 - 1)
-    Options(devices=1, threads=1, workers=0, checkpoint_seconds=0.0)
+    Options(devices=1, threads=1, workers=0, checkpoint_seconds=0.0, loss_delay=0)
     ReduceOnPlateau(patience=1, min_delta=0.0, max_reductions=0)
     StepDecay(milestones=(1,), bias_milestones=(1,))
     StaircaseExponential(num_levels=1, bias_num_levels=1, decay_epochs=1)
@@ -131,7 +133,8 @@ def test_defaults_of_options():
     assert vars(Options()) == {
         "data": None, "classes": (), "data_dir": Path("data"), "runs_dir": Path("runs"), "run": None, "fresh": False,
         "change_settings": False, "placement": "auto", "devices": None, "tune": "auto", "threads": None, "workers": 0,
-        "checkpoint_seconds": 120.0, "tensorboard": False, "processes": DistributedOptions(),
+        "checkpoint_seconds": 120.0, "loss_delay": None, "shard_update": False, "tensorboard": False,
+        "processes": DistributedOptions(),
     }  # fmt: skip
 
 

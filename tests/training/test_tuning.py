@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from alexnet_jax.model.layers import TOWER
 from alexnet_jax.model.lowering import conv_lowering, current_conv_lowering, current_lowering, tower_lowering
+from alexnet_jax.parallel.gradients import GradientSum
 from alexnet_jax.parallel.mesh import DATA
 from alexnet_jax.training import setup, step_trials, tuning
 from alexnet_jax.training.optimizer import paper_update
@@ -94,6 +95,7 @@ def task(steps):
         network=TINY,
         optimizer=paper_update(),
         precision="float32",
+        gradient_sum=GradientSum(),
         batch_size=8,
         mean=np.zeros((29, 29, 3), np.float32),
         crop_mean=True,

@@ -9,6 +9,7 @@ import json
 import secrets
 import socket
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -206,17 +207,18 @@ class RequestConsensus:
     """All-reduce (max) of the requests of all processes, so that they save or stop after the same step.
 
     Signals and timers take effect at different steps in different processes. The maximum is computed on the devices after the
-    current step and read after the next one, so that no process blocks.
+    current step and read some steps later, so that no process blocks.
 
     Args:
       mesh: device mesh.
+      delay: number of steps after which the maximum is read, at least 1; the same in all processes.
     """
 
-    def __init__(self, mesh: Mesh):
+    def __init__(self, mesh: Mesh, *, delay: int = 1):
         self._local_devices = len(mesh.local_devices)
         self._sharding = NamedSharding(mesh, P(mesh.axis_names))
         self._max = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, P()))
-        self._pending: jax.Array | None = None
+        self._delay, self._pending = delay, deque[jax.Array]()
 
     def __call__(self, request: Request) -> Request:
         """Return the action that all processes take after this step.
@@ -225,14 +227,16 @@ class RequestConsensus:
           request: action requested by this process.
 
         Returns:
-          The highest request of all processes after the previous step; with a single process, `request`.
+          The highest request of all processes `delay` steps ago; with a single process, `request`.
         """
         if jax.process_count() == 1:
             return request
-        action = Request.NONE if self._pending is None else Request(int(jax.device_get(self._pending)))
+        action = Request.NONE
+        if len(self._pending) == self._delay:
+            action = Request(int(jax.device_get(self._pending.popleft())))
         if action is Request.NONE:
             requests = np.full(self._local_devices, request, np.int32)
-            self._pending = self._max(to_global_array(requests, self._sharding))
+            self._pending.append(self._max(to_global_array(requests, self._sharding)))
         else:
-            self._pending = None  # drop requests made before this action, so that the action is not taken twice
+            self._pending.clear()  # drop requests made before this action, so that the action is not taken twice
         return action

@@ -19,6 +19,7 @@ from alexnet_jax.model import tower
 from alexnet_jax.model.layers import DATA, TOWER
 from alexnet_jax.model.lowering import Lowering, conv_lowering, current_conv_lowering, current_lowering
 from alexnet_jax.model.network import Network
+from alexnet_jax.parallel.gradients import copies_spec
 from alexnet_jax.parallel.mesh import parameter_sharding
 from alexnet_kernels import default_implementation, dispatch
 
@@ -46,7 +47,14 @@ class Forward(Protocol):
         ...
 
 
-def forward(network: Network, mesh: Mesh, layer: str | None = None, *, lowering: Lowering | None = None) -> Forward:
+def forward(
+    network: Network,
+    mesh: Mesh,
+    layer: str | None = None,
+    *,
+    lowering: Lowering | None = None,
+    sums_gradients: bool = True,
+) -> Forward:
     """Return the network as a function `(params, images, key) -> logits` of global batches on `mesh`, see `Forward`.
 
     The function keeps the values that `tower_lowering`, `conv_lowering` and `default_implementation` have now, also where it is
@@ -58,6 +66,8 @@ def forward(network: Network, mesh: Mesh, layer: str | None = None, *, lowering:
       layer: name of a layer whose outputs are returned instead of the logits, [batch, features], concatenated in the order of
         the towers.
       lowering: form of the layers of towers that share a device; None for `default_lowering(mesh)`.
+      sums_gradients: whether the gradients of parameters are summed over the data axis, in float32. If not, the function takes
+        the parameters of `gradients.copy_per_device` and no `rounded_params`.
     """
     split, conv_form, implementations = TOWER in mesh.axis_names, current_conv_lowering(), dispatch.current_order()
     classes = network.num_classes if layer is None else None
@@ -76,11 +86,13 @@ def forward(network: Network, mesh: Mesh, layer: str | None = None, *, lowering:
 
     # Gradients are summed over the mesh axes that are missing in the spec of the parameters. A data axis of size one is included
     # in the spec: it leaves the shards unchanged and avoids copying every gradient for a sum over one device.
-    param_axes = ((TOWER,) if split else ()) + ((DATA,) if mesh.shape[DATA] == 1 else ())
+    param_spec = P(((TOWER,) if split else ()) + ((DATA,) if mesh.shape[DATA] == 1 else ()))
+    if not sums_gradients:
+        param_spec = copies_spec(mesh)
     sharded_forward = jax.shard_map(
         device_forward,
         mesh=mesh,
-        in_specs=(P(param_axes), P(param_axes), P(DATA), P()),
+        in_specs=(param_spec, param_spec, P(DATA), P()),
         out_specs=P(DATA, TOWER) if split else P(DATA),
         check_vma=False,  # the check does not support axes of vmap; tests compare the results of both placements
     )

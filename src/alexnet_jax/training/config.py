@@ -14,6 +14,7 @@ from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import MAX_SEED, UserError, check_number
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.distributed import DistributedOptions
+from alexnet_jax.parallel.gradients import GradientDtype
 from alexnet_jax.parallel.mesh import Placement
 from alexnet_jax.training.precision import Precision
 from alexnet_jax.training.schedule import EpochHparams, LayerRate, ReduceOnPlateau, Schedule
@@ -45,6 +46,8 @@ class TrainConfig:
         `PCAColor.divisor`. None uses color shifts in all epochs.
       precision: dtype of activations and gradients; parameters and their updates are float32. The paper's GPUs computed in
         float32.
+      gradient_dtype: dtype in which gradients are sent between the devices that divide a batch, and summed. "float32" is exact;
+        "bfloat16" halves the bytes.
       init_from: trained network from which to copy the initial parameters of layers with the same name and shape: a run folder,
         whose latest checkpoint is used, a checkpoint RUN/checkpoints/STEP, or a .safetensors file of `export` or `import`. The
         last layer is copied only if the classes are the same, too.
@@ -70,6 +73,7 @@ class TrainConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
     color_epochs: tyro.conf.Fixed[int | None] = None
     precision: Precision = "float32"
+    gradient_dtype: GradientDtype = "float32"
     init_from: Path | None = None
     init_layers: tuple[str, ...] | None = None
     evaluate_every: int = 1
@@ -182,10 +186,17 @@ class Options:
       devices: number of devices to use in each process; None uses all GPUs, or one CPU device per tower.
       tune: when to measure which form of the training step is fastest on the devices: "auto" for a long training on a GPU, once
         for a kind of device; "off" never, which does not use earlier measurements either; "again" always, also for a resumed run.
+      shard_update: each of the devices that divide a batch updates a part of every parameter and sends it to the others, instead
+        of all of them updating all parameters (stage 1 of ZeRO). The momentum is stored once, not in every device. The results do
+        not depend on it, except for rounding, and a run can be continued with the other setting.
       threads: number of threads that decode images; None uses one per CPU that this process may use, or one in
         each of the `workers`.
       workers: number of processes that decode images; 0 decodes in this process. The batches do not depend on this number.
       checkpoint_seconds: seconds between checkpoints.
+      loss_delay: number of later steps that are dispatched before the loss of a step is read. The device waits for the host only
+        if the host falls this many steps behind. A non-finite loss is found as many steps later and is reported with its own
+        step. Before a checkpoint, a validation or a stop, all losses are read, so a checkpoint contains no step whose loss has
+        not been checked. The results do not depend on this number. None uses 4 on GPUs, and 1 on CPUs, whose steps take longer.
       tensorboard: also write the log to the run folder as TensorBoard events.
       processes: arguments of multi-process training: coordinator, number of processes and index of this one.
     """
@@ -200,9 +211,11 @@ class Options:
     placement: Placement = "auto"
     devices: int | None = None
     tune: Tune = "auto"
+    shard_update: bool = False
     threads: int | None = None
     workers: int = 0
     checkpoint_seconds: float = 120.0
+    loss_delay: int | None = None
     tensorboard: bool = False
     processes: DistributedOptions = field(default_factory=DistributedOptions)
 
@@ -213,3 +226,5 @@ class Options:
             check_number("--threads", self.threads, at_least=1)
         check_number("--workers", self.workers, at_least=0)
         check_number("--checkpoint-seconds", self.checkpoint_seconds, at_least=0)
+        if self.loss_delay is not None:
+            check_number("--loss-delay", self.loss_delay, at_least=0)

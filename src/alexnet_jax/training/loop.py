@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from alexnet_jax.parallel.mesh import local_batch_slice, replicated, to_global_a
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.metrics import Validation
 from alexnet_jax.training.optimizer import learning_rates
+from alexnet_jax.training.prefetch import Prefetcher
 from alexnet_jax.training.progress import TimedIterator
 from alexnet_jax.training.result import TrainResult
 from alexnet_jax.training.run_logger import RunLogger
@@ -34,6 +36,9 @@ from alexnet_jax.training.step import (
     state_shardings,
 )
 from alexnet_jax.training.validation import validate
+
+LOSS_DELAY, CPU_LOSS_DELAY = 4, 1
+"""Default values of `Options.loss_delay` on GPUs and on CPUs."""
 
 
 @dataclass(frozen=True)
@@ -100,21 +105,28 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
     checkpoints = Checkpoints(c.run.checkpoints, c.run_config.to_json())
     state, history = _restore_or_initialize(c, checkpoints)
     state = for_precision(state, c.config.precision)
+    if c.gradient_sum.sharded:
+        state = jax.device_put(state, state_shardings(c.mesh, state, c.gradient_sum))
     start_time, step = time.monotonic() - history.seconds, int(state.step)
     logger = RunLogger(c, start=step)
     logger.start(epochs=history.epochs)
     hparams = c.config.epoch_hparams(history.epochs, history.errors, c.dataset.majority_error)
     step_hparams = None if hparams is None else _transfer_hparams(c, state, hparams)
-    batches, consensus = TimedIterator(_batches(c, step)), RequestConsensus(c.mesh)
+    on_cpu = c.mesh.devices.flat[0].platform == "cpu"
+    loss_delay = c.options.loss_delay if c.options.loss_delay is not None else CPU_LOSS_DELAY if on_cpu else LOSS_DELAY
+    consensus = RequestConsensus(c.mesh, delay=CPU_LOSS_DELAY if on_cpu else max(1, loss_delay))
+    pending: deque[tuple[int, TrainMetrics]] = deque()  # steps whose metrics have not been read
     saved_step, save_time, request = step, time.monotonic(), Request.NONE
     final = None  # validation of the current parameters on the whole split
-    pending = None  # fetch a step's metrics after dispatching the next step, so that the device never waits
+    # The step determines the batches that follow, so a checkpoint needs no position of the stream, which is ahead of the step.
+    prefetcher = Prefetcher(_batches(c, step), lambda batch: put_batch(batch, c.mesh))
+    batches = TimedIterator(prefetcher)
 
     def stop_validation() -> bool:
         return jax.process_count() == 1 and should_stop()
 
     # The transfer guard rejects implicit transfers, which would be repeated in every step.
-    with closing(checkpoints), logger, jax.transfer_guard("disallow"):
+    with closing(prefetcher), closing(checkpoints), logger, jax.transfer_guard("disallow"):
         while True:
             if _epoch_ended(c, step, history):
                 evaluated = (history.epochs + 1) % c.config.evaluate_every == 0
@@ -143,16 +155,18 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
             if stop:
                 break
             assert step_hparams is not None
-            state, train_metrics = c.train_step(state, put_batch(next(batches), c.mesh), c.mean, step_hparams)
+            state, train_metrics = c.train_step(state, next(batches), c.mean, step_hparams)
             step += 1
-            if pending is not None:
-                history = _log_step(*pending, c, history, logger, checkpoints)
-            pending = (step, train_metrics)
+            pending.append((step, train_metrics))
+            if on_cpu and len(pending) > 1:
+                jax.block_until_ready(pending[-2])  # several concurrent steps can block all of XLA's threads and deadlock
+            if len(pending) > loss_delay:
+                history = _log_step(*pending.popleft(), c, history, logger, checkpoints)
             save_due = time.monotonic() - save_time > c.options.checkpoint_seconds
             request = consensus(Request.STOP if should_stop() else Request.SAVE if save_due else Request.NONE)
             if request is not Request.NONE or step % c.steps_per_epoch == 0:
-                history = _log_step(*pending, c, history, logger, checkpoints)
-                pending = None
+                while pending:  # a checkpoint is saved only after the losses of all its steps have been read
+                    history = _log_step(*pending.popleft(), c, history, logger, checkpoints)
                 logger.pause()
         wait_fraction = batches.wait_fraction
         if finished and final is None:

@@ -16,6 +16,7 @@ from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.network import Network, check_can_be_stored
 from alexnet_jax.parallel.distributed import check_same_settings, check_shared_filesystem, is_main_process, main_process_first
+from alexnet_jax.parallel.gradients import GradientSum
 from alexnet_jax.parallel.mesh import DATA, choose_mesh, replicated, to_global_array
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.initialization import InitialLayers, InitialModel, select_initial_layers
@@ -44,6 +45,7 @@ class TrainContext:
       run_config: record of all settings that determine the results.
       initial_layers: layers copied from a trained network; None for random initialization.
       optimizer: optax transformation of the training step.
+      gradient_sum: form of the sum of gradients over devices.
       tuning: form of the jitted steps.
       train_step: jitted training step.
       evaluation_step: jitted evaluation step.
@@ -60,6 +62,7 @@ class TrainContext:
     run_config: RunConfig
     initial_layers: InitialLayers | None
     optimizer: optax.GradientTransformationExtraArgs
+    gradient_sum: GradientSum
     tuning: Tuning
     train_step: TrainStep
     evaluation_step: EvaluationStep
@@ -102,18 +105,22 @@ def setup(name: str, config: TrainConfig, options: Options, initial_model: Initi
     initial_layers = select_initial_layers(config, network, dataset.manifest.classes, initial_model, existing_runs(name, options))
     run_config = RunConfig.of_training(config, network, dataset, initial_layers and initial_layers.record)
     optimizer = paper_update(momentum=config.momentum, weight_decay=config.weight_decay, layer_decays=dict(config.layer_decays))
+    gradient_sum = GradientSum(config.gradient_dtype, options.shard_update)
     mean = resize_mean_image(dataset.mean_image, config.augmentation)
 
     @cache  # the chosen step is compiled once
     def make_step(form: StepForm) -> tuple[Mesh, TrainStep]:
         mesh = choose_mesh(config.network, form.placement, options.devices)
         with form.applied():
-            return mesh, make_train_step(network, mesh, optimizer, seed=config.seed, precision=config.precision)
+            return mesh, make_train_step(
+                network, mesh, optimizer, seed=config.seed, precision=config.precision, gradient_sum=gradient_sum
+            )
 
     settings = {"precision": config.precision, "batch_size": config.batch_size}
     task = TuningTask(
         network=network,
         optimizer=optimizer,
+        gradient_sum=gradient_sum,
         mean=mean,
         crop_mean=config.augmentation.mean == "crop",
         requested_placement=options.placement,
@@ -141,6 +148,7 @@ def setup(name: str, config: TrainConfig, options: Options, initial_model: Initi
             run_config=run_config,
             initial_layers=initial_layers,
             optimizer=optimizer,
+            gradient_sum=gradient_sum,
             tuning=tuning,
             train_step=train_step,
             evaluation_step=evaluation_step,
@@ -186,7 +194,7 @@ def _open_run(
     with main_process_first("create run folder"):
         run = open_run(folder, run_config, options) if is_main_process() else RunDirectory(folder, is_writer=False)
     try:
-        check_same_settings([str(folder), run_config.to_json()])
+        check_same_settings([str(folder), run_config.to_json(), options.loss_delay, options.shard_update])
         check_shared_filesystem(folder)
         run.write_mean_image(mean_image)
     except BaseException:

@@ -1,6 +1,7 @@
 """Training step and evaluation step, each a jitted function on the mesh."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from alexnet_jax.data.pipeline.augment import Crop, Example, center_crop
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import Params
 from alexnet_jax.parallel import placement
+from alexnet_jax.parallel.gradients import GradientSum, copy_per_device, gather_updated, sum_gradients, update_sharding
 from alexnet_jax.parallel.mesh import batch_sharding, parameter_sharding, replicated, to_global_array
 from alexnet_jax.parallel.runtime import compiler_options
 from alexnet_jax.training.optimizer import learning_rates
@@ -133,14 +135,31 @@ def _rounded(params: Params) -> Params:
     return jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
 
 
-def state_shardings(mesh: Mesh, state: TrainState) -> TrainState:
+def state_shardings(
+    mesh: Mesh,
+    state: TrainState,
+    gradient_sum: GradientSum = GradientSum(),  # noqa: B008 (frozen)
+) -> TrainState:
     """Return the sharding of each array of the state: parameters are sharded by tower, and scalars are replicated.
+
+    With `gradient_sum.sharded`, what only the update reads is sharded over the data axis, too: the momentum buffers, and, in
+    bfloat16, the parameters in float32.
 
     Args:
       mesh: device mesh.
       state: arrays or their shapes.
+      gradient_sum: form of the sum of gradients over devices.
     """
-    return jax.tree.map(lambda x: parameter_sharding(mesh) if x.ndim else replicated(mesh), state)
+    shardings = jax.tree.map(lambda x: parameter_sharding(mesh) if x.ndim else replicated(mesh), state)
+    if not gradient_sum.sharded:
+        return shardings
+    opt_state, params = _update_shardings(mesh, (state.opt_state, state.params))
+    shardings = shardings.replace(opt_state=opt_state)
+    return shardings.replace(params=params) if isinstance(state, Bfloat16TrainState) else shardings
+
+
+def _update_shardings(mesh: Mesh, tree: Any) -> Any:
+    return jax.tree.map(lambda x: update_sharding(mesh, x.shape) if x.ndim else replicated(mesh), tree)
 
 
 def make_train_step(
@@ -150,11 +169,13 @@ def make_train_step(
     *,
     seed: int,
     precision: Precision = "float32",
+    gradient_sum: GradientSum = GradientSum(),  # noqa: B008 (frozen)
 ) -> TrainStep:
     """Return a jitted training step `(state, batch, mean_image, hparams) -> (state, metrics)`.
 
-    The state is that of `for_precision`. It is donated: its buffers are reused for the returned state. Dropout masks depend on
-    the seed, the step and the index of the image in the batch. Parameters and their updates are float32 with either precision.
+    The state is that of `for_precision`, with the shardings of `state_shardings`. It is donated: its buffers are reused for the
+    returned state. Dropout masks depend on the seed, the step and the index of the image in the batch. Parameters and their
+    updates are float32 with either precision.
 
     Args:
       network: network to train.
@@ -162,8 +183,10 @@ def make_train_step(
       optimizer: `optimizer.paper_update`, or a different transformation whose `update` takes `learning_rates`.
       seed: seed of the dropout masks.
       precision: dtype of activations and gradients.
+      gradient_sum: form of the sum of gradients over the devices that divide a batch.
     """
-    forward = placement.forward(network, mesh)
+    exact = gradient_sum.is_exact_on(mesh)
+    forward = placement.forward(network, mesh, sums_gradients=exact)
 
     def train_step(state: TrainState, batch: Example, mean: MeanImage, hparams: StepHparams) -> tuple[TrainState, TrainMetrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -172,19 +195,39 @@ def make_train_step(
         labels = jnp.asarray(batch.label)
         rounded_params = state.rounded_params if isinstance(state, Bfloat16TrainState) else None
 
-        def mean_loss(params: Params) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        def mean_loss(params: Params, rounded_params: Params | None) -> tuple[Float[Array, ""], Float[Array, ""]]:
             logits = forward(params, images.astype(precision), key, rounded_params).astype(jnp.float32)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return losses.mean(), is_top1_error(logits, labels).mean()
 
-        (loss, top1_error), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, learning_rates=hparams.learning_rates)
-        new_state = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
-        return for_precision(new_state, precision), TrainMetrics(loss, top1_error)
+        loss_and_gradients, params = jax.value_and_grad(mean_loss, has_aux=True), state.params
+        if exact:
+            (loss, top1_error), gradients = loss_and_gradients(params, rounded_params)
+        else:
+            # The gradients of parameters in float32 are cast where they are computed, as in the exact form.
+            copies = jax.tree.map(lambda w: w.astype(jnp.float32), params if rounded_params is None else rounded_params)
+            copies = copy_per_device(copies, mesh)
+            (loss, top1_error), gradients = loss_and_gradients(copies, None)
+            gradients = sum_gradients(gradients, mesh, gradient_sum)
+        if gradient_sum.sharded:
+            params = lax.with_sharding_constraint(params, _update_shardings(mesh, params))
+        updates, opt_state = optimizer.update(gradients, state.opt_state, params, learning_rates=hparams.learning_rates)
+        new_state = TrainState(state.step + 1, optax.apply_updates(params, updates), opt_state)
+        new_state = for_precision(new_state, precision)
+        if gradient_sum.sharded:
+            new_state = _gather_updated(new_state, mesh)
+        return new_state, TrainMetrics(loss, top1_error)
 
     state = jax.eval_shape(lambda: for_precision(initial_state(network, mesh, optimizer, seed), precision))
-    out = (state_shardings(mesh, state), replicated(mesh))
+    out = (state_shardings(mesh, state, gradient_sum), replicated(mesh))
     return jax.jit(train_step, donate_argnums=0, out_shardings=out, compiler_options=_compiler_options(mesh))
+
+
+def _gather_updated(state: TrainState, mesh: Mesh) -> TrainState:
+    """Send the updated parameters that the next step reads to all devices."""
+    if isinstance(state, Bfloat16TrainState):
+        return replace(state, rounded_params=gather_updated(state.rounded_params, mesh))
+    return replace(state, params=gather_updated(state.params, mesh))
 
 
 def constant_hparams(state: TrainState, rate: float) -> StepHparams:

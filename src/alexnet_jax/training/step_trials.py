@@ -17,6 +17,7 @@ from alexnet_jax.console import console
 from alexnet_jax.data.pipeline.augment import Crop, Example
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.distributed import any_process, from_main_process, is_main_process
+from alexnet_jax.parallel.gradients import GradientSum
 from alexnet_jax.parallel.mesh import DATA, local_batch_slice, replicated, to_global_array
 from alexnet_jax.training.precision import Precision
 from alexnet_jax.training.step import (
@@ -25,6 +26,7 @@ from alexnet_jax.training.step import (
     initial_state,
     put_batch,
     random_batch,
+    state_shardings,
 )
 from alexnet_jax.training.step_form import Alternatives, StepForm
 
@@ -46,6 +48,7 @@ class TuningTask:
       network: network to train.
       optimizer: optimizer of the training step.
       precision: dtype of activations and gradients.
+      gradient_sum: form of the sum of gradients over devices.
       batch_size: images per step.
       mean: mean image before cropping.
       crop_mean: whether batches have crops of the mean image.
@@ -58,6 +61,7 @@ class TuningTask:
     network: Network
     optimizer: optax.GradientTransformationExtraArgs
     precision: Precision
+    gradient_sum: GradientSum
     batch_size: int
     mean: np.ndarray
     crop_mean: bool
@@ -182,6 +186,8 @@ class _Meter:
         task = self._task
         mesh, step = task.make_step(form)
         state = for_precision(initial_state(task.network, mesh, task.optimizer, 0), task.precision)
+        if task.gradient_sum.sharded:
+            state = jax.device_put(state, state_shardings(mesh, state, task.gradient_sum))
         hparams = to_global_array(constant_hparams(state, LEARNING_RATE), replicated(mesh))
         arguments = (_batch(task, mesh), to_global_array(task.mean, replicated(mesh)), hparams)
         start = time.monotonic()

@@ -64,6 +64,7 @@ def tuning_key(task: TuningTask, mesh: Mesh) -> dict[str, Any]:
         "network": hashlib.sha256(network.encode()).hexdigest()[:16],
         "batch_size": task.batch_size,
         "precision": task.precision,
+        "gradient_sum": asdict(task.gradient_sum),
     }
 
 

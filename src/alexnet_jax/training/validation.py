@@ -9,7 +9,7 @@ import numpy as np
 from alexnet_jax.data.pipeline.augment import Example
 from alexnet_jax.data.pipeline.batches import LoaderOptions, evaluation_batches
 from alexnet_jax.model.tower import Params
-from alexnet_jax.parallel.mesh import local_batch_slice
+from alexnet_jax.parallel.mesh import local_batch_slice, parameter_sharding
 from alexnet_jax.training.confusion import Confusions
 from alexnet_jax.training.metrics import EvalMetrics, Validation
 from alexnet_jax.training.setup import TrainContext
@@ -31,6 +31,8 @@ def validate(
       Metrics and confusions; None if `stop` canceled validation.
     """
     config, mesh = context.config, context.mesh
+    if context.gradient_sum.sharded:
+        params = jax.device_put(params, parameter_sharding(mesh))  # once, not in every evaluation step
     rows = local_batch_slice(mesh, config.batch_size)
     batches = evaluation_batches(
         context.dataset,
