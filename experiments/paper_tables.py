@@ -22,6 +22,7 @@ from published_results import (
     CIFAR_WITHOUT_NORMALIZATION,
     FALL_2009,
     FIGURE_1_RATIO,
+    METHODS,
     TABLE_1,
     TABLE_2,
     Ablation,
@@ -180,6 +181,29 @@ def clothing() -> str:
     return table(header, rows)
 
 
+def baselines() -> str:
+    """Return the results of the rivals in Tables 1 and 2, and of networks that are trained on the same images."""
+    header = ["method", "published, whole images", "ours: whole images", "squares of 256 pixels", "top-1 error", "top-5 error"]
+    rows = []
+    for name, method in METHODS.items():
+        published = f"{percent(method.accuracy)} ({method.reference})" if method.accuracy else DASH
+        whole = _over_splits(f"caltech101-30-whole-{name}", "mean_class_accuracy")
+        squares = [_over_splits(f"caltech101-30-{name}", field) for field in ("mean_class_accuracy", "top1_error", "top5_error")]
+        photos = result_or_none(f"baselines/clothing-{name}")
+        errors = [photos[field][0] for field in ("top1_error", "top5_error")] if photos else [None, None]
+        if not photos and method.evaluated:
+            errors = list(evaluated_errors("clothing10_evaluation", "ten", method.evaluated))
+        rows.append([method.description, published, whole, *squares, *(percent(error) for error in errors)])
+    return table([*header, "photos of clothes: top-1 error", "top-5 error"], rows)
+
+
+def _over_splits(name: str, field: str) -> str:
+    """Format the mean over splits of a field of a result in results/baselines/, with its standard deviation."""
+    values = (result_or_none(f"baselines/{name}") or {field: []})[field]
+    deviation = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return percent(statistics.mean(values)) + deviation if values else DASH
+
+
 TABLES = {
     "table 1": table_1,
     "table 2": table_2,
@@ -187,6 +211,7 @@ TABLES = {
     "ablations": ablations,
     "cifar": cifar,
     "clothing evaluation": clothing,
+    "baselines": baselines,
 }
 
 if __name__ == "__main__":
