@@ -11,7 +11,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import reduce
@@ -73,8 +73,8 @@ class Timer:
         self.cpu_seconds[name] = self.cpu_seconds.get(name, 0.0) + cpu_seconds
 
 
-class StoredFeatures(Sequence[np.ndarray]):
-    """Features of consecutive images, in half precision in one file per part."""
+class StoredFeatures:
+    """Features of all images, in half precision in one file per part of `PART_IMAGES` images."""
 
     def __init__(self, folder: Path, num_images: int):
         self._folder = folder
@@ -84,7 +84,8 @@ class StoredFeatures(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self._starts)
 
-    def __getitem__(self, part: Any) -> Float32[np.ndarray, "images features"]:
+    def read(self, part: int) -> Float32[np.ndarray, "images features"]:
+        """Return the features of the images of a part."""
         return np.load(self.file(part)).astype(np.float32)
 
     def file(self, part: int) -> Path:
@@ -190,7 +191,7 @@ def _inner_products(stored: StoredFeatures, folder: Path, timer: Timer) -> np.nd
     file = folder / "inner_products.npy"
     if not file.exists():
         with timer.stage("inner products"):
-            products = linear_svm.inner_products(stored)
+            products = linear_svm.inner_products(stored.read, len(stored))
         _save(file, products)
         _write_times(folder, timer)
     return np.load(file)

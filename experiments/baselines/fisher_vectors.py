@@ -9,8 +9,8 @@ gradient of the log likelihood of its descriptors under a Gaussian mixture, with
 (Perronnin, Sánchez and Mensink 2010). The regions are the whole image, its quarters, and three horizontal strips. Linear
 support vector machines are trained one class against the rest; their penalty C is chosen on held-out training images.
 
-Published for Caltech-101 with 30 training images per class, whole images, 256 Gaussians and a finer grid: a mean accuracy of 77.8%
-(Chatfield, Lempitsky, Vedaldi and Zisserman 2011, "The devil is in the details").
+Published for Caltech-101 with 30 training images per class, whole images, 256 Gaussians and a finer grid: a mean accuracy of
+77.8% (Chatfield, Lempitsky, Vedaldi and Zisserman 2011, "The devil is in the details").
 """
 
 import warnings

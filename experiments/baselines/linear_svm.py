@@ -3,7 +3,7 @@
 There are fewer images than dimensions, so the machines are trained on the inner products of the features.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from image_pool import Split
@@ -19,17 +19,20 @@ HELD_OUT = 0.2
 """Fraction of the training images on which C is chosen."""
 
 
-def inner_products(parts: Sequence[Float32[np.ndarray, "images features"]]) -> Float32[np.ndarray, "images images"]:
+def inner_products(
+    read: Callable[[int], Float32[np.ndarray, "images features"]], num_parts: int
+) -> Float32[np.ndarray, "images images"]:
     """Return the inner products of all pairs of images.
 
     Args:
-      parts: features of consecutive images; each part is read several times.
+      read: function that returns the features of the images of a part, given its index; called several times for each part.
+      num_parts: number of parts.
     """
     blocks: list[list[np.ndarray]] = []
-    for i in range(len(parts)):
-        part = parts[i]
-        blocks.append([part @ parts[j].T for j in range(i)] + [part @ part.T])
-    return np.block([[blocks[i][j] if j <= i else blocks[j][i].T for j in range(len(blocks))] for i in range(len(blocks))])
+    for i in range(num_parts):
+        part = read(i)
+        blocks.append([part @ read(j).T for j in range(i)] + [part @ part.T])
+    return np.block([[blocks[i][j] if j <= i else blocks[j][i].T for j in range(num_parts)] for i in range(num_parts)])
 
 
 def decision_values(

@@ -66,8 +66,8 @@ class SparseCoding:
     def learn(self, images: Iterator[UInt8[np.ndarray, "height width"]]) -> Float32[np.ndarray, "words 128"]:
         """Return a dictionary for the descriptors of gray images."""
         samples = sample_descriptors((dense_sift(gray, self.step, self.bin_sizes) for gray in images), self.samples)
-        clusters = MiniBatchKMeans(self.words, batch_size=4096, n_init=1, max_iter=50, random_state=0)
-        return clusters.fit(samples).cluster_centers_.astype(np.float32)
+        clusters = MiniBatchKMeans(self.words, batch_size=4096, n_init="auto", max_iter=50, random_state=0)
+        return np.asarray(clusters.fit(samples).cluster_centers_, np.float32)
 
     def encode(
         self, gray: UInt8[np.ndarray, "height width"], vocabulary: Float32[np.ndarray, "words 128"]

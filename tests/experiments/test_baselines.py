@@ -45,7 +45,7 @@ def texture(rng):
 
 @pytest.fixture(scope="module")
 def gratings(tmp_path_factory):
-    """Folder of wide images of gratings at random phases. The five classes are orientations; a quarter of the images is for tests."""
+    """Folder of wide images of gratings at random phases, of five classes, which are orientations. A quarter is for testing."""
     root, rng = tmp_path_factory.mktemp("gratings") / "gratings", np.random.default_rng(0)
     y, x = np.mgrid[:SIDE, : 2 * SIDE]
     for label, angle in enumerate(np.linspace(0, np.pi, 5, endpoint=False)):
@@ -107,7 +107,7 @@ def test_dense_sift_is_that_of_opencv(extra, texture):
     cv2, dense_sift = import_module("cv2"), import_module("dense_sift")
     bin_size, step = 4, 5
     ours = dense_sift.dense_sift(texture, step, (bin_size,))
-    centers = ours.positions * texture.shape
+    centers = (ours.positions * texture.shape).round(3)
     assert centers.min() >= 2 * bin_size
     assert (centers <= np.array(texture.shape) - 2 * bin_size).all()
     keypoints = [cv2.KeyPoint(x=float(x), y=float(y), size=bin_size / 1.5, angle=0) for y, x in centers]
@@ -183,7 +183,7 @@ def test_fisher_vectors_of_regions_are_those_of_scikit_image(extra, texture):
 
 def test_inner_products_of_parts(extra, rng):
     features = rng.normal(size=(11, 6)).astype(np.float32)
-    products = import_module("linear_svm").inner_products([features[:4], features[4:8], features[8:]])
+    products = import_module("linear_svm").inner_products([features[:4], features[4:8], features[8:]].__getitem__, 3)
     np.testing.assert_allclose(products, features @ features.T, rtol=1e-5, atol=1e-5)
 
 
