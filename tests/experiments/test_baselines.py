@@ -226,7 +226,7 @@ def test_baselines_classify_five_classes(extra, gratings, prepared, tmp_path):
             coding.SparseCoding(data, words=32, samples=2000),
         ):
             result = evaluate(features, data)
-            assert json.loads((tmp_path / "result.json").read_text()) == result
+            assert json.loads((tmp_path / "result.json").read_text()) == json.loads(json.dumps(result))
             assert (result["training_images"], result["test_images"]) == images
             assert len(result["top1_error"]) == len(result["cost"]) == (3 if data is squares else 1)
             assert min(result["mean_class_accuracy"]) > 0.9
