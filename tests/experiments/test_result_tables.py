@@ -63,6 +63,13 @@ def test_tables_contain_our_results(tmp_path, monkeypatch):
     assert "| `tanh` |  | — | — | — | — | +2.00 (+1.00 to +3.00) | -0.10 |" in text
     assert "| dropout | 4.2 | substantial overfitting | — | — | — | — | — |" in text
 
+    (tmp_path / "baselines").mkdir()
+    splits = {"mean_class_accuracy": [0.7, 0.72], "top1_error": [0.3, 0.28], "top5_error": [0.1, 0.1]}
+    write("baselines/caltech101-30-sparse_coding", **splits)
+    write("baselines/clothing-sparse_coding", top1_error=[0.25], top5_error=[0.02])
+    row = "| 71.0% ± 1.4 | 29.0% ± 1.4 | 10.0% ± 0.0 | 25.0% | 2.0% |"
+    assert f"| sparse coding [2], as LLC | 73.4% (Wang et al. 2010) | — {row}" in tables.baselines()
+
     figure = {"relu": {"epochs_to_25_percent": 5.0}, "tanh": {"epochs_to_25_percent": 21.0}, "tanh_by_relu": 4.2}
     write("cifar_figure1", **figure)
     write("cifar_lrn", epochs=12, seeds=[0], test_error={"with": [0.25, 0.26], "without": [0.27]}, difference=None)
