@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import joblib
 import linear_svm
 import numpy as np
+import tyro
 from image_pool import ImagePool, Split, open_source, splits_of
 from jaxtyping import Float32, UInt8
 from study import ErrorLists, Study, describe, write_result
@@ -135,10 +136,15 @@ def evaluate(features: Features, study: Study) -> dict[str, Any]:
     return result
 
 
-def main(features: Features, study: Study) -> None:
-    """Evaluate features; print an error of the user in one line."""
+def main(method: type[Any]) -> None:
+    """Evaluate the features that the command line describes.
+
+    Args:
+      method: dataclass of features, with a field `study`.
+    """
     try:
-        print(json.dumps(evaluate(features, study)))
+        features = tyro.cli(method)
+        print(json.dumps(evaluate(features, features.study)))
     except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -110,5 +110,4 @@ def improved(vector: Float64[np.ndarray, " features"]) -> Float64[np.ndarray, " 
 
 
 if __name__ == "__main__":
-    features = tyro.cli(FisherVectors)
-    main(features, features.study)
+    main(FisherVectors)

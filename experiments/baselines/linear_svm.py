@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from image_pool import Split
 from jaxtyping import Float, Float32, Int
-from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.svm import SVC
 
 from alexnet_jax.evaluation.metrics import ErrorCounter
@@ -59,6 +58,21 @@ def count_errors(labels: Int[np.ndarray, " images"], values: Float[np.ndarray, "
     return counter
 
 
+def hold_out(labels: Int[np.ndarray, " images"], train: Int[np.ndarray, " train"], seed: int) -> Split:
+    """Split training images into those to train on and those held out: `HELD_OUT` of each class, but one of two to four images.
+
+    Args:
+      labels: classes of all images.
+      train: training images.
+      seed: seed of the random selection.
+    """
+    rng = np.random.default_rng(seed)
+    by_class = [rng.permutation(train[labels[train] == label]) for label in range(labels.max() + 1)]
+    counts = [max(round(HELD_OUT * len(images)), min(1, len(images) - 1)) for images in by_class]
+    held_out = np.concatenate([images[:count] for images, count in zip(by_class, counts, strict=True)])
+    return Split(np.setdiff1d(train, held_out), np.sort(held_out))
+
+
 def choose_cost(
     products: Float32[np.ndarray, "images images"],
     labels: Int[np.ndarray, " images"],
@@ -75,7 +89,6 @@ def choose_cost(
       seed: seed of the random selection of held-out images.
       costs: candidates in ascending order.
     """
-    [(kept, held_out)] = StratifiedShuffleSplit(1, test_size=HELD_OUT, random_state=seed).split(train, labels[train])
-    split = Split(train[kept], train[held_out])
+    split = hold_out(labels, train, seed)
     errors = {c: count_errors(labels[split.test], decision_values(products, labels, split, c)).mean_class_error for c in costs}
     return min(errors, key=lambda cost: errors[cost])

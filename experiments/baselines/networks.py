@@ -101,9 +101,8 @@ def errors_on_test_images(run: Path, dataset: Dataset) -> ErrorCounter:
 
 
 if __name__ == "__main__":
-    settings = tyro.cli(Networks)
     configure_process()
     try:
-        print(json.dumps(evaluate(settings)))
+        print(json.dumps(evaluate(tyro.cli(Networks))))
     except (UserError, OSError) as error:
         sys.exit(f"error: {error}")

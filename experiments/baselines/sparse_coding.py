@@ -125,5 +125,4 @@ def pool(codes: Codes, positions: Float32[np.ndarray, "descriptors 2"], words: i
 
 
 if __name__ == "__main__":
-    features = tyro.cli(SparseCoding)
-    main(features, features.study)
+    main(SparseCoding)

@@ -8,6 +8,7 @@ from typing import Any
 
 from image_pool import ImagePool, Split
 
+from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.metrics import ErrorCounter
 
 RESULTS = Path(__file__).parents[1] / "results" / "baselines"
@@ -35,6 +36,12 @@ class Study:
     data_dir: Path = Path("data")
     runs_dir: Path = Path("runs")
     to: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.images is not None:
+            check_number("--images", self.images, at_least=2)
+        if not self.seeds:
+            raise UserError("--seeds must be one or more seeds")
 
 
 @dataclass

@@ -214,6 +214,13 @@ def test_penalty_is_chosen_on_training_images_only(extra, rng):
     assert svm.choose_cost(features @ features.T, labels, train, 0, [chosen]) == chosen
 
 
+def test_images_are_held_out_of_every_class(extra):
+    labels, train = np.array([0] * 10 + [1] * 3 + [2] + [0, 1, 2]), np.arange(14)
+    split = import_module("linear_svm").hold_out(labels, train, seed=0)
+    assert sorted([*split.train, *split.test]) == train.tolist()
+    assert np.bincount(labels[split.test], minlength=3).tolist() == [2, 1, 0]
+
+
 @pytest.mark.slow
 def test_baselines_classify_five_classes(extra, gratings, prepared, tmp_path):
     evaluate, study = import_module("evaluate_features").evaluate, import_module("study")
@@ -245,6 +252,12 @@ def test_networks_are_trained_on_the_same_splits(prepared, tmp_path, monkeypatch
     assert len(result["top1_error"]) == 2
     copy = open_dataset(tmp_path / "gratings-8-seed1")
     assert copy.manifest.counts["train"] == [8] * 5
+
+
+@pytest.mark.parametrize(("settings", "message"), [({"images": 1}, "--images must be at least 2"), ({"seeds": ()}, "--seeds")])
+def test_invalid_settings_raise(settings, message):
+    with pytest.raises(UserError, match=message):
+        import_module("study").Study("photos", **settings)
 
 
 def test_networks_are_not_trained_on_whole_images():
