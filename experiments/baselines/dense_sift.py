@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 try:
-    import cv2
+    import cv2  # type: ignore[reportMissingImports]
 except ModuleNotFoundError:
     raise SystemExit("error: OpenCV is not installed; run make baselines, which installs the extra baselines") from None
 

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-import joblib
+import joblib  # type: ignore[reportMissingImports]
 import linear_svm
 import numpy as np
 import tyro

@@ -23,10 +23,10 @@ import tyro
 from dense_sift import Descriptors, dense_sift, sample_descriptors
 from evaluate_features import main
 from jaxtyping import Float32, Float64, UInt8
-from skimage.feature import fisher_vector
-from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
+from skimage.feature import fisher_vector  # type: ignore[reportMissingImports]
+from sklearn.decomposition import PCA  # type: ignore[reportMissingImports]
+from sklearn.exceptions import ConvergenceWarning  # type: ignore[reportMissingImports]
+from sklearn.mixture import GaussianMixture  # type: ignore[reportMissingImports]
 from study import Study
 
 CELLS = (6, 2)

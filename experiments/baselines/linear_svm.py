@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from image_pool import Split
 from jaxtyping import Float, Float32, Int
-from sklearn.svm import SVC
+from sklearn.svm import SVC  # type: ignore[reportMissingImports]
 
 from alexnet_jax.evaluation.metrics import ErrorCounter
 

@@ -25,7 +25,7 @@ import tyro
 from dense_sift import dense_sift, sample_descriptors
 from evaluate_features import main
 from jaxtyping import Float32, Int, UInt8
-from sklearn.cluster import MiniBatchKMeans
+from sklearn.cluster import MiniBatchKMeans  # type: ignore[reportMissingImports]
 from study import Study
 
 PYRAMID = (4, 2, 1)
