@@ -101,7 +101,7 @@ class StoredFeatures:
 
 def evaluate(features: Features, study: Study) -> dict[str, Any]:
     """Evaluate features on all splits, and return the result, which is also written after every split."""
-    pool = ImagePool(open_source(study.data, study.data_dir, whole=study.whole))
+    pool = ImagePool(open_source(study.data, study.data_dir, whole=study.whole, classes=study.classes))
     splits = splits_of(pool, study.images, study.seeds)
     settings = {field: value for field, value in asdict(features).items() if field != "study"}  # pyright: ignore[reportArgumentType]
     folder = study.runs_dir / "baselines" / f"{features.name}-{_digest(pool, splits, settings)}"

@@ -131,21 +131,24 @@ class RandomSplitSource(Source):
         return self._fingerprint
 
 
-def open_source(data: str, data_dir: Path, *, whole: bool = False) -> Source:
+def open_source(data: str, data_dir: Path, *, whole: bool = False, classes: Sequence[str] = ()) -> Source:
     """Open the prepared images of a data set, or the whole images that `prepare` would crop.
 
     Args:
       data: prepared data set, its name in `data_dir`, or a source that `prepare` accepts.
       data_dir: folder of prepared data sets.
       whole: whether to read whole images, for which `data` is a source.
+      classes: names of some of the classes of prepared images; empty uses all classes.
 
     Raises:
       UserError: if the data do not exist or cannot be used.
     """
+    if whole and classes:
+        raise UserError("--classes selects classes of prepared images: leave out --whole")
     if whole:
         return find_source(data, ValidationSplit())
     dataset = find_dataset(data, data, data_dir)
-    return SelectedClasses(dataset, dataset.manifest.classes)
+    return SelectedClasses(dataset, classes or dataset.manifest.classes)
 
 
 def splits_of(pool: ImagePool, images: int | None, seeds: Sequence[int]) -> list[Split]:

@@ -21,7 +21,7 @@ from study import ErrorLists, Study, describe, write_result
 from alexnet_jax.cli.process import configure_process
 from alexnet_jax.configs import load_config
 from alexnet_jax.console import console
-from alexnet_jax.data.find import find_dataset
+from alexnet_jax.data.find import find_dataset, select_classes
 from alexnet_jax.data.prepare.convert import prepare
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError
@@ -54,7 +54,7 @@ def evaluate(settings: Networks) -> dict[str, Any]:
     study = settings.study
     if study.whole:
         raise UserError("networks are trained on prepared squares: leave out --whole")
-    source = open_source(study.data, study.data_dir)
+    source = open_source(study.data, study.data_dir, classes=study.classes)
     pool = ImagePool(source)
     splits = splits_of(pool, study.images, study.seeds)
     config = load_config(settings.config)
@@ -64,8 +64,10 @@ def evaluate(settings: Networks) -> dict[str, Any]:
     for seed in study.seeds[: len(splits)]:
         if study.images is None:
             dataset = find_dataset(study.data, study.data, study.data_dir)
+            dataset = select_classes(dataset, study.classes, study.data_dir) if study.classes else dataset
         else:
-            name = f"{Path(study.data).name}-{study.images}-seed{seed}"
+            classes = f"-{len(pool.classes)}-classes" if study.classes else ""
+            name = f"{Path(study.data).name}{classes}-{study.images}-seed{seed}"
             dataset = prepare(RandomSplitSource(source, study.images, seed), study.data_dir / name)
         options = Options(data=str(dataset.path), data_dir=study.data_dir, runs_dir=study.runs_dir)
         with StopOnSignal() as should_stop:

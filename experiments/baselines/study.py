@@ -23,6 +23,7 @@ class Study:
       images: training images per class, drawn at random for each seed from all images of the data set; the others are test
         images. None uses the training and test images of the data set.
       seeds: seeds of the random splits.
+      classes: names of the classes to use; empty uses all classes.
       whole: read whole images, at most 300 pixels on a side, instead of prepared squares; `data` must be a source.
       data_dir: folder of prepared data sets.
       runs_dir: folder of what is computed on the way: features, and run folders of networks.
@@ -32,6 +33,7 @@ class Study:
     data: str
     images: int | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
+    classes: tuple[str, ...] = ()
     whole: bool = False
     data_dir: Path = Path("data")
     runs_dir: Path = Path("runs")
@@ -78,6 +80,7 @@ def describe(study: Study, pool: ImagePool, splits: Sequence[Split]) -> dict[str
         "whole_images": study.whole,
         "images_per_class": study.images,
         "classes": len(pool.classes),
+        "selected_classes": pool.classes if study.classes else None,
         "training_images": len(splits[0].train),
         "test_images": len(splits[0].test),
         "seeds": list(study.seeds[: len(splits)]) if study.images else None,
@@ -86,8 +89,9 @@ def describe(study: Study, pool: ImagePool, splits: Sequence[Split]) -> dict[str
 
 def write_result(result: dict[str, Any], file: Path | None) -> None:
     """Write a result to a file, by default the one in `RESULTS` that is named after data and method."""
+    classes = f"-{result['classes']}-classes" if result["selected_classes"] else ""
     images = f"-{result['images_per_class']}" if result["images_per_class"] else ""
     whole = "-whole" if result["whole_images"] else ""
-    file = file or RESULTS / f"{result['data']}{images}{whole}-{result['method']}.json"
+    file = file or RESULTS / f"{result['data']}{classes}{images}{whole}-{result['method']}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(result, indent=1) + "\n")
