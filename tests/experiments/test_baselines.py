@@ -91,6 +91,16 @@ def test_whole_images_are_in_the_order_of_prepared_ones(prepared, gratings):
     assert np.abs(squares.gray(7) - center).mean() < 8, "JPEG"
 
 
+def test_some_classes_have_labels_from_zero(prepared, gratings):
+    image_pool = import_module("image_pool")
+    source = image_pool.open_source(str(prepared.path), Path("data"), classes=("class4", "class2"))
+    pool = image_pool.ImagePool(source)
+    assert pool.classes == ["class2", "class4"]
+    assert [f"/{pool.classes[label]}/" in name for label, name in zip(pool.labels, pool.names, strict=True)] == [True] * 32
+    with pytest.raises(UserError, match="--classes selects classes of prepared images"):
+        image_pool.open_source(str(gratings), Path("data"), whole=True, classes=("class4", "class2"))
+
+
 def test_data_set_of_a_random_split_contains_the_same_records(prepared, tmp_path):
     image_pool = import_module("image_pool")
     source = image_pool.open_source(str(prepared.path), Path("data"))
