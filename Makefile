@@ -11,7 +11,7 @@ CUDA := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/
 comma := ,
 EXTRAS := dev$(if $(CUDA),$(comma)$(if $(filter 13 14 15,$(CUDA)),cuda13,cuda12))
 
-.PHONY: help setup train figures tables docs notebooks test lint parity experiment readme clean kernel-check gpu-check bench bench-kernels bench-data
+.PHONY: help setup train figures tables docs notebooks test lint parity experiment readme clean kernel-check gpu-check bench bench-kernels bench-data baselines
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -50,6 +50,11 @@ bench-data: $(VENV)/installed-parity ## Benchmark the data pipeline, with PyTorc
 
 tables: setup ## Print Tables 1 and 2 of the paper and its ablations: published, logged by its code, ours
 	@$(PY) experiments/paper_tables.py
+
+baselines: $(VENV)/installed-baselines ## Evaluate SIFT + Fisher vectors and sparse coding on DATA [ARGS="--images 30"]
+	@test -n '$(DATA)' || { echo 'name a data set: make baselines DATA=path/to/photos'; exit 1; }
+	@$(PY) experiments/baselines/fisher_vectors.py --data '$(DATA)' $(ARGS)
+	@$(PY) experiments/baselines/sparse_coding.py --data '$(DATA)' $(ARGS)
 
 docs: $(VENV)/installed-docs ## Build the documentation; open site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet $(ARGS)

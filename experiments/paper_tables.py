@@ -22,8 +22,10 @@ from published_results import (
     CIFAR_WITHOUT_NORMALIZATION,
     FALL_2009,
     FIGURE_1_RATIO,
+    METHODS,
     TABLE_1,
     TABLE_2,
+    UNKNOWN,
     Ablation,
     Errors,
     Row,
@@ -32,6 +34,18 @@ from published_results import (
 RESULTS = Path(__file__).parent / "results"
 DASH = "—"
 METRICS = ("top1", "top5")
+MEASURES = {
+    "mean_class_accuracy": "mean accuracy of the classes",
+    "top1_error": "top-1 error",
+    "top5_error": "top-5 error",
+}
+BASELINE_DATA = {
+    "caltech101-30-whole": ("ours, whole images", "mean_class_accuracy"),
+    "caltech101-30": ("ours, squares of 256 pixels", *MEASURES),
+    "caltech101-11-classes-30": ("11 of the classes, squares", *MEASURES),
+    "clothing": ("photos of clothes, 3,068 to train on", "top1_error", "top5_error"),
+}
+"""Data sets in results/baselines/, with the measures in their rows of the table."""
 THIRD = " at a third of the rate"
 """Note on an ablation that diverged at the learning rate of the study, and was trained again."""
 
@@ -180,6 +194,28 @@ def clothing() -> str:
     return table(header, rows)
 
 
+def baselines() -> str:
+    """Return the results of the rivals in Tables 1 and 2, and of networks that are trained on the same images."""
+    published = [f"{percent(method.accuracy)} ({method.reference})" if method.accuracy else DASH for method in METHODS.values()]
+    rows = [["published for Caltech-101, 30 images per class to train on: mean accuracy of the classes", *published]]
+    for name, (description, *measures) in BASELINE_DATA.items():
+        for field in measures:
+            cells = [_over_splits(name, method, field) for method in METHODS]
+            rows.append([f"{description}: {MEASURES[field]}", *cells])
+    return table(["", *(method.description for method in METHODS.values())], rows)
+
+
+def _over_splits(data: str, method: str, field: str) -> str:
+    """Format the mean over splits of a field of a result in results/baselines/, with its standard deviation."""
+    measured = result_or_none(f"baselines/{data}-{method}")
+    if measured is None:
+        run = METHODS[method].evaluated if data == "clothing" else None
+        other = evaluated_errors("clothing10_evaluation", "ten", run) if run else UNKNOWN
+        return percent(other.top5 if field == "top5_error" else other.top1)
+    values = measured[field]
+    return percent(statistics.mean(values)) + (f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
 TABLES = {
     "table 1": table_1,
     "table 2": table_2,
@@ -187,6 +223,7 @@ TABLES = {
     "ablations": ablations,
     "cifar": cifar,
     "clothing evaluation": clothing,
+    "baselines": baselines,
 }
 
 if __name__ == "__main__":

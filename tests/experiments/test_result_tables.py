@@ -63,6 +63,17 @@ def test_tables_contain_our_results(tmp_path, monkeypatch):
     assert "| `tanh` |  | — | — | — | — | +2.00 (+1.00 to +3.00) | -0.10 |" in text
     assert "| dropout | 4.2 | substantial overfitting | — | — | — | — | — |" in text
 
+    (tmp_path / "baselines").mkdir()
+    splits = {"mean_class_accuracy": [0.7, 0.72], "top1_error": [0.3, 0.28], "top5_error": [0.1, 0.1]}
+    write("baselines/caltech101-30-fisher_vectors", **splits)
+    write("baselines/clothing-sparse_coding", top1_error=[0.25], top5_error=[0.02])
+    text = tables.baselines()
+    assert "classes | 73.4% (Wang et al. 2010) | 77.8% (Chatfield et al. 2011) | — | — | — |" in text
+    assert "| ours, squares of 256 pixels: mean accuracy of the classes | — | 71.0% ± 1.4 | — | — | — |" in text
+    assert "| photos of clothes, 3,068 to train on: top-5 error | 2.0% | — | — | — | — |" in text
+    monkeypatch.setitem(tables.METHODS, "quickstart", tables.METHODS["quickstart"]._replace(evaluated="runs/b"))
+    assert "| photos of clothes, 3,068 to train on: top-5 error | 2.0% | — | 17.5% | — | — |" in tables.baselines()
+
     figure = {"relu": {"epochs_to_25_percent": 5.0}, "tanh": {"epochs_to_25_percent": 21.0}, "tanh_by_relu": 4.2}
     write("cifar_figure1", **figure)
     write("cifar_lrn", epochs=12, seeds=[0], test_error={"with": [0.25, 0.26], "without": [0.27]}, difference=None)
