@@ -105,14 +105,15 @@ def test_run_without_evaluated_epochs_has_a_result_and_a_report(options, monkeyp
 
 
 def test_settings_of_earlier_runs_are_the_defaults(options):
-    """Continue a run whose config.json has no entries for evaluations; its folder has the name that it had then."""
+    """Continue a run whose config.json lacks settings of later versions; its folder has the name that it had then."""
     config = replace(TINY_CONFIG, epochs=1)
     folder = train("tiny", config, options).run
     record = RunDirectory(folder).config
-    assert (record.pop("evaluate_every"), record.pop("evaluate_images")) == (1, None)
+    added = ("evaluate_every", "evaluate_images", "gradient_dtype")
+    assert [record.pop(name) for name in added] == [1, None, "float32"]
     (folder / "config.json").write_text(json.dumps(record))
     settings = read_metadata(folder / "checkpoints" / "10")["config"]
-    for name in ("epochs", "evaluate_every", "evaluate_images"):
+    for name in ("epochs", *added):
         del settings[name]
     del settings["data"]["path"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]

@@ -12,7 +12,7 @@ from typing import Any
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import lock_file
 from alexnet_jax.training.config import Options
-from alexnet_jax.training.run_config import ADDED_SETTINGS, RunConfig
+from alexnet_jax.training.run_config import RunConfig
 from alexnet_jax.training.run_directory import CONFIG, CONFUSIONS, DATA_SHEET, MEAN_IMAGE, RunDirectory
 
 LOCK = ".lock"
@@ -150,7 +150,7 @@ _NOT_COMPARED = ("epochs", "data.path", "data.display_names")
 
 def _differences(before: RunConfig, now: RunConfig) -> dict[str, tuple[Any, Any]]:
     """Return the values of the settings that differ, by name, except those that do not identify a run."""
-    old, new = (ADDED_SETTINGS | _flat(config.to_json()) for config in (before, now))
+    old, new = _flat(before.to_json()), _flat(now.to_json())
     names = [name for name in dict.fromkeys((*new, *old)) if name not in _NOT_COMPARED and old.get(name) != new.get(name)]
     return {name: (old.get(name), new.get(name)) for name in names}
 

@@ -17,8 +17,7 @@ SCHEDULES = {schedule.__name__.lower(): schedule for schedule in (ReduceOnPlatea
 # The network and the origin of copied layers are recorded separately; the default data set does not matter once one is chosen.
 _NOT_RECORDED = ("network", "default_data", "init_from", "init_layers")
 ADDED_SETTINGS: dict[str, Any] = {"gradient_dtype": "float32", "evaluate_every": 1, "evaluate_images": None}
-"""Settings that earlier versions did not have, with their values in the runs of these versions. These values are not recorded, so
-that the digests of runs are the same."""
+"""Settings that the records of earlier versions lack, and the values that their runs have."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,6 @@ class RunConfig:
         record: dict[str, Any] = {"network": self.network.to_json()}
         if self.training is not None:
             record |= {name: value for name, value in vars(self.training).items() if name not in _NOT_RECORDED}
-            record = {name: value for name, value in record.items() if (name, value) not in ADDED_SETTINGS.items()}
             schedule = self.training.schedule
             record["schedule"] = {"rule": type(schedule).__name__.lower(), **asdict(schedule)}
             record["layer_rates"] = [asdict(change) for change in self.training.layer_rates]
