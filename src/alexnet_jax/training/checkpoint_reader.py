@@ -91,7 +91,9 @@ def read_arrays(checkpoint: Path, items: list[Any], checksums: list[int], *, par
             raise ValueError("the checksums do not match")
         return array
 
-    with ThreadPoolExecutor(available_cpus()) as pool:
+    # In each call, Orbax waits for the other processes, so all of them must make the calls in the same order.
+    threads = available_cpus() if jax.process_count() == 1 else 1
+    with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(read, zip(items, checksums, strict=True)))
 
 
