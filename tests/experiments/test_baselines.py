@@ -174,7 +174,7 @@ def test_pooling_takes_the_maximum_in_every_cell(extra, rng):
 def test_fisher_vectors_of_regions_are_those_of_scikit_image(extra, texture):
     """Check each region against the Fisher vector of all descriptors in it."""
     module, dense_sift = import_module("fisher_vectors"), import_module("dense_sift").dense_sift
-    from skimage.feature import fisher_vector
+    from skimage.feature import fisher_vector  # pyright: ignore[reportMissingImports]
 
     method = module.FisherVectors(SimpleNamespace(), step=4, bin_sizes=(4, 6), components=8, gaussians=3, samples=500)
     vocabulary = method.learn(iter([texture]))
@@ -199,7 +199,7 @@ def test_inner_products_of_parts(extra, rng):
 
 def test_machines_are_linear_and_one_class_against_the_rest(extra, rng):
     svm, Split = import_module("linear_svm"), import_module("image_pool").Split
-    from sklearn.svm import SVC
+    from sklearn.svm import SVC  # pyright: ignore[reportMissingImports]
 
     labels = np.arange(60) % 3
     features = (np.eye(3)[labels] + rng.normal(0, 0.4, (60, 3))).astype(np.float32)
