@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
@@ -48,6 +49,7 @@ import pytest
 from jax.sharding import Mesh
 from PIL import Image
 
+from alexnet_jax.cli import main as cli
 from alexnet_jax.cli.train import train_with_report
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import UserError
@@ -132,6 +134,24 @@ def shared_in_context(make: Any) -> Any:
 
 setup.make_train_step = shared_in_context(make_train_step)
 setup.make_evaluation_step = shared_in_context(make_evaluation_step)
+
+
+@pytest.fixture
+def run_command(capsys, monkeypatch):
+    """Return a function that runs a command in this process, checks its exit code and returns its output."""
+
+    def run(*arguments, code=0):
+        monkeypatch.setattr(sys, "argv", ["alexnet-jax", *map(str, arguments)])
+        exit_code = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            exit_code = error.code
+        captured = capsys.readouterr()
+        assert exit_code == code, captured.err
+        return captured
+
+    return run
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import tarfile
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax.cli import main as cli
 from alexnet_jax.cli.predict import Prediction, _print_csv, _print_ilsvrc
 from alexnet_jax.console import PlainConsole
 from alexnet_jax.errors import UserError
@@ -48,21 +48,9 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture
-def predict(capsys, monkeypatch):
-    """Return a function that runs the command, checks its exit code and returns its output."""
-
-    def run(*arguments, code=0):
-        monkeypatch.setattr(sys, "argv", ["alexnet-jax", "predict", *map(str, arguments)])
-        exit_code = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            exit_code = error.code
-        captured = capsys.readouterr()
-        assert exit_code == code, captured.err
-        return captured
-
-    return run
+def predict(run_command):
+    """Return `run_command` for predict."""
+    return partial(run_command, "predict")
 
 
 @pytest.mark.parametrize("views", ["center", "ten"])

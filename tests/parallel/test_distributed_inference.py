@@ -2,12 +2,10 @@
 
 import csv
 import json
-import sys
 
 import numpy as np
 import pytest
 
-from alexnet_jax.cli import main as cli
 from tests.parallel.launcher import Launcher
 
 
@@ -23,21 +21,9 @@ def run_two(arguments, code=0):
 
 
 @pytest.fixture
-def run_one(capsys, monkeypatch):
+def run_one(run_command):
     """Return a function that runs a command in this process, checks its exit code, and returns its stdout."""
-
-    def run(arguments, code=0):
-        monkeypatch.setattr(sys, "argv", ["alexnet-jax", *map(str, arguments)])
-        exit_code = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            exit_code = error.code
-        captured = capsys.readouterr()
-        assert exit_code == code, captured.err
-        return captured.out
-
-    return run
+    return lambda arguments, code=0: run_command(*arguments, code=code).out
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.model.digest import params_digest
 from alexnet_jax.model.layers import Dropout, WeightedLayer
 from alexnet_jax.model.network import Network
-from alexnet_jax.parallel.distributed import broadcast_from_main, is_main_process, sync_processes
+from alexnet_jax.parallel.distributed import from_main_process, is_main_process, sync_processes
 from alexnet_jax.weights.safetensors_file import SUFFIX
 from alexnet_jax.weights.trained_model import TrainedModel, load
 
@@ -86,7 +86,7 @@ def build_index(
         size=manifest.size,
         encoding=manifest.encoding,
     )
-    if broadcast_from_main(path.exists()):
+    if from_main_process(path.exists()):
         advice = "delete it, or pass another folder as --to"
         try:
             index = Index(path)

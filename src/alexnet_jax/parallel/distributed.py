@@ -190,11 +190,6 @@ def check_shared_filesystem(folder: Path) -> None:
         raise UserError(f"{problem}: choose a --runs-dir on a file system that all hosts share")
 
 
-def broadcast_from_main(value: bool) -> bool:
-    """Return the value of process 0."""
-    return value if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.bool_(value)))
-
-
 class Request(IntEnum):
     """Action requested by a process after a step; the highest value across processes is taken."""
 
