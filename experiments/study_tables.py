@@ -28,9 +28,7 @@ def photos_by_epoch() -> str:
     rows = []
     for name in ("two_tower", "source_145"):
         errors = measured["runs"][name]["validation_top1_error"]
-        rows.append(
-            [f"`{name}`", *(f"{errors[epoch - 1]:.1%}" if epoch <= len(errors) else DASH for epoch in epochs)]
-        )
+        rows.append([f"`{name}`", *(f"{errors[epoch - 1]:.1%}" if epoch <= len(errors) else DASH for epoch in epochs)])
     rows.append(["always predicting the most frequent class", *[f"{measured['majority_class_error']:.1%}"] * len(epochs)])
     return table(["validation top-1 error after epoch", *map(str, epochs)], rows)
 
