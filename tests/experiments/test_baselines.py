@@ -257,9 +257,14 @@ def test_networks_are_trained_on_the_same_splits(prepared, tmp_path, monkeypatch
     networks, study = import_module("networks"), import_module("study")
     monkeypatch.setattr(networks, "load_config", lambda name: CONFIG)
     data = study.Study(str(prepared.path), 8, (0, 1), data_dir=tmp_path, runs_dir=tmp_path, to=tmp_path / "result.json")
-    result = networks.evaluate(networks.Networks(data, "tiny", 1))
+    result = networks.evaluate(networks.Networks(data, "tiny", (1, 2), held_out=3))
     assert json.loads((tmp_path / "result.json").read_text()) == result
     assert len(result["top1_error"]) == 2
+    assert [choice["epochs"] for choice in result["choices"]] == [1, 2]
+    assert result["epochs"] == min(result["choices"], key=lambda choice: choice["error"])["epochs"]
+    assert [len(errors) for errors in result["training_error_by_epoch"]] == [result["epochs"]] * 2
+    held_out = open_dataset(tmp_path / "gratings-8-seed0-held-out3")
+    assert held_out.manifest.counts == {"train": [5] * 5, "validation": [3] * 5}
     copy = open_dataset(tmp_path / "gratings-8-seed1")
     assert copy.manifest.counts["train"] == [8] * 5
 
