@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -279,3 +280,29 @@ def test_networks_are_not_trained_on_whole_images():
     networks, study = import_module("networks"), import_module("study")
     with pytest.raises(UserError, match="leave out --whole"):
         networks.evaluate(networks.Networks(study.Study("photos", whole=True)))
+
+
+def test_contrast_normalization_is_that_of_jarrett_et_al(rng):
+    layer = import_module("jarrett").LocalContrastNorm(size=5, deviation=1.0)
+    x = rng.uniform(0, 1, (2, 7, 9, 4)).astype(np.float32)
+    window = np.exp(-((np.arange(5) - 2) ** 2) / 2)
+
+    def local_mean(maps):
+        mean = np.empty(maps.shape[:3])
+        for row, column in np.ndindex(mean.shape[1:]):
+            top, left = max(0, row - 2), max(0, column - 2)
+            area = maps[:, top : row + 3, left : column + 3].mean(axis=-1)
+            weights = np.outer(window[top - row + 2 :][: area.shape[1]], window[left - column + 2 :][: area.shape[2]])
+            mean[:, row, column] = (area * weights).sum((1, 2)) / weights.sum()
+        return mean[..., None]
+
+    centered = x - local_mean(x)
+    deviation = np.sqrt(local_mean(centered**2))
+    expected = centered / np.maximum(deviation, deviation.mean((1, 2), keepdims=True))
+    np.testing.assert_allclose(layer.apply({}, x), expected, atol=1e-4)
+
+
+def test_constant_images_have_finite_gradients():
+    layer = import_module("jarrett").LocalContrastNorm()
+    gradient = jax.grad(lambda x: (layer.apply({}, x) ** 2).sum())(np.ones((1, 7, 7, 3), np.float32))
+    assert np.isfinite(gradient).all()
