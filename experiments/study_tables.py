@@ -1,6 +1,10 @@
 """Tables of the studies in this folder, other than those of the paper's tables (`paper_tables.py`)."""
 
-from paper_tables import DASH, result, result_or_none, table
+import json
+import statistics
+
+import paper_tables
+from paper_tables import DASH, mean_and_deviation, result, result_or_none, table
 
 
 def quickstart() -> str:
@@ -103,7 +107,53 @@ def transfer() -> str:
     return table([header, seeds, "improvement over scratch, points (95% interval)"], rows)
 
 
+def jarrett() -> str:
+    """Return a table of the layers of Jarrett et al. 2009 and those of the paper, on Caltech-101."""
+    methods = {
+        "quickstart": "ReLU, response normalization, max pooling",
+        "jarrett": r"\|tanh\|, contrast normalization, average pooling",
+    }
+    rows = []
+    for data in ("caltech101-30", "caltech101-11-classes-30"):
+        for method, layers in methods.items():
+            measured = result_or_none(f"baselines/{data}-{method}")
+            if measured is None or "training_error_by_epoch" not in measured:
+                continue
+            curves = measured["training_error_by_epoch"]
+            halved = [next((epoch for epoch, error in enumerate(curve, 1) if error <= 0.5), None) for curve in curves]
+            reached = [epoch for epoch in halved if epoch is not None]
+            epochs = f"{statistics.mean(reached):.0f}" if len(reached) == len(curves) else DASH
+            training_error = f"{statistics.mean(curve[-1] for curve in curves):.1%}"
+            accuracy = mean_and_deviation(measured["mean_class_accuracy"])
+            settings = [f"{measured['learning_rate']:g}", str(measured["epochs"])]
+            rows.append([str(measured["classes"]), layers, *settings, epochs, training_error, accuracy])
+    if not rows:
+        return "Not measured yet."
+    header = ["classes", "layers", "rate", "epochs", "epochs to a training error of 50%", "last training error"]
+    return table([*header, "test: mean accuracy of the classes"], rows)
+
+
+def pixel_neighbors() -> str:
+    """Return a table of the neighbors of images by features, by pixels, and by codes of both."""
+    rows = []
+    for file in sorted((paper_tables.RESULTS / "pixel_neighbors").glob("*.json")):
+        measured = json.loads(file.read_text())
+        data = f"{measured['queries']:,} queries, {measured['images']:,} images of {measured['data']}"
+        for name, method in measured["methods"].items():
+            kind = f"{measured['bits']}-bit {name}" if name.startswith("codes") else f"{name}, Euclidean distance"
+            fractions = [f"{method[key]:.1%}" for key in ("first", f"first {measured['neighbors']}")]
+            distances = [f"{method['distance by mean distance']:.2f}", f"{method['fraction nearer']:.1%}"]
+            rows.append([data, kind, *fractions, *distances])
+        rows.append([data, "random images", *[f"{measured['same class, random images']:.1%}"] * 2, "1.00", "50.0%"])
+    if not rows:
+        return "Not measured yet."
+    header = ["data", "nearest by", "nearest has the class of the query", "nearest ten"]
+    return table([*header, "pixel distance of the nearest, by the mean", "images with nearer pixels"], rows)
+
+
 TABLES = {
+    "jarrett": jarrett,
+    "pixel neighbors": pixel_neighbors,
     "quickstart": quickstart,
     "photos-by-epoch": photos_by_epoch,
     "photos": photos,
