@@ -110,7 +110,7 @@ def transfer() -> str:
 def jarrett() -> str:
     """Return a table of the layers of Jarrett et al. 2009 and those of the paper, on Caltech-101."""
     methods = {
-        "quickstart": "ReLU, response normalization, max pooling",
+        "two_stages": "ReLU, response normalization, max pooling",
         "jarrett": r"\|tanh\|, contrast normalization, average pooling",
     }
     rows = []

@@ -1,12 +1,15 @@
-"""Config of the quickstart network's size with the layers of Jarrett et al. 2009, which section 3.1 of the paper names.
+"""Config of a network with the layers of Jarrett et al. 2009, which section 3.1 of the paper names.
 
     make experiment EXP=baselines/networks ARGS="--data caltech101 --images 30 --config experiments/baselines/jarrett.py"
 
 The paper says that |tanh| is reported to work well on Caltech-101 with contrast normalization and average pooling, and that the
 reason is another than that for ReLU: on so few images, overfitting matters, not how fast a network learns its training images.
-Here every ReLU of the quickstart network is replaced by |tanh|, response normalization by local contrast normalization over all
-maps of a tower, and max pooling by average pooling over windows of the same size. Because tanh saturates, pixels are divided by
-their standard deviation, and the initial weights keep the scale of the activations near one.
+The network has two stages of a convolution, |tanh|, local contrast normalization over all maps of a tower, and average pooling,
+and then a linear classifier. `two_stages.py` is the same network with ReLU, response normalization and max pooling. Because tanh
+saturates, pixels are divided by their standard deviation here, and the initial weights keep the scale of the activations near 1.
+
+Five such convolutions and two hidden layers, as in the quickstart network, did not learn in 28 epochs of 275 images at any of the
+rates 0.001, 0.003, 0.01 and 0.03.
 """
 
 from dataclasses import replace
@@ -64,14 +67,9 @@ NETWORK = Network(
     layers=(
         Standardize((59.0, 59.0, 59.0), name="standardize"),
         Conv(32, name="conv1", kernel=11, stride=4, padding=(0, 3), std=0.05), AbsTanh(), LocalContrastNorm(), AvgPool(3, 2),
-        Conv(64, name="conv2", kernel=5, padding=(2, 2), std=0.05), AbsTanh(), LocalContrastNorm(), AvgPool(3, 2),
-        Conv(96, name="conv3", kernel=3, padding=(1, 1), reads="all", std=0.04), AbsTanh(),
-        Conv(96, name="conv4", kernel=3, padding=(1, 1), std=0.05), AbsTanh(),
-        Conv(64, name="conv5", kernel=3, padding=(1, 1), std=0.05), AbsTanh(), AvgPool(3, 2),
-        Dense(256, name="fc6", reads="all", std=0.06), AbsTanh(), Dropout(0.8),
-        Dense(256, name="fc7", reads="all", std=0.06), AbsTanh(), Dropout(0.8),
-        Dense(10, name="fc8", reads="all"),
+        Conv(64, name="conv2", kernel=5, padding=(2, 2), std=0.08), AbsTanh(), LocalContrastNorm(), AvgPool(3, 2),
+        Dropout(0.8), Dense(10, name="fc3", reads="all"),
     ),
 )  # fmt: skip
 
-CONFIG = replace(load_config("quickstart"), network=NETWORK, default_data="caltech101", learning_rate=0.02)
+CONFIG = replace(load_config("quickstart"), network=NETWORK, default_data="caltech101", learning_rate=0.01)
