@@ -63,7 +63,8 @@ class Study:
 def pixels_of(dataset: Dataset, split: str) -> np.ndarray:
     """Return the pixels of all images of a split, [images, 3 SIDE²], float32."""
     images = DecodedImages(dataset, split, SIDE)
-    return np.stack([images.decode(images.record(index)).ravel() for index in range(len(images))]).astype(np.float32)
+    # `decode` may return the same array again, so each image is copied.
+    return np.stack([images.decode(images.record(index)).flatten() for index in range(len(images))]).astype(np.float32)
 
 
 def shares(neighbors: np.ndarray, training: SplitPredictions, queries: SplitPredictions) -> dict[str, float]:
