@@ -72,4 +72,4 @@ NETWORK = Network(
     ),
 )  # fmt: skip
 
-CONFIG = replace(load_config("quickstart"), network=NETWORK, default_data="caltech101", learning_rate=0.01)
+CONFIG = replace(load_config("quickstart"), network=NETWORK, default_data="caltech101", learning_rate=0.001)

@@ -18,4 +18,4 @@ NETWORK = Network(
     layers=(*QUICKSTART.layers[:8], Dropout(0.8), Dense(10, name="fc3", reads="all", std=0.002)),
 )
 
-CONFIG = replace(load_config("quickstart"), network=NETWORK, default_data="caltech101")
+CONFIG = replace(load_config("quickstart"), network=NETWORK, default_data="caltech101", learning_rate=0.0003)
