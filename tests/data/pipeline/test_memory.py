@@ -35,6 +35,19 @@ def test_images_are_cached_if_all_fit(dataset, monkeypatch):
     assert DecodedImages(dataset, "train", 32, memory_fraction=0.07).in_memory
 
 
+@pytest.mark.parametrize("memory", [1, 1.9, 2, 8], ids="memory for {} copies".format)
+def test_cached_images_equal_decoded_ones(dataset, monkeypatch, memory):
+    monkeypatch.setattr("alexnet_jax.data.pipeline.loading.available_memory", lambda: memory * 40 * 64 * 64 * 3)
+    cached, decoded = (DecodedImages(dataset, "train", 64, memory_fraction=fraction) for fraction in (1.0, 0.0))
+    assert cached.in_memory
+    assert not decoded.in_memory
+    for flipped in (False, True, True, False):
+        crops = np.zeros((2, 48, 48, 3), np.uint8)
+        labels = [images.copy_crop(7, 3, 11, flipped, crop) for images, crop in zip((cached, decoded), crops, strict=True)]
+        assert labels == [7, 7]
+        np.testing.assert_array_equal(*crops)
+
+
 def test_cached_images_are_decoded_once(dataset, monkeypatch):
     decoded = []
     decode = DecodedImages.decode

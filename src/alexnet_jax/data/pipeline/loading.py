@@ -61,8 +61,10 @@ class DecodedImages:
         self._records: Any = grain.sources.ArrayRecordDataSource(dataset.shards(split))
         self._thread_local = threading.local()
         self._cache: np.ndarray | None = None
-        if len(self) * 3 * size**2 <= memory_fraction * available_memory():
-            self._cache = np.empty((len(self), size, size, 3), np.uint8)  # pages are allocated on first write
+        copies = int(memory_fraction * available_memory() / max(1, len(self) * 3 * size**2))
+        if copies:
+            # Flipped as well, if both fit: a crop with its pixels reversed takes several times as long to copy.
+            self._cache = np.empty((len(self), min(copies, 2), size, size, 3), np.uint8)  # pages are allocated on first write
             self._labels = np.full(len(self), -1, np.int32)  # -1: not cached yet
 
     def __len__(self) -> int:
@@ -87,12 +89,18 @@ class DecodedImages:
           UserError: if the record is damaged.
         """
         if self._cache is not None:
+            cached = self._cache[index]
             # Two threads may fill the same entry at the same time; they write the same values.
             if self._labels[index] < 0:
                 record = self.record(index)
-                self._cache[index] = self.decode(record)
+                cached[0] = self.decode(record)
+                for copy in cached[1:]:
+                    copy_crop(cached[0], 0, 0, True, copy)
                 self._labels[index] = record.label
-            copy_crop(self._cache[index], top, left, flipped, out)
+            if flipped and len(cached) == 2:
+                copy_crop(cached[1], top, self.size - len(out) - left, False, out)
+            else:
+                copy_crop(cached[0], top, left, flipped, out)
             return int(self._labels[index])
         record = self.record(index)
         if flipped and self._encoding == "jpeg":
