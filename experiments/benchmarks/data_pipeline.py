@@ -5,10 +5,10 @@
 
 Each loader decodes JPEGs of 256x256 pixels, takes a random 224x224 crop with a random horizontal flip, and returns uint8 batches
 of 128 images. The loaders run one after another, each in its own process, for several rounds; results are medians in images per
-second, and the ratios of two loaders are taken within each round. This pipeline runs with several numbers of threads and of worker
-processes, also with a null decoder, and its time under the interpreter lock is measured (`lock_time`). The others are those of
-`other_loaders` that are installed. The images are synthetic (`alexnet_jax.data.sources.synthetic`) unless --data names a prepared
-data set. The last line of the output is one JSON object, which is also written to experiments/results/data.json.
+second, and the ratios of two loaders are taken within each round. This pipeline runs with several numbers of threads and of
+worker processes, also with a null decoder, and its time under the interpreter lock is measured (`lock_time`). The others are
+those of `other_loaders` that are installed. The images are synthetic (`alexnet_jax.data.sources.synthetic`) unless --data names a
+prepared data set. The last line of the output is one JSON object, which is also written to experiments/results/data.json.
 """
 
 import importlib.metadata

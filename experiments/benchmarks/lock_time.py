@@ -1,13 +1,15 @@
 """Time per image that the data pipeline holds the interpreter lock, and its throughput without decoding.
 
-Threads of one process share the interpreter lock, so no number of cores loads more images per second than 1 / (time per image under
-the lock). Reading from a file, decoding, and copying pixels release it. The time under the lock is measured in one thread, in which
+Threads of one process share the interpreter lock, so no number of cores loads more images per second than 1 / (time per image
+under the lock). Reading from a file, decoding, and copying pixels release it. The time under the lock is measured in one thread,
+in which
 
 - the reader of the file returns a copy of the record in memory, as ArrayRecord makes one under the lock,
 - the JPEG decoder returns its buffer (a null decoder),
 - crops have 16 x 16 pixels; the size of a copy does not matter for the work under the lock.
 
-With two cores, the throughput of several threads with a null decoder is less than this limit, since the cores still read and copy.
+The throughput of several threads with a null decoder is less than this limit: the cores still read and copy, and a thread that
+finds the lock taken sleeps until it is released.
 """
 
 import time
