@@ -47,11 +47,7 @@ class RecordFiles:
     def __init__(self, dataset: Dataset, split: str):
         self._paths = dataset.shards(split)
         self._starts = [0, *accumulate(shard.num_images for shard in dataset.manifest.shards[split])]
-        self._open_files()
-
-    def _open_files(self) -> None:
-        # Files are opened on first access.
-        self._readers: list[ArrayRecordReader | None] = [None] * len(self._paths)
+        self._readers: list[ArrayRecordReader | None] = [None] * len(self._paths)  # opened on first access
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -82,8 +78,7 @@ class RecordFiles:
             return reader
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_paths": self._paths, "_starts": self._starts}
+        return {**vars(self), "_readers": [None] * len(self._paths), "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._open_files()
+        vars(self).update(state, _lock=threading.Lock())
