@@ -76,6 +76,11 @@ def points(difference: float | None, digits: int = 1) -> str:
     return DASH if difference is None else f"{100 * difference:+.{digits}f}"
 
 
+def mean_and_deviation(values: list[float]) -> str:
+    """Format the mean of fractions as a percentage, with their standard deviation if there are several."""
+    return percent(statistics.mean(values)) + (f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
 def evaluated_errors(name: str | None, views: str, network: str | None = None) -> Errors:
     """Return errors from an errors.json of `evaluate` in results/.
 
@@ -212,8 +217,7 @@ def _over_splits(data: str, method: str, field: str) -> str:
         run = METHODS[method].evaluated if data == "clothing" else None
         other = evaluated_errors("clothing10_evaluation", "ten", run) if run else UNKNOWN
         return percent(other.top5 if field == "top5_error" else other.top1)
-    values = measured[field]
-    return percent(statistics.mean(values)) + (f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else "")
+    return mean_and_deviation(measured[field])
 
 
 TABLES = {

@@ -141,7 +141,8 @@ class Method(NamedTuple):
 
     Attributes:
       description: name in the paper, or of the config, and what is trained.
-      accuracy: published mean accuracy over the classes of Caltech-101, with 30 training images per class and whole images.
+      accuracy: published mean accuracy over the classes of Caltech-101, with 30 training images per class and whole images; not
+        checked against the publication.
       reference: publication with that accuracy.
       evaluated: path of a run in results/clothing10_evaluation.json, for a network that is not evaluated by
         experiments/baselines/networks.py.

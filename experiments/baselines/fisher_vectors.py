@@ -10,7 +10,8 @@ gradient of the log likelihood of its descriptors under a Gaussian mixture, with
 support vector machines are trained one class against the rest; their penalty C is chosen on held-out training images.
 
 Published for Caltech-101 with 30 training images per class, whole images, 256 Gaussians and a finer grid: a mean accuracy of
-77.8% (Chatfield, Lempitsky, Vedaldi and Zisserman 2011, "The devil is in the details").
+77.8% (Chatfield, Lempitsky, Vedaldi and Zisserman 2011, "The devil is in the details"). This figure has not been checked against
+the paper.
 """
 
 import warnings

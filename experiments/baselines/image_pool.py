@@ -111,18 +111,25 @@ class RandomSplitSource(Source):
       source: prepared images, in any splits.
       images: number of training images per class.
       seed: seed of the random selection.
+      held_out: number of training images per class that become validation images; the test images are then left out.
     """
 
     prepared = True
 
-    def __init__(self, source: Source, images: int, seed: int):
+    def __init__(self, source: Source, images: int, seed: int, held_out: int = 0):
         self._pool = ImagePool(source)
-        self._indices = self._pool.random_split(images, seed)._asdict()
+        train, test = self._pool.random_split(images, seed)
+        self._indices = {"train": train, "test": test}
+        if held_out:
+            # The training images are in the order of their names, which is that of time in some data sets.
+            shuffled = np.random.default_rng(seed).permutation(train)
+            rank = _rank_within(self._pool.labels[shuffled])
+            self._indices = {"train": shuffled[rank >= held_out], "validation": shuffled[rank < held_out]}
         self.description = f"{images} random training images per class of {source.description}, seed {seed}"
         self.classes, self.display_names = source.classes, source.display_names
         self.size, self.raw = source.size, source.raw
         self.num_images = {split: len(self._indices[split]) for split in SPLITS if split in self._indices}
-        self._fingerprint = f"{source.fingerprint()} {images} {seed}"
+        self._fingerprint = f"{source.fingerprint()} {images} {seed}" + (f" {held_out}" if held_out else "")
 
     def read(self, split: str, index: int) -> SourceImage:
         return self._pool.read(int(self._indices[split][index]))
@@ -149,6 +156,15 @@ def open_source(data: str, data_dir: Path, *, whole: bool = False, classes: Sequ
         return find_source(data, ValidationSplit())
     dataset = find_dataset(data, data, data_dir)
     return SelectedClasses(dataset, classes or dataset.manifest.classes)
+
+
+def _rank_within(labels: Int[np.ndarray, " images"]) -> Int[np.ndarray, " images"]:
+    """Return the number of earlier images of the same class."""
+    rank = np.empty(len(labels), int)
+    for label in np.unique(labels):
+        of_class = np.flatnonzero(labels == label)
+        rank[of_class] = np.arange(len(of_class))
+    return rank
 
 
 def splits_of(pool: ImagePool, images: int | None, seeds: Sequence[int]) -> list[Split]:

@@ -13,7 +13,8 @@ The entry of Lin et al. in ILSVRC-2010 was larger: it combined several classifie
 descriptors, and with local coordinate coding and super-vector coding.
 
 Published for Caltech-101 with 30 training images per class and whole images: mean accuracies of 73.2% for sparse coding with
-1,024 words (Yang, Yu, Gong and Huang 2009) and 73.4% for LLC with 2,048 words (Wang et al. 2010).
+1,024 words (Yang, Yu, Gong and Huang 2009) and 73.4% for LLC with 2,048 words (Wang et al. 2010). These two figures have not been
+checked against the papers.
 """
 
 from collections.abc import Iterator

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -257,9 +258,14 @@ def test_networks_are_trained_on_the_same_splits(prepared, tmp_path, monkeypatch
     networks, study = import_module("networks"), import_module("study")
     monkeypatch.setattr(networks, "load_config", lambda name: CONFIG)
     data = study.Study(str(prepared.path), 8, (0, 1), data_dir=tmp_path, runs_dir=tmp_path, to=tmp_path / "result.json")
-    result = networks.evaluate(networks.Networks(data, "tiny", 1))
+    result = networks.evaluate(networks.Networks(data, "tiny", (1, 2), held_out=3))
     assert json.loads((tmp_path / "result.json").read_text()) == result
     assert len(result["top1_error"]) == 2
+    assert [choice["epochs"] for choice in result["choices"]] == [1, 2]
+    assert result["epochs"] == min(result["choices"], key=lambda choice: choice["error"])["epochs"]
+    assert [len(errors) for errors in result["training_error_by_epoch"]] == [result["epochs"]] * 2
+    held_out = open_dataset(tmp_path / "gratings-8-seed0-held-out3")
+    assert held_out.manifest.counts == {"train": [5] * 5, "validation": [3] * 5}
     copy = open_dataset(tmp_path / "gratings-8-seed1")
     assert copy.manifest.counts["train"] == [8] * 5
 
@@ -274,3 +280,29 @@ def test_networks_are_not_trained_on_whole_images():
     networks, study = import_module("networks"), import_module("study")
     with pytest.raises(UserError, match="leave out --whole"):
         networks.evaluate(networks.Networks(study.Study("photos", whole=True)))
+
+
+def test_contrast_normalization_is_that_of_jarrett_et_al(rng):
+    layer = import_module("jarrett").LocalContrastNorm(size=5, deviation=1.0)
+    x = rng.uniform(0, 1, (2, 7, 9, 4)).astype(np.float32)
+    window = np.exp(-((np.arange(5) - 2) ** 2) / 2)
+
+    def local_mean(maps):
+        mean = np.empty(maps.shape[:3])
+        for row, column in np.ndindex(mean.shape[1:]):
+            top, left = max(0, row - 2), max(0, column - 2)
+            area = maps[:, top : row + 3, left : column + 3].mean(axis=-1)
+            weights = np.outer(window[top - row + 2 :][: area.shape[1]], window[left - column + 2 :][: area.shape[2]])
+            mean[:, row, column] = (area * weights).sum((1, 2)) / weights.sum()
+        return mean[..., None]
+
+    centered = x - local_mean(x)
+    deviation = np.sqrt(local_mean(centered**2))
+    expected = centered / np.maximum(deviation, deviation.mean((1, 2), keepdims=True))
+    np.testing.assert_allclose(layer.apply({}, x), expected, atol=1e-4)
+
+
+def test_constant_images_have_finite_gradients():
+    layer = import_module("jarrett").LocalContrastNorm()
+    gradient = jax.grad(lambda x: (layer.apply({}, x) ** 2).sum())(np.ones((1, 7, 7, 3), np.float32))
+    assert np.isfinite(gradient).all()

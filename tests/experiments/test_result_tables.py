@@ -85,7 +85,7 @@ def test_tables_contain_our_results(tmp_path, monkeypatch):
 
 def test_benchmark_is_compared_with_the_fastest_rival(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "experiments" / "benchmarks")
-    train_step, tables = import_module("train_step"), import_module("result_tables")
+    train_step, tables = import_module("train_step"), import_module("benchmark_tables")
 
     def turns(seconds, memory):
         return [{"step_seconds": value, "first_seconds": 5.0, "memory_gb": memory} for value in seconds]
