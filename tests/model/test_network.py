@@ -144,10 +144,11 @@ def test_relu_follows_max_pooling():
 @pytest.mark.parametrize("side", [9, 10])
 def test_relu_after_max_pooling_has_same_values_and_gradients(side, rng):
     x = jnp.asarray(rng.integers(-3, 4, (2, side, side, 8)), jnp.float32)  # with equal maxima, of zero and above
-    relu, pool = partial(ReLU().apply, {}), partial(MaxPool(3, 2).apply, {})
+    relu: Any = partial(ReLU().apply, {})
+    pool: Any = partial(MaxPool(3, 2).apply, {})
     (before, before_vjp), (after, after_vjp) = jax.vjp(lambda x: pool(relu(x)), x), jax.vjp(lambda x: relu(pool(x)), x)
     np.testing.assert_array_equal(before, after)
-    g = jnp.asarray(rng.normal(size=np.shape(before)), jnp.float32)
+    g = jnp.asarray(rng.normal(size=before.shape), jnp.float32)
     np.testing.assert_array_equal(*before_vjp(g), *after_vjp(g))
 
 
