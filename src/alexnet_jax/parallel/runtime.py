@@ -67,10 +67,13 @@ def bind_threads(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
     """
     if jax.default_backend() != "cpu" or not cpuinfo.exists() or " hypervisor" not in cpuinfo.read_text():
         return
-    tasks = Path("/proc/self/task").iterdir()
-    threads = sorted(int(task.name) for task in tasks if (task / "comm").read_text().startswith("tf_XLAEigen"))
+    threads: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that has ended
+            if (task / "comm").read_text().startswith("tf_XLAEigen"):
+                threads.append(int(task.name))
     cpus = sorted(os.sched_getaffinity(0))
-    for number, thread in enumerate(threads if len(threads) >= len(cpus) else ()):
+    for number, thread in enumerate(sorted(threads) if len(threads) >= len(cpus) else ()):
         os.sched_setaffinity(thread, {cpus[number % len(cpus)]})
 
 
