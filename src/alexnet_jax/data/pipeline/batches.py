@@ -27,8 +27,8 @@ from alexnet_jax.errors import MAX_SEED, UserError, check_number
 class LoaderOptions:
     """Options of the data loader: its speed, and the part of a stream that it loads. They do not affect the batches.
 
-    Reading, decoding and copying release the GIL, which is held for little of the time of an image. Threads return batches without
-    a copy and share the cache of decoded images; on two cores they are faster than worker processes
+    Reading, decoding and copying release the GIL, which is held for little of the time of an image. Threads return batches
+    without a copy and share the cache of decoded images; on two cores they are faster than worker processes
     (`experiments/benchmarks/data_pipeline.py`). Worker processes are for machines with many cores, see docs/data.md.
 
     Attributes:
