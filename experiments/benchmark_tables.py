@@ -120,33 +120,6 @@ def gpu() -> str:
     return table(header, rows)
 
 
-def data() -> str:
-    """Return a table of the speed of the data pipeline, compared with PyTorch's DataLoader."""
-    measured = result("data")
-    rates = measured["images_per_second"]
-    ours = rates["alexnet_jax"]
-
-    def torch(decoder: str) -> int:
-        return max(rate for name, rate in rates.items() if name.startswith(f"torch_{decoder}"))
-
-    rows = [
-        ["this pipeline", f"{ours:,}", ""],
-        [
-            "PyTorch DataLoader with Pillow, best number of workers",
-            f"{torch('pillow'):,}",
-            f"{measured['ratio_vs_torch_pillow']:.2f}",
-        ],
-        [
-            "PyTorch DataLoader with simplejpeg, best number of workers",
-            f"{torch('simplejpeg'):,}",
-            f"{measured['ratio_vs_torch_simplejpeg']:.2f}",
-        ],
-        ["this pipeline, raw records", f"{rates['alexnet_jax raw']:,}", ""],
-        ["this pipeline, decoded images cached in memory", f"{rates['alexnet_jax in memory']:,}", ""],
-    ]
-    return table([f"JPEG to uint8 batch, {measured['cores']} CPU cores", "images/s", "speedup of this pipeline"], rows)
-
-
 def kill() -> str:
     """Return a table that compares interrupted and resumed runs with an uninterrupted run."""
     measured = result("kill")
@@ -218,7 +191,6 @@ TABLES = {
     "sent": sent_bytes,
     "kernels cpu": kernels_cpu,
     "gpu": gpu,
-    "data": data,
     "kill": kill,
     "loop": loop,
     "search": search,

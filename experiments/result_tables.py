@@ -9,12 +9,13 @@ import re
 from pathlib import Path
 
 import benchmark_tables
+import data_tables
 import paper_tables
 import study_tables
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TABLES = {**study_tables.TABLES, **benchmark_tables.TABLES, **paper_tables.TABLES}
+TABLES = {**study_tables.TABLES, **benchmark_tables.TABLES, **data_tables.TABLES, **paper_tables.TABLES}
 
 
 def fill_tables(page: str) -> str:

@@ -37,9 +37,9 @@ def test_wheel_and_source_archive(tmp_path):
 
     # Install the wheel in a new environment that imports only the dependencies, not the source tree, from the current one.
     environment = tmp_path / "environment"
-    run(sys.executable, "-m", "venv", environment)
+    run(sys.executable, "-m", "venv", "--without-pip", environment)
     python = environment / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", "--no-deps", wheel)
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", wheel)
     site_packages = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     code = (

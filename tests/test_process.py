@@ -1,5 +1,6 @@
 """Tests that the library changes no setting of the process, and trains in a thread after other JAX work."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -134,3 +135,32 @@ def test_signal_requests_a_stop_once_training_has_asked(default_sigint):
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+BIND = """
+import os, sys, jax
+from pathlib import Path
+from alexnet_jax.parallel.runtime import bind_threads, configure_cpu
+configure_cpu(2, data_parallel=False)
+jax.devices()
+bind_threads(Path(sys.argv[1]))
+for task in os.listdir("/proc/self/task"):
+    if Path(f"/proc/self/task/{task}/comm").read_text().startswith("tf_XLAEigen"):
+        print(*sorted(os.sched_getaffinity(int(task))))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system binds no threads")
+@pytest.mark.parametrize("virtual", [True, False])
+def test_threads_are_bound_on_virtual_machines_only(virtual, tmp_path):
+    cpuinfo, cpus = tmp_path / "cpuinfo", sorted(os.sched_getaffinity(0))
+    cpuinfo.write_text("flags : fpu hypervisor lahf_lm" if virtual else "flags : fpu lahf_lm")
+    command = [sys.executable, "-c", BIND, str(cpuinfo)]
+    process = subprocess.run(command, capture_output=True, text=True, check=True, env=process_environment())
+    threads = [[int(cpu) for cpu in line.split()] for line in process.stdout.splitlines()]
+    assert len(threads) >= 2
+    if virtual and len(threads) >= len(cpus):
+        assert all(len(bound) == 1 for bound in threads)
+        assert sorted({cpu for bound in threads for cpu in bound}) == cpus
+    else:
+        assert all(bound == cpus for bound in threads)

@@ -1,22 +1,19 @@
-"""Benchmark of the data pipeline against PyTorch's DataLoader on the same images.
+"""Benchmark of the data pipeline against other loaders on the same images.
 
     make bench-data
     make bench-data ARGS="--data data/imagenet --rounds 9 --memory-batches 20000"
 
 Each loader decodes JPEGs of 256x256 pixels, takes a random 224x224 crop with a random horizontal flip, and returns uint8 batches
 of 128 images. The loaders run one after another, each in its own process, for several rounds; results are medians in images per
-second. PyTorch reads JPEG files with several numbers of workers, of which the fastest is compared. The images are synthetic
-(`alexnet_jax.data.sources.synthetic`) unless --data names a prepared data set. The last line of the output is one JSON object,
-which is also written to experiments/results/data.json.
+second, and the ratios of two loaders are taken within each round. This pipeline runs with several numbers of threads and of
+worker processes, also with a null decoder, and its time under the interpreter lock is measured (`lock_time`). The others are
+those of `other_loaders` that are installed. The images are synthetic (`alexnet_jax.data.sources.synthetic`) unless --data names a
+prepared data set. The last line of the output is one JSON object, which is also written to experiments/results/data.json.
 """
 
-# pyright: reportMissingImports=false
-# PyTorch and TensorFlow are not development dependencies; make bench-data installs PyTorch.
 import importlib.metadata
-import io
 import json
 import os
-import random
 import statistics
 import subprocess
 import sys
@@ -30,13 +27,14 @@ from typing import Any
 
 import numpy as np
 import tyro
+from lock_time import lock_microseconds, null_decoder
+from other_loaders import BATCH, CORES, SIZE, STORED, other_loaders
 
 from alexnet_jax.console import console, track_progress
-from alexnet_jax.cpus import available_cpus
 from alexnet_jax.data.images import decode_jpeg, encode_jpeg
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.batches import LoaderOptions, image_indices, random_params, training_batches
-from alexnet_jax.data.pipeline.copy_crop import copy_crop, copy_flipped_crop_bgr
+from alexnet_jax.data.pipeline.copy_crop import CropBuffer, copy_crop
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
@@ -44,10 +42,18 @@ from alexnet_jax.data.sources.synthetic import CLASSES, draw_image
 from alexnet_jax.errors import UserError
 
 RESULT = Path(__file__).parents[1] / "results" / "data.json"
-STORED, SIZE, BATCH = 256, 224, 128
-CORES = available_cpus()
-WORKERS = sorted({CORES, CORES + 1, 2 * CORES})
 STATM = Path("/proc/self/statm")
+PACKAGES = ("grain", "array-record", "simplejpeg", "pillow", "numpy", "torch", "torchvision", "spdl", "tensorflow-cpu")
+UNCACHED = LoaderOptions(memory_fraction=0.0)
+DEFAULT = f"alexnet_jax {CORES} threads"
+THREADS = sorted({1, 2, 4, CORES})
+OWN = {
+    **{f"alexnet_jax {n} threads": ("jpeg", replace(UNCACHED, threads=n)) for n in THREADS},
+    **{f"alexnet_jax {n} processes": ("jpeg", LoaderOptions(workers=n)) for n in THREADS},
+    "alexnet_jax raw": ("raw", UNCACHED),
+    "alexnet_jax in memory": ("jpeg", LoaderOptions(memory_fraction=1.0)),
+}
+"""Encoding and options of each loader of this package."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,8 @@ class Bench:
     data: Path | None = None
     images: int = 2000
     rounds: int = 5
-    batches: int = 60
-    memory_batches: int = 2000
+    batches: int = 40
+    memory_batches: int = 1000
     out: Path = RESULT
 
 
@@ -101,72 +107,9 @@ def own_loader(folder: Path, encoding: str, loader_options: LoaderOptions) -> It
     )
 
 
-def torch_loader(folder: Path, decoder: str, workers: int) -> Iterator[Any]:
-    """Return an iterator over batches of PyTorch's DataLoader, in a single long epoch so that workers are not restarted."""
-    import simplejpeg
-    import torch
-    from PIL import Image
-    from torch.utils.data import DataLoader, RandomSampler
-
-    files = sorted(str(file) for file in (folder / "files").iterdir())
-
-    class Crops(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-        def __len__(self) -> int:
-            return len(files)
-
-        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-            data = Path(files[index]).read_bytes()
-            top, left, flipped = random.randrange(32), random.randrange(32), random.random() < 0.5
-            if decoder == "pillow":
-                image = Image.open(io.BytesIO(data)).convert("RGB").crop((left, top, left + SIZE, top + SIZE))
-                if flipped:
-                    image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-                return torch.from_numpy(np.array(image)), 0
-            crop = torch.from_numpy(simplejpeg.decode_jpeg(data, "RGB")[top : top + SIZE, left : left + SIZE])
-            return (crop.flip(1) if flipped else crop), 0
-
-    endless = RandomSampler(files, replacement=True, num_samples=10**9)
-    return iter(DataLoader(Crops(), BATCH, sampler=endless, num_workers=workers))
-
-
-def tf_data(folder: Path) -> Iterator[Any]:
-    """Return an iterator over batches of tf.data."""
-    import tensorflow as tf
-
-    def crop(file: Any) -> Any:
-        image = tf.io.decode_jpeg(tf.io.read_file(file), channels=3)
-        return tf.image.random_flip_left_right(tf.image.random_crop(image, (SIZE, SIZE, 3)))
-
-    files = tf.data.Dataset.list_files(str(folder / "files" / "*.jpg")).repeat()
-    return iter(files.map(crop, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH).prefetch(tf.data.AUTOTUNE))
-
-
-UNCACHED = LoaderOptions(memory_fraction=0.0)
-
-
 def make_loader(name: str, folder: Path) -> Iterator[Any]:
-    """Return an iterator over the batches of the loader with a name in `loader_names`."""
-    kind, _, detail = name.partition(" ")
-    if kind.startswith("torch"):
-        return torch_loader(folder, kind.removeprefix("torch_"), int(detail.split()[0]))
-    if kind == "tf.data":
-        return tf_data(folder)
-    settings = {
-        "": ("jpeg", UNCACHED),
-        "raw": ("raw", UNCACHED),
-        "in memory": ("jpeg", LoaderOptions(memory_fraction=1.0)),
-        "1 thread": ("jpeg", replace(UNCACHED, threads=1)),
-        f"{CORES} processes": ("jpeg", LoaderOptions(workers=CORES)),
-    }
-    return own_loader(folder, *settings[detail])
-
-
-def loader_names() -> list[str]:
-    """Return the names of the loaders that are available."""
-    variants = ("raw", "in memory", "1 thread", f"{CORES} processes")
-    ours = ["alexnet_jax", *(f"alexnet_jax {variant}" for variant in variants)]
-    torch = [f"torch_{decoder} {workers} workers" for workers in WORKERS for decoder in ("pillow", "simplejpeg")]
-    return [*ours, *torch, *(["tf.data"] if find_spec("tensorflow") else [])]
+    """Return an iterator over the batches of the loader with a name in `OWN` or `other_loaders`."""
+    return own_loader(folder, *OWN[name]) if name in OWN else other_loaders()[0][name](folder)
 
 
 def version(package: str) -> str | None:
@@ -178,7 +121,16 @@ def version(package: str) -> str | None:
 
 
 def images_per_second(name: str, folder: Path, batches: int) -> float:
-    """Measure the throughput of a loader after one warm-up epoch, in images/s."""
+    """Measure the throughput of a loader after one warm-up epoch, in images/s.
+
+    Args:
+      name: name of the loader; with the prefix "null ", the JPEG decoder is replaced by one that does nothing.
+      folder: folder of the benchmark.
+      batches: number of timed batches.
+    """
+    if name.startswith("null "):
+        with null_decoder():
+            return images_per_second(name.removeprefix("null "), folder, 4 * batches)
     stream = make_loader(name, folder)
     warm_up = len(list((folder / "files").iterdir())) // BATCH + 4  # one epoch, to fill the page cache and the memory cache
     for _ in range(warm_up):
@@ -210,11 +162,15 @@ def stages(folder: Path, encoding: str) -> dict[str, int]:
         return run
 
     def crop_batch() -> None:
-        for (top, left), flipped, out in crops:
-            if flipped and encoding == "jpeg":
-                copy_flipped_crop_bgr(pixels, top, left, out)
-            else:
+        buffer = CropBuffer(STORED, SIZE)
+        rows, words = buffer.rows_of(batch), buffer.words_of(batch)
+        for i, ((top, left), flipped, out) in enumerate(crops):
+            if encoding == "raw":
                 copy_crop(pixels, top, left, flipped, out)
+            elif flipped:
+                words[i] = buffer.flipped[top, left]
+            else:
+                rows[i] = buffer.crops[top, left]
 
     work = {
         "order": lambda: image_indices(0, len(images), batch_size=BATCH, seed=0),
@@ -234,7 +190,7 @@ def _seconds(work: Any) -> float:
 
 def memory(folder: Path, batches: int) -> dict[str, list[int]]:
     """Record the resident memory of this process in MiB, about twenty times while it loads batches."""
-    stream, points = make_loader("alexnet_jax", folder), {"after_batches": [], "megabytes": []}
+    stream, points = make_loader(DEFAULT, folder), {"after_batches": [], "megabytes": []}
     for i in range(1, batches + 1):
         next(stream)
         if i % max(1, batches // 20) == 0:
@@ -253,34 +209,43 @@ def in_process(*arguments: Any) -> Any:
 
 def main(bench: Bench) -> None:
     """Run all measurements; write and print the results."""
+    others, not_measured = other_loaders()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_images(folder, bench)
-        rates: dict[str, list[float]] = {name: [] for name in loader_names()}
+        null = [f"null alexnet_jax {n} threads" for n in THREADS]
+        rates: dict[str, list[float]] = {name: [] for name in (*OWN, *null, *others)}
+        lock: list[float] = []
         for _ in range(bench.rounds):
             for name, measured in rates.items():
                 measured.append(in_process("rate", name, folder, bench.batches))
                 console.print(f"{name}: {measured[-1]:.0f} images/s")
+            lock.append(in_process("lock", folder / "jpeg", 200))
+            console.print(f"time under the interpreter lock: {lock[-1]:.1f} microseconds per image")
         per_core = {encoding: in_process("stages", encoding, folder) for encoding in ("jpeg", "raw")}
         record_memory = bench.memory_batches and STATM.exists()
         memory_use = in_process("memory", folder, bench.memory_batches) if record_memory else None
         size = statistics.mean(file.stat().st_size for file in (folder / "files").iterdir())
     median = {name: round(statistics.median(measured)) for name, measured in rates.items()}
-    per_core["jpeg"]["all stages"] = median["alexnet_jax 1 thread"]
+    per_core["jpeg"]["all stages"] = median["alexnet_jax 1 threads"]
     microseconds = {name: 1e6 / rate for name, rate in per_core["jpeg"].items()}
+    kinds = dict.fromkeys(name.partition(" ")[0] for name in others)  # without the number of workers
     result = {
         "images": f"{'synthetic' if bench.data is None else bench.data.name}, {size / 1000:.0f} kB each as JPEG",
         "cores": CORES,
         "rounds": bench.rounds,
         "images_per_second": median,
-        "images_per_second_per_core": {"all cores busy": round(median["alexnet_jax"] / CORES), **per_core},
+        "ratios": {
+            **{kind: ratio(rates, DEFAULT, best(median, kind)) for kind in kinds},
+            "jpeg of raw": ratio(rates, DEFAULT, "alexnet_jax raw"),
+        },
+        "lock_microseconds": round(statistics.median(lock), 2),
+        "null_decoder_microseconds": {str(n): round(1e6 / median[name], 1) for n, name in zip(THREADS, null, strict=True)},
+        "images_per_second_per_core": {"all cores busy": round(median[DEFAULT] / CORES), **per_core},
         "memory": memory_use,
-        "tf_data": median.get("tf.data", "not measured: TensorFlow is not installed"),
-        "versions": {name: version(name) for name in ("grain", "simplejpeg", "pillow", "torch", "numpy")},
+        "not_measured": not_measured,
+        "versions": {name: version(name) for name in PACKAGES},
         "notes": "microseconds per image on one core: " + ", ".join(f"{name} {time:.1f}" for name, time in microseconds.items()),
-        "ratio_vs_torch_pillow": ratio(rates, "alexnet_jax", best(median, "torch_pillow")),
-        "ratio_vs_torch_simplejpeg": ratio(rates, "alexnet_jax", best(median, "torch_simplejpeg")),
-        "raw_vs_jpeg": ratio(rates, "alexnet_jax raw", "alexnet_jax"),
     }
     bench.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
@@ -300,11 +265,13 @@ def ratio(rates: dict[str, list[float]], one: str, other: str) -> float:
 
 
 def measure(what: str, *arguments: str) -> Any:
-    """Run one measurement in this process: "images", "rate", "stages" or "memory"."""
+    """Run one measurement in this process: "images", "rate", "lock", "stages" or "memory"."""
     if what == "images":
         return make_images(Path(arguments[0]), Bench(images=int(arguments[1])))
     if what == "rate":
         return images_per_second(arguments[0], Path(arguments[1]), int(arguments[2]))
+    if what == "lock":
+        return lock_microseconds(Path(arguments[0]), BATCH, int(arguments[1]))
     if what == "stages":
         return stages(Path(arguments[1]), arguments[0])
     return memory(Path(arguments[0]), int(arguments[1]))

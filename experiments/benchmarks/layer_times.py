@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from alexnet_jax.model.alexnet import TWO_TOWER
 from alexnet_jax.model.layers import TOWER
 from alexnet_jax.model.network import Network
-from alexnet_jax.model.tower import fuse_norm_pool
+from alexnet_jax.model.tower import rewrite_pooling
 from alexnet_jax.parallel.mesh import choose_mesh
 from alexnet_jax.parallel.runtime import compiler_options, configure_cpu
 from alexnet_jax.training.optimizer import paper_update
@@ -40,7 +40,7 @@ def layer_times(batch: int, network: Network = TWO_TOWER) -> list[dict[str, Any]
     key = jax.random.key(0)
     x = jax.random.normal(key, (batch, network.input_size, network.input_size, 3))
     rows: list[dict[str, Any]] = []
-    for name, layer in fuse_norm_pool(network).named_layers.items():
+    for name, layer in rewrite_pooling(network).named_layers.items():
         if layer.reads == "all":
             x = jnp.concatenate(list(x), axis=-1)
         tower_axis = 0 if rows and layer.reads == "own" else None

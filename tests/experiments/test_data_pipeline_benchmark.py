@@ -9,6 +9,16 @@ import numpy as np
 import pytest
 
 PROGRAM = Path(__file__).parents[2] / "experiments" / "benchmarks" / "data_pipeline.py"
+LOADERS = [
+    "alexnet_jax 2 threads",
+    "alexnet_jax raw",
+    "torch_pillow {workers} workers",
+    "torch_simplejpeg {workers} workers",
+    "torch_torchvision {workers} workers",
+    "spdl_simplejpeg",
+    "tf.data",
+]
+PACKAGES = {"torch_torchvision": "torchvision", "torch": "torch", "spdl": "spdl", "tf.data": "tensorflow"}
 ONE_BATCH = f"""
 import json, sys
 sys.path.insert(0, {str(PROGRAM.parent)!r})
@@ -17,7 +27,7 @@ from pathlib import Path
 import data_pipeline
 
 if __name__ == "__main__":
-    batch = next(data_pipeline.make_loader(sys.argv[1], Path(sys.argv[2])))
+    batch = next(data_pipeline.make_loader(sys.argv[1].format(workers=data_pipeline.CORES), Path(sys.argv[2])))
     images = np.asarray(batch[0])
     print(json.dumps([images.shape, str(images.dtype), float(images.mean())]))
 """
@@ -30,10 +40,11 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["alexnet_jax", "alexnet_jax raw", "torch_pillow 2 workers", "torch_simplejpeg 2 workers"])
+@pytest.mark.parametrize("name", LOADERS)
 def test_loaders_return_equivalent_batches(folder, name, tmp_path):
-    if name.startswith("torch"):
-        pytest.importorskip("torch", reason="PyTorch is not installed; make parity installs it")
+    for kind, package in PACKAGES.items():
+        if name.startswith(kind):
+            pytest.importorskip(package, reason=f"{package} is not installed, see other_loaders.py")
     (tmp_path / "one_batch.py").write_text(ONE_BATCH)  # worker processes import the main module from a file
     command = [sys.executable, "-W", "ignore", str(tmp_path / "one_batch.py"), name, str(folder)]
     out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
@@ -49,4 +60,6 @@ def test_stage_and_memory_measurements(folder):
         return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
 
     assert all(rate > 0 for rate in measure("stages", "jpeg", folder).values())
+    assert 0 < measure("lock", folder / "jpeg", 5) < 1e4
+    assert measure("rate", "null alexnet_jax 1 threads", folder, 2) > 0
     assert measure("memory", folder, 20)["after_batches"] == list(range(1, 21))

@@ -79,31 +79,36 @@ def test_request_is_granted_once_and_as_many_steps_later_as_set(delay, monkeypat
     assert granted == [1 + delay]
 
 
-SINGLE_DEVICE = Launcher(1, 1)
-
-
 @pytest.fixture
 def arguments(photos, tmp_path):
     config = ["train", "tests/without_dropout.py"]
     return [*config, "--data", str(photos), "--data-dir", str(photos.parent / "data"), "--runs-dir", str(tmp_path / "runs")]
 
 
+@pytest.fixture
+def run_single_device(run_command, monkeypatch):
+    """Return a function that runs a command on one device in this process, which costs less than a new process."""
+    monkeypatch.setattr(alexnet_jax.training.run_logger, "LOG_EVERY", 1)  # as the import of tests/without_dropout.py does
+    return lambda arguments: run_command(*arguments, "--devices", "1")
+
+
 @pytest.mark.slow
-def test_losses_do_not_depend_on_devices_and_processes_or_resumption(arguments, tmp_path):
+def test_losses_do_not_depend_on_devices_and_processes_or_resumption(arguments, run_single_device, tmp_path):
     """Resume a run with one process, two that split the towers, and two that split the batch and the update, an epoch each."""
     run, single_device = tmp_path / "run", tmp_path / "single_device"
-    launchers = (Launcher(1, 8), Launcher(2, 1), Launcher(2, 2, slurm=True), SINGLE_DEVICE)
+    launchers = (Launcher(1, 8), Launcher(2, 1), Launcher(2, 2, slurm=True), None)
     for epochs, launcher in enumerate(launchers, 1):
-        update = ["--shard-update", "--loss-delay", "3"] if launcher.slurm else []
-        launcher.run([*arguments, "--run", str(run), "--epochs", str(epochs), *update])
+        update = ["--shard-update", "--loss-delay", "3"] if launcher is not None and launcher.slurm else []
+        start = run_single_device if launcher is None else launcher.run
+        start([*arguments, "--run", str(run), "--epochs", str(epochs), *update])
         mesh = json.loads((run / "config.json").read_text())["mesh"]
-        assert np.prod(list(mesh.values())) == launcher.processes * launcher.devices
-    SINGLE_DEVICE.run([*arguments, "--run", str(single_device), "--epochs", str(len(launchers))])
+        assert np.prod(list(mesh.values())) == (1 if launcher is None else launcher.processes * launcher.devices)
+    run_single_device([*arguments, "--run", str(single_device), "--epochs", str(len(launchers))])
     assert_same_losses(losses(run), losses(single_device), 5 * len(launchers))
 
 
 @pytest.mark.slow
-def test_two_processes_stop_after_the_same_step_and_resume(arguments, tmp_path):
+def test_two_processes_stop_after_the_same_step_and_resume(arguments, run_single_device, tmp_path):
     """Send SIGTERM to one process; after resuming, send SIGTERM to both."""
     launcher, run = Launcher(2, 1), tmp_path / "run"
     arguments += ["--checkpoint-seconds", "0.5"]
@@ -119,17 +124,17 @@ def test_two_processes_stop_after_the_same_step_and_resume(arguments, tmp_path):
         stopped = max(losses(run))
         assert str(stopped) in os.listdir(run / "checkpoints")
     epochs = max(losses(run)) // 5 + 1
-    for current, folder in ((launcher, run), (SINGLE_DEVICE, tmp_path / "single_device")):
-        current.run([*arguments, "--run", str(folder), "--epochs", str(epochs)])
+    for start, folder in ((launcher.run, run), (run_single_device, tmp_path / "single_device")):
+        start([*arguments, "--run", str(folder), "--epochs", str(epochs)])
     assert_same_losses(losses(run), losses(tmp_path / "single_device"), 5 * epochs)
 
 
 @pytest.mark.slow
-def test_two_processes_initialize_from_a_trained_network(arguments, tmp_path):
-    SINGLE_DEVICE.run([*arguments, "--run", str(tmp_path / "source"), "--epochs", "1"])
+def test_two_processes_initialize_from_a_trained_network(arguments, run_single_device, tmp_path):
+    run_single_device([*arguments, "--run", str(tmp_path / "source"), "--epochs", "1"])
     init_arguments = [*arguments, "--epochs", "1", "--init-from", str(tmp_path / "source")]
-    for launcher, folder in ((Launcher(2, 1), "both"), (SINGLE_DEVICE, "single_device")):
-        launcher.run([*init_arguments, "--run", str(tmp_path / folder)])
+    for start, folder in ((Launcher(2, 1).run, "both"), (run_single_device, "single_device")):
+        start([*init_arguments, "--run", str(tmp_path / folder)])
     assert_same_losses(losses(tmp_path / "both"), losses(tmp_path / "single_device"), 5)
     assert losses(tmp_path / "both")[1] < losses(tmp_path / "source")[1]
 

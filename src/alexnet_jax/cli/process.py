@@ -10,12 +10,12 @@ import jax
 from alexnet_jax.console import console
 from alexnet_jax.errors import check_number
 from alexnet_jax.parallel.distributed import DistributedOptions, initialize_distributed, is_main_process
-from alexnet_jax.parallel.runtime import check_platform, configure_cpu, enable_compilation_cache
+from alexnet_jax.parallel.runtime import bind_threads, check_platform, configure_cpu, enable_compilation_cache
 from alexnet_jax.training.config import Options
 
 
 def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
-    """Configure JAX's devices on a CPU, malloc, the compilation cache and log levels; call before JAX is first used.
+    """Configure JAX's devices and threads on a CPU, malloc, the compilation cache and log levels; call before JAX is first used.
 
     Args:
       devices: number of virtual CPU devices.
@@ -24,6 +24,7 @@ def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
     enable_compilation_cache()
     configure_cpu(devices, data_parallel=data_parallel)
     check_platform()
+    bind_threads()
     for name in ("absl", "asyncio"):  # Orbax logs every file and asyncio every array; errors are raised anyway
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.unraisablehook = _ignore_closed_event_loop

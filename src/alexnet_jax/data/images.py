@@ -152,7 +152,9 @@ def encode_jpeg(pixels: Pixels) -> bytes:
     return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=JPEG_QUALITY, colorsubsampling="420")
 
 
-def decode_jpeg(jpeg: bytes, size: int, *, colors: Literal["RGB", "BGR"] = "RGB", out: Pixels | None = None) -> Pixels:
+def decode_jpeg(
+    jpeg: bytes | memoryview, size: int, *, colors: Literal["RGB", "BGR"] = "RGB", out: Pixels | None = None
+) -> Pixels:
     """Decode a square JPEG at its full size, or at a half, a quarter or an eighth of it.
 
     Args:
@@ -165,7 +167,7 @@ def decode_jpeg(jpeg: bytes, size: int, *, colors: Literal["RGB", "BGR"] = "RGB"
       InvalidImageError: if the JPEG is damaged or cannot be decoded at this size.
     """
     try:
-        pixels = simplejpeg.decode_jpeg(jpeg, colors, min_height=size, min_width=size, min_factor=1, buffer=out)
+        pixels = simplejpeg.decode_jpeg(jpeg, colors, False, False, size, size, 1, out)  # keywords take longer
     except ValueError as error:
         raise InvalidImageError(str(error)) from error
     if pixels.shape[:2] != (size, size):

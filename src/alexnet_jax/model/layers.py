@@ -193,7 +193,7 @@ class MaxPool(Layer):
 
 
 class NormPool(Layer):
-    """ReLU, response normalization and max-pooling as one operation; `tower.fuse_norm_pool` creates it from the three layers.
+    """ReLU, response normalization and max-pooling as one operation; `tower.rewrite_pooling` creates it from the three layers.
 
     Attributes:
       norm: the normalization.

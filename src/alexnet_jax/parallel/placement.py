@@ -71,7 +71,7 @@ def forward(
     """
     split, conv_form, implementations = TOWER in mesh.axis_names, current_conv_lowering(), dispatch.current_order()
     classes = network.num_classes if layer is None else None
-    network = tower.fuse_norm_pool(network if layer is None else network.up_to(layer))
+    network = tower.rewrite_pooling(network if layer is None else network.up_to(layer))
     module = tower.Tower(network) if split else tower.stacked_towers(network, lowering or default_lowering(mesh))
 
     def device_forward(params: tower.Params, rounded_params: tower.Params | None, images: Array, key: Array | None) -> Array:

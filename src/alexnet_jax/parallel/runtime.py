@@ -55,6 +55,28 @@ def configure_cpu(devices: int = 1, *, data_parallel: bool = True) -> None:
             raise UserError(f"{problem}: call configure_cpu(devices={devices}) before JAX is first used") from error
 
 
+def bind_threads(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
+    """Bind each of XLA's threads to one CPU if they run on a virtual machine with Linux; call after JAX is first used.
+
+    Threads that wait for each other can stay on one virtual CPU while another is idle, for seconds or minutes, in which steps
+    take twice the time (`experiments/benchmarks/bound_threads.py`). Does nothing on other machines, with GPUs, or if there are
+    fewer threads than CPUs, because another process could bind its threads to the same ones.
+
+    Args:
+      cpuinfo: file with the flags of the CPUs, among them that of a virtual machine.
+    """
+    if jax.default_backend() != "cpu" or not cpuinfo.exists() or " hypervisor" not in cpuinfo.read_text():
+        return
+    threads: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that has ended
+            if (task / "comm").read_text().startswith("tf_XLAEigen"):
+                threads.append(int(task.name))
+    cpus = sorted(os.sched_getaffinity(0))
+    for number, thread in enumerate(sorted(threads) if len(threads) >= len(cpus) else ()):
+        os.sched_setaffinity(thread, {cpus[number % len(cpus)]})
+
+
 def check_platform() -> None:
     """Check that JAX can use a device, which it cannot if JAX_PLATFORMS names one that does not exist.
 

@@ -184,8 +184,8 @@ class Options:
       placement: "split" runs every tower on its own devices, "single" runs all towers on every device, and "auto" splits the
         towers if the number of devices is a multiple of the number of towers.
       devices: number of devices to use in each process; None uses all GPUs, or one CPU device per tower.
-      tune: when to measure which form of the training step is fastest on the devices: "auto" for a long training on a GPU, once
-        for a kind of device; "off" never, which does not use earlier measurements either; "again" always, also for a resumed run.
+      tune: when to measure which form of the training step is fastest on the devices: "auto" for a long training, once for a
+        kind of device; "off" never, which does not use earlier measurements either; "again" always, also for a resumed run.
       shard_update: each of the devices that divide a batch updates a part of every parameter and sends it to the others, instead
         of all of them updating all parameters (stage 1 of ZeRO). The momentum is stored once, not in every device. The results do
         not depend on it, except for rounding, and a run can be continued with the other setting.

@@ -125,7 +125,7 @@ def setup(name: str, config: TrainConfig, options: Options, initial_model: Initi
         crop_mean=config.augmentation.mean == "crop",
         requested_placement=options.placement,
         default=default_form(mesh, config.precision),
-        alternatives=alternative_forms(network, mesh, options.placement, **settings),
+        alternatives=alternative_forms(network, mesh, options.placement, devices=options.devices, **settings),
         make_step=make_step,
         **settings,
     )

@@ -81,7 +81,7 @@ def default_form(mesh: Mesh, precision: Precision) -> StepForm:
 
 
 def alternative_forms(
-    network: Network, mesh: Mesh, placement: Placement, *, precision: Precision, batch_size: int
+    network: Network, mesh: Mesh, placement: Placement, *, devices: int | None = None, precision: Precision, batch_size: int
 ) -> Alternatives:
     """Return the values of the fields of `StepForm` that may be faster on `mesh`. A field that is set by the user has none.
 
@@ -89,6 +89,7 @@ def alternative_forms(
       network: network to train.
       mesh: device mesh of the default form.
       placement: placement that the user requests.
+      devices: number of devices that the user requests; None if "single" uses one CPU device.
       precision: dtype of activations and gradients.
       batch_size: images per step.
     """
@@ -96,9 +97,11 @@ def alternative_forms(
     on_gpu = mesh.devices.flat[0].platform == "gpu"
     if current_order() == DEFAULT_ORDER and _supports("triton", mesh, precision):
         alternatives["kernels"] = ("triton", "xla")
-    if TOWER in mesh.axis_names and placement == "auto" and on_gpu and jax.process_count() == 1 and batch_size % mesh.size == 0:
+    split = TOWER in mesh.axis_names
+    divisible = batch_size % mesh.size == 0 if on_gpu else devices is None
+    if split and placement == "auto" and jax.process_count() == 1 and divisible:
         alternatives["placement"] = ("split", "single")
-    share_gpu = on_gpu and network.towers > 1 and (TOWER not in mesh.axis_names or "placement" in alternatives)
+    share_gpu = on_gpu and network.towers > 1 and (not split or "placement" in alternatives)
     if share_gpu and current_lowering() is None:  # on CPUs, "grouped" is several times slower, see `Lowering`
         alternatives["towers"] = ("grouped", "separate")
     first = network.layers[0]

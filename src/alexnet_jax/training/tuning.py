@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ MAX_FRACTION = 0.05
 """Largest part of the estimated time of a training that tuning takes."""
 MAX_SECONDS = {"cpu": 30.0, "gpu": 120.0}
 """Time limits of tuning by platform: no form is started that is expected to exceed it. On a GPU, compilation takes most of it."""
-MIN_GAIN = 0.02
-"""Smallest reduction of the time of a step for which another form than the default is used: less may be noise."""
+MIN_GAIN = {"cpu": 0.05, "gpu": 0.02}
+"""Smallest reduction of the time of a step, by platform, for which another form than the default is used: less may be noise."""
 MATMUL_FRACTION = 0.5
 """Assumed FLOP/s of training as a fraction of those of a matrix product, to estimate the time of a training."""
 
@@ -85,13 +85,17 @@ def choose_form(run: RunDirectory, task: TuningTask, mesh: Mesh, tune: Tune, *, 
     form = from_main_process(stored and asdict(stored))
     if form is not None:
         return Tuning(key, StepForm(**form))
-    limit = _time_limit(task, mesh, tune, steps) if task.alternatives else 0.0
+    platform = "cpu" if mesh.devices.flat[0].platform == "cpu" else "gpu"
+    if tune == "auto" and platform == "cpu":
+        # The defaults of the other fields have been measured on CPUs.
+        task = replace(task, alternatives={name: task.alternatives[name] for name in task.alternatives.keys() & {"placement"}})
+    limit = _time_limit(task, mesh, tune, steps, MAX_SECONDS[platform]) if task.alternatives else 0.0
     if not limit:
         return Tuning(key, task.default)
     device = f"{mesh.size} × {key['device']}, batch {task.batch_size}, {task.precision}"
     print_line(f"tuning the training step ({device}) for at most {limit:.0f} s; --tune off skips this")
     trials = [*measure_forms(task, limit)]
-    fastest = min(trials, key=lambda trial: trial.seconds * (1 - MIN_GAIN if trial.form == task.default else 1))
+    fastest = min(trials, key=lambda trial: trial.seconds * (1 - MIN_GAIN[platform] if trial.form == task.default else 1))
     if math.isinf(fastest.seconds):
         print_line(f"no form can be measured; using {task.default}")
         return Tuning(key, task.default)
@@ -141,14 +145,9 @@ def _store(tuning: Tuning, trials: list[Trial]) -> str:
     return ""
 
 
-def _time_limit(task: TuningTask, mesh: Mesh, tune: Tune, steps: int) -> float:
-    """Return the number of seconds that tuning may take, in all processes that of process 0; 0 if it is not worth it.
-
-    On CPUs, the defaults have been measured, and times vary more than there is to gain.
-    """
-    platform = "cpu" if mesh.devices.flat[0].platform == "cpu" else "gpu"
-    limit = MAX_SECONDS[platform]
-    if tune != "auto" or platform == "cpu":
+def _time_limit(task: TuningTask, mesh: Mesh, tune: Tune, steps: int, limit: float) -> float:
+    """Return the number of seconds that tuning may take, in all processes that of process 0; 0 if it is not worth it."""
+    if tune != "auto":
         return limit if tune == "again" else 0.0
     flops_per_second = MATMUL_FRACTION * measure_matmul_flops(mesh, task.precision)
     training_seconds = steps * task.batch_size * training_flops_per_image(task.network) / flops_per_second

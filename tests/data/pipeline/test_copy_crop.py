@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alexnet_jax.data.pipeline.copy_crop import copy_crop, copy_flipped_crop_bgr
+from alexnet_jax.data.pipeline.copy_crop import CropBuffer, copy_crop
 
 
 @pytest.mark.parametrize("size", [1, 3, 24, 29, 30, 32])
@@ -16,7 +16,17 @@ def test_copy_crop_matches_numpy(size, flipped, rng):
         expected = crop[:, ::-1] if flipped else crop
         copy_crop(image, top, left, flipped, batch[1])
         np.testing.assert_array_equal(batch[1], expected)
-        if flipped:
-            copy_flipped_crop_bgr(np.ascontiguousarray(image[..., ::-1]), top, left, batch[1])
-            np.testing.assert_array_equal(batch[1], expected)
         assert not batch[[0, 2]].any()
+
+        batch[:], buffer = 0, CropBuffer(32, size)
+        buffer.pixels[:] = image[..., ::-1] if flipped else image
+        if flipped:
+            buffer.words_of(batch)[1] = buffer.flipped[top, left]
+        else:
+            buffer.rows_of(batch)[1] = buffer.crops[top, left]
+        np.testing.assert_array_equal(batch[1], expected)
+        assert not batch[[0, 2]].any()
+
+
+def test_views_of_an_empty_batch():
+    assert CropBuffer(32, 24).words_of(np.empty((0, 24, 24, 3), np.uint8)).shape == (0, 24, 9)

@@ -9,7 +9,7 @@ import pytest
 
 from alexnet_jax.data.images import encode_jpeg
 from alexnet_jax.data.pipeline import memory
-from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.data.pipeline.augment import Augmentation, Crop
 from alexnet_jax.data.pipeline.batches import LoaderOptions, training_batches
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.prepare.shards import create_dataset
@@ -35,16 +35,29 @@ def test_images_are_cached_if_all_fit(dataset, monkeypatch):
     assert DecodedImages(dataset, "train", 32, memory_fraction=0.07).in_memory
 
 
+@pytest.mark.parametrize("memory", [1, 1.9, 2, 8], ids="memory for {} copies".format)
+def test_cached_images_equal_decoded_ones(dataset, monkeypatch, memory):
+    monkeypatch.setattr("alexnet_jax.data.pipeline.loading.available_memory", lambda: memory * 40 * 64 * 64 * 3)
+    cached, decoded = (DecodedImages(dataset, "train", 64, memory_fraction=fraction) for fraction in (1.0, 0.0))
+    assert cached.in_memory
+    assert not decoded.in_memory
+    for flipped in (False, True, True, False):
+        crop = Crop(np.array([[3, 11]]), np.array([flipped]))
+        (cached_crop, cached_label), (decoded_crop, label) = (images.crops([7], crop, 48) for images in (cached, decoded))
+        assert cached_label == label == [7]
+        np.testing.assert_array_equal(cached_crop, decoded_crop)
+
+
 def test_cached_images_are_decoded_once(dataset, monkeypatch):
     decoded = []
-    decode = DecodedImages.decode
-    monkeypatch.setattr(DecodedImages, "decode", lambda self, *args: decoded.append(args[0].name) or decode(self, *args))
+    decode = DecodedImages._decode
+    monkeypatch.setattr(DecodedImages, "_decode", lambda self, image: decoded.append(bytes(image)) or decode(self, image))
     one_thread = LoaderOptions(threads=1)  # at the end of an epoch, two threads could decode the same image
     batches = training_batches(
         dataset, Augmentation(image_size=64), input_size=48, batch_size=20, seed=0, loader_options=one_thread
     )
     list(itertools.islice(batches, 10))
-    assert sorted(decoded) == sorted(f"{i}.jpg" for i in range(40))
+    assert len(decoded) == len(set(decoded)) == 40
 
 
 @pytest.mark.parametrize(("limit", "gigabytes"), [("RLIMIT_DATA", 2), ("RLIMIT_AS", 8)])
@@ -80,7 +93,7 @@ READ_TWICE = """
 import resource, sys
 from pathlib import Path
 from alexnet_jax.data.pipeline import memory
-from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.data.pipeline.augment import Augmentation, Crop
 from alexnet_jax.data.pipeline.batches import LoaderOptions, training_batches
 from alexnet_jax.data.records import open_dataset
 

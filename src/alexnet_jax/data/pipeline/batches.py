@@ -27,9 +27,9 @@ from alexnet_jax.errors import MAX_SEED, UserError, check_number
 class LoaderOptions:
     """Options of the data loader: its speed, and the part of a stream that it loads. They do not affect the batches.
 
-    The JPEG decoder releases the GIL. Threads return batches without a copy and share the cache of decoded images; on two cores
-    they are faster than worker processes (`experiments/benchmarks/data_pipeline.py`). Worker processes are for machines with many
-    cores.
+    Reading, decoding and copying release the GIL, which is held for little of the time of an image. Threads return batches
+    without a copy and share the cache of decoded images; on two cores they are faster than worker processes
+    (`experiments/benchmarks/data_pipeline.py`). Worker processes are for machines with many cores, see docs/data.md.
 
     Attributes:
       threads: number of threads that read and decode, per process; None uses one per CPU that this process may use,

@@ -1,18 +1,19 @@
 """Loading of batches: read and decode records, and copy crops, flipped or not, directly into the arrays of a batch."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 
 from alexnet_jax.data.images import InvalidImageError, Pixels, decode_jpeg
 from alexnet_jax.data.pipeline.augment import Crop, Example, downscale
-from alexnet_jax.data.pipeline.copy_crop import copy_crop, copy_flipped_crop_bgr
+from alexnet_jax.data.pipeline.copy_crop import CropBuffer, copy_crop
 from alexnet_jax.data.pipeline.memory import available_memory
 from alexnet_jax.data.pipeline.transforms import BatchParams
+from alexnet_jax.data.record_files import RecordFiles, unpack_image
 from alexnet_jax.data.records import Dataset, Record, unpack
 from alexnet_jax.errors import UserError
 
@@ -54,15 +55,14 @@ class DecodedImages:
         if split not in dataset.manifest.splits:
             raise UserError(f"{dataset.path} has no {split} images, only {', '.join(dataset.manifest.splits)}: pass other data")
         self.size = size
-        self._shards = dataset.manifest.shards[split]
         self._path, self._stored_size, self._encoding = dataset.path, dataset.manifest.size, dataset.manifest.encoding
-        import grain  # noqa: PLC0415 (commands that read no data set start faster)
-
-        self._records: Any = grain.sources.ArrayRecordDataSource(dataset.shards(split))
+        self._records = RecordFiles(dataset, split)
         self._thread_local = threading.local()
         self._cache: np.ndarray | None = None
-        if len(self) * 3 * size**2 <= memory_fraction * available_memory():
-            self._cache = np.empty((len(self), size, size, 3), np.uint8)  # pages are allocated on first write
+        copies = int(memory_fraction * available_memory() / max(1, len(self) * 3 * size**2))
+        if copies:
+            # Flipped as well, if both fit: a crop with its pixels reversed takes several times as long to copy.
+            self._cache = np.empty((len(self), min(copies, 2), size, size, 3), np.uint8)  # pages are allocated on first write
             self._labels = np.full(len(self), -1, np.int32)  # -1: not cached yet
 
     def __len__(self) -> int:
@@ -73,33 +73,91 @@ class DecodedImages:
         """Whether decoded images are cached."""
         return self._cache is not None
 
-    def copy_crop(self, index: int, top: int, left: int, flipped: bool, out: np.ndarray) -> int:
-        """Copy a square crop of an image to `out` and return the image's label.
+    def crops(self, indices: Sequence[int], crop: Crop, size: int) -> tuple[UInt8[np.ndarray, "batch size size 3"], list[int]]:
+        """Load a square crop of each of a batch of images.
 
         Args:
-          index: index of the image in the split.
-          top: first row of the crop.
-          left: first column of the crop.
-          flipped: whether to flip the crop horizontally.
-          out: uint8 array [size, size, 3] to write to.
+          indices: indices of the images in the split.
+          crop: position and flip of each crop.
+          size: side of the crops, pixels.
+
+        Returns:
+          The crops, and the labels of the images.
 
         Raises:
-          UserError: if the record is damaged.
+          UserError: if a record is damaged.
         """
-        if self._cache is not None:
-            # Two threads may fill the same entry at the same time; they write the same values.
-            if self._labels[index] < 0:
-                record = self.record(index)
-                self._cache[index] = self.decode(record)
-                self._labels[index] = record.label
-            copy_crop(self._cache[index], top, left, flipped, out)
-            return int(self._labels[index])
-        record = self.record(index)
-        if flipped and self._encoding == "jpeg":
-            copy_flipped_crop_bgr(self.decode(record, "BGR"), top, left, out)
-        else:
-            copy_crop(self.decode(record), top, left, flipped, out)
-        return record.label
+        batch = np.empty((len(indices), size, size, 3), np.uint8)
+        positions = zip(indices, crop.position.tolist(), crop.flipped.tolist(), strict=True)
+        if self._cache is None and self._encoding == "jpeg":
+            return batch, self._decode_crops(positions, batch)
+        labels: list[int] = []
+        for (index, (top, left), flipped), out in zip(positions, batch, strict=True):
+            if self._cache is None:
+                pixels, label = self._decoded(index)
+            else:
+                copies, label = self._cached(index)
+                if flipped and len(copies) == 2:
+                    pixels, left, flipped = copies[1], self.size - size - left, False
+                else:
+                    pixels = copies[0]
+            copy_crop(pixels, top, left, flipped, out)
+            labels.append(label)
+        return batch, labels
+
+    def _decode_crops(
+        self, positions: Iterable[tuple[int, tuple[int, int], bool]], batch: UInt8[np.ndarray, "batch size size 3"]
+    ) -> list[int]:
+        """Decode JPEGs, copy their crops to `batch`, and return the labels; `positions` are the arguments of each crop.
+
+        All threads wait for each other here whenever they hold the interpreter lock, so this loop does as little as possible.
+        """
+        buffer = self._crop_buffer(batch.shape[1])
+        pixels, crops, flipped_crops = buffer.pixels, buffer.crops, buffer.flipped
+        rows, words = buffer.rows_of(batch), buffer.words_of(batch)
+        labels: list[int] = []
+        for i, (index, (top, left), flipped) in enumerate(positions):
+            jpeg, label = self._read(index)
+            labels.append(label)
+            try:
+                decode_jpeg(jpeg, self.size, colors="BGR" if flipped else "RGB", out=pixels)
+            except InvalidImageError as error:
+                raise self._damaged_image(self.record(index).name, error) from error
+            if flipped:
+                words[i] = flipped_crops[top, left]
+            else:
+                rows[i] = crops[top, left]
+        return labels
+
+    def _cached(self, index: int) -> tuple[UInt8[np.ndarray, "copies side side 3"], int]:
+        """Return an image from the cache, with its flipped copy if there is one, and its label; store them first if need be."""
+        assert self._cache is not None
+        copies = self._cache[index]
+        # Two threads may store the same image at the same time; they write the same values.
+        if self._labels[index] < 0:
+            copies[0], label = self._decoded(index)
+            for flipped in copies[1:]:
+                copy_crop(copies[0], 0, 0, True, flipped)
+            self._labels[index] = label
+        return copies, int(self._labels[index])
+
+    def _decoded(self, index: int) -> tuple[Pixels, int]:
+        image, label = self._read(index)
+        try:
+            return self._decode(image), label
+        except InvalidImageError as error:
+            raise self._damaged_image(self.record(index).name, error) from error
+
+    def _read(self, index: int) -> tuple[memoryview, int]:
+        """Read the image and the label of a record.
+
+        Raises:
+          UserError: if its file is damaged.
+        """
+        try:
+            return unpack_image(self._records[index])
+        except Exception as error:  # ArrayRecord and msgpack raise exceptions of many types
+            raise self._damaged_file(index, error) from error
 
     def record(self, index: int) -> Record:
         """Read the record at `index` of the split.
@@ -109,50 +167,53 @@ class DecodedImages:
         """
         try:
             return unpack(self._records[index])
-        except Exception as error:  # ArrayRecord and msgpack raise exceptions of many types
-            file, reason = self._path / self._file_of(index), " ".join(str(error).split())[:120] or type(error).__name__
-            raise UserError(f"{file} is damaged at image {index:,} ({reason}): {self._advice}") from error
+        except Exception as error:
+            raise self._damaged_file(index, error) from error
 
-    def _file_of(self, index: int) -> str:
-        """Return the name of the file that contains an image."""
-        for shard in self._shards:
-            if index < shard.num_images:
-                return shard.file
-            index -= shard.num_images
-        raise IndexError(index)
+    def _damaged_file(self, index: int, error: Exception) -> UserError:
+        file, reason = self._records.path_of(index), " ".join(str(error).split())[:120] or type(error).__name__
+        return UserError(f"{file} is damaged at image {index:,} ({reason}): {self._advice}")
+
+    def _damaged_image(self, name: str, error: InvalidImageError) -> UserError:
+        return UserError(f"{name} in {self._path} is damaged ({error}): prepare the data set again")
 
     @property
     def _advice(self) -> str:
         return f"list the damaged files with alexnet-jax prepare --verify {self._path}, delete it and prepare it again"
 
-    def decode(self, record: Record, color_order: Literal["RGB", "BGR"] = "RGB") -> Pixels:
+    def decode(self, record: Record) -> Pixels:
         """Decode a record to `size` pixels on a side.
 
         Args:
           record: record of this data set.
-          color_order: order of the channels; ignored for raw records, which are always RGB.
 
         Returns:
-          RGB or BGR pixels. For JPEG records, the array is overwritten by the next call in the same thread.
+          RGB pixels. For JPEG records, the array is overwritten by the next call in the same thread.
 
         Raises:
           UserError: if the record is damaged.
         """
         try:
-            if self._encoding == "jpeg":
-                return decode_jpeg(record.image, self.size, colors=color_order, out=self._buffer())
-            if len(record.image) != 3 * self._stored_size**2:
-                raise InvalidImageError(f"{len(record.image):,} bytes of pixels, expected {3 * self._stored_size**2:,}")
+            return self._decode(record.image)
         except InvalidImageError as error:
-            raise UserError(f"{record.name} in {self._path} is damaged ({error}): prepare the data set again") from error
-        pixels = np.frombuffer(record.image, np.uint8).reshape(self._stored_size, self._stored_size, 3)
+            raise self._damaged_image(record.name, error) from error
+
+    def _decode(self, image: bytes | memoryview) -> Pixels:
+        if self._encoding == "jpeg":
+            return decode_jpeg(image, self.size, out=self._crop_buffer(self.size).pixels)
+        if len(image) != 3 * self._stored_size**2:
+            raise InvalidImageError(f"{len(image):,} bytes of pixels, expected {3 * self._stored_size**2:,}")
+        pixels = np.frombuffer(image, np.uint8).reshape(self._stored_size, self._stored_size, 3)
         return pixels if self.size == self._stored_size else downscale(pixels, self.size).round().astype(np.uint8)
 
-    def _buffer(self) -> Pixels:
+    def _crop_buffer(self, crop_size: int) -> CropBuffer:
         """Return this thread's decoding buffer. Allocating one for each image would take a third of the decoding time."""
-        if not hasattr(self._thread_local, "buffer"):
-            self._thread_local.buffer = np.empty((self.size, self.size, 3), np.uint8)
-        return self._thread_local.buffer
+        if not hasattr(self._thread_local, "buffers"):
+            self._thread_local.buffers = {}
+        buffers: dict[int, CropBuffer] = self._thread_local.buffers
+        if crop_size not in buffers:
+            buffers[crop_size] = CropBuffer(self.size, crop_size)
+        return buffers[crop_size]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_thread_local": None, "_cache": None}
@@ -217,7 +278,5 @@ class CenterCropBatches:
 
 
 def _load_crops(images: DecodedImages, indices: Sequence[int], crop: Crop, size: int) -> Example:
-    batch = np.empty((len(indices), size, size, 3), np.uint8)
-    crops = zip(indices, crop.position.tolist(), crop.flipped.tolist(), batch, strict=True)
-    labels = [images.copy_crop(index, top, left, flipped, out) for index, (top, left), flipped, out in crops]
+    batch, labels = images.crops(indices, crop, size)
     return Example(batch, np.array(labels, np.int32), np.zeros((len(indices), 3), np.float32))

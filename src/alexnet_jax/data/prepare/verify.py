@@ -62,7 +62,7 @@ def _record_errors(reader: ArrayRecordReader, manifest: Manifest, shard: Shard) 
         yield f"{reader.num_records():,} records, expected {shard.num_images:,}"
     for index in range(reader.num_records()):
         try:
-            _check_record(reader.read([index])[0], manifest, shard in unlabeled)
+            _check_record(reader.read(index, index + 1)[0], manifest, shard in unlabeled)
         except Exception as error:
             yield f"record {index}: {_one_line(error)}"
 

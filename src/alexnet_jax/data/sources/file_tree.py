@@ -10,7 +10,7 @@ import tarfile
 from dataclasses import dataclass, field
 from io import BufferedReader
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple, cast
 
 from alexnet_jax.errors import UserError
@@ -21,6 +21,7 @@ SYSTEM_FOLDERS = {
 }  # fmt: skip
 """Folders that operating systems and storage devices create, in lower case; folders whose names start with a dot are hidden."""
 SYSTEM_FILES = {"thumbs.db", "desktop.ini", "icon\r"}
+_SYSTEM_NAMES = SYSTEM_FOLDERS | SYSTEM_FILES
 MAX_FILE_BYTES = 512 << 20
 """Size limit of a file that is not an archive."""
 MAX_NESTING = 4
@@ -69,16 +70,50 @@ def read(entry: Entry, size: int | None = None) -> bytes:
     Raises:
       UserError: if the file on disk cannot be read, or is shorter than it was when it was listed.
     """
-    expected = entry.size if size is None else min(size, entry.size)
-    try:
-        with open(entry.path, "rb") as file:
-            file.seek(entry.offset)
-            data = file.read(expected)
-    except OSError as error:
-        raise UserError(f"cannot read {entry.path}: {error.strerror}") from error
-    if len(data) != expected:
-        raise UserError(f"{entry.path} is shorter than when it was listed: restore it and run the command again")
-    return data
+    with FileReader() as reader:
+        return reader.read(entry, size)
+
+
+class FileReader:
+    """Reader of many files in the order of a listing, for one thread; a context manager that closes its file.
+
+    The last file on disk is kept open, since opening an archive takes longer than reading one of its small files.
+    """
+
+    def __init__(self) -> None:
+        self._path: str | None = None
+        self._file: BufferedReader | None = None
+
+    def read(self, entry: Entry, size: int | None = None) -> bytes:
+        """Return the content of a file, or its first `size` bytes.
+
+        Raises:
+          UserError: as `read` does.
+        """
+        expected = entry.size if size is None else min(size, entry.size)
+        try:
+            if self._file is None or self._path != entry.path:
+                self.close()
+                self._file, self._path = open(entry.path, "rb"), entry.path  # noqa: SIM115 (`close` closes it)
+            self._file.seek(entry.offset)
+            data = self._file.read(expected)
+        except OSError as error:
+            raise UserError(f"cannot read {entry.path}: {error.strerror}") from error
+        if len(data) != expected:
+            raise UserError(f"{entry.path} is shorter than when it was listed: restore it and run the command again")
+        return data
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    def __enter__(self) -> "FileReader":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def list_files(root: Path) -> Listing:
@@ -114,7 +149,7 @@ def _system_reason(name: str) -> str | None:
     """Return why a file or folder is left out because of its name, or None if it is not."""
     if name.startswith("."):
         return "hidden"
-    return "of the operating system" if name.lower() in SYSTEM_FOLDERS | SYSTEM_FILES else None
+    return "of the operating system" if name.lower() in _SYSTEM_NAMES else None
 
 
 def _list_folder(listing: Listing, folder: Path, prefix: str, parents: tuple[Path, ...], reason: str | None) -> None:
@@ -181,8 +216,8 @@ def _list_members(listing: Listing, file: BufferedReader, root: Entry, display_n
             # TarFile keeps all members it has read, and a million of them would exhaust the memory. Clearing the list is a common
             # workaround; there is no public method.
             archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
-            parts = PurePosixPath(member.name).parts
-            if ".." in parts or parts[:1] == ("/",):
+            parts = [part for part in member.name.split("/") if part not in ("", ".")]
+            if ".." in parts or member.name.startswith("/"):
                 raise UserError(f"{display_name} contains the unsafe path {member.name!r}: use an archive from a trusted source")
             name, offset = root.name + file_name_text("/".join(parts)), root.offset + member.offset_data
             reason = next(filter(None, map(_system_reason, parts)), None)
@@ -200,8 +235,9 @@ def _list_members(listing: Listing, file: BufferedReader, root: Entry, display_n
                 folder = root._replace(name=f"{name[:-4]}/", offset=offset, size=member.size)
                 _list_members(listing, nested, folder, f"{display_name}:{member.name}", depth + 1)
             else:
-                listing.folders.update(root.name + file_name_text("/".join(parts[:i])) for i in range(1, len(parts)))
-                _add(listing, root._replace(name=name, offset=offset, size=member.size))
+                if len(parts) > 1:
+                    listing.folders.update(root.name + file_name_text("/".join(parts[:i])) for i in range(1, len(parts)))
+                _add(listing, Entry(name, root.path, offset, member.size, root.modified))
         # TarFile also stops, without an error, at a damaged or missing header. A complete archive ends with a block of zeros.
         file.seek(archive.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

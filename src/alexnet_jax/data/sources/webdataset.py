@@ -10,7 +10,7 @@ beside the archives (`CLASS_FILES`), or from the names of the images if these be
 import json
 from collections.abc import Iterable
 from itertools import groupby
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from alexnet_jax.data.class_names import ilsvrc_classes, parse_synset_names, wor
 from alexnet_jax.data.records import UNLABELED
 from alexnet_jax.data.sources import file_tree, layout
 from alexnet_jax.data.sources.base import SPLITS, image_name
-from alexnet_jax.data.sources.file_tree import Entry, Listing
+from alexnet_jax.data.sources.file_tree import Entry, FileReader, Listing
 from alexnet_jax.data.sources.folders import FolderSource
 from alexnet_jax.data.sources.shard_labels import check_labels, numbered_classes, splits_of_shards
 from alexnet_jax.errors import UserError
@@ -93,27 +93,30 @@ def _samples(root: Path, listing: Listing) -> tuple[list[Sample], list[Entry]]:
     others: list[Entry] = []
     any_labels = False
     # The files are sorted by name, so those of an image are neighbors.
-    for stem, group in groupby(listing.files, lambda entry: layout.stem(entry.name)):
-        entries, folder = list(group), stem.rpartition("/")[0]
-        if folder not in archives:
-            archives[folder] = _archive_of(folder, listing.archived)
-        archive = archives[folder]
-        images = [entry for entry in entries if layout.is_image(entry)]
-        label_files: dict[str, Entry] = {}
-        for entry in (entry for entry in entries if entry not in images):
-            suffix = PurePosixPath(entry.name).suffix.lower()
-            is_label = suffix in _LABEL_SUFFIXES and (suffix == ".cls" or archive is not None) and entry.size <= MAX_LABEL_BYTES
-            if is_label and images:
-                label_files[suffix] = entry
-            else:
-                others.append(entry)
-        label = None
-        for suffix in (suffix for suffix in _LABEL_SUFFIXES if suffix in label_files):
-            any_labels = True
-            label = _read_label(root, label_files[suffix], suffix)
-            if label is not None:
-                break
-        samples += [Sample(image, folder if archive is None else archive, label) for image in images]
+    with FileReader() as reader:
+        for stem, group in groupby(listing.files, lambda entry: layout.stem(entry.name)):
+            entries, folder = list(group), stem.rpartition("/")[0]
+            if folder not in archives:
+                archives[folder] = _archive_of(folder, listing.archived)
+            archive = archives[folder]
+            images = [entry for entry in entries if layout.is_image(entry)]
+            label_files: dict[str, Entry] = {}
+            for entry in (entry for entry in entries if entry not in images):
+                suffix = layout.suffix_of(entry.name)
+                is_label = (
+                    suffix in _LABEL_SUFFIXES and (suffix == ".cls" or archive is not None) and entry.size <= MAX_LABEL_BYTES
+                )
+                if is_label and images:
+                    label_files[suffix] = entry
+                else:
+                    others.append(entry)
+            label = None
+            for suffix in (suffix for suffix in _LABEL_SUFFIXES if suffix in label_files):
+                any_labels = True
+                label = _read_label(root, reader, label_files[suffix], suffix)
+                if label is not None:
+                    break
+            samples += [Sample(image, folder if archive is None else archive, label) for image in images]
     samples.sort(key=lambda sample: (sample.image.path, sample.image.offset, sample.image.name))
     return (samples, others) if any_labels else ([], [])
 
@@ -124,9 +127,9 @@ def _archive_of(folder: str, archived: Iterable[str]) -> str | None:
     return next((name for name in ("/".join(parts[:i]) for i in range(len(parts) + 1)) if name in archived), None)
 
 
-def _read_label(root: Path, entry: Entry, suffix: str) -> Label | None:
+def _read_label(root: Path, reader: FileReader, entry: Entry, suffix: str) -> Label | None:
     """Return the label in a file, or None if it has none: a .json may have other contents, and a .txt a long caption."""
-    text = file_tree.read(entry).decode("utf-8", "backslashreplace").strip()
+    text = reader.read(entry).decode("utf-8", "backslashreplace").strip()
     if suffix == ".json":
         try:
             content = json.loads(text)
