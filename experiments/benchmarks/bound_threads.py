@@ -3,9 +3,9 @@
     make experiment EXP=benchmarks/bound_threads
 
 Linux can keep threads that wait for each other on one virtual CPU while another is idle. Two processes train the quickstart, one
-with `bind_threads`, with one device or two. They take turns, and the result has the quantiles of the step times of all turns: the
-turns of one process differ by a factor of two, so a median alone hides what happens. The last line of the output is one JSON
-object, which is also written to experiments/results/bound_threads.json.
+with `bind_threads`, with one device or two. They take turns, and the result has the deciles of the step times of all turns, because
+a median hides what happens in some of them. The last line of the output is one JSON object, which is also written to
+experiments/results/bound_threads.json.
 """
 
 import json
@@ -41,8 +41,8 @@ class Bench:
       out: JSON file for the result.
     """
 
-    turns: int = 30
-    seconds: float = 0.7
+    turns: int = 8
+    seconds: float = 6.0
     out: Path = RESULT
 
 
@@ -74,7 +74,7 @@ def compare(devices: int, bench: Bench) -> dict[str, list[float]]:
     ):
         workers = {"bound": bound, "free": free}
         milliseconds: dict[str, list[float]] = {name: [] for name in workers}
-        for _ in track_progress(range(bench.turns), f"{devices} device(s)", bench.turns):
+        for _ in track_progress(range(bench.turns), f"Devices: {devices}", bench.turns, unit="turn"):
             for name, worker in workers.items():
                 milliseconds[name].append(1e3 * worker.turn(bench.seconds)["step_seconds"])
     return {name: [round(time, 1) for time in statistics.quantiles(times, n=10)] for name, times in milliseconds.items()}

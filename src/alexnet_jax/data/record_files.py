@@ -13,6 +13,7 @@ from alexnet_jax.data.records import Dataset
 OPTIONS = "readahead_buffer_size:0"
 """Reader options for random access."""
 BUFFER_BYTES = 1 << 15
+"""Size of the read buffer of each open file."""
 _IMAGE_KEY = b"\x83\xa5image"
 """Beginning of a record in MessagePack: a map with three entries, of which the image is the first."""
 _MAP_OF_TWO = b"\x82"

@@ -58,9 +58,9 @@ def configure_cpu(devices: int = 1, *, data_parallel: bool = True) -> None:
 def bind_threads(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
     """Bind each of XLA's threads to one CPU if they run on a virtual machine with Linux; call after JAX is first used.
 
-    Threads that wait for each other can stay on one virtual CPU while another is idle, for seconds or minutes, in which steps
-    take twice the time (`experiments/benchmarks/bound_threads.py`). Does nothing on other machines, with GPUs, or if there are
-    fewer threads than CPUs, because another process could bind its threads to the same ones.
+    Otherwise, threads that wait for each other can stay on one virtual CPU for seconds while another is idle, in which steps take
+    up to twice the time; how often depends on the machine (`experiments/benchmarks/bound_threads.py`). Does nothing on other
+    machines, with GPUs, or if there are fewer threads than CPUs, because another process could bind its threads to the same ones.
 
     Args:
       cpuinfo: file with the flags of the CPUs, among them that of a virtual machine.

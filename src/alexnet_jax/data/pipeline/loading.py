@@ -110,7 +110,7 @@ class DecodedImages:
     ) -> list[int]:
         """Decode JPEGs, copy their crops to `batch`, and return the labels; `positions` are the arguments of each crop.
 
-        All threads wait for each other here whenever they hold the interpreter lock, so this loop does as little as possible.
+        This loop holds the interpreter lock, which the threads share, except in the calls that read, decode and copy.
         """
         buffer = self._crop_buffer(batch.shape[1])
         pixels, crops, flipped_crops = buffer.pixels, buffer.crops, buffer.flipped
