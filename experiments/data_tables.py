@@ -57,7 +57,12 @@ def hosts() -> str:
     for count in HOSTS:
         threads = min(count * per_core, 1 / lock_seconds)
         rows.append([str(count), f"{threads:,.0f}", f"{threads * lock_seconds:.0%}", f"{count * per_process:,.0f}"])
-    header = ["CPU cores", "images/s, one thread per core, at most", "time for which the lock is held", "images/s, one process per core"]
+    header = [
+        "CPU cores",
+        "images/s, one thread per core, at most",
+        "time for which the lock is held",
+        "images/s, one process per core",
+    ]
     return table([f"{header[0]} (derived, not measured)", *header[1:]], rows)
 
 

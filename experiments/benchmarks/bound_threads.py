@@ -3,8 +3,8 @@
     make experiment EXP=benchmarks/bound_threads
 
 Linux can keep threads that wait for each other on one virtual CPU while another is idle. Two processes train the quickstart, one
-with `bind_threads`, with one device or two. They take turns, and the result has the deciles of the step times of all turns, because
-a median hides what happens in some of them. The last line of the output is one JSON object, which is also written to
+with `bind_threads`, with one device or two. They take turns, and the result has the deciles of the step times of all turns,
+because a median hides what happens in some of them. The last line of the output is one JSON object, which is also written to
 experiments/results/bound_threads.json.
 """
 
