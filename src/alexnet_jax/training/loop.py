@@ -122,6 +122,9 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
     prefetcher = Prefetcher(_batches(c, step), lambda batch: put_batch(batch, c.mesh))
     batches = TimedIterator(prefetcher)
 
+    def save_due() -> bool:
+        return time.monotonic() - save_time > c.options.checkpoint_seconds
+
     def stop_validation() -> bool:
         return jax.process_count() == 1 and should_stop()
 
@@ -145,7 +148,10 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
                         if history.epochs < c.config.epochs:
                             logger.log_hparams(history.epochs + 1, hparams)
                     if history.best_epoch() == history.epochs:
-                        request = max(request, Request.SAVE)
+                        if checkpoints.any_saved and jax.process_count() == 1 and not save_due():
+                            checkpoints.hold(state, history.to_json(time.monotonic() - start_time), best_step=step)
+                        else:
+                            request = max(request, Request.SAVE)
             finished = hparams is None or (step == c.steps and not _epoch_ended(c, step, history))
             stop = finished or request is Request.STOP
             if (stop or request is Request.SAVE) and step != saved_step:
@@ -162,8 +168,7 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
                 jax.block_until_ready(pending[-2])  # several concurrent steps can block all of XLA's threads and deadlock
             if len(pending) > loss_delay:
                 history = _log_step(*pending.popleft(), c, history, logger, checkpoints)
-            save_due = time.monotonic() - save_time > c.options.checkpoint_seconds
-            request = consensus(Request.STOP if should_stop() else Request.SAVE if save_due else Request.NONE)
+            request = consensus(Request.STOP if should_stop() else Request.SAVE if save_due() else Request.NONE)
             if request is not Request.NONE or step % c.steps_per_epoch == 0:
                 while pending:  # a checkpoint is saved only after the losses of all its steps have been read
                     history = _log_step(*pending.popleft(), c, history, logger, checkpoints)
