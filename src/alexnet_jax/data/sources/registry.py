@@ -11,7 +11,8 @@ from alexnet_jax.data.sources.held_out import ValidationSplit, hold_out
 from alexnet_jax.data.sources.layout import COMPRESSED, EXPECTED_LAYOUT, SUFFIXES
 from alexnet_jax.data.sources.parquet import parquet_files, parquet_source
 from alexnet_jax.data.sources.tfds import PREFIX, find_tfds_folder, open_tfds_folder, tfds_source
-from alexnet_jax.data.sources.webdataset import LabelReader, webdataset_source
+from alexnet_jax.data.sources.webdataset import webdataset_source
+from alexnet_jax.data.sources.webdataset_labels import LabelReader
 from alexnet_jax.errors import UserError
 
 
