@@ -183,7 +183,7 @@ def _named(
     named = NamedImages(images, split, classes, labels, {})
     # A set of all names would need more memory than all that is kept of them.
     hashes = np.sort(np.fromiter(map(hash, named.names()), np.int64, len(named)))
-    repeated = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    repeated = set(np.unique(hashes[1:][hashes[1:] == hashes[:-1]]).tolist())
     seen: set[str] = set()
     for name in (name for name in named.names() if hash(name) in repeated) if repeated else ():
         if name in seen:
