@@ -57,6 +57,7 @@ def compare(settings: Comparison) -> dict[str, Any]:
     base = load_config("cifar_four_layers")
     base = base.with_epochs(settings.epochs or base.epochs)
     networks = {"with": base.network, "without": FOUR_LAYERS}
+    dataset = find_dataset(settings.data, "cifar10", Path("data"))
     errors: dict[str, list[float]] = {name: [] for name in networks}
     curves: dict[str, list[list[float]]] = {name: [] for name in networks}
     result: dict[str, Any] = {}
@@ -69,16 +70,12 @@ def compare(settings: Comparison) -> dict[str, Any]:
             if not trained.finished:
                 sys.exit(0)  # stopped by a signal
             folder = trained.run
-            model = load(folder)
-            predictions = Predictor(model, views="nine").predict_split(
-                find_dataset(settings.data, "cifar10", Path("data")), "test"
-            )
-            errors[name].append(float((predictions.outputs.argmax(1) != predictions.labels).mean()))
+            errors[name].append(Predictor(load(folder), views="nine").count_errors(dataset, "test").metrics.top1_error)
             log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
             curves[name].append([line["top1_error"] for line in log if "epoch" in line])
             pairs = min(map(len, errors.values()))
             result = {
-                "data": str(find_dataset(settings.data, "cifar10", Path("data")).manifest.source),
+                "data": str(dataset.manifest.source),
                 "epochs": base.epochs,
                 "milestones": list(getattr(base.schedule, "milestones", ())),
                 "seeds": list(settings.seeds[:pairs]),

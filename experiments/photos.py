@@ -18,7 +18,6 @@ import jax
 from alexnet_jax.cli.process import configure_process
 from alexnet_jax.cpus import available_cpus
 from alexnet_jax.data.records import open_dataset
-from alexnet_jax.evaluation.metrics import ErrorCounter
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.weights.trained_model import load, load_run_config
@@ -35,10 +34,7 @@ def measure(folder: Path) -> dict[str, Any]:
     result = RunDirectory(folder).result
     errors = {}
     for views in ("center", "ten"):
-        counter = ErrorCounter(len(model.classes))
-        for labels, probabilities in Predictor(model, views=views).batches(dataset, "test"):
-            counter.add(labels, probabilities)
-        errors[views] = round(counter.metrics.top1_error, 6)
+        errors[views] = round(Predictor(model, views=views).count_errors(dataset, "test").metrics.top1_error, 6)
     return {
         "epochs": epochs[-1]["epoch"],
         "finished": result is not None,

@@ -3,8 +3,8 @@
     make train EXP=fall2009_from_145 ARGS="--init-from runs/source_145/…"
 
 Original log (net 146-2009, layer-params-146-2009.cfg): conv1 to conv5 are copied from net 145, trained on ILSVRC-2012. The
-learning rate is 0.001 for these and 0.01 for the new layers, for which it is reduced to 0.001 at batch 1,600 of about 8,700 in the
-second epoch. The run ends in the sixth epoch; it logs no error.
+learning rate is 0.001 for these and 0.01 for the new layers, for which it is reduced to 0.001 at batch 1,600 of about 8,700 in
+the second epoch. The run ends in the sixth epoch; it logs no error.
 
 The second step is fall2011.py.
 """

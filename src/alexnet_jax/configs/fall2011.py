@@ -4,8 +4,8 @@
     make train EXP=fall2011 ARGS="--init-from runs/fall2009_from_145/…"
 
 Original log (net 146-2011, layer-params-146-2011.cfg): only the convolutions are copied from net 146-2009. The learning rate is
-0.001 for these and 0.01 for the other layers, for which it is reduced to 0.001 after six epochs. The run ends in the eighth epoch;
-it logs no error.
+0.001 for these and 0.01 for the other layers, for which it is reduced to 0.001 after six epochs. The run ends in the eighth
+epoch; it logs no error.
 
 The last step is finetune.py.
 """
