@@ -1,6 +1,6 @@
 """Figure 1 of the paper: number of epochs to a training error of 25% on CIFAR-10, with ReLU and with tanh.
 
-    python -m alexnet_jax prepare --from cifar-10-binary.tar.gz --to data/cifar10
+    alexnet-jax prepare --from cifar-10-binary.tar.gz --to data/cifar10
     python experiments/cifar_figure1.py
 
 The paper reports six times fewer epochs with ReLU, for a four-layer network without regularization, with the learning rate of

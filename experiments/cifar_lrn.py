@@ -1,6 +1,6 @@
 """Effect of response normalization on the test error of the four-layer network on CIFAR-10.
 
-    python -m alexnet_jax prepare --from cifar-10-binary.tar.gz --to data/cifar10
+    alexnet-jax prepare --from cifar-10-binary.tar.gz --to data/cifar10
     python experiments/cifar_lrn.py
 
 The paper reports a test error of 13% without response normalization and 11% with it (section 3.3). Those two networks also differ

@@ -1,6 +1,6 @@
 """Training on the 10,184 classes of ImageNet's Fall 2009 release (section 6), with a sixth convolution as in the original code.
 
-    python -m alexnet_jax prepare --from <folder of a .tar for each synset> --held-out 0.5 --to data/fall2009
+    alexnet-jax prepare --from <folder of a .tar for each synset> --held-out 0.5 --to data/fall2009
     make train EXP=fall2009 ARGS="--evaluate-images 50000"
 
 Without this option, every epoch is evaluated on half of the data set, 4.45 million images.
