@@ -31,7 +31,7 @@ from alexnet_jax.configs import load_config
 from alexnet_jax.console import console
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import DivergedError, UserError
+from alexnet_jax.errors import DivergedError, UserError, exit_on_user_error
 from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
 from alexnet_jax.evaluation.predictor import Predictor, Views
 from alexnet_jax.files import atomic_text_writer
@@ -288,8 +288,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with exit_on_user_error():
         main()
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)

@@ -31,6 +31,7 @@ from alexnet_jax.analysis.indexing import last_hidden_layer
 from alexnet_jax.console import console
 from alexnet_jax.cpus import available_cpus
 from alexnet_jax.data.find import find_training_dataset
+from alexnet_jax.errors import exit_on_user_error
 from alexnet_jax.evaluation.predictor import Predictor, SplitPredictions
 from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 from alexnet_jax.weights.trained_model import load
@@ -199,4 +200,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

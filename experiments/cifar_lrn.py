@@ -21,12 +21,14 @@ from rich.table import Table
 from alexnet_jax.configs import load_config
 from alexnet_jax.console import console
 from alexnet_jax.data.find import find_dataset
+from alexnet_jax.errors import exit_on_user_error
 from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.model.cifar import FOUR_LAYERS
 from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.preemption import StopOnSignal
+from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.train import train
 from alexnet_jax.weights.trained_model import load
 
@@ -69,10 +71,8 @@ def compare(settings: Comparison) -> dict[str, Any]:
                 trained = train(network.name, config, options, should_stop=should_stop)
             if not trained.finished:
                 sys.exit(0)  # stopped by a signal
-            folder = trained.run
-            errors[name].append(Predictor(load(folder), views="nine").count_errors(dataset, "test").metrics.top1_error)
-            log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-            curves[name].append([line["top1_error"] for line in log if "epoch" in line])
+            errors[name].append(Predictor(load(trained.run), views="nine").count_errors(dataset, "test").metrics.top1_error)
+            curves[name].append([line["top1_error"] for line in RunDirectory(trained.run).log_lines() if "epoch" in line])
             pairs = min(map(len, errors.values()))
             result = {
                 "data": str(dataset.manifest.source),
@@ -102,6 +102,7 @@ if __name__ == "__main__":
     settings = tyro.cli(Comparison)
     enable_compilation_cache()
     configure_cpu()
-    result = compare(settings)
+    with exit_on_user_error():
+        result = compare(settings)
     console.print(table(result))
     print(json.dumps(result))

@@ -38,7 +38,7 @@ from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.prepare.convert import prepare
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.data.sources.base import SPLITS, Source, SourceImage
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, exit_on_user_error
 from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.model.alexnet import QUICKSTART
@@ -47,6 +47,7 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.preemption import StopOnSignal
+from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.schedule import LayerRate, StepDecay
 from alexnet_jax.training.train import train
 from alexnet_jax.weights.trained_model import TrainedModel, load
@@ -154,7 +155,9 @@ def compare(settings: Transfer) -> dict[str, Any]:
         )
         runs = {name: pretrain(network, pretraining_data, seed, settings) for name, network in PRETRAINED.items()}
         for name, run in runs.items():
-            pretrained_error[PRETRAINED[name].name].append(json.loads((run / "result.json").read_text())["top1_error"])
+            finished = RunDirectory(run).result
+            assert finished is not None
+            pretrained_error[PRETRAINED[name].name].append(finished["top1_error"])
         for method, config in fine_tuning_configs(runs, seed, settings):
             model = load(config.init_from) if config.init_from else None
             run = train_to_end(config, options(training_data, settings), model)
@@ -258,6 +261,7 @@ if __name__ == "__main__":
     settings = tyro.cli(Transfer)
     enable_compilation_cache()
     configure_cpu()
-    result = compare(settings)
+    with exit_on_user_error():
+        result = compare(settings)
     console.print(table(result))
     print(json.dumps(result))

@@ -28,7 +28,7 @@ from alexnet_jax.data.find import find_dataset, select_classes
 from alexnet_jax.data.prepare.convert import prepare
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.data.sources.base import Source
-from alexnet_jax.errors import DivergedError, UserError, check_number
+from alexnet_jax.errors import DivergedError, UserError, check_number, exit_on_user_error
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.preemption import StopOnSignal
@@ -170,7 +170,5 @@ def evaluate(settings: Networks) -> dict[str, Any]:
 
 if __name__ == "__main__":
     configure_process()
-    try:
+    with exit_on_user_error():
         print(json.dumps(evaluate(tyro.cli(Networks))))
-    except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")

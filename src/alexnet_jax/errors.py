@@ -4,6 +4,7 @@ import errno
 import math
 import operator
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -59,6 +60,15 @@ def check_number(
 
 MAX_SEED = 2**32 - 1
 """Largest random seed, a limit of Grain."""
+
+
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Print a `UserError` or `OSError` of the block as one line and exit with code 1, as the commands do; for scripts."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 @contextmanager

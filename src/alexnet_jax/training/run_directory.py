@@ -38,6 +38,10 @@ DATA_SHEET = "data.png"
 """File name of the contact sheet of a run's data, which `data show` draws."""
 CONFIG = "config.json"
 """File name of the config in a run folder."""
+LOG = "log.jsonl"
+"""File name of the log in a run folder."""
+RESULT = "result.json"
+"""File name of the result in a run folder."""
 MEAN_IMAGE = "mean_image.npy"
 """File name of the mean image in a run folder."""
 
@@ -72,7 +76,7 @@ class RunDirectory:
     @property
     def result(self) -> dict[str, Any] | None:
         """Contents of result.json; None if training is not finished."""
-        file = self.folder / "result.json"
+        file = self.folder / RESULT
         return json.loads(file.read_text()) if file.is_file() else None
 
     def write(self, name: str, content: dict[str, Any]) -> None:
@@ -86,7 +90,7 @@ class RunDirectory:
 
     def discard_result(self) -> None:
         """Delete result.json and the confusion matrix, because training continues."""
-        for name in ("result.json", CONFUSIONS) if self.is_writer else ():
+        for name in (RESULT, CONFUSIONS) if self.is_writer else ():
             (self.folder / name).unlink(missing_ok=True)
 
     def write_confusions(self, rows: Iterable[list[str]]) -> None:
@@ -124,7 +128,7 @@ class RunDirectory:
     def resume_log(self, step: int, epochs: int) -> None:
         """Delete the log lines of steps after `step` and epochs after `epochs`, because they will be repeated."""
         kept = [line for line in self.log_lines() if line["step"] <= step and line.get("epoch", 0) <= epochs]
-        self._write_bytes("log.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self._write_bytes(LOG, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def log(self, **values: Any) -> None:
         """Append a line to `log.jsonl`, if this process is the writer.
@@ -135,14 +139,14 @@ class RunDirectory:
         Raises:
           UserError: if the disk is full.
         """
-        file = self.folder / "log.jsonl"
+        file = self.folder / LOG
         if self.is_writer:
             with disk_full_as_user_error(f"for {file}"), file.open("a") as lines:
                 lines.write(json.dumps(values) + "\n")
 
     def log_lines(self) -> list[dict[str, Any]]:
         """Return the parsed lines of the log, without an incomplete last line."""
-        file = self.folder / "log.jsonl"
+        file = self.folder / LOG
         lines = []
         for line in file.read_text().splitlines() if file.is_file() else ():
             try:

@@ -244,7 +244,7 @@ def _from_metadata(path: Path, step: int, metadata: dict[str, Any], params: Host
 def _find_checkpoint(path: Path, best: bool) -> tuple[Path, int]:
     """Return the run folder and the step of a checkpoint."""
     path = path.expanduser().resolve()
-    if path.name == "checkpoints" and (path.parent / "config.json").is_file():
+    if path.name == "checkpoints" and (path.parent / CONFIG).is_file():
         raise UserError(f"{path} is the folder of a run's checkpoints: pass the run folder {path.parent}, or one checkpoint")
     if path.parent.name == "checkpoints" and path.name.isdecimal() and path.is_dir():
         return path.parents[1], int(path.name)
