@@ -46,9 +46,9 @@ _conv_lowering: ContextVar[ConvLowering] = ContextVar("conv_lowering", default="
 
 @contextmanager
 def tower_lowering(lowering: Lowering) -> Iterator[None]:
-    """Context manager that sets the lowering of the networks that `placement.forward` returns, and training steps that are made.
+    """Context manager that sets the lowering of networks (`placement.forward`) and training steps created inside it.
 
-    A network keeps it, also where it is traced later. Layers that are called outside a network have the lowering of the context.
+    They keep it when they are traced later. Layers called outside a network use the lowering of the context they are called in.
 
     Examples:
       >>> with tower_lowering("grouped"):
@@ -66,7 +66,7 @@ def current_lowering() -> Lowering | None:
 
 @contextmanager
 def conv_lowering(lowering: ConvLowering) -> Iterator[None]:
-    """Context manager that sets the form of convolutions with a stride and few channels, as `tower_lowering` sets its own."""
+    """Context manager that sets the lowering of convolutions with a stride and few channels; see `tower_lowering`."""
     with _set(_conv_lowering, lowering):
         yield
 

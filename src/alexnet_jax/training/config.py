@@ -20,7 +20,7 @@ from alexnet_jax.training.precision import Precision
 from alexnet_jax.training.schedule import EpochHparams, LayerRate, ReduceOnPlateau, Schedule
 
 Tune = Literal["auto", "off", "again"]
-"""When to measure the fastest form of the training step: "auto" for long trainings on a GPU that is not yet known, "off" never,
+"""When to measure the fastest form of the training step: "auto" for long trainings, once for a kind of device, "off" never,
 "again" always."""
 
 

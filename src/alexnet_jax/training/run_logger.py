@@ -198,10 +198,10 @@ class RunLogger:
         if only_class or self._is_unlearned(validation.metrics.top1_error):
             majority = f"always predicting the most frequent class has {dataset.majority_error:.1%}"
             problem = f"predicts only {only_class!r}" if only_class else "has not learned to tell the classes apart"
-            warnings += [f"the network {problem} ({majority})", *self._how_to_go_on(ended_by_schedule)]
+            warnings += [f"the network {problem} ({majority})", *self._next_commands(ended_by_schedule)]
         return warnings
 
-    def _how_to_go_on(self, ended_by_schedule: bool) -> list[str]:
+    def _next_commands(self, ended_by_schedule: bool) -> list[str]:
         """Return the commands that continue the training, and those of configs that learn sooner."""
         context, commands = self._context, list[str]()
         data = shlex.quote(context.options.data or str(context.dataset.path))
