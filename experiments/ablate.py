@@ -34,7 +34,7 @@ from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import DivergedError, UserError, exit_on_user_error
 from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
 from alexnet_jax.evaluation.predictor import Predictor, Views
-from alexnet_jax.files import atomic_text_writer
+from alexnet_jax.files import write_json
 from alexnet_jax.parallel.mesh import Placement
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.preemption import StopOnSignal, exit_on_sigterm
@@ -164,8 +164,7 @@ def ablate(settings: Ablate) -> dict[str, Any]:
             arm.train(seed, settings, dataset)
             result = compare(settings, dataset, base, ablated)
             result["ablations"] = stored | result["ablations"]
-            with atomic_text_writer(to) as file:
-                file.write(json.dumps(result, indent=1) + "\n")
+            write_json(to, result)
     return result
 
 

@@ -25,6 +25,7 @@ import tyro
 
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import DivergedError, exit_on_user_error
+from alexnet_jax.files import write_json
 from alexnet_jax.model.cifar import THREE_CONVOLUTIONS
 from alexnet_jax.model.comparison_layers import Tanh
 from alexnet_jax.model.layers import ReLU
@@ -185,6 +186,6 @@ if __name__ == "__main__":
         with exit_on_user_error():
             curves[name] = train_candidates(network, settings)
         settings.to.mkdir(parents=True, exist_ok=True)
-        (settings.to / "cifar_figure1.json").write_text(json.dumps(result(curves, settings.data), indent=1) + "\n")
+        write_json(settings.to / "cifar_figure1.json", result(curves, settings.data))
     draw(curves, settings.to / "cifar_figure1.png")
     print(json.dumps(result(curves, settings.data)))

@@ -24,6 +24,7 @@ from alexnet_jax.data.find import find_dataset
 from alexnet_jax.errors import exit_on_user_error
 from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
 from alexnet_jax.evaluation.predictor import Predictor
+from alexnet_jax.files import write_json
 from alexnet_jax.model.cifar import FOUR_LAYERS
 from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 from alexnet_jax.training.config import Options
@@ -83,8 +84,7 @@ def compare(settings: Comparison) -> dict[str, Any]:
                 "difference": asdict(paired_difference(errors["without"], errors["with"])) if pairs else None,
                 "center_view_error_by_epoch": curves,
             }
-            settings.to.parent.mkdir(parents=True, exist_ok=True)
-            settings.to.write_text(json.dumps(result, indent=1) + "\n")
+            write_json(settings.to, result)
     return result
 
 

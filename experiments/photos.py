@@ -20,6 +20,7 @@ from alexnet_jax.cpus import available_cpus
 from alexnet_jax.data.records import open_dataset
 from alexnet_jax.errors import exit_on_user_error
 from alexnet_jax.evaluation.predictor import Predictor
+from alexnet_jax.files import write_json
 from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.weights.trained_model import load, load_run_config
 
@@ -64,7 +65,7 @@ def main() -> None:
     }
     for folder in folders:
         record["runs"][load_run_config(folder).network.name] = measure(folder)
-        RESULT.write_text(json.dumps(record, indent=1) + "\n")
+        write_json(RESULT, record)
     print(json.dumps(record))
 
 

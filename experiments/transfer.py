@@ -41,6 +41,7 @@ from alexnet_jax.data.sources.base import SPLITS, Source, SourceImage
 from alexnet_jax.errors import UserError, exit_on_user_error
 from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
 from alexnet_jax.evaluation.predictor import Predictor
+from alexnet_jax.files import write_json
 from alexnet_jax.model.alexnet import QUICKSTART
 from alexnet_jax.model.layers import Dense
 from alexnet_jax.model.network import Network
@@ -175,8 +176,7 @@ def compare(settings: Transfer) -> dict[str, Any]:
                 method: asdict(paired_difference(errors["scratch"], errors[method])) for method in METHODS[1:]
             },
         }
-        settings.to.parent.mkdir(parents=True, exist_ok=True)
-        settings.to.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(settings.to, result)
     return result
 
 

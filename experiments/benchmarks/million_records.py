@@ -32,6 +32,7 @@ from alexnet_jax.data.prepare.shard_writer import ShardWriter
 from alexnet_jax.data.records import Manifest, Record, Shard, open_dataset
 from alexnet_jax.data.sources.held_out import ValidationSplit
 from alexnet_jax.data.sources.registry import find_source
+from alexnet_jax.files import write_json
 
 RESULT = Path(__file__).parents[1] / "results" / "million_records.json"
 SIZE, BATCH, CLASSES, SHARD_IMAGES = 2, 128, 1000, 4096
@@ -148,7 +149,7 @@ def main(bench: Bench) -> None:
         write_archives(Path(folder), bench.images)
         result["webdataset"] = _in_new_process("--measure-listing", f"{folder}/archives")
     result["cores"] = os.cpu_count()
-    bench.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(bench.out, result)
     print(json.dumps(result))
 
 

@@ -34,6 +34,7 @@ from alexnet_jax.configs import load_config
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.pipeline.augment import Example
 from alexnet_jax.data.pipeline.batches import training_batches
+from alexnet_jax.files import write_json
 from alexnet_jax.parallel.mesh import replicated
 from alexnet_jax.parallel.runtime import bind_threads, configure_cpu, enable_compilation_cache
 from alexnet_jax.training import loop
@@ -196,7 +197,7 @@ def main() -> None:
             "loop": round(statistics.median(loop for _, loop in rounds), 1),
             "ratio": round(statistics.median(loop / step for step, loop in rounds), 3),
         }
-    bench.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(bench.out, result)
     print(json.dumps(result))
 
 

@@ -13,7 +13,6 @@ With several networks, the files about classes, images and confusions are those 
 """
 
 import csv
-import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -47,7 +46,7 @@ from alexnet_jax.evaluation.tables import (
     format_errors,
     metrics_json,
 )
-from alexnet_jax.files import atomic_text_writer
+from alexnet_jax.files import atomic_text_writer, write_json
 from alexnet_jax.parallel.distributed import (
     DistributedOptions,
     check_same_settings,
@@ -191,8 +190,7 @@ def evaluate(settings: Evaluate) -> Path:
         "device": jax.devices()[0].device_kind,
         "versions": versions(),
     }
-    with atomic_text_writer(folder / "errors.json") as file:
-        file.write(json.dumps(result, indent=1) + "\n")
+    write_json(folder / "errors.json", result)
     return folder / "errors.json"
 
 

@@ -27,7 +27,7 @@ from jaxtyping import Float
 
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError, disk_full_as_user_error
-from alexnet_jax.files import atomic_write
+from alexnet_jax.files import atomic_write, write_json
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.confusion import Confusions
 from alexnet_jax.training.run_config import ADDED_SETTINGS, RunConfig
@@ -86,7 +86,8 @@ class RunDirectory:
           name: file name.
           content: JSON object.
         """
-        self._write_bytes(name, (json.dumps(content, indent=1) + "\n").encode())
+        if self.is_writer:
+            write_json(self.folder / name, content)
 
     def discard_result(self) -> None:
         """Delete result.json and the confusion matrix, because training continues."""
