@@ -4,7 +4,7 @@
     python experiments/transfer.py --data FOLDER      # photos in train|validation|test/<class>/*.jpg
 
 The paper pretrains on all of ImageNet and fine-tunes on ILSVRC-2012, which lowers the top-5 error from 18.2% to 16.6%, by 1.6
-points; that takes months. This study pretrains a network of the quickstart's size on the first half of the classes, with all
+points. This study pretrains a network of the quickstart's size on the first half of the classes, with all
 their images, and trains on the second half with few images per class. It compares five methods, with equal numbers of epochs and
 from the same seeds:
 

@@ -105,7 +105,7 @@ class Network:
             layers = [_layer_from_json(**values) for values in record["layers"]]
             name, towers, input_size = record["name"], record["towers"], record["input_size"]
             if not isinstance(name, str) or not all(type(n) is int and 0 < n < 1 << 14 for n in (towers, input_size)):
-                raise ValueError("name, towers or input_size cannot be")
+                raise ValueError("invalid name, towers or input_size")
             if not layers or not isinstance(layers[-1], WeightedLayer):
                 raise ValueError("the last layer has no weights")
             network = cls(name, tuple(layers), towers, input_size)

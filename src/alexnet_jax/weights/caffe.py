@@ -148,7 +148,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 def _check_size(path: Path, size: int) -> None:
     if size > MAX_COMPRESSION * path.stat().st_size + (1 << 20):
-        raise ValueError(f"its arrays take {size:,} bytes, which cannot be")
+        raise ValueError(f"its arrays would take {size:,} bytes, more than {MAX_COMPRESSION} times the size of the file")
 
 
 def _read_folder(path: Path) -> dict[str, np.ndarray]:

@@ -155,7 +155,7 @@ def test_invalid_transforms_raise():
         PAPER.without("Color")
     with pytest.raises(UserError, match="there is no transform Blur: import the module that defines it"):
         Transform.from_json({"transform": "Blur"})
-    with pytest.raises(UserError, match=r"RandomFlip has other fields now \(.*'often'.*\)"):
+    with pytest.raises(UserError, match=r"RandomFlip has different fields \(.*'often'.*\)"):
         Transform.from_json({"transform": "RandomFlip", "often": 1})
     for invalid, message in [
         (lambda: RandomCrop(images_per_crop=0), "images_per_crop of RandomCrop must be at least 1"),

@@ -130,7 +130,7 @@ class DecodedImages:
         return labels
 
     def _cached(self, index: int) -> tuple[UInt8[np.ndarray, "copies side side 3"], int]:
-        """Return an image from the cache, with its flipped copy if there is one, and its label; store them first if need be."""
+        """Return an image from the cache, with its flipped copy if there is one, and its label; store them first if necessary."""
         assert self._cache is not None
         copies = self._cache[index]
         # Two threads may store the same image at the same time; they write the same values.
