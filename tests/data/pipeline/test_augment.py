@@ -107,7 +107,7 @@ def test_random_numbers_of_transforms_steps_and_seeds_are_independent():
 
 
 @dataclass(frozen=True)
-class RandomBrightness(Transform):
+class UsersBrightness(Transform):
     """Transform of a user: a shift of all colors, in some of the images."""
 
     levels: tuple[int, ...] = (0, 16, 32)
@@ -119,7 +119,7 @@ class RandomBrightness(Transform):
 
 def test_transform_is_added():
     position, flipped, shifts = draw_batches(PAPER, 4)
-    added = draw_batches(replace(PAPER, transforms=(*PAPER.transforms, RandomBrightness())), 4)
+    added = draw_batches(replace(PAPER, transforms=(*PAPER.transforms, UsersBrightness())), 4)
     np.testing.assert_array_equal(added[0], position)
     np.testing.assert_array_equal(added[1], flipped)
     brightness = added[2] - shifts
@@ -133,7 +133,7 @@ def test_transform_is_added():
         PAPER,
         SOURCE_AUGMENTATION,
         Augmentation(64, transforms=()),
-        Augmentation(transforms=(RandomBrightness((1, 2)), RandomCrop())),
+        Augmentation(transforms=(UsersBrightness((1, 2)), RandomCrop())),
     ],
     ids=["paper", "code", "none", "user's"],
 )
@@ -145,7 +145,7 @@ def test_properties_of_transforms():
     assert (PAPER.shifts_colors, PAPER.color_divisor) == (True, 1.0)
     assert SOURCE_AUGMENTATION.color_divisor == 1.1
     assert (EVERY_POSITION.shifts_colors, EVERY_POSITION.color_divisor) == (False, 1.0)
-    assert Augmentation(transforms=(RandomBrightness(),)).shifts_colors
+    assert Augmentation(transforms=(UsersBrightness(),)).shifts_colors
 
 
 def test_invalid_transforms_raise():
