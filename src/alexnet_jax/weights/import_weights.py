@@ -93,16 +93,15 @@ def import_weights(
         stored_mean = arrays.pop(safetensors_file.MEAN_IMAGE, None)
     else:
         arrays, net = caffe.read_caffe_weights(file, file_format)
-    config: dict[str, Any] = {}
-    if "config" in metadata:
-        config = safetensors_file.read_config(metadata, file)
+    config = safetensors_file.read_config(metadata, file) if "config" in metadata else {}
     architecture = _network(network, config, arrays.get("fc8.bias"), file)
     if net is not None:
         check_network(net, architecture, str(file))
     params = from_state_dict(architecture, arrays, str(file))
     if net is not None:
         params = caffe.swap_bgr_rgb(params)
-    return _trained_model(file, architecture, params, stored_mean, complements, metadata)
+    model = _trained_model(file, architecture, params, stored_mean, complements, config)
+    return replace(model, step=safetensors_file.read_step(metadata, file)) if config else model
 
 
 def _trained_model(
@@ -111,9 +110,9 @@ def _trained_model(
     params: safetensors_file.HostParams,
     stored_mean: np.ndarray | None,
     complements: Complements,
-    metadata: dict[str, str],
+    config: dict[str, Any],
 ) -> TrainedModel:
-    config: dict[str, Any] = safetensors_file.read_config(metadata, file) if "config" in metadata else {}
+    """Return the model, with step 0. `config` is the config that the file records, or empty."""
     stored_size = None if stored_mean is None else stored_mean.shape[-1]
     recorded = config["augmentation"]["image_size"] if config else stored_size
     size = complements.image_size or recorded or default_image_size(network)
@@ -137,7 +136,7 @@ def _trained_model(
     augmentation = {**config["augmentation"], "image_size": size}
     data = {**config["data"], "classes": names, "display_names": display_names}
     config = {**config, "network": network.to_json(), "augmentation": augmentation, "data": data}
-    return replace(model, config=RunConfig.from_json(config), step=safetensors_file.read_step(metadata, file))
+    return replace(model, config=RunConfig.from_json(config))
 
 
 def default_image_size(network: Network) -> int:
