@@ -152,7 +152,7 @@ def read_images(
       printed: names of classes to print, by class.
     """
     records = [images.record(int(index)) for index in indices]
-    labels = [dataset.manifest.class_of(record.label) for record in records]
+    labels = [dataset.class_of(record.label) for record in records]
     return [
         LabeledImage(images.decode(record).copy(), printed.get(label, label), record.name)
         for record, label in zip(records, labels, strict=True)
