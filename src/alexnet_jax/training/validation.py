@@ -11,9 +11,10 @@ from alexnet_jax.data.pipeline.batches import LoaderOptions, evaluation_batches
 from alexnet_jax.model.tower import Params
 from alexnet_jax.parallel.mesh import local_batch_slice, parameter_sharding
 from alexnet_jax.training.confusion import Confusions
+from alexnet_jax.training.evaluation_step import EvalOutputs, EvalSums
 from alexnet_jax.training.metrics import EvalMetrics, Validation
 from alexnet_jax.training.setup import TrainContext
-from alexnet_jax.training.step import EvalOutputs, EvalSums, put_batch
+from alexnet_jax.training.step import put_batch
 
 
 def validate(
