@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import tyro
 
-from alexnet_jax.analysis.code_search import CANDIDATES, read_codes, search_by_codes
+from alexnet_jax.analysis.code_search import CANDIDATES, read_codes, search_index
 from alexnet_jax.analysis.exact_search import Neighbors
 from alexnet_jax.analysis.examples import LabeledImage, Retrieval, read_images
 from alexnet_jax.analysis.figure4 import draw_retrievals
@@ -84,16 +84,11 @@ def run(arguments: list[str]) -> None:
         method = f"{codes.encoder.bits}-bit codes, with exact distances of the nearest {command.candidates:,}"
         console.print(f"Searching {all_images} by {method}; --exact compares all")
 
-    def search(features: np.ndarray) -> Neighbors:
-        if codes is None:
-            return index.search(features, command.nearest)
-        return search_by_codes(index, codes, features, command.nearest, command.candidates)
-
     printed = dict(zip(model.classes, model.printed_classes, strict=True))
     num_read, retrievals = 0, list[Retrieval]()
     queries_per_search = EXACT_QUERIES if codes is None else BATCH_SIZE
     for queries in _queries(files, index, model, queries_per_search, keep_pixels=dataset is not None):
-        neighbors = search(queries.features)
+        neighbors = search_index(index, codes, queries.features, command.nearest, command.candidates)
         _print_neighbors(queries.names, neighbors, index, printed)
         if dataset is not None:
             stored = DecodedImages(dataset, metadata.split, model.image_size)
