@@ -3,6 +3,7 @@
 import shutil
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,6 +72,7 @@ def test_searches_by_codes_in_batches(trained_run, photos, tmp_path, monkeypatch
     assert "is already complete" in build("--bits", "16")
     monkeypatch.setattr(retrieve_module, "BATCH_SIZE", 16)
     monkeypatch.setattr(retrieve_module, "EXACT_QUERIES", 20)
+    monkeypatch.setattr(retrieve_module, "MAX_ROWS", 18)
     decoded, read = [], retrieve_module.read_photos
     monkeypatch.setattr(retrieve_module, "read_photos", lambda files, decode: decoded.append(len(files)) or read(files, decode))
 
@@ -86,7 +88,12 @@ def test_searches_by_codes_in_batches(trained_run, photos, tmp_path, monkeypatch
     assert decoded == [16, 16, 8]
     searched_exactly, message = lines("--exact")
     assert "Searching 80 images exactly" in message
-    few, _ = lines("--candidates", "2")
+    drawn = []
+    monkeypatch.setattr(retrieve_module, "draw_retrievals", lambda retrievals, file: drawn.extend(retrievals))
+    few, message = lines("--candidates", "2", "--picture", str(tmp_path / "few.png"))
+    assert f"{tmp_path}/few.png will show the first 18 of 40 photos" in message
+    assert [retrieval.query.name for retrieval in drawn] == [Path(line[0]).name for line in few[: 2 * 18 : 2]]
+    assert all(len(retrieval.neighbors) == 2 for retrieval in drawn)
     for found in (by_codes, searched_exactly):
         assert [(*line[:2], *line[3:]) for line in found] == [(*line[:2], *line[3:]) for line in exact]
         np.testing.assert_allclose([float(line[2]) for line in found], [float(line[2]) for line in exact], atol=1e-4)
