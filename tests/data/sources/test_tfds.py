@@ -1,6 +1,7 @@
 """Tests of data sets prepared by TensorFlow Datasets as a source."""
 
 import json
+import shutil
 
 import pytest
 
@@ -82,5 +83,8 @@ def test_damaged_array_record_of_tfds(tmp_path):
     folder = write_tfds(tmp_path, LABELED, file_format="array_record")
     file = folder / "tiny-train.array_record-00000-of-00002"
     file.write_bytes(file.read_bytes()[:-200])
-    with pytest.raises(UserError, match=r"is damaged"):
+    with pytest.raises(UserError, match=r"tiny/1.0.0 is damaged at train image 0 \(.*\): build it again"):
+        read_to_the_end(open_source(folder))
+    shutil.copy(folder / "tiny-train.array_record-00001-of-00002", file)
+    with pytest.raises(UserError, match=r"is damaged at train image 0 \(.*00000-of-00002 has 6 records, expected 7\)"):
         read_to_the_end(open_source(folder))
