@@ -20,7 +20,7 @@ from alexnet_jax.cli.process import configure_process
 from alexnet_jax.console import console, count, track_progress
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.pipeline.photo import decode_as_stored
-from alexnet_jax.data.sources.file_tree import Entry
+from alexnet_jax.data.sources.file_table import Entry
 from alexnet_jax.errors import UserError, check_number, disk_full_as_user_error
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.text import printable

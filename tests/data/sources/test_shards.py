@@ -59,7 +59,7 @@ def test_validation_images_are_held_out_as_in_a_folder(write, tmp_path):
     assert list(source.num_images) == ["train", "validation"]
     names = {split: {source.read(split, i).name for i in range(count)} for split, count in source.num_images.items()}
     all_names = [(WNIDS[label], f"train/{WNIDS[label]}/{name}") for label, name, _ in train["train"]]
-    assert names["validation"] == ValidationSplit(0.3).select(all_names)
+    assert names["validation"] == {all_names[index][1] for index in np.flatnonzero(ValidationSplit(0.3).select(all_names))}
     assert names["train"] | names["validation"] == {name for _, name in all_names}
 
 

@@ -27,6 +27,23 @@ def test_webdataset_class_names_and_repeated_keys(tmp_path):
     assert (source.classes, source.display_names) == (WNIDS, ["tench", "goldfish", "crane"])
 
 
+def test_webdataset_is_read_in_the_order_of_its_files(tmp_path):
+    first, second, third = (data for _, _, data in PICTURES["train"][:3])
+    files = {
+        "a.u.tar": make_tar({"4.jpg": third, "4.cls": b"0"}),
+        "a.tar": make_tar({"2.cls": b"1", "2.jpg": first, "1.jpg": second, "1.json": b'{"label": 0}', "0.jpg": third}),
+        "a/0.cls": b"2",  # belongs to an image in the archive with the name of its folder
+        "a/3.jpg": second,
+        "a/3.cls": b"1",
+    }
+    source = open_source(write_files(tmp_path / "source", files), held_out=0.0)
+    images = [source.read("train", i) for i in range(5)]
+    names = [(image.name, image.label) for image in images]
+    assert names == [("1/2.jpg", 1), ("0/1.jpg", 0), ("2/0.jpg", 2), ("0/4.jpg", 0), ("1/3.jpg", 1)]
+    assert [image.data for image in images] == [first, second, third, third, second]
+    assert source.num_left_out == 0
+
+
 def test_archives_that_are_classes_are_not_taken_for_webdataset(tmp_path):
     files = {f"{name}.tar": make_tar({f"{i}.jpg": PICTURES["train"][i][2] for i in range(2)}) for name in "ab"}
     source = open_source(write_files(tmp_path / "source", files | {"a.txt": b"0", "a/readme.txt": b"notes"}))
