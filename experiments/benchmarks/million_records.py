@@ -26,10 +26,11 @@ from typing import Any
 import numpy as np
 import tyro
 
+from alexnet_jax.data.manifest import Manifest, Shard
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.batches import LoaderOptions, image_indices, training_batches
 from alexnet_jax.data.prepare.shard_writer import ShardWriter
-from alexnet_jax.data.records import Manifest, Record, Shard, open_dataset
+from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.data.sources.held_out import ValidationSplit
 from alexnet_jax.data.sources.registry import find_source
 from alexnet_jax.files import write_json

@@ -179,6 +179,7 @@ def _examples(examples: Examples | str) -> str:
     retrievals = "\n".join(map(_retrieval, examples.retrievals))
     searched, training = f"{examples.num_searched:,}", f"{examples.num_training:,}"
     sample = f"all {training}" if searched == training else f"{searched} of {training}, drawn at random"
+    sample += f", by {examples.code_bits}-bit codes" if examples.code_bits else ""
     return (
         "<h2>Predictions</h2>\n"
         f"<p>{escape(examples.split.capitalize())} images drawn at random, with their true classes and the five most probable "

@@ -110,7 +110,7 @@ def build_index(
                 raise UserError(f"{model} has non-finite outputs in {layer} for {name}: pass a different checkpoint")
             if writer is not None:
                 record = images.record(number)
-                writer.add(row[None], [IndexedImage(record.name, manifest.class_of(record.label))])
+                writer.add(row[None], [IndexedImage(record.name, dataset.class_of(record.label))])
     sync_processes("build index")
     return Index(path)
 

@@ -77,7 +77,7 @@ def draw_figures(
       split: split of the images to classify.
       folder: folder to write to.
       options: selection of the examples.
-      index: index of the training images, to search instead of a random sample of them.
+      index: index of the training images, to search instead of a random sample of them; see `find_examples`.
 
     Returns:
       Path of the HTML page.

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from alexnet_jax.model.layers import TOWER, Activations, Dropout, Layer, LocalResponseNorm, MaxPool, NormPool, ReLU, WeightedLayer
 from alexnet_jax.model.lowering import Lowering, tower_lowering
@@ -22,9 +22,6 @@ outside."""
 
 HostParams = dict[str, dict[str, np.ndarray]]
 """Parameters as NumPy arrays, stacked along a leading tower axis."""
-
-Images = Float[Array, "batch height width 3"]
-"""Pixels on the scale 0 to 255, minus their mean."""
 
 
 class Tower(nn.Module):
@@ -50,7 +47,8 @@ class Tower(nn.Module):
         """Compute this tower's part of the outputs of the last layer: for the logits, [batch, classes of the tower].
 
         Args:
-          images: `Images`; not annotated as such, because `nn.tabulate` passes shapes without arrays.
+          images: pixels on the scale 0 to 255, minus their mean, [batch, height, width, 3]; not annotated, because
+            `nn.tabulate` passes shapes without arrays.
         """
         x = images
         with tower_lowering(self.lowering):

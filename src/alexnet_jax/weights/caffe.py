@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_jax.data.records import read_array
+from alexnet_jax.data.npy_file import read_array
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.tower import HostParams
 from alexnet_jax.pickles import PickleError, load_arrays

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from alexnet_jax.data.class_names import parse_synset_names
-from alexnet_jax.data.records import check_mean_image, is_prepared, open_dataset
+from alexnet_jax.data.records import is_prepared, open_dataset
+from alexnet_jax.data.statistics import check_mean_image
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.catalog import NETWORKS
 from alexnet_jax.model.network import Network

@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from alexnet_jax.data.records import check_mean_image, read_array
+from alexnet_jax.data.npy_file import read_array
+from alexnet_jax.data.statistics import check_mean_image
 from alexnet_jax.errors import UserError
 from alexnet_jax.weights.caffe_blob import parse_blob
 

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from alexnet_jax.data.npy_file import read_array
 from alexnet_jax.data.pipeline.augment import Augmentation
-from alexnet_jax.data.records import check_mean_image, read_array
+from alexnet_jax.data.statistics import check_mean_image
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams

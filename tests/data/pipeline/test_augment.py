@@ -20,7 +20,7 @@ from alexnet_jax.data.pipeline.transforms import PCAColor, RandomCrop, RandomFli
 from alexnet_jax.data.statistics import ColorComponents
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.views import nine_views, ten_views
-from alexnet_jax.training.step import normalize
+from alexnet_jax.training.normalization import normalize
 
 COLORS = ColorComponents(np.array([20.0, 40.0, 120.0]), np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0])
 PAPER = Augmentation()

@@ -56,7 +56,7 @@ class DecodedImages:
             raise UserError(f"{dataset.path} has no {split} images, only {', '.join(dataset.manifest.splits)}: pass other data")
         self.size = size
         self._path, self._stored_size, self._encoding = dataset.path, dataset.manifest.size, dataset.manifest.encoding
-        self._records = RecordFiles(dataset, split)
+        self._records = RecordFiles(dataset.shards(split), [shard.num_images for shard in dataset.manifest.shards[split]])
         self._thread_local = threading.local()
         self._cache: np.ndarray | None = None
         copies = int(memory_fraction * available_memory() / max(1, len(self) * 3 * size**2))
