@@ -5,8 +5,9 @@ import io
 import os
 import sys
 from importlib import import_module
+from itertools import pairwise
 
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, describe_os_error
 from alexnet_jax.text import printable
 from alexnet_jax.training.preemption import exit_on_sigterm
 from alexnet_jax.version import __version__
@@ -62,8 +63,9 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more when it exits
         sys.exit(1)
-    except (UserError, OSError) as error:  # OSError: for example, a full disk or a missing write permission
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+    except (UserError, OSError) as error:  # OSError: for example, a name that is too long or a missing permission
+        message = describe_os_error(error) if isinstance(error, OSError) else str(error)
+        print(f"error: {printable(message)}", file=sys.stderr)
         sys.exit(1)
     except (RuntimeError, AssertionError):
         try:  # JAX raises them for a platform that does not exist
@@ -87,6 +89,7 @@ def _run(name: str, arguments: list[str]) -> None:
         return
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")
+    _check_not_empty(name, arguments)
     if name == "train":
         exit_on_sigterm(_interrupted_exit_code(arguments))  # before the imports below, which take seconds
     gc.disable()  # searches for garbage, of which there is none, would take a tenth of the time of the imports
@@ -95,6 +98,18 @@ def _run(name: str, arguments: list[str]) -> None:
         gc.freeze()  # later searches skip what was imported
     gc.enable()
     command.run(arguments)
+
+
+def _check_not_empty(name: str, arguments: list[str]) -> None:
+    """Check that no argument is empty, as from a shell variable that is not set: an empty path would be the current folder.
+
+    Raises:
+      UserError: if one is.
+    """
+    for previous, argument in pairwise([name, *arguments]):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            empty = f"the value of {argument[:-1] or previous}" if (argument or previous).startswith("--") else "an argument"
+            raise UserError(f"{empty} is empty: pass one, or omit it")
 
 
 def _interrupted_exit_code(arguments: list[str]) -> int:

@@ -28,6 +28,9 @@ MAX_NAMED = 20
 """Files that are left out for the same reason are named together, as their folder, if they are more and the folder has no other
 file."""
 
+DESCRIPTION = "folders of images"
+"""Description of a source of images in class folders."""
+
 ClassEntry = tuple[str | None, Entry]
 """Class name and file of an image; the class is None if the image is in no class folder."""
 
@@ -47,7 +50,7 @@ class FolderSource(Source):
         classes: list[str],
         files: dict[str, list[tuple[Entry, int]]],
         left_out: dict[str, str],
-        description: str = "folders of images",
+        description: str = DESCRIPTION,
     ):
         self.description = description
         self.classes, self.files = classes, files
