@@ -21,7 +21,7 @@ def atomic_text_writer(file: Path) -> Iterator[TextIO]:
       UserError: if the disk is full, or the file cannot be created or replaced.
     """
     with _replace_on_success(file) as temporary:
-        with _write_errors(file):
+        with write_errors(file):
             text = temporary.open("w", encoding="utf-8", newline="")
         with text:
             yield text
@@ -33,7 +33,7 @@ def atomic_write(file: Path, content: bytes) -> None:
     Raises:
       UserError: if the disk is full, or the file cannot be created or replaced.
     """
-    with _replace_on_success(file) as temporary, _write_errors(file):
+    with _replace_on_success(file) as temporary, write_errors(file):
         temporary.write_bytes(content)
 
 
@@ -42,10 +42,10 @@ def _replace_on_success(file: Path) -> Iterator[Path]:
     temporary = file.with_name(f".{file.name}.partial")
     try:
         with disk_full_as_user_error(f"for {file}"):
-            with _write_errors(file):
+            with write_errors(file):
                 file.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            with _write_errors(file):
+            with write_errors(file):
                 temporary.rename(file)
     finally:
         with suppress(OSError):  # the folder may be a file, or not writable
@@ -53,8 +53,15 @@ def _replace_on_success(file: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _write_errors(file: Path) -> Iterator[None]:
-    """Convert errors of the system to `UserError`, with the name of the file instead of the temporary one."""
+def write_errors(file: Path) -> Iterator[None]:
+    """Convert errors of the system to `UserError`.
+
+    Args:
+      file: file or folder to name, instead of a temporary one.
+
+    Raises:
+      UserError: if the disk is full, or the system refuses the operation.
+    """
     try:
         with disk_full_as_user_error(f"for {file}"):
             yield

@@ -18,6 +18,7 @@ import numpy as np
 from alexnet_jax.analysis.exact_search import squared_norms
 from alexnet_jax.analysis.index import Features, IndexedImage, IndexMetadata
 from alexnet_jax.errors import UserError, disk_full_as_user_error
+from alexnet_jax.files import write_errors
 
 _OTHER_FILES = ("squared_norms.npy", "images.jsonl", "line_ends.npy")
 
@@ -77,7 +78,8 @@ def create_index(path: Path, metadata: IndexMetadata) -> Iterator[IndexWriter]:
         raise UserError(f"{path} exists: pass another folder as --to, or delete it")
     partial = path.with_name(f".{path.name}.partial")
     with disk_full_as_user_error(f"for {path}"):
-        partial.mkdir(parents=True, exist_ok=True)
+        with write_errors(path):
+            partial.mkdir(parents=True, exist_ok=True)
         with open(partial / "features.npy", "ab") as features:
             try:
                 fcntl.flock(features, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the OS releases the lock when the process ends

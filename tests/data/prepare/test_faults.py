@@ -273,6 +273,6 @@ def test_no_readable_validation_images(photos, tmp_path):
     shutil.copytree(photos, copy)
     for path in (copy / "val").rglob("*.*"):
         path.write_bytes(b"not an image")
-    with pytest.raises(UserError, match=r"no validation image can be read \(val/\S+: .*\): replace or remove the images"):
+    with pytest.raises(UserError, match=r"no validation image can be read \(val/\S+: .*\): replace or remove these images"):
         prepare_path(copy, tmp_path / "out", OPTIONS)
     assert not (tmp_path / "out").exists()

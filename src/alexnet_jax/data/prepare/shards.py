@@ -224,7 +224,7 @@ def open_partial_dataset(path: Path, plan: PreparePlan) -> Iterator[PartialDatas
             raise UserError(
                 f"no space left for {path} ({error.strerror}): free some space and run the same command again"
             ) from error
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose a different folder") from error
 
 
 class DatasetWriter:
