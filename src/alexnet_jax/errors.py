@@ -73,8 +73,8 @@ def describe_os_error(error: OSError, path: str | os.PathLike[str] | None = None
       'cannot access runs (Permission denied): choose a different path, or change its permissions'
     """
     path = path or error.filename2 or error.filename
-    if path is None:
-        return str(error)
+    if path is None:  # for example, of the output
+        return error.strerror or str(error)
     # `Path.mkdir` raises FileExistsError for a file that is not a folder, which it would otherwise accept.
     reason = os.strerror(errno.ENOTDIR) if error.errno == errno.EEXIST else error.strerror
     denied = error.errno in (errno.EACCES, errno.EPERM)

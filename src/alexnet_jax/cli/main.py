@@ -1,5 +1,6 @@
 """Entry point of the command line: dispatch to the commands, and one-line error messages."""
 
+import codecs
 import gc
 import io
 import os
@@ -53,8 +54,10 @@ def main() -> None:
     stdout has ended, as in `alexnet-jax schedule two_tower | head -3`, the exit code is 1, and nothing is printed.
     """
     name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a path that is not UTF-8 is printed byte for byte
-        sys.stdout.reconfigure(errors="surrogateescape")
+    _open_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        codecs.register_error(_encode_error.__name__, _encode_error)
+        sys.stdout.reconfigure(errors=_encode_error.__name__)
     try:
         try:
             _run(name, arguments)
@@ -78,6 +81,28 @@ def main() -> None:
         if name in ("train", "prepare"):
             print("Interrupted. Run the same command to resume.", file=sys.stderr)
         sys.exit(130)
+
+
+def _open_closed_streams() -> None:
+    """Open /dev/null as each standard stream that is closed: the next file to be opened would take its place otherwise."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the smallest free number
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _encode_error(error: UnicodeError) -> tuple[bytes, int]:
+    """Print a path that is not UTF-8 byte for byte, and characters that the terminal does not have as escapes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    parts = (
+        character.encode("ascii", "surrogateescape" if "\udc80" <= character <= "\udcff" else "backslashreplace")
+        for character in text
+    )
+    return b"".join(parts), error.end
 
 
 def _run(name: str, arguments: list[str]) -> None:
