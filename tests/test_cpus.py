@@ -58,3 +58,10 @@ def test_xla_has_threads_for_the_cpus_that_may_be_used(one_of_64_cpus, monkeypat
     runtime.configure_cpu(2)
     assert os.environ["PJRT_NPROC"] == "18", "16 threads that may be blocked and 2 others, not 64"
     assert os.environ["XLA_FLAGS"] == "--xla_cpu_multi_thread_eigen=false"
+
+
+def test_xla_flags_in_a_file_are_kept(one_of_64_cpus, monkeypatch, tmp_path):
+    monkeypatch.setenv("PJRT_NPROC", "18")
+    monkeypatch.setenv("XLA_FLAGS", str(tmp_path / "flags"))
+    runtime.configure_cpu(2)
+    assert os.environ["XLA_FLAGS"] == str(tmp_path / "flags")

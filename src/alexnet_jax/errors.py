@@ -62,6 +62,27 @@ MAX_SEED = 2**32 - 1
 """Largest random seed, a limit of Grain."""
 
 
+def describe_os_error(error: OSError, path: str | os.PathLike[str] | None = None) -> str:
+    """Return the message about an error of the system: the path, the system's reason, and what to do.
+
+    Args:
+      error: the error.
+      path: path to name; None names the one of the error, or, if a file could not be renamed, its new name.
+
+    Examples:
+      >>> describe_os_error(PermissionError(errno.EACCES, "Permission denied", "runs"))
+      'cannot access runs (Permission denied): choose a different path, or change its permissions'
+    """
+    path = path or error.filename2 or error.filename
+    if path is None:  # for example, of the output
+        return error.strerror or str(error)
+    # `Path.mkdir` raises FileExistsError for a file that is not a folder, which it would otherwise accept.
+    reason = os.strerror(errno.ENOTDIR) if error.errno == errno.EEXIST else error.strerror
+    denied = error.errno in (errno.EACCES, errno.EPERM)
+    advice = "choose a different path, or change its permissions" if denied else "choose a different path"
+    return f"cannot access {os.fspath(path)} ({reason}): {advice}"
+
+
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """Print a `UserError` or `OSError` of the block as one line and exit with code 1, as the commands do; for scripts."""

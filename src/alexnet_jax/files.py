@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from alexnet_jax.console import console
-from alexnet_jax.errors import UserError, disk_full_as_user_error
+from alexnet_jax.errors import UserError, describe_os_error, disk_full_as_user_error
 
 
 @contextmanager
@@ -19,19 +19,22 @@ def atomic_text_writer(file: Path) -> Iterator[TextIO]:
     Missing parent folders are created. Newlines are not translated.
 
     Raises:
-      UserError: if the disk is full.
+      UserError: if the disk is full, or the file cannot be created or replaced.
     """
-    with _replace_on_success(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as text:
-        yield text
+    with _replace_on_success(file) as temporary:
+        with write_errors(file):
+            text = temporary.open("w", encoding="utf-8", newline="")
+        with text:
+            yield text
 
 
 def atomic_write(file: Path, content: bytes) -> None:
     """Write bytes to a file atomically (see `atomic_text_writer`).
 
     Raises:
-      UserError: if the disk is full.
+      UserError: if the disk is full, or the file cannot be created or replaced.
     """
-    with _replace_on_success(file) as temporary:
+    with _replace_on_success(file) as temporary, write_errors(file):
         temporary.write_bytes(content)
 
 
@@ -49,11 +52,50 @@ def _replace_on_success(file: Path) -> Iterator[Path]:
     temporary = file.with_name(f".{file.name}.partial")
     try:
         with disk_full_as_user_error(f"for {file}"):
-            file.parent.mkdir(parents=True, exist_ok=True)
+            with write_errors(file):
+                file.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            temporary.rename(file)
+            with write_errors(file):
+                temporary.rename(file)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be a file, or not writable
+            temporary.unlink()
+
+
+@contextmanager
+def write_errors(file: Path) -> Iterator[None]:
+    """Convert errors of the system to `UserError`.
+
+    Args:
+      file: file or folder to name, instead of a temporary one.
+
+    Raises:
+      UserError: if the disk is full, or the system refuses the operation.
+    """
+    try:
+        with disk_full_as_user_error(f"for {file}"):
+            yield
+    except OSError as error:
+        raise UserError(describe_os_error(error, file)) from error
+
+
+def check_png(option: str, file: Path) -> None:
+    """Check that the name of a picture to write ends in .png.
+
+    Args:
+      option: option that names the file, for the error message.
+      file: the file.
+
+    Raises:
+      UserError: if it does not.
+    """
+    if file.suffix != ".png":
+        raise UserError(f"{file} must end in .png: pass the name of a PNG file as {option}")
+
+
+def is_same_file(a: str | Path, b: str | Path) -> bool:
+    """Return whether two paths name the same existing file or folder."""
+    return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
 
 
 def lock_file(file: Path, message: str) -> IO[bytes]:

@@ -130,7 +130,7 @@ def test_complete_index_is_opened_and_another_one_is_kept(trained_run, dataset, 
     model, time = load(trained_run), (index.path / "features.npy").stat().st_mtime_ns
     assert build_index(model, dataset, "train", index.path, batch_size=16).metadata == index.metadata
     assert "is already complete" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"is the index of the train images of .* at step 60: delete it, or pass another folder"):
+    with pytest.raises(UserError, match=r"is the index of the train images of .* at step 60: pass another folder as --to"):
         build_index(model, dataset, "validation", index.path)
     assert (index.path / "features.npy").stat().st_mtime_ns == time
     (tmp_path / "mine").write_text("notes")

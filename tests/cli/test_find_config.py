@@ -25,6 +25,25 @@ def test_names_and_python_files(tmp_path):
         find_config("vgg")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("x = 1\nCONFIG = foo\n", r"line 2 of \S*/mine.py fails with NameError \(name 'foo' is not defined\): correct it"),
+        ("x = 1\nCONFIG = (\n", r"line 2 of \S*/mine.py fails with SyntaxError"),
+        ("import nowhere\n", r"line 1 of \S*/mine.py fails with ModuleNotFoundError"),
+        ("\0", r"mine.py fails with SyntaxError"),
+        (
+            "from alexnet_jax import ONE_GPU, TrainConfig\nCONFIG = TrainConfig(ONE_GPU, epochs=0)\n",
+            "--epochs must be at least 1",
+        ),
+    ],
+)
+def test_errors_in_python_files_are_one_line(content, message, tmp_path):
+    (tmp_path / "mine.py").write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_config(str(tmp_path / "mine.py"))
+
+
 def test_trained_networks_without_their_parameters(trained_run, tmp_path, monkeypatch):
     model = load(trained_run)
     save(model, tmp_path / "exported.safetensors")

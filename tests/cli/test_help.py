@@ -52,3 +52,40 @@ def test_optional_arguments_accept_values_and_none():
     assert parse(command, "x", []) == (3, None)
     assert parse(command, "x", ["--number", "None", "--names", "a", "b"]) == (None, ("a", "b"))
     assert parse(command, "x", ["--number", "4", "--names", "None"]) == (4, None)
+
+
+OUTPUT = """
+import sys; from alexnet_jax.cli import main
+main._run = lambda *_: print("a – ü 日 caf\\udce9")
+main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [("ascii", b"a \\u2013 \\xfc \\u65e5 caf\xe9\n"), ("latin-1", b"a \\u2013 \xfc \\u65e5 caf\xe9\n"), ("utf-8", None)],
+)
+def test_output_in_every_encoding(encoding, expected):
+    environment = dict(os.environ) | {"PYTHONIOENCODING": encoding}
+    process = subprocess.run([sys.executable, "-c", OUTPUT], env=environment, capture_output=True, check=True)
+    assert process.stdout == (expected or "a – ü 日 caf".encode() + b"\xe9\n")
+
+
+STREAMS = """
+import os, sys; from alexnet_jax.cli import main
+def run(*_):
+    file = open(sys.argv[1], "wb")
+    assert file.fileno() > 2
+    print("output")
+    os.write(2, b"message of a library")
+main._run = run
+main.main()
+"""
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_streams_are_not_replaced_by_files(closed, tmp_path):
+    script = f'exec {" ".join(f"{number}>&-" for number in closed)}; exec "$0" -c "$1" "$2"'
+    command = ["sh", "-c", script, sys.executable, STREAMS, str(tmp_path / "file")]
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert (tmp_path / "file").read_bytes() == b""

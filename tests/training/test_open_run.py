@@ -17,6 +17,7 @@ from alexnet_jax.model.layers import Dropout
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.open_run import open_run
 from alexnet_jax.training.run_config import DataRecord, RunConfig
+from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.schedule import LayerRate, StepDecay
 from alexnet_jax.training.train import train
 from tests.conftest import TINY_CONFIG, assert_train_raises, read_log
@@ -181,3 +182,30 @@ def test_longer_training_discards_the_old_result(options, capsys):
     assert train("tiny", ONE_EPOCH, options).finished
     assert "2 epochs" in (output := capsys.readouterr().err)
     assert "more than 2 --epochs to continue" in " ".join(output.split())
+
+
+@pytest.mark.parametrize("content", ["", '{"network"', "[]", "\0"])
+def test_damaged_config_of_a_run_is_named(content, tmp_path):
+    start(tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text(content)
+    before = files(tmp_path)
+    with pytest.raises(UserError, match=r"run/config.json is damaged: restore it, or choose a different run"):
+        start(tmp_path / "run")
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", ["", '{"x', "[]", "{}", '{"steps": 1}'])
+def test_damaged_result_of_a_run_is_named(content, tmp_path):
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(UserError, match=r"result.json is damaged: delete it, and run the training command again"):
+        _ = RunDirectory(tmp_path).result
+
+
+@pytest.mark.parametrize("damaged", ["x", "[]", '{"step": 1}', '{"loss": 1.0}', "\0"])
+def test_damaged_line_of_a_log_is_named_and_an_incomplete_last_line_is_not_read(damaged, tmp_path):
+    line = '{"step": 1, "loss": 2.0}'
+    (tmp_path / "log.jsonl").write_text(f"{line}\n{damaged}\n{line}\n")
+    with pytest.raises(UserError, match=r"line 2 of .*log.jsonl is damaged: delete this line"):
+        RunDirectory(tmp_path).log_lines()
+    (tmp_path / "log.jsonl").write_text(f"{line}\n{line[:-4]}")
+    assert RunDirectory(tmp_path).log_lines() == [{"step": 1, "loss": 2.0}]

@@ -13,7 +13,7 @@ from alexnet_jax.analysis.examples import ExampleOptions
 from alexnet_jax.cli import main as cli
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.transforms import PCAColor, RandomCrop, RandomFlip
-from alexnet_jax.data.prepare.convert import PrepareOptions, prepare_path
+from alexnet_jax.data.prepare.convert import PrepareOptions
 from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.paired_ci import PairedDifference
 from alexnet_jax.model.summary import LayerSummary
@@ -121,11 +121,18 @@ def test_check_number_accepts_exactly_the_range(value, low, high):
                 check_number("--x", value, **limits)
 
 
-@pytest.mark.parametrize("held_out", [1.0, 2.0, -0.1, float("nan")])
-def test_held_out_fraction_is_checked_before_anything_is_written(held_out, photos, tmp_path):
-    with pytest.raises(UserError, match="--held-out must be at least 0 and less than 1, not"):
-        prepare_path(photos, tmp_path / "out", PrepareOptions(held_out=held_out))
-    assert os.listdir(tmp_path) == []
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"held_out": 1.0}, {"held_out": 2.0}, {"held_out": -0.1}, {"held_out": float("nan")},
+        {"size": 0}, {"size": 1 << 15}, {"threads": 0}, {"max_bad": -1}, {"seed": -1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_of_prepare_are_checked(options):
+    (name,) = options
+    with pytest.raises(UserError, match=f"--{name.replace('_', '-')} must be at least"):
+        PrepareOptions(**options)
 
 
 def test_defaults_of_options():

@@ -195,6 +195,11 @@ def test_too_many_devices_raise(options):
         (["index", "/nowhere", "--to", "never"], "/nowhere does not exist: pass a run folder"),
         (["retrieve", "/nowhere", "photo.jpg"], "/nowhere does not exist: build an index"),
         (["evalute"], "unknown command 'evalute'"),
+        (["train", "quickstart", "--data", ""], "the value of --data is empty: pass one, or omit it"),
+        (["export", "run", "--to="], "the value of --to is empty: pass one, or omit it"),
+        (["predict", "run", ""], "an argument is empty: pass one, or omit it"),
+        (["index", "run", "--batch-size", "0"], "--batch-size must be at least 1, not 0"),
+        (["prepare", "--from", "x", "--to", "y", "--size", "0"], "--size must be at least 1 and at most 16384, not 0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

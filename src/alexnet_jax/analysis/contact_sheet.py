@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from alexnet_jax.analysis.plots import save_image
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.batches import training_batches
 from alexnet_jax.data.pipeline.loading import DecodedImages
@@ -63,7 +64,7 @@ def draw_contact_sheet(
     for part in parts:
         sheet.paste(part, (0, top))
         top += part.height
-    sheet.save(file)
+    save_image(sheet, file)
 
 
 def _row(cells: list[tuple[Pixels, str]]) -> Image.Image:

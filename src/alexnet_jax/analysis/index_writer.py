@@ -17,7 +17,7 @@ import numpy as np
 from alexnet_jax.analysis.exact_search import squared_norms
 from alexnet_jax.analysis.index import Features, IndexedImage, IndexMetadata
 from alexnet_jax.errors import UserError, disk_full_as_user_error
-from alexnet_jax.files import lock_file
+from alexnet_jax.files import lock_file, write_errors
 
 _OTHER_FILES = ("squared_norms.npy", "images.jsonl", "line_ends.npy")
 
@@ -77,7 +77,8 @@ def create_index(path: Path, metadata: IndexMetadata) -> Iterator[IndexWriter]:
         raise UserError(f"{path} exists: pass another folder as --to, or delete it")
     partial = path.with_name(f".{path.name}.partial")
     with disk_full_as_user_error(f"for {path}"):
-        partial.mkdir(parents=True, exist_ok=True)
+        with write_errors(path):
+            partial.mkdir(parents=True, exist_ok=True)
         message = f"another process is building {path}: wait until it is finished"
         with lock_file(partial / "features.npy", message) as features:
             try:

@@ -87,7 +87,7 @@ def build_index(
         encoding=manifest.encoding,
     )
     if from_main_process(path.exists()):
-        advice = "delete it, or pass another folder as --to"
+        advice = "pass another folder as --to, or delete it"
         try:
             index = Index(path)
         except UserError as error:

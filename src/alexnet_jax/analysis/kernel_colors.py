@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from alexnet_jax.analysis.plots import save_figure
+
 BINS = 20
 MEASURE = "fraction of a kernel's energy outside the gray axis: 0 for gray kernels, 2/3 for noise, 1 if the channels sum to zero"
 
@@ -70,4 +72,4 @@ def draw_colors(statistics: dict[str, Any], file: Path) -> None:
         )
         axes.set(ylabel=f"tower {number}\nkernels", xlim=(0, 1))
     rows[-1, 0].set_xlabel("color fraction of a kernel's energy (noise: 2/3)")
-    figure.savefig(file, dpi=110)
+    save_figure(figure, file)

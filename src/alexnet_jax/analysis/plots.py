@@ -1,5 +1,6 @@
 """PNG figures of learning curves and first-layer kernels."""
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from PIL import Image
+
+from alexnet_jax.files import atomic_write
 
 SCALE = 4
 """Side of a kernel weight in the figure, screen pixels."""
@@ -57,10 +60,19 @@ def draw_curves(log: list[dict[str, Any]], file: Path, *, title: str) -> None:
 
 
 def save_figure(figure: Figure, file: Path) -> None:
-    """Write a figure as PNG, with boxes for characters that are missing from the font."""
+    """Write a figure as PNG atomically, with boxes for characters that are missing from the font."""
+    content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-        figure.savefig(file, dpi=DPI)
+        figure.savefig(content, format="png", dpi=DPI)
+    atomic_write(file, content.getvalue())
+
+
+def save_image(image: Image.Image, file: Path) -> None:
+    """Write an image as PNG atomically."""
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    atomic_write(file, content.getvalue())
 
 
 def draw_kernels(kernels: Float[np.ndarray, "towers size size 3 features"], file: Path) -> None:
@@ -74,7 +86,7 @@ def draw_kernels(kernels: Float[np.ndarray, "towers size size 3 features"], file
     gap = np.full((3 * GAP, blocks[0].shape[1], 3), 255, np.uint8)
     pixels = np.concatenate([part for block in blocks for part in (block, gap)][:-1])
     image = Image.fromarray(pixels)
-    image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.NEAREST).save(file)
+    save_image(image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.NEAREST), file)
 
 
 def _grid(kernels: Float[np.ndarray, "size size 3 features"]) -> np.ndarray:

@@ -49,9 +49,8 @@ def write_training_report(folder: Path) -> None:
         return
     run = RunDirectory(folder)
     title, log = _title(model, run), run.log_lines()
-    with disk_full_as_user_error(f"for the figures in {folder}"):
-        draw_curves(log, folder / "curves.png", title=title)
-        draw_kernels(first_layer_kernels(model), folder / "kernels.png")
+    draw_curves(log, folder / "curves.png", title=title)
+    draw_kernels(first_layer_kernels(model), folder / "kernels.png")
     try:  # an unexpected error here must not make a finished run fail
         with disk_full_as_user_error(f"for {page}; the training is finished"):
             _write_page(folder, model, run, _examples_or_reason(model))
@@ -89,16 +88,14 @@ def draw_figures(
     run = RunDirectory(model.path) if model.output_dir == model.path else None
     log, kernels = run.log_lines() if run else [], first_layer_kernels(model)
     colors = color_statistics(kernels)
-    with disk_full_as_user_error(f"for the figures in {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
-        if log:
-            draw_curves(log, folder / "curves.png", title=_title(model, run))
-        draw_kernels(kernels, folder / "kernels.png")
-        draw_colors(colors, folder / "colors.png")
-        (folder / "colors.json").write_text(json.dumps(colors) + "\n")
-        draw_predictions(examples.predictions, folder / "predictions.png")
-        draw_retrievals(examples.retrievals, folder / "retrieval.png")
-        page = _write_page(folder, model, run, examples)
+    if log:
+        draw_curves(log, folder / "curves.png", title=_title(model, run))
+    draw_kernels(kernels, folder / "kernels.png")
+    draw_colors(colors, folder / "colors.png")
+    atomic_write(folder / "colors.json", (json.dumps(colors) + "\n").encode())
+    draw_predictions(examples.predictions, folder / "predictions.png")
+    draw_retrievals(examples.retrievals, folder / "retrieval.png")
+    page = _write_page(folder, model, run, examples)
     print(format_color_statistics(colors))
     return page
 

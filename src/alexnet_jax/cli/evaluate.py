@@ -27,11 +27,11 @@ from jaxtyping import Float
 from alexnet_jax.analysis.confusion_matrix import MAX_CLASSES, draw_confusion_matrix
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.cli.process import configure_inference
-from alexnet_jax.console import console, track_progress
+from alexnet_jax.console import console, count, track_progress
 from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import UserError, check_number, disk_full_as_user_error
+from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.coefficients import CachedPredictions, search_coefficients
 from alexnet_jax.evaluation.ensemble import Ensemble, ModelPredictions
 from alexnet_jax.evaluation.metrics import ErrorCounter
@@ -152,7 +152,7 @@ def evaluate(settings: Evaluate) -> Path:
     check_same_settings([dataset.checksum, split, settings.search, views, settings.batch_size])
     kind = "evaluation" if len(models) == 1 else "ensemble"
     folder = settings.to or models[0].output_dir / kind / f"{dataset.path.name}-{split}"
-    console.print(f"Evaluating {len(models)} network(s) on the {split} split of {dataset.path}", markup=False)
+    console.print(f"Evaluating {count(len(models), 'network')} on the {split} split of {dataset.path}", markup=False)
 
     errors: list[dict[str, Any]] = []
     class_counters: dict[str, ErrorCounter] = {}
@@ -236,8 +236,7 @@ def _write_confusions(counter: ErrorCounter, dataset: Dataset, split: str, view:
             csv.writer(file, lineterminator="\n").writerows(confusions.csv_rows(classes))
     if len(classes) <= MAX_CLASSES:
         figure, title = folder / f"confusion-{view}.png", f"{dataset.path.name}, {split}: numbers of images ({view})"
-        with disk_full_as_user_error(f"for {figure}"):
-            draw_confusion_matrix(confusions, dataset.manifest.printed_classes, figure, title=title)
+        draw_confusion_matrix(confusions, dataset.manifest.printed_classes, figure, title=title)
     return confusions_json(confusions, classes, STORED_CONFUSIONS)
 
 

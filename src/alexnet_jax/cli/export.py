@@ -9,7 +9,7 @@ import tyro
 
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.errors import UserError
-from alexnet_jax.files import atomic_write
+from alexnet_jax.files import atomic_write, is_same_file
 from alexnet_jax.weights import pytorch, safetensors_file
 from alexnet_jax.weights.state_dict import to_state_dict
 from alexnet_jax.weights.trained_model import check_suffix, file_metadata, load, save
@@ -51,6 +51,8 @@ def export(command: Export) -> Path:
       UserError: if the network cannot be read, the layout cannot represent it, or the disk is full.
     """
     check_suffix(command.to)
+    if is_same_file(command.to, command.network):
+        raise UserError(f"{command.to} is the file to export: choose a different --to")
     module = command.to.with_suffix(".py")
     if command.layout == "pytorch" and module.exists() and not pytorch.is_module(module):
         raise UserError(f"{module} exists and is not a module of an earlier export: choose a different --to")

@@ -6,6 +6,8 @@ from pathlib import Path
 import tyro
 
 from alexnet_jax.cli.parsing import parse
+from alexnet_jax.errors import UserError
+from alexnet_jax.files import is_same_file
 from alexnet_jax.weights.import_weights import import_weights
 from alexnet_jax.weights.means import ColorOrder
 from alexnet_jax.weights.trained_model import check_suffix, save
@@ -47,9 +49,11 @@ def import_file(command: Import) -> Path:
     """Write the converted file and return its path.
 
     Raises:
-      UserError: if a file cannot be read, the weights do not match the network, or the network is unknown.
+      UserError: if a file cannot be read or would be overwritten, or the network is unknown or does not match the weights.
     """
     file = check_suffix(command.to)
+    if is_same_file(file, command.file) or (file.exists() and is_same_file(file.parent, command.file)):  # a folder of shards
+        raise UserError(f"{file} is a file to import: choose a different --to")
     model = import_weights(
         command.file,
         command.network,

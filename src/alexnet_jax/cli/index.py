@@ -11,6 +11,7 @@ from alexnet_jax.analysis.indexing import build_index
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.cli.process import configure_inference
 from alexnet_jax.data.find import find_training_dataset
+from alexnet_jax.errors import check_number
 from alexnet_jax.parallel.distributed import (
     DistributedOptions,
     check_same_settings,
@@ -57,6 +58,7 @@ class BuildIndex:
 def run(arguments: list[str]) -> None:
     """Build the index and print its folder."""
     command = parse(BuildIndex, "index", arguments)
+    check_number("--batch-size", command.batch_size, at_least=1)
     if command.bits is not None:
         check_bits(command.bits)
     configure_inference(command.devices, command.processes)

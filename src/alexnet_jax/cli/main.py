@@ -1,12 +1,14 @@
 """Entry point of the command line: dispatch to the commands, and one-line error messages."""
 
+import codecs
 import gc
 import io
 import os
 import sys
 from importlib import import_module
+from itertools import pairwise
 
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, describe_os_error
 from alexnet_jax.text import printable
 from alexnet_jax.training.preemption import exit_on_sigterm
 from alexnet_jax.version import __version__
@@ -52,8 +54,10 @@ def main() -> None:
     stdout has ended, as in `alexnet-jax schedule two_tower | head -3`, the exit code is 1, and nothing is printed.
     """
     name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a path that is not UTF-8 is printed byte for byte
-        sys.stdout.reconfigure(errors="surrogateescape")
+    _open_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        codecs.register_error(_encode_error.__name__, _encode_error)
+        sys.stdout.reconfigure(errors=_encode_error.__name__)
     try:
         try:
             _run(name, arguments)
@@ -62,8 +66,9 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more when it exits
         sys.exit(1)
-    except (UserError, OSError) as error:  # OSError: for example, a full disk or a missing write permission
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+    except (UserError, OSError) as error:  # OSError: for example, a name that is too long or a missing permission
+        message = describe_os_error(error) if isinstance(error, OSError) else str(error)
+        print(f"error: {printable(message)}", file=sys.stderr)
         sys.exit(1)
     except (RuntimeError, AssertionError):
         try:  # JAX raises them for a platform that does not exist
@@ -78,6 +83,28 @@ def main() -> None:
         sys.exit(130)
 
 
+def _open_closed_streams() -> None:
+    """Open /dev/null as each standard stream that is closed: the next file to be opened would take its place otherwise."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the smallest free number
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _encode_error(error: UnicodeError) -> tuple[bytes, int]:
+    """Print a path that is not UTF-8 byte for byte, and characters that the terminal does not have as escapes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    parts = (
+        character.encode("ascii", "surrogateescape" if "\udc80" <= character <= "\udcff" else "backslashreplace")
+        for character in text
+    )
+    return b"".join(parts), error.end
+
+
 def _run(name: str, arguments: list[str]) -> None:
     if name in ("-h", "--help"):
         print(HELP)
@@ -87,6 +114,7 @@ def _run(name: str, arguments: list[str]) -> None:
         return
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")
+    _check_not_empty(name, arguments)
     if name == "train":
         exit_on_sigterm(_interrupted_exit_code(arguments))  # before the imports below, which take seconds
     gc.disable()  # searches for garbage, of which there is none, would take a tenth of the time of the imports
@@ -95,6 +123,18 @@ def _run(name: str, arguments: list[str]) -> None:
         gc.freeze()  # later searches skip what was imported
     gc.enable()
     command.run(arguments)
+
+
+def _check_not_empty(name: str, arguments: list[str]) -> None:
+    """Check that no argument is empty, as from a shell variable that is not set: an empty path would be the current folder.
+
+    Raises:
+      UserError: if one is.
+    """
+    for previous, argument in pairwise([name, *arguments]):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            empty = f"the value of {argument[:-1] or previous}" if (argument or previous).startswith("--") else "an argument"
+            raise UserError(f"{empty} is empty: pass one, or omit it")
 
 
 def _interrupted_exit_code(arguments: list[str]) -> int:

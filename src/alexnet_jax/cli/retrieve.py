@@ -21,8 +21,9 @@ from alexnet_jax.console import console, count, track_progress
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.pipeline.photo import decode_as_stored
 from alexnet_jax.data.sources.file_table import Entry
-from alexnet_jax.errors import UserError, check_number, disk_full_as_user_error
+from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.predictor import Predictor
+from alexnet_jax.files import check_png, is_same_file
 from alexnet_jax.text import printable
 from alexnet_jax.weights.trained_model import TrainedModel, is_model, latest_step, output_dir
 
@@ -72,6 +73,8 @@ def run(arguments: list[str]) -> None:
     check_number("--candidates", command.candidates, at_least=1)
     if not command.photos:
         raise UserError("pass one or more photos: alexnet-jax retrieve INDEX photo.jpg")
+    if command.picture is not None:
+        check_png("--picture", command.picture)
     index = Index(output_dir(command.index) / "index" if is_model(command.index) else command.index)
     codes = None if command.exact else read_codes(index)
     metadata, model = index.metadata, load_indexed_model(index, command.run)
@@ -79,6 +82,8 @@ def run(arguments: list[str]) -> None:
         console.print(f"{index.path} is of step {metadata.step}, but {command.index} has reached step {latest}", style="yellow")
     dataset = None if command.picture is None else open_indexed_dataset(index, command.data)
     files = [file for path in command.photos for file in photo_files(path)]
+    if command.picture is not None and any(is_same_file(command.picture, file.path) for file in files):
+        raise UserError(f"{command.picture} is one of the photos: choose a different --picture")
     all_images = count(metadata.images, "image")
     if codes is None:
         console.print(f"Searching {all_images} exactly")
@@ -101,8 +106,7 @@ def run(arguments: list[str]) -> None:
                 retrievals.append(Retrieval(LabeledImage(pixels, "", Path(name).name), list(images)))
         num_read += len(queries.names)
     if command.picture is not None and retrievals:
-        with disk_full_as_user_error(f"for {command.picture}"):
-            draw_retrievals(retrievals, command.picture)
+        draw_retrievals(retrievals, command.picture)
     check_all_read(len(files), num_read)
 
 

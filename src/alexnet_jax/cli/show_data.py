@@ -11,6 +11,7 @@ from alexnet_jax.configs import load_config
 from alexnet_jax.data.find import find_dataset, find_training_dataset
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import check_png
 from alexnet_jax.training.open_run import is_run_directory
 from alexnet_jax.training.run_config import RunConfig
 from alexnet_jax.training.run_directory import CONFIG, DATA_SHEET, RunDirectory
@@ -55,8 +56,8 @@ def show_data(command: ShowData) -> Path:
     Raises:
       UserError: if the data set does not exist or cannot be used, or the name of the file does not end in .png.
     """
-    if command.to is not None and command.to.suffix != ".png":
-        raise UserError(f"{command.to} must end in .png: pass the name of a PNG file as --to")
+    if command.to is not None:
+        check_png("--to", command.to)
     folder = Path(command.data).expanduser()
     run = RunConfig.from_json(RunDirectory(folder).config) if (folder / CONFIG).is_file() and is_run_directory(folder) else None
     if run is not None:
@@ -72,6 +73,5 @@ def show_data(command: ShowData) -> Path:
     else:
         augmentation, input_size = Augmentation(image_size=dataset.manifest.size), dataset.manifest.size * 7 // 8
     file = command.to or file
-    file.parent.mkdir(parents=True, exist_ok=True)
     draw_contact_sheet(dataset, file, augmentation, input_size=input_size, split=command.split, seed=command.seed)
     return file

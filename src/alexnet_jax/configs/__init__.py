@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import pkgutil
+import traceback
 from pathlib import Path
 
 from alexnet_jax.errors import UserError
@@ -37,7 +38,15 @@ def _load_file(file: Path) -> TrainConfig:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        where = f"line {line} of {file}" if line else str(file)
+        raise UserError(f"{where} fails with {type(error).__name__} ({' '.join(str(error).split())}): correct it") from error
     config = getattr(module, "CONFIG", None)
     if not isinstance(config, TrainConfig):
         raise UserError(f"{file} defines no CONFIG = TrainConfig(...); see alexnet_jax/configs/quickstart.py for an example")

@@ -10,11 +10,15 @@ from pathlib import Path
 from alexnet_jax.console import console
 from alexnet_jax.data.prepare.convert import prepare
 from alexnet_jax.data.records import Dataset, is_prepared, open_dataset
-from alexnet_jax.data.sources import synthetic, tfds
+from alexnet_jax.data.sources import folders, synthetic, tfds
 from alexnet_jax.data.sources.held_out import ValidationSplit
+from alexnet_jax.data.sources.layout import check_outside
 from alexnet_jax.data.sources.registry import find_source
 from alexnet_jax.data.sources.selected import SelectedClasses, selected_names
 from alexnet_jax.errors import UserError
+
+MAX_NAME_BYTES = 100
+"""Maximum length of the part of a data set's name that is the name of its source; file systems allow 255 bytes for the whole."""
 
 
 def find_dataset(name: str | None, default: str, data_dir: Path, *, testing: bool = False) -> Dataset:
@@ -73,8 +77,11 @@ def _prepare_source(name: str, data_dir: Path, *, testing: bool) -> Dataset:
     """Prepare a source of images under a name derived from its path and content, unless this is already done."""
     location = str(Path(name).resolve()) if Path(name).exists() else name
     source = find_source(name, ValidationSplit(), testing=testing)
+    if source.description == folders.DESCRIPTION:
+        check_outside(name, data_dir, "--data-dir")
     content = json.dumps([source.classes, source.num_images, source.fingerprint()])
-    stem = f"{re.sub(r'[^a-zA-Z0-9_.-]+', '-', Path(location).name)}-{_digest(os.fsencode(location))}"
+    folder = re.sub(r"[^\w.-]+", "-", Path(location).name).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    stem = f"{folder}-{_digest(os.fsencode(location))}"
     prepared = data_dir / f"{stem}-{_digest(content.encode())}"
     if is_prepared(prepared):
         return open_dataset(prepared)

@@ -49,7 +49,8 @@ def configure_cpu(devices: int = 1, *, data_parallel: bool = True) -> None:
         blocked_threads = 8 if data_parallel or multi_process else 1
         os.environ.setdefault("PJRT_NPROC", str(max(cpus, (1 + blocked_threads) * devices)))
     flags = os.environ.get("XLA_FLAGS", "")
-    if devices > 1 and cpus <= devices and _MULTI_THREAD_FLAG not in flags:
+    is_file = bool(flags) and not flags.lstrip().startswith("--")  # XLA reads flags from it, and takes no others
+    if devices > 1 and cpus <= devices and _MULTI_THREAD_FLAG not in flags and not is_file:
         os.environ["XLA_FLAGS"] = f"{flags} --{_MULTI_THREAD_FLAG}=false".strip()
     retain_freed_memory()
     try:

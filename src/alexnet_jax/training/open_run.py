@@ -51,6 +51,8 @@ def open_run(folder: Path, config: RunConfig, options: Options) -> RunDirectory:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not is_run_directory(folder):
+            if (folder / CONFIG).is_file() and (folder / "checkpoints").is_dir():
+                _ = RunDirectory(folder).config  # raises if it is damaged
             names = ", ".join(sorted(file.name for file in folder.iterdir())[:3])
             raise UserError(f"{folder} is not a run folder (it contains {names}): choose a different --run")
         lock = lock_file(
@@ -78,7 +80,7 @@ def is_run_directory(folder: Path) -> bool:
     """Return whether a folder is a run folder, possibly of a run that stopped at its start, or is empty."""
     try:
         return {"network", "data"} <= RunDirectory(folder).config.keys()
-    except (OSError, ValueError, AttributeError):
+    except (OSError, UserError):
         partial = {f".{CONFIG}.partial", LOCK}
         return {file.name for file in folder.iterdir()} <= partial
 
@@ -135,7 +137,7 @@ def find_run_with_other_schedule(folder: Path, config: RunConfig) -> Path | None
     for file in sorted(folder.parent.glob(f"*/{CONFIG}")):
         try:
             other = RunConfig.from_json(RunDirectory(file.parent).config)
-        except (OSError, ValueError, UserError):
+        except (OSError, UserError):
             continue
         different = _differences(other, config)
         other_epochs = other.training and config.training and other.training.epochs != config.training.epochs

@@ -1,5 +1,6 @@
 """Result of a training run."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def finished_result(context: TrainContext) -> TrainResult | None:
     if context.run.is_writer:
         more = f"more than {record['epochs']} --epochs" if record["epochs"] > context.config.epochs else "a larger --epochs"
         if context.config.schedule_depends_on_epochs:
-            more += f" with --run {context.run.folder} --keep-schedule"
+            more += f" with --run {shlex.quote(str(context.run.folder))} --keep-schedule"
         more_epochs = "" if record["ended_by_schedule"] else f", or {more} to continue"
         advice = f"Pass --fresh to train it again{more_epochs}."
         console.print(f"{context.run.folder} is finished: {format_result(record)}. {advice}")

@@ -44,6 +44,10 @@ RESULT = "result.json"
 """File name of the result in a run folder."""
 MEAN_IMAGE = "mean_image.npy"
 """File name of the mean image in a run folder."""
+_RESULT_KEYS = frozenset(
+    ("config", "top1_error", "top5_error", "loss", "images", "split", "epochs", "steps", "ended_by_schedule", "seconds")
+)
+"""Entries of result.json that are read again."""
 
 
 class RunDirectory:
@@ -70,14 +74,35 @@ class RunDirectory:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Contents of config.json: the run's config (see `RunConfig.to_json`) and its environment."""
-        return json.loads((self.folder / CONFIG).read_text())
+        """Contents of config.json: the run's config (see `RunConfig.to_json`) and its environment.
+
+        Raises:
+          UserError: if it is damaged.
+          OSError: if it cannot be read.
+        """
+        return self._read_object(CONFIG, frozenset(), "restore it, or choose a different run")
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """Contents of result.json; None if training is not finished."""
-        file = self.folder / RESULT
-        return json.loads(file.read_text()) if file.is_file() else None
+        """Contents of result.json; None if training is not finished.
+
+        Raises:
+          UserError: if it is damaged.
+        """
+        if not (self.folder / RESULT).is_file():
+            return None
+        return self._read_object(RESULT, _RESULT_KEYS, "delete it, and run the training command again")
+
+    def _read_object(self, name: str, keys: frozenset[str], advice: str) -> dict[str, Any]:
+        """Read a JSON object that has certain keys."""
+        file = self.folder / name
+        try:
+            content = json.loads(file.read_text("utf-8"))
+        except (ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict) or not keys <= content.keys():
+            raise UserError(f"{file} is damaged: {advice}")
+        return content
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file in the folder atomically.
@@ -146,14 +171,23 @@ class RunDirectory:
                 lines.write(json.dumps(values) + "\n")
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """Return the parsed lines of the log, without an incomplete last line."""
+        """Return the parsed lines of the log, without an incomplete last line.
+
+        Raises:
+          UserError: if one of the lines is damaged.
+        """
         file = self.folder / LOG
-        lines = []
-        for line in file.read_text().splitlines() if file.is_file() else ():
+        texts = file.read_text("utf-8", errors="replace").splitlines() if file.is_file() else []
+        lines: list[dict[str, Any]] = []
+        for number, text in enumerate(texts, 1):
             try:
-                lines.append(json.loads(line))
+                line = json.loads(text)
             except ValueError:
-                break
+                line = None
+            if isinstance(line, dict) and isinstance(line.get("step"), int) and ("loss" in line or "epoch" in line):
+                lines.append(line)
+            elif number < len(texts):
+                raise UserError(f"line {number} of {file} is damaged: delete this line")
         return lines
 
 

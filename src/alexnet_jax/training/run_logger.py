@@ -207,7 +207,8 @@ class RunLogger:
         data = shlex.quote(context.options.data or str(context.dataset.path))
         if not ended_by_schedule:
             same = "the same command without --fresh, and" if context.options.fresh else "the same command"
-            keep = f" --run {self._run.folder} --keep-schedule" if context.config.schedule_depends_on_epochs else ""
+            folder = shlex.quote(str(self._run.folder))
+            keep = f" --run {folder} --keep-schedule" if context.config.schedule_depends_on_epochs else ""
             commands.append(f"{same} with --epochs {2 * context.config.epochs}{keep} continues the training")
         if self._has_paper_weights:
             commands.append(f"alexnet-jax train source_145 --data {data} has initial weights without this plateau")

@@ -62,7 +62,7 @@ def read_pytorch(path: Path, file_format: Format) -> tuple[dict[str, np.ndarray]
 
 def is_module(file: Path) -> bool:
     """Return whether a file is a copy of `MODULE`, of any version of this package, which may be replaced."""
-    return file.read_bytes().startswith(MODULE.read_bytes().split(b";")[0])
+    return file.is_file() and file.read_bytes().startswith(MODULE.read_bytes().split(b";")[0])
 
 
 def is_torchvision_alexnet(network: Network) -> bool:

@@ -141,9 +141,10 @@ def load_run_config(path: str | Path) -> RunConfig:
         return read_run_config(path)
     if (path / CONFIG).is_file():
         try:
-            return RunConfig.from_json(RunDirectory(path).config)
-        except (OSError, ValueError) as error:
+            record = RunDirectory(path).config
+        except (OSError, UserError) as error:
             raise UserError(f"cannot read {path / CONFIG}: pass a checkpoint, {path}/checkpoints/STEP, instead") from error
+        return RunConfig.from_json(record)
     run, step = _find_checkpoint(path, best=False)
     return RunConfig.from_json(read_metadata(run / "checkpoints" / str(step))["config"])
 

@@ -139,7 +139,7 @@ def test_create_dataset_on_full_disk(tmp_path, monkeypatch):
     ("create", "message"),
     [
         (lambda root: None, "does not exist"),
-        (lambda root: (root / "train" / "cat").mkdir(parents=True), "has no training images"),
+        (lambda root: (root / "train" / "cat").mkdir(parents=True), "has no images"),
         (lambda root: save_image(root / "train" / "cat" / "0.jpg", (9, 9), np.random.default_rng(0)), r"one class only \(cat\)"),
         (lambda root: save_image(root / "val" / "cat" / "0.jpg", (9, 9), np.random.default_rng(0)), "no images in train"),
     ],

@@ -238,7 +238,7 @@ def test_unwritable_folder(photos, tmp_path):
 
 
 def test_max_bad(photos, tmp_path, expected):
-    with pytest.raises(UserError, match=r"1 images cannot be read, most recently train/dog/03\.png; .* raise --max-bad"):
+    with pytest.raises(UserError, match=r"1 image cannot be read, most recently train/dog/03\.png; .* raise --max-bad"):
         prepare_path(photos, tmp_path / "out", PrepareOptions(size=16, max_bad=0))
     dataset = prepare_path(photos, tmp_path / "out", PrepareOptions(size=16, max_bad=1))
     assert file_hashes(dataset.path) == expected
@@ -266,3 +266,13 @@ def test_no_readable_training_images(tmp_path):
         (tmp_path / "photos" / "train" / name / "1.png").write_bytes(b"not an image")
     with pytest.raises(UserError, match="none of the training images can be read"):
         prepare_path(tmp_path / "photos", tmp_path / "out")
+
+
+def test_no_readable_validation_images(photos, tmp_path):
+    copy = tmp_path / "photos"
+    shutil.copytree(photos, copy)
+    for path in (copy / "val").rglob("*.*"):
+        path.write_bytes(b"not an image")
+    with pytest.raises(UserError, match=r"no validation image can be read \(val/\S+: .*\): replace or remove these images"):
+        prepare_path(copy, tmp_path / "out", OPTIONS)
+    assert not (tmp_path / "out").exists()

@@ -96,8 +96,8 @@ INVALID_SOURCES = {
         {name: png_image(1) for name in ("train/a/1.png", "train/b/1.png", "val/c/1.png")},
         "classes without training images: c",
     ),
-    "no images": ({"readme.txt": b""}, "has no training images; expected train/<class>"),
-    "unsupported archive": ({"photos.zip": b"PK"}, "has no training images"),
+    "no images": ({"readme.txt": b""}, "has no images; expected train/<class>"),
+    "unsupported archive": ({"photos.zip": b"PK"}, "has no images"),
 }
 
 

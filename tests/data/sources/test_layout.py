@@ -3,7 +3,7 @@
 import hashlib
 import os
 import tarfile
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.prepare.convert import PrepareOptions, prepare_path
 from alexnet_jax.data.sources.held_out import ValidationSplit
-from alexnet_jax.data.sources.layout import folder_split
+from alexnet_jax.data.sources.layout import check_outside, folder_split
 from alexnet_jax.data.sources.registry import find_source
 from alexnet_jax.errors import UserError
 from tests.data.sources.archives import make_tar, open_source, png_image, write_files
@@ -164,3 +164,33 @@ def test_all_images_without_splits_are_tested(tmp_path):
     both = write_files(tmp_path / "both", tree("train/a", "train/b", "val/a"))
     datasets = [find_dataset(str(both), "", tmp_path / "data", testing=testing) for testing in (True, False)]
     assert datasets[0].path == datasets[1].path
+
+
+def test_outputs_among_the_classes_are_refused(tmp_path, monkeypatch):
+    root = write_files(tmp_path / "photos", tree("a", "b"))
+    monkeypatch.chdir(root)
+    message = "data is inside .*, where it would be read as a class: choose a different --data-dir"
+    with pytest.raises(UserError, match=message):
+        find_dataset(".", ".", Path("data"))
+    with pytest.raises(UserError, match=r"x is inside .*: choose a different --to"):
+        prepare_path(root, Path("a/x"), PrepareOptions(size=8))
+    assert {file.name for file in root.iterdir()} == {"a", "b"}
+    dataset = find_dataset(".", ".", tmp_path / "data")
+    assert sum(dataset.manifest.splits.values()) == 4
+
+
+def test_outputs_beside_the_splits_are_accepted(tmp_path):
+    root = write_files(tmp_path / "photos", tree("train/a", "train/b", "val/a", "val/b"))
+    for allowed in (root / "data", tmp_path / "photos2", tmp_path):
+        check_outside(root, allowed, "--to")
+    for refused in (root, root / "val" / "data"):
+        with pytest.raises(UserError, match="choose a different --to"):
+            check_outside(root, refused, "--to")
+    first = find_dataset(str(root), "", root / "data").path
+    assert find_dataset(str(root), "", root / "data").path == first
+
+
+@pytest.mark.parametrize(("name", "stem"), [("фото 2", "фото-2-"), ("日" * 80, "日" * 33 + "-"), ("n" * 250, "n" * 100 + "-")])
+def test_names_of_data_sets(tmp_path, name, stem):
+    root = write_files(tmp_path / name, tree("a", "b"))
+    assert find_dataset(str(root), "", tmp_path / "data").path.name.startswith(stem)

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Int64
 
-from alexnet_jax.console import console, track_progress
+from alexnet_jax.console import console, count, track_progress
 from alexnet_jax.cpus import available_cpus
 from alexnet_jax.data.images import (
     InvalidImageError,
@@ -27,8 +27,10 @@ from alexnet_jax.data.images import (
 from alexnet_jax.data.manifest import MAX_SIZE, Encoding
 from alexnet_jax.data.prepare.shards import PartialDataset, PreparePlan, open_partial_dataset, remove_partial_dataset
 from alexnet_jax.data.records import Dataset, Record, is_prepared, open_dataset
+from alexnet_jax.data.sources import folders
 from alexnet_jax.data.sources.base import Source
 from alexnet_jax.data.sources.held_out import ValidationSplit
+from alexnet_jax.data.sources.layout import check_outside
 from alexnet_jax.data.sources.registry import find_source
 from alexnet_jax.data.statistics import color_products
 from alexnet_jax.errors import UserError, check_number
@@ -68,6 +70,15 @@ class PrepareOptions:
     tfds_dir: str | None = None
     threads: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            check_number("--size", self.size, at_least=1, at_most=MAX_SIZE)
+        check_number("--max-bad", self.max_bad, at_least=0)
+        check_number("--held-out", self.held_out, at_least=0, below=1)
+        check_number("--seed", self.seed, at_least=0)
+        if self.threads is not None:
+            check_number("--threads", self.threads, at_least=1)
+
 
 class PreparedImage(NamedTuple):
     """Result of converting an image.
@@ -105,7 +116,6 @@ def prepare(source: Source, out: Path, options: PrepareOptions = PrepareOptions(
         or cannot be written.
     """
     size = options.size or source.size
-    check_number("--size", size, at_least=1, at_most=MAX_SIZE)
     if file_name_text(str(out)) != str(out):
         raise UserError(f"{out} is not UTF-8, which the record files need: choose a different folder for --to")
     encoding: Encoding = "raw" if options.raw or source.raw else "jpeg"
@@ -138,10 +148,10 @@ def prepare(source: Source, out: Path, options: PrepareOptions = PrepareOptions(
     dataset = open_dataset(out)
     manifest = dataset.manifest
     unlabeled = {split: f"unlabeled {split}" for split in manifest.unlabeled}
-    counts = ", ".join(f"{images:,} {unlabeled.get(split, split)}" for split, images in manifest.splits.items())
+    totals = ", ".join(f"{images:,} {unlabeled.get(split, split)}" for split, images in manifest.splits.items())
     skipped = f", {len(manifest.skipped):,} skipped" if manifest.skipped else ""
-    left_out = f", {source.num_left_out:,} files left out" if source.num_left_out else ""
-    console.print(f"{out}: {counts} images of {len(manifest.classes)} classes{skipped}{left_out}")
+    left_out = f", {count(source.num_left_out, 'file')} left out" if source.num_left_out else ""
+    console.print(f"{out}: {totals} images of {len(manifest.classes)} classes{skipped}{left_out}")
     return dataset
 
 
@@ -163,7 +173,8 @@ def _open_complete(out: Path, plan: PreparePlan) -> Dataset | None:
         console.print(f"{out} is already complete")
         return dataset
     if out.exists():
-        raise UserError(f"{out} already exists with different content: choose a different folder for --to, or delete {out}")
+        advice = f", or delete {out}" if is_prepared(out) else ""
+        raise UserError(f"{out} already exists with different content: choose a different folder for --to{advice}")
     return None
 
 
@@ -186,11 +197,12 @@ def prepare_path(source: str | Path, out: Path, options: PrepareOptions = Prepar
       options: options of the conversion.
 
     Raises:
-      UserError: if `options.held_out` is not in [0, 1), the source does not exist, or the conversion fails as in `prepare`.
+      UserError: if the source does not exist, `out` is inside it, or the conversion fails as in `prepare`.
     """
-    check_number("--held-out", options.held_out, at_least=0, below=1)
-    validation_split = ValidationSplit(options.held_out, options.seed)
-    return prepare(find_source(str(source), validation_split, options.tfds_dir), out, options)
+    found = find_source(str(source), ValidationSplit(options.held_out, options.seed), options.tfds_dir)
+    if found.description == folders.DESCRIPTION:
+        check_outside(source, out, "--to")
+    return prepare(found, out, options)
 
 
 def _images_per_shard(num_images: int) -> int:
@@ -237,7 +249,7 @@ def _write_missing_shards(
                     console.print(f"skipped {result.name}: {result.reason}", style="yellow", markup=False)
                     num_bad += 1
                     if num_bad > options.max_bad:
-                        problem = f"{num_bad} images cannot be read, most recently {result.name}"
+                        problem = f"{count(num_bad, 'image')} cannot be read, most recently {result.name}"
                         raise UserError(f"{problem}; to skip them, raise --max-bad")
 
 

@@ -139,18 +139,18 @@ class PartialDataset:
           num_shards: number of finished shards for each split.
 
         Raises:
-          UserError: if all training images, or all those of a class of the source, were skipped.
+          UserError: if all images of a split, or all training images of a class of the source, were skipped.
         """
         plan = self._plan
         statistics = PixelStatistics(plan.size)
         counts = {split: [0] * len(plan.classes) for split in num_shards if split not in plan.unlabeled}
         files: dict[str, list[Shard]] = {split: [] for split in num_shards}
-        skipped: dict[str, str] = {}
+        skipped_by_split: dict[str, dict[str, str]] = {split: {} for split in num_shards}
         for split, index in ((split, index) for split, count in num_shards.items() for index in range(count)):
             report = self.read_report(split, index)
             assert report is not None
             statistics.merge(report.statistics)
-            skipped |= report.skipped
+            skipped_by_split[split] |= report.skipped
             if split in counts:
                 for label, count in report.counts.items():
                     counts[split][label] += count
@@ -158,6 +158,10 @@ class PartialDataset:
                 files[split].append(report.shard)
         if not statistics.num_images:
             raise UserError("none of the training images can be read: check the files of the source")
+        for split, skipped in skipped_by_split.items():
+            if skipped and not files[split]:  # for example, the few images that were held out
+                raise UserError(f"no {split} image can be read ({_reasons(skipped)}): replace or remove these images")
+        skipped = {name: reason for names in skipped_by_split.values() for name, reason in names.items()}
         self._check_classes(counts, skipped)
         components, mean_image = statistics.color_components(), statistics.mean_image
         np.save(self._data_dir / "mean_image.npy", mean_image)
@@ -193,10 +197,13 @@ class PartialDataset:
         if not plan.images or split not in counts:  # written image by image, or without labels
             return
         if empty := [name for name, count in zip(plan.classes, counts[split], strict=True) if not count]:
-            problems = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
-            raise UserError(
-                f"no {split} image of {', '.join(empty[:5])} can be read ({problems}): replace the images, or remove the classes"
-            )
+            problem = f"no {split} image of {', '.join(empty[:5])} can be read ({_reasons(skipped)})"
+            raise UserError(f"{problem}: replace the images, or remove the classes")
+
+
+def _reasons(skipped: dict[str, str]) -> str:
+    """Describe the first skipped images."""
+    return "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
 
 
 @contextmanager
@@ -219,7 +226,7 @@ def open_partial_dataset(path: Path, plan: PreparePlan) -> Iterator[PartialDatas
             raise UserError(
                 f"no space left for {path} ({error.strerror}): free some space and run the same command again"
             ) from error
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose a different folder") from error
 
 
 class DatasetWriter:

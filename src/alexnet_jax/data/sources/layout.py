@@ -58,6 +58,27 @@ def _words(folder: str) -> list[str]:
     return [word for part in re.split(r"[\W_]+", folder.lower()) for word in re.split(r"(?<=.)(set)$", part) if word]
 
 
+def check_outside(root: str | Path, output: Path, option: str) -> None:
+    """Check that a folder to write to would not be read as a class, or as a part of one, when images are read again.
+
+    Args:
+      root: folder of images; nothing is checked if it is an archive or does not exist.
+      output: folder to write to, which may not exist.
+      option: option that names it, for the error message.
+
+    Raises:
+      UserError: if it would.
+    """
+    folder, resolved = Path(root).expanduser().resolve(), output.expanduser().resolve()
+    if not folder.is_dir() or folder not in (resolved, *resolved.parents):
+        return
+    # Beside the folders of the splits, other folders are not read.
+    splits = {child.name for child in folder.iterdir() if child.is_dir() and folder_split(child.name)}
+    if not splits or {*resolved.relative_to(folder).parts[:1]} <= splits:
+        problem = f"{output} is inside {root}, where it would be read as a class"
+        raise UserError(f"{problem}: choose a different {option}, or run the command in another folder")
+
+
 def shard_split(path: str) -> str | None:
     """Return the split that the path of a file with many images stands for, or None.
 
@@ -188,7 +209,7 @@ def split_folders(root: Path, images: Files) -> dict[str, str]:
 def no_class_folders(root: Path, images: Files) -> str:
     """Return the message for images that are in no class folder."""
     if not images:
-        return f"{root} has no training images; expected {EXPECTED_LAYOUT}"
+        return f"{root} has no images; expected {EXPECTED_LAYOUT}"
     seen = f"{root} has {len(images):,} images without a class folder ({images[0].name}, …)"
     if re.search(r"ILSVRC20\d\d_val_\d+", images[0].name):
         advice = "these are ILSVRC's validation images, so put them into val, next to train/<class> and a file of their labels"
