@@ -129,7 +129,15 @@ def test_longer_training_with_a_scaled_schedule_is_never_silent(options, monkeyp
     short = replace(TINY_CONFIG, epochs=2, schedule=StepDecay((1,)))
     folder, _ = messages(short)
     metrics = {"top1_error": 0.5, "top5_error": None, "loss": 1.0, "images": 22, "split": "validation"}
-    result = {"epochs": 2, "steps": 20, "ended_by_schedule": False, "images_per_second": 0, "seconds": 1.0, **metrics}
+    result = {
+        "config": "tiny",
+        "epochs": 2,
+        "steps": 20,
+        "ended_by_schedule": False,
+        "images_per_second": 0,
+        "seconds": 1.0,
+        **metrics,
+    }
     (folder / "result.json").write_text(json.dumps(result))
     assert f"or a larger --epochs with --run {folder} --keep-schedule to continue." in messages(short)[1]
     other, text = messages(short.with_epochs(4))
