@@ -31,7 +31,9 @@ from alexnet_jax.analysis.indexing import last_hidden_layer
 from alexnet_jax.console import console
 from alexnet_jax.cpus import available_cpus
 from alexnet_jax.data.find import find_training_dataset
+from alexnet_jax.errors import exit_on_user_error
 from alexnet_jax.evaluation.predictor import Predictor, SplitPredictions
+from alexnet_jax.files import write_json
 from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 from alexnet_jax.weights.trained_model import load
 
@@ -193,10 +195,11 @@ def main() -> None:
         "codes": rows,
         "milliseconds a query": time_queries(compare, training.outputs.shape[1]),
     }
-    compare.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(compare.out, result)
     draw(rows, compare.out.with_suffix(".png"), title=f"{model.network.name} on {dataset.path.name}")
     print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

@@ -1,6 +1,6 @@
 """Figure 1 of the paper: number of epochs to a training error of 25% on CIFAR-10, with ReLU and with tanh.
 
-    python -m alexnet_jax prepare --from cifar-10-binary.tar.gz --to data/cifar10
+    alexnet-jax prepare --from cifar-10-binary.tar.gz --to data/cifar10
     python experiments/cifar_figure1.py
 
 The paper reports six times fewer epochs with ReLU, for a four-layer network without regularization, with the learning rate of
@@ -24,7 +24,8 @@ import matplotlib
 import tyro
 
 from alexnet_jax.data.pipeline.augment import Augmentation
-from alexnet_jax.errors import DivergedError
+from alexnet_jax.errors import DivergedError, exit_on_user_error
+from alexnet_jax.files import write_json
 from alexnet_jax.model.cifar import THREE_CONVOLUTIONS
 from alexnet_jax.model.comparison_layers import Tanh
 from alexnet_jax.model.layers import ReLU
@@ -32,6 +33,7 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.preemption import StopOnSignal
+from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.schedule import StepDecay
 from alexnet_jax.training.train import train
 
@@ -134,9 +136,7 @@ def train_candidates(network: Network, settings: Figure1) -> Curves:
 
 def training_errors(folder: Path) -> list[float]:
     """Read the training error of every epoch from the log of a run; empty if there is no log."""
-    log = folder / "log.jsonl"
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-    return [line["training_error"] for line in lines if "epoch" in line]
+    return [line["training_error"] for line in RunDirectory(folder).log_lines() if "epoch" in line]
 
 
 def draw(curves: dict[str, Curves], file: Path) -> None:
@@ -183,8 +183,9 @@ if __name__ == "__main__":
     networks = {"relu": THREE_CONVOLUTIONS, "tanh": replace(THREE_CONVOLUTIONS, name="cifar_19pct_tanh", layers=tanh_layers)}
     curves = {}
     for name, network in networks.items():
-        curves[name] = train_candidates(network, settings)
+        with exit_on_user_error():
+            curves[name] = train_candidates(network, settings)
         settings.to.mkdir(parents=True, exist_ok=True)
-        (settings.to / "cifar_figure1.json").write_text(json.dumps(result(curves, settings.data), indent=1) + "\n")
+        write_json(settings.to / "cifar_figure1.json", result(curves, settings.data))
     draw(curves, settings.to / "cifar_figure1.png")
     print(json.dumps(result(curves, settings.data)))

@@ -1,6 +1,6 @@
 """Effect of response normalization on the test error of the four-layer network on CIFAR-10.
 
-    python -m alexnet_jax prepare --from cifar-10-binary.tar.gz --to data/cifar10
+    alexnet-jax prepare --from cifar-10-binary.tar.gz --to data/cifar10
     python experiments/cifar_lrn.py
 
 The paper reports a test error of 13% without response normalization and 11% with it (section 3.3). Those two networks also differ
@@ -21,12 +21,15 @@ from rich.table import Table
 from alexnet_jax.configs import load_config
 from alexnet_jax.console import console
 from alexnet_jax.data.find import find_dataset
+from alexnet_jax.errors import exit_on_user_error
 from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
 from alexnet_jax.evaluation.predictor import Predictor
+from alexnet_jax.files import write_json
 from alexnet_jax.model.cifar import FOUR_LAYERS
 from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.preemption import StopOnSignal
+from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.train import train
 from alexnet_jax.weights.trained_model import load
 
@@ -57,6 +60,7 @@ def compare(settings: Comparison) -> dict[str, Any]:
     base = load_config("cifar_four_layers")
     base = base.with_epochs(settings.epochs or base.epochs)
     networks = {"with": base.network, "without": FOUR_LAYERS}
+    dataset = find_dataset(settings.data, "cifar10", Path("data"))
     errors: dict[str, list[float]] = {name: [] for name in networks}
     curves: dict[str, list[list[float]]] = {name: [] for name in networks}
     result: dict[str, Any] = {}
@@ -68,17 +72,11 @@ def compare(settings: Comparison) -> dict[str, Any]:
                 trained = train(network.name, config, options, should_stop=should_stop)
             if not trained.finished:
                 sys.exit(0)  # stopped by a signal
-            folder = trained.run
-            model = load(folder)
-            predictions = Predictor(model, views="nine").predict_split(
-                find_dataset(settings.data, "cifar10", Path("data")), "test"
-            )
-            errors[name].append(float((predictions.outputs.argmax(1) != predictions.labels).mean()))
-            log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-            curves[name].append([line["top1_error"] for line in log if "epoch" in line])
+            errors[name].append(Predictor(load(trained.run), views="nine").count_errors(dataset, "test").metrics.top1_error)
+            curves[name].append([line["top1_error"] for line in RunDirectory(trained.run).log_lines() if "epoch" in line])
             pairs = min(map(len, errors.values()))
             result = {
-                "data": str(find_dataset(settings.data, "cifar10", Path("data")).manifest.source),
+                "data": str(dataset.manifest.source),
                 "epochs": base.epochs,
                 "milestones": list(getattr(base.schedule, "milestones", ())),
                 "seeds": list(settings.seeds[:pairs]),
@@ -86,8 +84,7 @@ def compare(settings: Comparison) -> dict[str, Any]:
                 "difference": asdict(paired_difference(errors["without"], errors["with"])) if pairs else None,
                 "center_view_error_by_epoch": curves,
             }
-            settings.to.parent.mkdir(parents=True, exist_ok=True)
-            settings.to.write_text(json.dumps(result, indent=1) + "\n")
+            write_json(settings.to, result)
     return result
 
 
@@ -105,6 +102,7 @@ if __name__ == "__main__":
     settings = tyro.cli(Comparison)
     enable_compilation_cache()
     configure_cpu()
-    result = compare(settings)
+    with exit_on_user_error():
+        result = compare(settings)
     console.print(table(result))
     print(json.dumps(result))

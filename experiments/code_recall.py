@@ -22,8 +22,9 @@ from alexnet_jax.analysis.code_search import AUTOENCODER, TRAINING_IMAGES, read_
 from alexnet_jax.analysis.index import Index
 from alexnet_jax.analysis.indexing import load_indexed_model, open_indexed_dataset
 from alexnet_jax.console import console
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, exit_on_user_error
 from alexnet_jax.evaluation.predictor import Predictor
+from alexnet_jax.files import write_json
 from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 
 RESULTS = Path(__file__).parent / "results"
@@ -101,9 +102,10 @@ def main() -> None:
         "seeds": settings.seeds,
         "codes": rows,
     }
-    settings.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(settings.out, result)
     print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

@@ -15,6 +15,7 @@ from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.pipeline.batches import evaluation_batches
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.data.sources import synthetic
+from alexnet_jax.files import write_json
 
 RESULT = Path(__file__).parent / "results" / "linear_baseline.json"
 
@@ -45,5 +46,5 @@ def accuracy(dataset: Dataset, side: int) -> float:
 if __name__ == "__main__":
     dataset = find_dataset(synthetic.NAME, synthetic.NAME, Path("data"))
     result = {f"accuracy_{side}": accuracy(dataset, side) for side in (32, 64)}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(RESULT, result)
     print(json.dumps(result))

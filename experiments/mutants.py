@@ -39,6 +39,7 @@ MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))
 # Tests of the files whose paths begin so; the first match counts. Those after the bar take longer and run after all others.
 # Tests of tables need no fixtures: without tests/conftest.py they start in half the time.
 NETWORKS = "--noconftest model/test_published_networks.py | model/test_layers.py model/test_network.py"
+STEP = "data/pipeline/test_augment.py training/test_step.py | training/test_loop.py parallel/test_placement.py"
 TESTS = {
     **dict.fromkeys(("model/alexnet.py", "model/catalog.py", "model/cifar.py", "model/relatives.py"), NETWORKS),
     "model/ablations.py": "model/test_ablations.py |",
@@ -52,7 +53,7 @@ TESTS = {
     "training/optimizer.py": "training/test_optimizer.py | training/test_step.py",
     "training/schedule.py": "test_published_settings.py training/test_schedule.py training/test_settings.py | "
     "training/test_loop.py",
-    "training/step.py": "data/pipeline/test_augment.py training/test_step.py | training/test_loop.py parallel/test_placement.py",
+    **dict.fromkeys(("training/evaluation_step.py", "training/normalization.py", "training/step.py"), STEP),
     "data/pipeline/copy_crop.py": "data/pipeline/test_copy_crop.py | data/pipeline/test_batches.py",
     "data/pipeline/augment.py": "test_published_settings.py data/pipeline/test_augment.py | data/pipeline/test_batches.py",
     "data/pipeline/transforms.py": "data/pipeline/test_augment.py training/test_settings.py | data/pipeline/test_batches.py",

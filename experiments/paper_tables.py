@@ -4,7 +4,7 @@
 
 Our errors are read from results/; a dash marks a network that has not been trained. To fill in a row of Table 1 or 2:
 
-    python -m alexnet_jax evaluate RUN --split test --to OUT && cp OUT/errors.json experiments/results/ilsvrc2010.json
+    alexnet-jax evaluate RUN --split test --to OUT && cp OUT/errors.json experiments/results/ilsvrc2010.json
 
 The file names are in `published_results.py`. Evaluate five or seven runs in one command for ilsvrc2012_five and
 ilsvrc2012_seven, and two runs on photos of clothes for clothing10_evaluation. Each file ablations*.json, written by
@@ -200,7 +200,7 @@ def clothing() -> str:
 
 
 def baselines() -> str:
-    """Return the results of the rivals in Tables 1 and 2, and of networks that are trained on the same images."""
+    """Return the results of the baselines of Tables 1 and 2, and of networks that are trained on the same images."""
     published = [f"{percent(method.accuracy)} ({method.reference})" if method.accuracy else DASH for method in METHODS.values()]
     rows = [["published for Caltech-101, 30 images per class to train on: mean accuracy of the classes", *published]]
     for name, (description, *measures) in BASELINE_DATA.items():

@@ -18,8 +18,9 @@ import jax
 from alexnet_jax.cli.process import configure_process
 from alexnet_jax.cpus import available_cpus
 from alexnet_jax.data.records import open_dataset
-from alexnet_jax.evaluation.metrics import ErrorCounter
+from alexnet_jax.errors import exit_on_user_error
 from alexnet_jax.evaluation.predictor import Predictor
+from alexnet_jax.files import write_json
 from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.weights.trained_model import load, load_run_config
 
@@ -28,17 +29,14 @@ RESULT = Path(__file__).parent / "results" / "photos.json"
 
 def measure(folder: Path) -> dict[str, Any]:
     """Return epochs, time and errors of a run."""
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    epochs = [record for record in log if "epoch" in record]
+    run = RunDirectory(folder)
+    epochs = [line for line in run.log_lines() if "epoch" in line]
     model = load(folder)
     dataset = open_dataset(Path(model.config.data.path))
-    result = RunDirectory(folder).result
+    result = run.result
     errors = {}
     for views in ("center", "ten"):
-        counter = ErrorCounter(len(model.classes))
-        for labels, probabilities in Predictor(model, views=views).batches(dataset, "test"):
-            counter.add(labels, probabilities)
-        errors[views] = round(counter.metrics.top1_error, 6)
+        errors[views] = round(Predictor(model, views=views).count_errors(dataset, "test").metrics.top1_error, 6)
     return {
         "epochs": epochs[-1]["epoch"],
         "finished": result is not None,
@@ -67,9 +65,10 @@ def main() -> None:
     }
     for folder in folders:
         record["runs"][load_run_config(folder).network.name] = measure(folder)
-        RESULT.write_text(json.dumps(record, indent=1) + "\n")
+        write_json(RESULT, record)
     print(json.dumps(record))
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

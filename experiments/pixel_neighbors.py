@@ -31,7 +31,9 @@ from alexnet_jax.console import console
 from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset
+from alexnet_jax.errors import exit_on_user_error
 from alexnet_jax.evaluation.predictor import Predictor, SplitPredictions
+from alexnet_jax.files import write_json
 from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 from alexnet_jax.weights.trained_model import load
 
@@ -136,8 +138,8 @@ if __name__ == "__main__":
     study = tyro.cli(Study)
     enable_compilation_cache()
     configure_cpu()
-    result = compare(study)
+    with exit_on_user_error():
+        result = compare(study)
     file = study.to or RESULTS / "pixel_neighbors" / f"{result['data']}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(file, result)
     print(json.dumps(result))

@@ -161,7 +161,7 @@ METHODS = {
     "two_tower": Method("`two_tower`, from scratch", evaluated="runs/two_tower/clothing-cuts"),
     "source_145": Method("`source_145`, from scratch", evaluated="runs/source_145/clothing-seed0-e14a3d"),
 }
-"""Rivals of the paper's network in Tables 1 and 2, and networks trained on the same images (experiments/baselines/)."""
+"""Baselines of Tables 1 and 2, and networks trained on the same images (experiments/baselines/)."""
 
 FIGURE_1_RATIO = 6.0
 """Ratio, tanh to ReLU, of the number of epochs to a training error of 25% on CIFAR-10 (section 3.1)."""

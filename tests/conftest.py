@@ -58,8 +58,9 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import Params, stacked_towers
 from alexnet_jax.training import setup
 from alexnet_jax.training.config import Options, TrainConfig
+from alexnet_jax.training.evaluation_step import make_evaluation_step
 from alexnet_jax.training.optimizer import paper_update
-from alexnet_jax.training.step import make_evaluation_step, make_train_step
+from alexnet_jax.training.step import make_train_step
 from alexnet_jax.training.train import train
 from alexnet_kernels.dispatch import current_order
 from tests.tiny import TINY

@@ -97,8 +97,8 @@ PUBLISHED = {
             "layer_rates": (
                 LayerRate("conv1", 18, 1e-5, None),
                 LayerRate("conv2", 18, 1e-5, None),
-                LayerRate("conv1", 21, 0.0, 0.0),
-                LayerRate("conv2", 21, 0.0, 0.0),
+                LayerRate("conv1", 20, 0.0, 0.0),
+                LayerRate("conv2", 20, 0.0, 0.0),
             ),
             "color_epochs": 18,
         },
@@ -110,7 +110,7 @@ PUBLISHED = {
         | {
             "default_data": "fall2009",
             "epochs": 6,
-            "schedule": StepDecay(milestones=(2,), bias_milestones=()),
+            "schedule": StepDecay(milestones=(1,), bias_milestones=()),
             "layer_rates": tuple(LayerRate(name, 0, 0.001, None) for name in CONVOLUTIONS),
             "init_layers": CONVOLUTIONS,
         },

@@ -12,13 +12,13 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-def test_photos_to_answers(photos, tmp_path):
+def test_quick_start(photos, tmp_path):
     """Run the first code block in a folder that has links to the repository, so that the results are not written there."""
     if subprocess.run(["make", "--question", ".venv/installed"], cwd=ROOT, capture_output=True).returncode:
         pytest.skip("needs an up-to-date .venv: run make setup")  # or the commands would install into it from another folder
     for name in ("Makefile", "pyproject.toml", ".venv", "src", "kernels"):
         (tmp_path / name).symlink_to(ROOT / name)
-    section = (ROOT / "README.md").read_text().split("## From photos to answers")[1]
+    section = (ROOT / "README.md").read_text().split("## Quick start")[1]
     block = re.search(r"```\n(.*?)```", section, re.DOTALL)
     assert block is not None
     commands = [line.partition("#")[0].strip() for line in block[1].splitlines()]

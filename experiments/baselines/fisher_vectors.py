@@ -1,4 +1,4 @@
-"""SIFT and Fisher vectors, the rival [24] of Table 1 and [7] of Table 2 (Sánchez and Perronnin 2011).
+"""SIFT and Fisher vectors, the method [24] of Table 1 and [7] of Table 2 (Sánchez and Perronnin 2011).
 
     make baselines DATA=caltech101 ARGS="--images 30"    # with the packages of the extra baselines, and sparse_coding.py
     python experiments/baselines/fisher_vectors.py --data caltech101 --images 30

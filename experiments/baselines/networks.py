@@ -28,8 +28,7 @@ from alexnet_jax.data.find import find_dataset, select_classes
 from alexnet_jax.data.prepare.convert import prepare
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.data.sources.base import Source
-from alexnet_jax.errors import DivergedError, UserError, check_number
-from alexnet_jax.evaluation.metrics import ErrorCounter
+from alexnet_jax.errors import DivergedError, UserError, check_number, exit_on_user_error
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.preemption import StopOnSignal
@@ -148,7 +147,7 @@ def evaluate(settings: Networks) -> dict[str, Any]:
     for seed in study.seeds[: len(splits)]:
         dataset = training_data(settings, source, seed)
         run = train_on(dataset, settings, replace(config, seed=seed))
-        errors.add(errors_on_test_images(run, dataset))
+        errors.add(Predictor(load(run), views="ten").count_errors(dataset, "test"))
         seconds.append(round(_result(run)["seconds"], 1))
         training_errors.append([line["training_error"] for line in RunDirectory(run).log_lines() if "epoch" in line])
         result = {
@@ -169,18 +168,7 @@ def evaluate(settings: Networks) -> dict[str, Any]:
     return result
 
 
-def errors_on_test_images(run: Path, dataset: Dataset) -> ErrorCounter:
-    """Return the errors of a trained network on the test images, averaged over ten views."""
-    model = load(run)
-    counter = ErrorCounter(len(model.classes))
-    for labels, probabilities in Predictor(model, views="ten").batches(dataset, "test"):
-        counter.add(labels, probabilities)
-    return counter
-
-
 if __name__ == "__main__":
     configure_process()
-    try:
+    with exit_on_user_error():
         print(json.dumps(evaluate(tyro.cli(Networks))))
-    except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")

@@ -1,4 +1,4 @@
-"""Sparse codes of SIFT with max pooling over a spatial pyramid, as the rival [2] of Table 1 (Lin et al. 2010; Yang et al. 2009).
+"""Sparse codes of SIFT with max pooling over a spatial pyramid, as the method [2] of Table 1 (Lin et al. 2010; Yang et al. 2009).
 
     make baselines DATA=caltech101 ARGS="--images 30"    # with the packages of the extra baselines, after fisher_vectors.py
     python experiments/baselines/sparse_coding.py --data caltech101 --images 30

@@ -1,6 +1,5 @@
 """Settings and results of the studies in this folder: one JSON file per method and data set."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from image_pool import ImagePool, Split
 
 from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.metrics import ErrorCounter
+from alexnet_jax.files import write_json
 
 RESULTS = Path(__file__).parents[1] / "results" / "baselines"
 
@@ -93,5 +93,4 @@ def write_result(result: dict[str, Any], file: Path | None) -> None:
     images = f"-{result['images_per_class']}" if result["images_per_class"] else ""
     whole = "-whole" if result["whole_images"] else ""
     file = file or RESULTS / f"{result['data']}{classes}{images}{whole}-{result['method']}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(file, result)

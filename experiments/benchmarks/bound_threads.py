@@ -22,6 +22,7 @@ from turns import Worker, serve
 from alexnet_jax import QUICKSTART
 from alexnet_jax.console import track_progress
 from alexnet_jax.cpus import available_cpus
+from alexnet_jax.files import write_json
 from alexnet_jax.parallel.mesh import choose_mesh
 from alexnet_jax.parallel.runtime import bind_threads, configure_cpu
 from alexnet_jax.training.optimizer import paper_update
@@ -85,7 +86,7 @@ def main() -> None:
     bench = tyro.cli(Bench)
     deciles = {devices: compare(devices, bench) for devices in (1, 2)}
     result = {"cpus": available_cpus(), "batch": BATCH, "turns": bench.turns, "step_ms_deciles": deciles}
-    bench.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(bench.out, result)
     print(json.dumps(result))
 
 

@@ -34,6 +34,7 @@ from alexnet_jax.analysis.code_search import CANDIDATES, build_codes, read_codes
 from alexnet_jax.analysis.exact_search import squared_norms
 from alexnet_jax.analysis.index import Index, IndexMetadata
 from alexnet_jax.cpus import available_cpus
+from alexnet_jax.files import write_json
 from alexnet_jax.parallel.runtime import configure_cpu
 
 RESULT = Path(__file__).parents[1] / "results" / "code_search.json"
@@ -191,7 +192,7 @@ def main() -> None:
         "milliseconds": milliseconds,
         "build": built,
     }
-    search.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(search.out, result)
     print(json.dumps(result))
 
 

@@ -40,6 +40,7 @@ from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.data.sources.synthetic import CLASSES, draw_image
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import write_json
 
 RESULT = Path(__file__).parents[1] / "results" / "data.json"
 STATM = Path("/proc/self/statm")
@@ -247,7 +248,7 @@ def main(bench: Bench) -> None:
         "versions": {name: version(name) for name in PACKAGES},
         "notes": "microseconds per image on one core: " + ", ".join(f"{name} {time:.1f}" for name, time in microseconds.items()),
     }
-    bench.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(bench.out, result)
     print(json.dumps(result))
 
 

@@ -26,6 +26,7 @@ import tyro
 from alexnet_jax.analysis.index import Index, IndexedImage, IndexMetadata
 from alexnet_jax.analysis.index_writer import create_index
 from alexnet_jax.cpus import available_cpus
+from alexnet_jax.files import write_json
 
 RESULT = Path(__file__).parents[1] / "results" / "search.json"
 BLOCK = 4096
@@ -132,7 +133,7 @@ def main() -> None:
         "one_pass_seconds": passes,
         "megabytes": {"before": before, "peak": peak},
     }
-    search.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(search.out, result)
     print(json.dumps(result))
 
 

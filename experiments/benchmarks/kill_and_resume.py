@@ -30,6 +30,7 @@ import tyro
 
 from alexnet_jax.data.prepare.convert import prepare
 from alexnet_jax.data.sources.synthetic import SyntheticSource
+from alexnet_jax.files import write_json
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.optimizer import paper_update
@@ -226,7 +227,7 @@ def main() -> None:
     settings = tyro.cli(Kill)
     with tempfile.TemporaryDirectory() as folder:
         result = kill_and_resume(settings, Path(folder))
-    settings.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(settings.out, result)
     print(json.dumps(result))
 
 

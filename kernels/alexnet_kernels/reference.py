@@ -47,7 +47,7 @@ def response_norm(
 def max_pool(x: Array, window: int, stride: int) -> Array:
     """Compute `alexnet_kernels.max_pool`."""
     *_, height, width, _ = x.shape
-    padding = [(pooled_size(n, window, stride) - 1) * stride + window - n for n in (height, width)]
+    bottom, right = ((pooled_size(n, window, stride) - 1) * stride + window - n for n in (height, width))  # pixels past the edges
     leading = x.ndim - 3
     return lax.reduce_window(
         x,
@@ -55,7 +55,7 @@ def max_pool(x: Array, window: int, stride: int) -> Array:
         lax.max,
         (1,) * leading + (window, window, 1),
         (1,) * leading + (stride, stride, 1),
-        ((0, 0),) * leading + ((0, max(padding[0], 0)), (0, max(padding[1], 0)), (0, 0)),
+        ((0, 0),) * leading + ((0, bottom), (0, right), (0, 0)),
     )
 
 

@@ -1,11 +1,12 @@
 """Atomic file writes, in which a file is replaced when its new content is complete or not at all, and file locks."""
 
 import fcntl
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO, Any, TextIO
 
 from alexnet_jax.console import console
 from alexnet_jax.errors import UserError, describe_os_error, disk_full_as_user_error
@@ -35,6 +36,15 @@ def atomic_write(file: Path, content: bytes) -> None:
     """
     with _replace_on_success(file) as temporary, write_errors(file):
         temporary.write_bytes(content)
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write a JSON file atomically (see `atomic_text_writer`).
+
+    Raises:
+      UserError: if the disk is full.
+    """
+    atomic_write(file, (json.dumps(content, indent=1) + "\n").encode())
 
 
 @contextmanager

@@ -13,6 +13,8 @@ def file_name_text(name: str) -> str:
       >>> print(file_name_text("caf\udce9.jpg"))
       caf\xe9.jpg
     """
+    if name.isascii():
+        return name
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

@@ -3,26 +3,18 @@
 import gc
 import json
 import os
-import re
 import shutil
-import sys
 import threading
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from alexnet_jax.analysis import code_search, index_writer
 from alexnet_jax.analysis import index as index_module
-from alexnet_jax.analysis.binary_codes import Autoencoder
+from alexnet_jax.analysis import index_writer
 from alexnet_jax.analysis.index import Index, IndexedImage, IndexMetadata
 from alexnet_jax.analysis.index_writer import create_index
 from alexnet_jax.analysis.indexing import build_index, last_hidden_layer, load_indexed_model, open_indexed_dataset
-from alexnet_jax.cli import main as cli
-from alexnet_jax.cli import retrieve as retrieve_module
 from alexnet_jax.data.find import find_training_dataset
-from alexnet_jax.data.pipeline.photo import read_photo
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.model.layers import Conv, Dense, Dropout, MaxPool, ReLU
@@ -134,96 +126,6 @@ def test_index_of_format_2_is_read(copy, index, capsys, trained_run, dataset):
     assert "is already complete" in capsys.readouterr().err
 
 
-def retrieve(monkeypatch, capsys, *arguments, code=0):
-    monkeypatch.setattr(sys, "argv", ["alexnet_jax", "retrieve", *map(str, arguments)])
-    with nullcontext() if code == 0 else pytest.raises(SystemExit, match=str(code)):
-        cli.main()
-    return [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-
-
-def test_retrieve_finds_indexed_photos_first(trained_run, photos, tmp_path, monkeypatch, capsys):
-    run = shutil.copytree(trained_run, tmp_path / "run")
-    monkeypatch.setattr(sys, "argv", ["alexnet_jax", "index", str(run)])
-    cli.main()
-    assert capsys.readouterr().out.strip() == str(run / "index")
-    files = [photos / "train" / "above" / "3.jpg", photos / "train" / "below" / "17.jpg"]
-    (checkpoint, *_) = (run / "checkpoints").glob("[0-9]*")
-    assert retrieve(monkeypatch, capsys, checkpoint, *files) == retrieve(monkeypatch, capsys, run, *files)
-    lines = retrieve(monkeypatch, capsys, run, *files, "--nearest", 4, "--picture", tmp_path / "retrieved.png")
-    assert [line[0] for line in lines] == [str(file) for file in files for _ in range(4)]
-    assert [line[1] for line in lines] == ["1", "2", "3", "4"] * 2
-    assert lines[0][3:] == ["above", "train/above/3.jpg"]
-    assert lines[4][3:] == ["below", "train/below/17.jpg"]
-    # `retrieve` encodes a photo as JPEG like the images of the data set, so its pixels equal those of the stored image.
-    assert float(lines[0][2]) == pytest.approx(0, abs=1e-3)
-    assert float(lines[1][2]) > 0.01
-    with Image.open(tmp_path / "retrieved.png") as image:
-        assert image.width > image.height
-
-
-def test_retrieve_searches_by_codes_in_batches(trained_run, photos, tmp_path, monkeypatch, capsys):
-    index, folder = tmp_path / "index", photos / "train" / "above"
-    command = ["index", str(trained_run), "--to", str(index)]
-
-    def build(*options, code=0):
-        monkeypatch.setattr(sys, "argv", ["alexnet_jax", *command, *options])
-        with nullcontext() if code == 0 else pytest.raises(SystemExit, match=str(code)):
-            cli.main()
-        return capsys.readouterr().err
-
-    assert "--bits must be a multiple of 8, not 100" in build("--bits", "100", code=1)
-    assert not index.exists()
-    build()
-    exact = retrieve(monkeypatch, capsys, index, folder, "--nearest", 2)
-    monkeypatch.setattr(code_search, "AUTOENCODER", Autoencoder(hidden=8, steps=5, batch_size=8))
-    assert "is already complete" in build("--bits", "16")
-    monkeypatch.setattr(retrieve_module, "BATCH_SIZE", 16)
-    monkeypatch.setattr(retrieve_module, "EXACT_QUERIES", 20)
-    decoded, read = [], retrieve_module.read_photos
-    monkeypatch.setattr(retrieve_module, "read_photos", lambda files, decode: decoded.append(len(files)) or read(files, decode))
-
-    def lines(*options):
-        decoded.clear()
-        monkeypatch.setattr(sys, "argv", ["alexnet_jax", "retrieve", str(index), str(folder), "--nearest", "2", *options])
-        cli.main()
-        captured = capsys.readouterr()
-        return [line.split("\t") for line in captured.out.splitlines()], captured.err
-
-    by_codes, message = lines()
-    assert "Searching 80 images by 16-bit codes, with exact distances of the nearest 2,000; --exact compares all" in message
-    assert decoded == [16, 16, 8]
-    searched_exactly, message = lines("--exact")
-    assert "Searching 80 images exactly" in message
-    few, _ = lines("--candidates", "2")
-    for found in (by_codes, searched_exactly):
-        assert [(*line[:2], *line[3:]) for line in found] == [(*line[:2], *line[3:]) for line in exact]
-        np.testing.assert_allclose([float(line[2]) for line in found], [float(line[2]) for line in exact], atol=1e-4)
-    assert len(few) == len(exact)
-    (index / "codes.safetensors").write_bytes(b"damaged")
-    assert retrieve(monkeypatch, capsys, index, folder / "3.jpg", code=1) == []
-    assert len(retrieve(monkeypatch, capsys, index, folder / "3.jpg", "--exact")) == 6
-
-
-def test_retrieve_takes_folders_and_skips_files_that_are_no_photos(index, photos, tmp_path, monkeypatch, capsys):
-    folder, text = tmp_path / "some", tmp_path / "text.jpg"
-    folder.mkdir()
-    shutil.copy(photos / "train" / "above" / "3.jpg", folder)
-    text.write_text("no photo")
-    lines = retrieve(monkeypatch, capsys, index.path, text, folder, "--top", 1, "--picture", tmp_path / "one.png", code=1)
-    assert [(line[0], line[4]) for line in lines] == [(f"{folder}/3.jpg", "train/above/3.jpg")]
-    assert (tmp_path / "one.png").exists()
-    assert retrieve(monkeypatch, capsys, index.path, text, code=1) == []
-
-
-def test_retrieve_says_that_the_run_was_trained_further(trained_run, dataset, tmp_path, monkeypatch, capsys, photos):
-    run = shutil.copytree(trained_run, tmp_path / "run")
-    build_index(load(run), dataset, "train", run / "index")
-    (run / "checkpoints" / "1000").mkdir()
-    monkeypatch.setattr(sys, "argv", ["alexnet_jax", "retrieve", str(run), str(photos / "train" / "above" / "3.jpg")])
-    cli.main()
-    assert f"{run}/index is of step 60, but {run} has reached step 1000" in capsys.readouterr().err
-
-
 def test_complete_index_is_opened_and_another_one_is_kept(trained_run, dataset, index, tmp_path, capsys):
     model, time = load(trained_run), (index.path / "features.npy").stat().st_mtime_ns
     assert build_index(model, dataset, "train", index.path, batch_size=16).metadata == index.metadata
@@ -232,26 +134,9 @@ def test_complete_index_is_opened_and_another_one_is_kept(trained_run, dataset, 
         build_index(model, dataset, "validation", index.path)
     assert (index.path / "features.npy").stat().st_mtime_ns == time
     (tmp_path / "mine").write_text("notes")
-    with pytest.raises(UserError, match="mine exists and is no complete index: pass another folder as --to"):
+    with pytest.raises(UserError, match="mine exists and is not a complete index: delete it, or pass another folder"):
         build_index(model, dataset, "train", tmp_path / "mine")
     assert (tmp_path / "mine").read_text() == "notes"
-
-
-def test_read_photo_applies_the_encoding_of_the_data_set(dataset, photos):
-    size, encoding = dataset.manifest.size, dataset.manifest.encoding
-    photo = read_photo(photos / "train" / "above" / "3.jpg", size=size, encoding=encoding, image_size=32)
-    assert photo.shape == (32, 32, 3)
-    raw = read_photo(photos / "train" / "above" / "3.jpg", size=size, encoding="raw", image_size=32)
-    np.testing.assert_allclose(photo.astype(int), raw.astype(int), atol=40)
-
-
-@pytest.mark.parametrize("exists", [False, True], ids=["missing file", "not an image"])
-def test_read_photo_error_names_the_file(exists, tmp_path):
-    file = tmp_path / "photo.jpg"
-    if exists:
-        file.write_text("…")
-    with pytest.raises(UserError, match=rf"{re.escape(str(file))}.*(No such file|one of JPEG)"):
-        read_photo(file, size=256, encoding="jpeg", image_size=32)
 
 
 def test_index_of_other_parameters_is_rejected(index, copy, trained_run, tmp_path):

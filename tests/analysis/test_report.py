@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 import alexnet_jax.analysis.report
+from alexnet_jax.analysis.binary_codes import Autoencoder
+from alexnet_jax.analysis.code_search import build_codes
 from alexnet_jax.analysis.confusion_matrix import draw_confusion_matrix
 from alexnet_jax.analysis.examples import ExampleOptions, Examples, LabeledImage, Prediction, Retrieval, find_examples
 from alexnet_jax.analysis.figure4 import draw_predictions, draw_retrievals
@@ -99,7 +101,7 @@ def test_predictions_are_the_most_probable_classes(model, dataset):
 
 
 @pytest.mark.parametrize("searched", [80, 10])
-def test_retrieved_images_are_the_nearest_of_those_searched(model, dataset, searched, tmp_path):
+def test_retrieved_images_are_the_nearest_of_those_searched(model, dataset, searched, tmp_path, monkeypatch):
     examples = find_examples(model, dataset, "validation", ExampleOptions(queries=3, searched=searched))
     assert (examples.num_searched, examples.num_training) == (searched, 80)
     extract_features = Predictor(model, layer="fc6/relu", batch_size=16)
@@ -112,6 +114,11 @@ def test_retrieved_images_are_the_nearest_of_those_searched(model, dataset, sear
         index = build_index(model, dataset, "train", tmp_path / "index")
         indexed_examples = find_examples(model, dataset, "validation", ExampleOptions(queries=3), index)
         assert neighbor_names(indexed_examples) == neighbor_names(examples)
+        build_codes(index, 16, Autoencoder(hidden=8, steps=5, batch_size=8))
+        monkeypatch.setattr(index, "search", lambda *_: pytest.fail("searched exactly"))
+        by_codes = find_examples(model, dataset, "validation", ExampleOptions(queries=3), index)
+        assert neighbor_names(by_codes) == neighbor_names(examples), "all images are candidates"
+        assert "(searched: all 80, by 16-bit codes)" in html_page(content(by_codes, model.classes))
     else:
         assert (retrieved >= distances - 1e-5).all()
         assert (retrieved > distances + 1e-5).any()

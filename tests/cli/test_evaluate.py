@@ -19,7 +19,6 @@ from alexnet_jax.cli.evaluate import Evaluate, evaluate
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.data.images import encode_jpeg
 from alexnet_jax.data.pipeline.augment import Augmentation, resize_mean_image
-from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.errors import UserError
@@ -31,19 +30,11 @@ from alexnet_jax.training.run_config import RunConfig
 from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.step import TrainState
 from alexnet_jax.weights.trained_model import load
+from tests.cli.numpy_evaluation import numpy_errors, numpy_predictions
 from tests.conftest import TINY, TINY_CONFIG, cpu_mesh
 
 CLASSES = [f"band {label}" for label in range(7)]
 COUNTS = {"train": [12] * 7, "validation": [4, 3, 5, 2, 6, 3, 0], "test": [5, 1, 4, 6, 2, 3, 2]}
-
-# Top left corners of 29-pixel crops of 32-pixel images and 37-pixel crops of 64-pixel images. Ten views include flipped crops.
-CROPS = {
-    "center": {29: [(1, 1)], 37: [(13, 13)]},
-    "ten": {29: [(0, 0), (0, 3), (3, 0), (3, 3), (1, 1)], 37: [(0, 0), (0, 27), (27, 0), (27, 27), (13, 13)]},
-    "nine": {
-        side: [(top, left) for top in offsets for left in offsets] for side, offsets in ((29, (0, 1, 3)), (37, (0, 13, 27)))
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -88,44 +79,6 @@ def runs(dataset, tmp_path_factory):
         "large": TrainConfig(large, augmentation=Augmentation(image_size=64), seed=2),
     }
     return {name: create_untrained_run(dataset, folder / name, config) for name, config in configs.items()}
-
-
-def numpy_predictions(run, dataset, split, views):
-    """Return the labels, and the probabilities averaged over the views."""
-    model = load(run)
-    size, crop_mean = model.network.input_size, model.config.augmentation.mean == "crop"
-    decoded = DecodedImages(dataset, split, model.image_size)
-    images = np.stack([decoded.decode(decoded.record(index)).copy() for index in range(len(decoded))]).astype(np.float32)
-    labels = np.array([decoded.record(index).label for index in range(len(decoded))])
-    logits = placement.forward(model.network, cpu_mesh(model.network, 1, split=False))
-    offset = (model.image_size - size) // 2
-    center_mean = model.mean_image[offset : offset + size, offset : offset + size]
-    total = np.zeros((len(labels), 7))
-    crops = [(corner, flipped) for flipped in (False, True)[: 2 if views == "ten" else 1] for corner in CROPS[views][size]]
-    for (top, left), flipped in crops:
-        view = images[:, top : top + size, left : left + size]
-        mean = model.mean_image[top : top + size, left : left + size]
-        if flipped:
-            view, mean = view[:, :, ::-1], mean[:, ::-1]
-        inputs = view - (mean if crop_mean else center_mean)
-        exponentials = np.exp(np.asarray(jax.jit(logits)(model.params, inputs, None), np.float64))
-        total += exponentials / exponentials.sum(axis=1, keepdims=True)
-    return labels, total / len(crops)
-
-
-def numpy_errors(labels, probabilities):
-    top5 = [
-        label in sorted(range(7), key=lambda c, row=row: -row[c])[:5] for label, row in zip(labels, probabilities, strict=True)
-    ]
-    wrong = probabilities.argmax(axis=1) != labels
-    return {
-        "top1_error": pytest.approx(wrong.mean(), abs=1e-6),
-        "top5_error": pytest.approx(1 - np.mean(top5), abs=1e-6),
-        "loss": pytest.approx(-np.log(probabilities[np.arange(len(labels)), labels]).mean(), rel=1e-4),
-        "mean_class_error": pytest.approx(np.mean([wrong[labels == c].mean() for c in set(labels.tolist())]), abs=1e-6),
-        "images": len(labels),
-        "predicted_classes": len(set(probabilities.argmax(axis=1).tolist())),
-    }
 
 
 def run_evaluate(*networks, **settings):

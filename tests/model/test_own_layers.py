@@ -84,7 +84,7 @@ def test_layer_with_valid_field_is_loaded(field, value):
 @pytest.mark.parametrize("field", ["towers", "input_size"])
 def test_sizes_of_a_stored_network_are_positive_integers(field):
     for value in (0, True, 2.0, 1 << 14):
-        with pytest.raises(UserError, match=r"name, towers or input_size cannot be"):
+        with pytest.raises(UserError, match=r"invalid name, towers or input_size"):
             Network.from_json(TINY.to_json() | {field: value})
     last_layer = TINY.to_json()["layers"][-1:]  # the towers need not divide its features
     for value in (1, (1 << 14) - 1):

@@ -7,7 +7,8 @@ import pytest
 from alexnet_jax import TWO_TOWER
 from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import replicated
-from alexnet_jax.training.step import make_evaluation_step, put_batch, random_batch
+from alexnet_jax.training.evaluation_step import make_evaluation_step
+from alexnet_jax.training.step import put_batch, random_batch
 from tests.conftest import cpu_mesh
 
 

@@ -174,6 +174,32 @@ def test_keeps_latest_and_best_checkpoints(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["2", "5", "6"]
 
 
+def test_held_state_is_saved_before_the_next_checkpoint_or_at_the_end(tmp_path):
+    """A held state survives the donation of its arrays to the next step, and is discarded for a later one."""
+    donate = jax.jit(lambda state: jax.tree.map(jnp.zeros_like, state), donate_argnums=0)
+    checkpoints = Checkpoints(tmp_path, CONFIG)
+    saved = []
+    for step, keep in [(1, "save"), (2, "hold"), (3, "hold"), (4, "save"), (5, "hold"), (5, "save"), (6, "hold"), (7, "hold")]:
+        arrays = state(step)
+        getattr(checkpoints, keep)(arrays, {"errors": []}, best_step=step)
+        donate(arrays)
+        saved.append(checkpoints._manager.latest_step())
+    assert saved == [1, 1, 1, 4, 4, 5, 5, 5]
+    checkpoints.close()
+    assert sorted(os.listdir(tmp_path)) == ["5", "7"]
+    jax.tree.map(np.testing.assert_array_equal, restore(tmp_path)[0], state(7))
+
+
+@pytest.mark.parametrize("held", [2, 3])
+def test_held_state_of_a_diverged_step_is_discarded(held, tmp_path):
+    checkpoints = Checkpoints(tmp_path, CONFIG)
+    checkpoints.save(state(1), {"errors": []})
+    checkpoints.hold(state(held), {"errors": []})
+    assert checkpoints.delete_from(3) == min(held, 2) - (held == 3)
+    checkpoints.close()
+    assert sorted(os.listdir(tmp_path)) == (["1", "2"] if held == 2 else ["1"])
+
+
 def test_checkpoint_metadata(options):
     """Check the metadata of a training run's checkpoints, and that the best checkpoint is kept."""
     options = replace(options, checkpoint_seconds=1e9)

@@ -9,6 +9,7 @@ import alexnet_jax.training.loop
 import alexnet_jax.training.setup
 from alexnet_jax.parallel.distributed import Request
 from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.training.run_logger import RunLogger
 from alexnet_jax.training.schedule import LayerRate, StepDecay
 from alexnet_jax.training.step import make_train_step
 from alexnet_jax.training.train import train
@@ -52,11 +53,8 @@ def events(monkeypatch):
 
         return step
 
-    log_step = alexnet_jax.training.loop._log_step
     monkeypatch.setattr(alexnet_jax.training.setup, "make_train_step", make)
-    monkeypatch.setattr(
-        alexnet_jax.training.loop, "_log_step", lambda step, *rest: (events.append(step), log_step(step, *rest))[1]
-    )
+    monkeypatch.setattr(RunLogger, "log_step", lambda logger, step, loss: events.append(step))
     return events
 
 

@@ -11,6 +11,7 @@ import pytest
 from alexnet_jax.data.pipeline.augment import Example
 from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import replicated
+from alexnet_jax.training.evaluation_step import make_evaluation_step
 from alexnet_jax.training.optimizer import learning_rates, paper_update
 from alexnet_jax.training.step import (
     Bfloat16TrainState,
@@ -19,7 +20,6 @@ from alexnet_jax.training.step import (
     for_precision,
     initial_state,
     is_top1_error,
-    make_evaluation_step,
     make_train_step,
     put_batch,
 )

@@ -1,233 +1,22 @@
-"""Tests of the choice of the form of the training step, most of them with steps and a clock that are stubs."""
+"""Tests of when the form of the training step is measured, stored and used again."""
 
 import json
-import os
-import re
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
-from unittest.mock import Mock
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from alexnet_jax.model.layers import TOWER
-from alexnet_jax.model.lowering import conv_lowering, current_conv_lowering, current_lowering, tower_lowering
-from alexnet_jax.parallel.gradients import GradientSum
-from alexnet_jax.parallel.mesh import DATA
-from alexnet_jax.training import setup, step_trials, tuning
-from alexnet_jax.training.optimizer import paper_update
-from alexnet_jax.training.run_directory import RunDirectory
-from alexnet_jax.training.step import TrainMetrics, TrainState
-from alexnet_jax.training.step_form import StepForm, alternative_forms, default_form
-from alexnet_jax.training.step_trials import Trial, TuningTask
+from alexnet_jax.model.lowering import current_conv_lowering, current_lowering
+from alexnet_jax.training import setup, tuning
+from alexnet_jax.training.step_form import StepForm
+from alexnet_jax.training.step_trials import Trial
 from alexnet_jax.training.train import train
-from alexnet_jax.training.tuning import Tuning, choose_form, tuning_key
-from alexnet_kernels import default_implementation
+from alexnet_jax.training.tuning import Tuning, tuning_key
 from alexnet_kernels.dispatch import current_order
-from tests.conftest import TINY_CONFIG, StopAfter, cpu_mesh, read_log
+from tests.conftest import TINY_CONFIG, StopAfter, read_log
 from tests.tiny import TINY
-
-MESH = cpu_mesh(TINY, 1, split=False)
-DEFAULT = StepForm("triton", "split", "grouped", "direct")
-REFERENCE = StepForm("xla", "split", "separate", "direct")
-ALTERNATIVES = {
-    "kernels": ("triton", "xla"),
-    "placement": ("split", "single"),
-    "towers": ("grouped", "separate"),
-    "conv1": ("direct", "space_to_depth"),
-}
-COMPILE_S = 1.0
-
-
-class Steps:
-    """Stub of training steps: a clock, and for every form its seconds and the changes that it makes to correct results."""
-
-    def __init__(self):
-        self.now, self.measured = 0.0, []
-        self.seconds = lambda form: 0.01
-        self.result = lambda form, opt_state, loss: (opt_state, loss)
-        self.compile = lambda form: None
-
-    def perf_counter(self):
-        return self.now
-
-    monotonic = perf_counter
-
-    def make_step(self, form):
-        def compile_step():
-            self.now += COMPILE_S
-            self.compile(form)
-            return step
-
-        def step(state, *_):
-            self.now += self.seconds(form)
-            opt_state, loss = self.result(form, jax.tree.map(jnp.ones_like, state.opt_state), 2.0)
-            return state.replace(opt_state=opt_state), TrainMetrics(np.float32(loss), np.float32(0))
-
-        self.measured.append(form)
-        return MESH, SimpleNamespace(lower=lambda *_: SimpleNamespace(compile=compile_step))
-
-
-@pytest.fixture
-def steps(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    stub = Steps()
-    monkeypatch.setattr(step_trials, "time", stub)
-    monkeypatch.setattr(step_trials, "ROUND_S", 0.0)
-    monkeypatch.setattr(tuning, "measure_matmul_flops", lambda *_: 1e12)
-    monkeypatch.setattr(tuning, "training_flops_per_image", lambda _: 1e9)
-    params = {name: {"kernel": np.ones((2, 3), np.float32), "bias": np.ones(2, np.float32)} for name in ("conv1", "fc7")}
-
-    def initial_state(network, mesh, optimizer, seed):
-        return TrainState(jnp.zeros((), jnp.int32), jax.device_put(params), optimizer.init(params))
-
-    monkeypatch.setattr(step_trials, "initial_state", initial_state)
-    return stub
-
-
-@pytest.fixture
-def task(steps):
-    return TuningTask(
-        network=TINY,
-        optimizer=paper_update(),
-        precision="float32",
-        gradient_sum=GradientSum(),
-        batch_size=8,
-        mean=np.zeros((29, 29, 3), np.float32),
-        crop_mean=True,
-        requested_placement="auto",
-        default=DEFAULT,
-        alternatives=ALTERNATIVES,
-        make_step=steps.make_step,
-    )
-
-
-@pytest.fixture
-def run(tmp_path):
-    folder = RunDirectory(tmp_path / "run")
-    folder.checkpoints.mkdir(parents=True)
-    folder.write("config.json", {})
-    return folder
-
-
-LONG = 10**9
-"""Steps of a long training."""
-
-
-def gpu_mesh(devices=1, capability="9.0", *, split=False, kind="NVIDIA H200"):
-    device = Mock(platform="gpu", device_kind=kind, compute_capability=capability)
-    shape = {DATA: devices // 2, TOWER: 2} if split else {DATA: devices}
-    return Mock(Mesh, devices=np.array([device] * devices), size=devices, axis_names=tuple(shape), shape=shape)
-
-
-GPU = gpu_mesh()
-
-
-def choose(run, task, tune: Any = "auto", steps=LONG, mesh: Any = GPU):
-    return choose_form(run, task, mesh, tune, steps=steps).form
-
-
-def test_fields_are_tuned_one_at_a_time(run, task, steps, capsys):
-    gains = {"xla": 2, "single": 3, "separate": 5, "space_to_depth": 4}
-
-    def seconds(form):
-        return 0.1 * np.prod([1 / gains.get(value, 1) for value in vars(form).values()])
-
-    steps.seconds = seconds
-    best = StepForm("xla", "single", "separate", "space_to_depth")
-    assert choose(run, task) == best
-    assert steps.measured == [
-        REFERENCE, DEFAULT, replace(REFERENCE, kernels="triton"), replace(best, conv1="direct"),
-        replace(best, conv1="direct", towers="grouped"), best,
-    ]  # fmt: skip
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "tuning the training step (1 × NVIDIA H200, batch 8, float32) for at most 120 s; --tune off skips this"
-    assert lines[1] == "  kernels xla, placement split, conv1 direct: 10 ms per step, compiled in 1.0 s"
-    assert lines[-1].startswith("fastest: kernels xla, placement single, towers separate, conv1 space_to_depth; stored in ")
-    assert len(lines) == len(steps.measured) + 2
-
-
-@pytest.mark.parametrize("slow", ["xla", "single", "separate", "space_to_depth"])
-def test_slow_candidate_loses(run, task, steps, slow):
-    steps.seconds = lambda form: 0.01 if slow in vars(form).values() else 0.005
-    assert slow not in vars(choose(run, task)).values()
-
-
-def raises(error):
-    def fail(*_):
-        raise error
-
-    return fail
-
-
-def changed(factor):
-    def change(form, opt_state, loss):
-        return jax.tree.map(lambda v: v.at[(0,) * v.ndim].multiply(factor) if v.ndim else v, opt_state), loss
-
-    return change
-
-
-FAULTS = {
-    "gradients": ("result", lambda form, opt_state, loss: (jax.tree.map(lambda v: 1.1 * v, opt_state), loss),
-                  "its gradient of conv1/bias differs from the reference by 10.0%, more than 2%"),
-    "one gradient": ("result", changed(1e6), "its gradient of .* differs from the reference"),
-    "NaN": ("result", changed(np.nan), "its gradient of .* differs from the reference by nan%"),
-    "loss": ("result", lambda form, opt_state, loss: (opt_state, 1.1 * loss),
-             "its loss differs from the reference by 10.0%, more than 2%"),
-    "compilation": ("compile", raises(NotImplementedError("no\nlowering")),
-                    r"it does not compile \(NotImplementedError: no lowering\)"),
-    "memory when compiled": ("compile", raises(RuntimeError("RESOURCE_EXHAUSTED: Out of memory")),
-                             r"it does not fit in memory \(RuntimeError: RESOURCE_EXHAUSTED"),
-    "memory when run": ("seconds", raises(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")),
-                        r"it does not fit in memory \(JaxRuntimeError: RESOURCE_EXHAUSTED"),
-    "run": ("seconds", raises(RuntimeError("illegal memory access")), r"it cannot be run \(RuntimeError: illegal"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_faulty_candidate_is_dropped_with_one_line(run, task, steps, capsys, fault):
-    """Inject a fault into the kernels of the default form, which would be the fastest."""
-    name, faulty, message = FAULTS[fault]
-    correct = getattr(steps, name)
-    setattr(steps, name, lambda form, *args: (faulty if form.kernels == "triton" else correct)(form, *args))
-    if name != "seconds":
-        steps.seconds = lambda form: 0.001 if form.kernels == "triton" else 0.01
-    assert choose(run, task).kernels == "xla"
-    lines = [line for line in capsys.readouterr().err.splitlines() if "dropped" in line]
-    assert lines
-    for line in lines:
-        assert re.match(rf"  kernels triton, .*: dropped, {message}", line)
-
-
-def test_correct_numbers_may_differ_by_rounding(run, task, steps):
-    steps.seconds = lambda form: 0.001 if form.kernels == "triton" else 0.01
-    error = lambda form: 1e-3 * (form.kernels == "triton")  # noqa: E731
-    steps.result = lambda form, opt_state, loss: (jax.tree.map(lambda v: (1 + error(form)) * v, opt_state), loss)
-    assert choose(run, task).kernels == "triton"
-
-
-@pytest.mark.parametrize("fault", ["NaN", "compilation", "memory when run"])
-def test_default_is_used_without_a_reference(run, task, steps, capsys, fault):
-    name, faulty, _ = FAULTS[fault]
-    setattr(steps, name, faulty)
-    assert choose(run, task) == DEFAULT
-    assert steps.measured == [REFERENCE]
-    assert "no form can be measured; using kernels triton" in capsys.readouterr().err
-    assert not os.path.exists(os.environ["XDG_CACHE_HOME"])
-
-
-@pytest.mark.parametrize("forms", [2, 3])
-def test_no_form_is_started_after_the_time_limit_but_the_default_is_always_compared(run, task, steps, capsys, monkeypatch, forms):
-    monkeypatch.setitem(tuning.MAX_SECONDS, "gpu", {2: 0.5, 3: 3.9}[forms] * COMPILE_S)
-    steps.seconds = lambda form: 0.01 if form.kernels == "xla" else 0.005
-    choose(run, task)
-    assert steps.now < 3.9 * COMPILE_S
-    assert steps.measured == [REFERENCE, DEFAULT, replace(DEFAULT, kernels="xla")][:forms]
-    assert "not measured, because the time is up" in capsys.readouterr().err
+from tests.training.stub_steps import DEFAULT, GPU, MESH, choose, gpu_mesh
 
 
 def test_short_training_is_not_measured(run, task, steps, capsys):
@@ -352,29 +141,6 @@ def test_key_contains_all_that_the_fastest_form_depends_on(task, monkeypatch):
     assert len(set(files)) == len(files)
 
 
-def test_alternatives_follow_devices_and_options():
-    def alternatives(mesh, placement: Any = "auto", network=TINY, batch_size=8, devices=None):
-        return alternative_forms(network, mesh, placement, devices=devices, precision="bfloat16", batch_size=batch_size)
-
-    one, two = gpu_mesh(), gpu_mesh(2, split=True)
-    assert list(alternatives(one)) == ["kernels", "towers", "conv1"]
-    assert list(alternatives(gpu_mesh(capability="7.5"))) == ["towers", "conv1"], "a T4 has no Triton"
-    assert list(alternatives(two)) == ["kernels", "placement", "towers", "conv1"]
-    assert list(alternatives(two, "split")) == ["kernels", "conv1"]
-    assert "placement" not in alternatives(two, batch_size=9)
-    assert list(alternatives(cpu_mesh(TINY, 1, split=True))) == ["placement", "conv1"]
-    assert list(alternatives(cpu_mesh(TINY, 1, split=True), devices=2)) == ["conv1"], "single would divide the batch"
-    assert list(alternatives(MESH)) == ["conv1"]
-    assert list(alternatives(one, network=replace(TINY, towers=1))) == ["kernels", "conv1"]
-    assert list(alternatives(one, network=replace(TINY, layers=TINY.layers[4:]))) == ["kernels", "towers"], "conv2 has no stride"
-    with default_implementation("xla"), tower_lowering("separate"), conv_lowering("space_to_depth"):
-        assert alternatives(two, "split") == {}, "what the program sets is kept"
-        assert default_form(one, "bfloat16") == StepForm("xla", "single", "separate", "space_to_depth")
-    assert default_form(two, "bfloat16") == StepForm("triton", "split", "grouped", "direct")
-    assert default_form(gpu_mesh(capability="7.5"), "float32") == StepForm("xla", "single", "grouped", "direct")
-    assert default_form(MESH, "float32") == StepForm("xla", "single", "separate", "direct")
-
-
 CHOSEN = StepForm("xla", "single", "separate", "space_to_depth")
 
 
@@ -424,15 +190,3 @@ def test_resumed_training_applies_its_form_and_equals_an_uninterrupted_one(optio
     assert len(measured) == 2
     assert read_log(resumed) == read_log(uninterrupted)
     assert json.loads((resumed / "config.json").read_text())["tuning"]["form"] == vars(CHOSEN)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_forms_of_a_real_step_are_measured(options, capsys, precision, monkeypatch):
-    monkeypatch.setitem(tuning.MAX_SECONDS, "cpu", 1000.0)
-    config = replace(TINY_CONFIG, precision=precision)
-    setup.setup("tiny", config, replace(options, devices=1, tune="again")).run.close()
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  kernels")]
-    assert len(lines) == 2
-    pattern = r"  kernels xla, placement single, towers \w+, conv1 \w+: [\d.e+]+ ms per step, compiled in [\d.]+ s"
-    assert not [line for line in lines if not re.fullmatch(pattern, line)]

@@ -51,6 +51,15 @@ class IndexCodes:
     codes: Codes
 
 
+def search_index(
+    index: Index, codes: IndexCodes | None, queries: Features, count: int, candidates: int = CANDIDATES
+) -> Neighbors:
+    """Return the images of an index nearest to each query, by `search_by_codes`, or exactly if `codes` is None."""
+    if codes is None:
+        return index.search(queries, count)
+    return search_by_codes(index, codes, queries, count, candidates)
+
+
 def search_by_codes(index: Index, codes: IndexCodes, queries: Features, count: int, candidates: int = CANDIDATES) -> Neighbors:
     """Return the nearest of the images whose codes are nearest to those of each query.
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from alexnet_jax.analysis.code_search import read_codes, search_index
 from alexnet_jax.analysis.exact_search import nearest_neighbors
 from alexnet_jax.analysis.index import Index
 from alexnet_jax.analysis.indexing import last_hidden_layer, model_digest, open_indexed_dataset
@@ -77,6 +78,7 @@ class Examples:
       split: split of the example images.
       num_searched: number of training images that were searched.
       num_training: number of training images in the data set.
+      code_bits: number of bits of the codes by which they were searched; None if they were searched exactly.
     """
 
     predictions: list[Prediction]
@@ -84,6 +86,7 @@ class Examples:
     split: str
     num_searched: int
     num_training: int
+    code_bits: int | None = None
 
 
 def find_examples(
@@ -96,10 +99,11 @@ def find_examples(
       dataset: prepared data set.
       split: split of the images to classify.
       options: selection of the images.
-      index: index of the training images, built with the same model, to search instead of `options.searched` random images.
+      index: index of the training images, built with the same model, to search instead of `options.searched` random images, by
+        its binary codes if it has any.
 
     Raises:
-      UserError: if the index was built with a different model.
+      UserError: if the index was built with a different model, or its codes cannot be read.
     """
     if index is not None and index.metadata.parameters != model_digest(model):
         raise UserError(f"{index.path} was built from different parameters than {model}: rebuild the index, or omit --index")
@@ -116,6 +120,7 @@ def find_examples(
 
     extract_features = Predictor(model, layer=last_hidden_layer(model.network), batch_size=BATCH_SIZE)
     queries = extract_features(pixels[: options.queries])
+    codes = None if index is None else read_codes(index)
     if index is None:
         training = dataset
         train = DecodedImages(dataset, "train", model.image_size)
@@ -130,14 +135,14 @@ def find_examples(
     else:
         training = open_indexed_dataset(index)
         train = DecodedImages(training, index.metadata.split, model.image_size)
-        searched, nearest = np.arange(len(train)), index.search(queries, options.nearest)
+        searched, nearest = np.arange(len(train)), search_index(index, codes, queries, options.nearest)
         indices = nearest.indices
     neighbors = [read_images(train, row, training, printed) for row in indices]
     retrievals = [
         Retrieval(query, list(zip(images, map(float, distances), strict=True)))
         for query, images, distances in zip(examples, neighbors, nearest.distances, strict=False)
     ]
-    return Examples(predictions, retrievals, split, len(searched), len(train))
+    return Examples(predictions, retrievals, split, len(searched), len(train), codes and codes.encoder.bits)
 
 
 def read_images(
@@ -152,7 +157,7 @@ def read_images(
       printed: names of classes to print, by class.
     """
     records = [images.record(int(index)) for index in indices]
-    labels = [dataset.manifest.class_of(record.label) for record in records]
+    labels = [dataset.class_of(record.label) for record in records]
     return [
         LabeledImage(images.decode(record).copy(), printed.get(label, label), record.name)
         for record, label in zip(records, labels, strict=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from alexnet_jax.data.class_names import printed_names
 from alexnet_jax.training.confusion import Confusions
 from alexnet_jax.training.progress import format_duration
 
+STYLE = Path(__file__).with_name("report.css")
+"""Style sheet of the page."""
 THUMBNAIL = 160
 """Maximum side of an example image, pixels."""
 LISTED_CONFUSIONS = 20
@@ -76,7 +79,7 @@ def html_page(content: ReportContent) -> str:
     body = "\n".join(part for part in parts if part)
     return (
         "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n<meta name=viewport content='width=device-width'>\n"
-        f"<title>{escape(content.title)}</title>\n<style>{STYLE}</style>\n<main>\n{body}\n</main>\n</html>\n"
+        f"<title>{escape(content.title)}</title>\n<style>\n{STYLE.read_text()}</style>\n<main>\n{body}\n</main>\n</html>\n"
     )
 
 
@@ -176,6 +179,7 @@ def _examples(examples: Examples | str) -> str:
     retrievals = "\n".join(map(_retrieval, examples.retrievals))
     searched, training = f"{examples.num_searched:,}", f"{examples.num_training:,}"
     sample = f"all {training}" if searched == training else f"{searched} of {training}, drawn at random"
+    sample += f", by {examples.code_bits}-bit codes" if examples.code_bits else ""
     return (
         "<h2>Predictions</h2>\n"
         f"<p>{escape(examples.split.capitalize())} images drawn at random, with their true classes and the five most probable "
@@ -250,52 +254,3 @@ def _text(value: Any) -> str:
 
 def _data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c1e21; --paper: #fdfdfc; --faint: #6b7075; --line: #dcdfe3; --bar: #c9d8ea;
-  --right: #f0b9a8 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e3; --paper: #17191c; --faint: #9aa0a6; --line: #33373c;
-  --bar: #2f4661; --right: #7c3f2f } }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif }
-main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 4rem }
-h1 { font-size: 1.7rem; margin: 0 0 1rem; overflow-wrap: anywhere }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; padding-top: 1rem; border-top: 1px solid var(--line) }
-img { max-width: 100%; vertical-align: top; border-radius: 3px }
-.plate { background: #fff; padding: .5rem; box-sizing: border-box; border-radius: 6px }
-.kernels { width: 44rem; image-rendering: pixelated }
-.note, small, figcaption { color: var(--faint); font-size: .85rem }
-.tiles { display: flex; flex-wrap: wrap; gap: 1rem 2.25rem }
-.tiles div { color: var(--faint); font-size: .85rem }
-.tiles b { display: block; color: var(--ink); font-size: 1.6rem; line-height: 1.2; font-weight: 600 }
-figure { margin: 0; min-width: 0 }
-.histograms { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1.5rem; margin-top: 1rem;
-  max-width: 44rem }
-svg { width: 100%; height: 6rem; border-bottom: 1px solid var(--line); fill: var(--bar); stroke: none }
-svg line { stroke: var(--ink); stroke-width: 1.5px; vector-effect: non-scaling-stroke }
-.predictions { display: grid; grid-template-columns: repeat(auto-fill, minmax(12.5rem, 1fr)); gap: 1.75rem 1.5rem }
-.predictions img { width: 100%; max-width: 10rem; display: block; margin: 0 auto }
-.predictions figcaption { text-align: center; color: var(--ink); margin: .25rem 0 .4rem; overflow-wrap: anywhere }
-.predictions ol { list-style: none; margin: 0; padding: 0; font-size: .85rem }
-.predictions li { margin: 2px 0; padding: 1px .4rem; white-space: nowrap; overflow: hidden; text-overflow: ellipsis;
-  background: linear-gradient(var(--bar), var(--bar)) no-repeat 0 0 / var(--p) 100% }
-.predictions li.right { background-image: linear-gradient(var(--right), var(--right)) }
-span.right { background: var(--right); padding: 0 .3em; border-radius: 3px }
-.scroll { overflow-x: auto }
-table { border-collapse: collapse; font-size: .85rem }
-th, td { text-align: left; vertical-align: top; font-weight: normal; padding: .2rem 1.25rem .2rem 0; overflow-wrap: anywhere }
-tr + tr > * { border-top: 1px solid var(--line) }
-th { color: var(--faint); white-space: nowrap }
-.numbers td, .numbers th { text-align: right; font-variant-numeric: tabular-nums }
-.confusions td { min-width: 2rem; padding: .25rem .3rem; text-align: center; font-variant-numeric: tabular-nums;
-  background: color-mix(in srgb, var(--bar) var(--p), transparent); border: 1px solid var(--line) }
-.confusions td.right { background: color-mix(in srgb, var(--right) var(--p), transparent) }
-.confusions th { border: 0; text-align: right; padding-right: .6rem }
-.confusions tr:first-child th { vertical-align: bottom; padding: 0 0 .4rem }
-.confusions th span { display: inline-block; writing-mode: vertical-rl; transform: rotate(180deg) }
-.retrieved td, .retrieved th { text-align: center; padding: .6rem .5rem .6rem 0; border: 0; white-space: normal;
-  color: var(--ink) }
-.retrieved th { padding-right: 1.5rem }
-.retrieved img { width: 7.5rem; min-width: 5rem }
-summary { cursor: pointer; color: var(--faint); margin: .75rem 0 }
-"""

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from alexnet_jax.analysis.exact_search import Neighbors, SquaredNorms, nearest_neighbors
-from alexnet_jax.data.records import Encoding
+from alexnet_jax.data.manifest import Encoding
 from alexnet_jax.errors import UserError
 
 FORMAT = 3

@@ -3,7 +3,6 @@
 The folder is written under a temporary name and renamed once it is complete.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ import numpy as np
 from alexnet_jax.analysis.exact_search import squared_norms
 from alexnet_jax.analysis.index import Features, IndexedImage, IndexMetadata
 from alexnet_jax.errors import UserError, disk_full_as_user_error
-from alexnet_jax.files import write_errors
+from alexnet_jax.files import lock_file, write_errors
 
 _OTHER_FILES = ("squared_norms.npy", "images.jsonl", "line_ends.npy")
 
@@ -80,11 +79,8 @@ def create_index(path: Path, metadata: IndexMetadata) -> Iterator[IndexWriter]:
     with disk_full_as_user_error(f"for {path}"):
         with write_errors(path):
             partial.mkdir(parents=True, exist_ok=True)
-        with open(partial / "features.npy", "ab") as features:
-            try:
-                fcntl.flock(features, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the OS releases the lock when the process ends
-            except BlockingIOError:
-                raise UserError(f"another process is building {path}: wait until it is finished") from None
+        message = f"another process is building {path}: wait until it is finished"
+        with lock_file(partial / "features.npy", message) as features:
             try:
                 features.truncate(0)
                 size, free = 4 * metadata.images * metadata.features, shutil.disk_usage(partial).free

@@ -91,7 +91,7 @@ def build_index(
         try:
             index = Index(path)
         except UserError as error:
-            raise UserError(f"{path} exists and is no complete index: {advice}") from error
+            raise UserError(f"{path} exists and is not a complete index: {advice}") from error
         # The sizes of the files are known only when the index is complete.
         if replace(index.metadata, features_bytes=0, names_bytes=0, format=metadata.format) != metadata:
             found = index.metadata
@@ -110,7 +110,7 @@ def build_index(
                 raise UserError(f"{model} has non-finite outputs in {layer} for {name}: pass a different checkpoint")
             if writer is not None:
                 record = images.record(number)
-                writer.add(row[None], [IndexedImage(record.name, manifest.class_of(record.label))])
+                writer.add(row[None], [IndexedImage(record.name, dataset.class_of(record.label))])
     sync_processes("build index")
     return Index(path)
 

@@ -21,7 +21,7 @@ from alexnet_jax.errors import UserError, disk_full_as_user_error
 from alexnet_jax.files import atomic_write
 from alexnet_jax.model.layers import WeightedLayer
 from alexnet_jax.parallel.distributed import is_main_process
-from alexnet_jax.training.run_directory import RunDirectory
+from alexnet_jax.training.run_directory import RESULT, RunDirectory
 from alexnet_jax.weights.trained_model import TrainedModel, load
 
 PAGE = "report.html"
@@ -41,7 +41,7 @@ def write_training_report(folder: Path) -> None:
     Raises:
       UserError: if the disk is full, or the run's checkpoint cannot be read.
     """
-    page, result = folder / PAGE, folder / "result.json"
+    page, result = folder / PAGE, folder / RESULT
     if page.exists() and page.stat().st_mtime >= result.stat().st_mtime:
         return
     model = load(folder)
@@ -76,7 +76,7 @@ def draw_figures(
       split: split of the images to classify.
       folder: folder to write to.
       options: selection of the examples.
-      index: index of the training images, to search instead of a random sample of them.
+      index: index of the training images, to search instead of a random sample of them; see `find_examples`.
 
     Returns:
       Path of the HTML page.

@@ -13,7 +13,6 @@ With several networks, the files about classes, images and confusions are those 
 """
 
 import csv
-import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -47,7 +46,7 @@ from alexnet_jax.evaluation.tables import (
     format_errors,
     metrics_json,
 )
-from alexnet_jax.files import atomic_text_writer
+from alexnet_jax.files import atomic_text_writer, write_json
 from alexnet_jax.parallel.distributed import (
     DistributedOptions,
     check_same_settings,
@@ -191,8 +190,7 @@ def evaluate(settings: Evaluate) -> Path:
         "device": jax.devices()[0].device_kind,
         "versions": versions(),
     }
-    with atomic_text_writer(folder / "errors.json") as file:
-        file.write(json.dumps(result, indent=1) + "\n")
+    write_json(folder / "errors.json", result)
     return folder / "errors.json"
 
 
@@ -217,18 +215,16 @@ def _count_errors(
     classes = dataset.manifest.classes
     images = DecodedImages(dataset, split, dataset.manifest.size)
     predictions = PredictionRows(classes, (images.record(index).name for index in range(len(images))))
-    counters = {name: ErrorCounter(len(classes)) for name in means}
+    counters, last = {name: ErrorCounter(len(classes)) for name in means}, list(means.values())[-1]
     with atomic_text_writer(file) if is_main_process() else nullcontext() as text:
         writer = None if text is None else csv.writer(text, lineterminator="\n")
         if writer is not None:
             writer.writerow(predictions.header)
         for labels, probabilities in _predict(ensemble, dataset, split, "evaluating"):
-            mean = probabilities[0]
             for name, coefficients in means.items():
-                mean = ensemble.mean(probabilities, coefficients)
-                counters[name].add(labels, mean)
+                counters[name].add(labels, ensemble.mean(probabilities, coefficients))
             if writer is not None:
-                writer.writerows(predictions.rows(labels, mean))
+                writer.writerows(predictions.rows(labels, ensemble.mean(probabilities, last)))
     return counters
 
 

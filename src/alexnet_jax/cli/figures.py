@@ -26,7 +26,8 @@ class Figures:
       data: a folder of images, a prepared data set, or a name in --data-dir; None uses the network's training data.
       data_dir: folder of prepared data sets.
       split: split of the images to classify; None uses validation, or test if there is no validation split.
-      index: index of the training images, built by `alexnet-jax index`, to search instead of a sample of the images.
+      index: index of the training images, built by `alexnet-jax index`, to search instead of a sample of the images,
+        by its binary codes if it has any.
       examples: selection of the images to show.
     """
 

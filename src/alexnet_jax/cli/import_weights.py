@@ -26,7 +26,7 @@ class Import:
         torchvision.
       classes: text file (UTF-8) with one class name per line, ordered by label, or a prepared data set; None uses the names
         recorded in the file, or numbers if there are none.
-      mean_colors: order of the channels in the mean, if it cannot be told from the file.
+      mean_colors: order of the channels in the mean, if it cannot be recognized.
       image_size: side to which images are scaled before they are cropped, pixels; None uses the one in the file, or 256 for crops
         of 224 or 227 pixels.
     """

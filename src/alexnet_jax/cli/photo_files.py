@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from alexnet_jax.console import console, count
 from alexnet_jax.data.sources import file_tree, layout
-from alexnet_jax.data.sources.file_tree import Entry
+from alexnet_jax.data.sources.file_table import Entry
 from alexnet_jax.errors import UserError
 from alexnet_jax.text import file_name_text
 
@@ -29,17 +29,11 @@ def photo_files(path: Path) -> list[Entry]:
     if not path.exists():
         raise UserError(f"{path} does not exist: pass a photo, or a folder of photos")
     listing = file_tree.list_files(path)
-    images: list[Entry] = []
-    others: list[str] = []
-    for entry in listing.files:
-        if layout.is_image(entry):
-            images.append(entry._replace(name=f"{file_name_text(str(path))}/{entry.name}"))
-        else:
-            others.append(entry.name)
+    files, no_images = layout.images_and_others(listing.files)
+    images = [entry._replace(name=f"{file_name_text(str(path))}/{entry.name}") for entry in files]
     if not images:
         raise UserError(f"{path} contains no image: pass a photo, or a folder of photos")
-    others += listing.left_out
-    if others:
+    if others := [*no_images.names(), *listing.left_out]:
         names = ", ".join([*others[:MAX_PRINTED_NAMES], *["…"] * (len(others) > MAX_PRINTED_NAMES)])
         console.print(f"{path}: {count(len(others), 'file')} left out, hidden, empty or of an unsupported format: {names}")
     return images

@@ -24,7 +24,7 @@ from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.pipeline.photo import decode_photo
 from alexnet_jax.data.records import Dataset, is_prepared, open_dataset
 from alexnet_jax.data.sources import layout
-from alexnet_jax.data.sources.file_tree import Entry
+from alexnet_jax.data.sources.file_table import Entry
 from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.ensemble import Ensemble
 from alexnet_jax.evaluation.metrics import top_classes

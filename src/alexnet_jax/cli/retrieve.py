@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import tyro
 
-from alexnet_jax.analysis.code_search import CANDIDATES, read_codes, search_by_codes
+from alexnet_jax.analysis.code_search import CANDIDATES, read_codes, search_index
 from alexnet_jax.analysis.exact_search import Neighbors
 from alexnet_jax.analysis.examples import LabeledImage, Retrieval, read_images
 from alexnet_jax.analysis.figure4 import draw_retrievals
@@ -20,7 +20,7 @@ from alexnet_jax.cli.process import configure_process
 from alexnet_jax.console import console, count, track_progress
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.pipeline.photo import decode_as_stored
-from alexnet_jax.data.sources.file_tree import Entry
+from alexnet_jax.data.sources.file_table import Entry
 from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.files import check_png, is_same_file
@@ -31,6 +31,8 @@ BATCH_SIZE = 128
 """Number of photos that are decoded at a time."""
 EXACT_QUERIES = 4096
 """Number of photos that are searched for in one pass over the index."""
+MAX_ROWS = 50
+"""Maximum number of photos in a picture, which Matplotlib draws in a time and memory that grow faster than their number."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Retrieve:
       exact: compare all images with a photo, even if the index has binary codes.
       candidates: number of images with the nearest codes that are compared with a photo: more take longer and miss fewer of the
         nearest images.
-      picture: PNG file to write, with one row per photo: the photo and the images retrieved for it.
+      picture: PNG file to write, with one row for each of the first 50 photos: the photo and the images retrieved for it.
       run: current run folder or file of the network, if the network was moved after the index was built.
       data: current folder of the prepared data set, if the data set was moved after the index was built; only used by --picture.
     """
@@ -88,21 +90,18 @@ def run(arguments: list[str]) -> None:
     else:
         method = f"{codes.encoder.bits}-bit codes, with exact distances of the nearest {command.candidates:,}"
         console.print(f"Searching {all_images} by {method}; --exact compares all")
-
-    def search(features: np.ndarray) -> Neighbors:
-        if codes is None:
-            return index.search(features, command.nearest)
-        return search_by_codes(index, codes, features, command.nearest, command.candidates)
+    if command.picture is not None and len(files) > MAX_ROWS:
+        console.print(f"{command.picture} will show the first {MAX_ROWS} of {len(files):,} photos")
 
     printed = dict(zip(model.classes, model.printed_classes, strict=True))
     num_read, retrievals = 0, list[Retrieval]()
     queries_per_search = EXACT_QUERIES if codes is None else BATCH_SIZE
-    for queries in _queries(files, index, model, queries_per_search, keep_pixels=dataset is not None):
-        neighbors = search(queries.features)
+    for queries in _queries(files, index, model, queries_per_search, num_shown=0 if dataset is None else MAX_ROWS):
+        neighbors = search_index(index, codes, queries.features, command.nearest, command.candidates)
         _print_neighbors(queries.names, neighbors, index, printed)
         if dataset is not None:
             stored = DecodedImages(dataset, metadata.split, model.image_size)
-            for pixels, name, indices, distances in zip(queries.pixels, queries.names, *neighbors, strict=True):
+            for pixels, name, indices, distances in zip(queries.pixels, queries.names, *neighbors, strict=False):
                 images = zip(read_images(stored, indices, dataset, printed), distances.tolist(), strict=True)
                 retrievals.append(Retrieval(LabeledImage(pixels, "", Path(name).name), list(images)))
         num_read += len(queries.names)
@@ -112,14 +111,14 @@ def run(arguments: list[str]) -> None:
 
 
 class _Queries(NamedTuple):
-    """Names and features of photos, and, if they are drawn, their pixels."""
+    """Names and features of photos, and the pixels of the first of them, which are drawn."""
 
     names: list[str]
     features: np.ndarray
     pixels: list[np.ndarray]
 
 
-def _queries(files: Sequence[Entry], index: Index, model: TrainedModel, size: int, *, keep_pixels: bool) -> Iterator[_Queries]:
+def _queries(files: Sequence[Entry], index: Index, model: TrainedModel, size: int, *, num_shown: int) -> Iterator[_Queries]:
     """Yield the photos that can be read, in order; print the reason for each other one.
 
     Photos are decoded in batches of `BATCH_SIZE`, of which only the features are kept.
@@ -129,7 +128,7 @@ def _queries(files: Sequence[Entry], index: Index, model: TrainedModel, size: in
       index: index to search.
       model: model of the index.
       size: number of photos after which they are yielded.
-      keep_pixels: whether to keep the pixels, too.
+      num_shown: number of photos whose pixels are kept, too: the first ones that can be read.
     """
     metadata = index.metadata
     predictor = Predictor(model, layer=metadata.layer, batch_size=min(len(files), BATCH_SIZE))
@@ -148,7 +147,8 @@ def _queries(files: Sequence[Entry], index: Index, model: TrainedModel, size: in
         if photos:
             names += batch_names
             features.append(predictor(np.stack(photos)))
-            pixels += photos if keep_pixels else []
+            pixels += photos[:num_shown]
+            num_shown -= len(photos[:num_shown])
         is_last = start + BATCH_SIZE >= len(files)
         if names and (is_last or len(names) >= size):
             yield _Queries(names, np.concatenate(features), pixels)

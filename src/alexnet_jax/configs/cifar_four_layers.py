@@ -1,6 +1,6 @@
 """The four-layer CIFAR-10 network mentioned in section 3.3 of the paper: layers-conv-local-11pct.cfg of cuda-convnet.
 
-    python -m alexnet_jax prepare --from cifar-10-binary.tar.gz --to data/cifar10
+    alexnet-jax prepare --from cifar-10-binary.tar.gz --to data/cifar10
     make train EXP=cifar_four_layers
 
 The network has two convolutions, each with response normalization, and two locally connected layers. Training uses random

@@ -3,8 +3,8 @@
     make train EXP=fall2009_from_145 ARGS="--init-from runs/source_145/…"
 
 Original log (net 146-2009, layer-params-146-2009.cfg): conv1 to conv5 are copied from net 145, trained on ILSVRC-2012. The
-learning rate is 0.001 for these and 0.01 for the new layers, for which it is reduced to 0.001 after two epochs. The run ends in
-the seventh epoch; it logs no error.
+learning rate is 0.001 for these and 0.01 for the new layers, for which it is reduced to 0.001 at batch 1,600 of about 8,700 in
+the second epoch. The run ends in the sixth epoch; it logs no error.
 
 The second step is fall2011.py.
 """
@@ -20,7 +20,7 @@ CONFIG = TrainConfig(
     network=FALL2009,
     default_data="fall2009",
     epochs=6,
-    schedule=StepDecay(milestones=(2,), bias_milestones=()),
+    schedule=StepDecay(milestones=(1,), bias_milestones=()),
     bias_rate=2.0,
     layer_rates=tuple(LayerRate(layer, after=0, weights=0.001) for layer in COPIED_LAYERS),
     augmentation=SOURCE_AUGMENTATION,

@@ -1,11 +1,11 @@
 """Second step of pre-training (section 6): the 21,843 classes of the Fall 2011 release, with a linear bottleneck before fc8.
 
-    python -m alexnet_jax prepare --from <folder of a .tar for each synset> --to data/fall2011
+    alexnet-jax prepare --from <folder of a .tar for each synset> --to data/fall2011
     make train EXP=fall2011 ARGS="--init-from runs/fall2009_from_145/…"
 
 Original log (net 146-2011, layer-params-146-2011.cfg): only the convolutions are copied from net 146-2009. The learning rate is
-0.001 for these and 0.01 for the other layers, for which it is reduced to 0.001 after six epochs. The run ends in the ninth epoch;
-it logs no error.
+0.001 for these and 0.01 for the other layers, for which it is reduced to 0.001 after six epochs. The run ends in the eighth
+epoch; it logs no error.
 
 The last step is finetune.py.
 """

@@ -15,14 +15,14 @@ divided by ten after epochs 22 and 42. The rate of fc8 is 0.01 until epoch 9. Th
 with 0.001 for the first 300 batches; this is omitted. The log does not mention the rates of biases; the file that contains the
 log has 0.02, and 0 for conv1.
 
-    python -m alexnet_jax schedule finetune
+    alexnet-jax schedule finetune
 
 The ensembles of the paper average networks trained with the same settings: "5 CNNs" (38.1% and 16.4%) are five runs of
 source_145, here with different seeds; "7 CNNs*" (36.7% and 15.4%) are these and two pre-trained networks.
 
     for seed in 0 1 2 3 4; do make train EXP=source_145 ARGS="--seed $seed"; done
-    python -m alexnet_jax evaluate runs/source_145/*-seed[0-4]-* --data data/imagenet --views ten
-    python -m alexnet_jax evaluate runs/source_145/*-seed[0-4]-* runs/finetune/* --data data/imagenet --views ten
+    alexnet-jax evaluate runs/source_145/*-seed[0-4]-* --data data/imagenet --views ten
+    alexnet-jax evaluate runs/source_145/*-seed[0-4]-* runs/finetune/* --data data/imagenet --views ten
 """
 
 from alexnet_jax.data.pipeline.augment import SOURCE_AUGMENTATION

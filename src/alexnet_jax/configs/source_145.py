@@ -13,7 +13,7 @@ The schedule is that of the log (layer-params-145.cfg): the learning rate of wei
 91. The log mentions reductions of the weights' rate only. The file that contains the log has 0.02 for biases, and 0 for those
 of conv1 from an unknown epoch on; here, it is epoch 72.
 
-    python -m alexnet_jax schedule source_145
+    alexnet-jax schedule source_145
 """
 
 from alexnet_jax.data.pipeline.augment import SOURCE_AUGMENTATION

@@ -4,8 +4,8 @@
 
 Published: 56.522% top-1 and 79.066% top-5 accuracy on the ILSVRC-2012 validation set, center view, after 90 epochs.
 
-Two differences: torchvision crops with random size and aspect ratio, and applies weight decay to biases, too. Here crops are
-those of the paper, and weight decay applies to weights only.
+Three differences: torchvision crops with random size and aspect ratio, applies weight decay to biases, too, and initializes
+biases at random. Here crops are those of the paper, weight decay applies to weights only, and initial biases are zero.
 """
 
 from alexnet_jax.data.pipeline.augment import Augmentation

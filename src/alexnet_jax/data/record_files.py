@@ -1,14 +1,14 @@
-"""Random access to the records of a split."""
+"""Random access to the records of ArrayRecord files."""
 
 import threading
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import msgpack
 from array_record.python.array_record_module import ArrayRecordReader
-
-from alexnet_jax.data.records import Dataset
 
 OPTIONS = "readahead_buffer_size:0"
 """Reader options for random access."""
@@ -35,19 +35,19 @@ def unpack_image(data: bytes) -> tuple[memoryview, int]:
 
 
 class RecordFiles:
-    """Serialized records of a split, read on access. An instance can be shared by threads and pickled.
+    """Serialized records of several files, read on access. An instance can be shared by threads and pickled.
 
-    `grain.sources.ArrayRecordDataSource` is not used, for two reasons: it opens every file to count the records, which the
-    manifest already states, and it reads a record in a time proportional to the number of records in its file.
+    `grain.sources.ArrayRecordDataSource` is not used, for two reasons: it opens every file to count the records, which are
+    already known, and it reads a record in a time proportional to the number of records in its file.
 
     Args:
-      dataset: prepared data set.
-      split: name of the split.
+      paths: files.
+      sizes: number of records of each file.
     """
 
-    def __init__(self, dataset: Dataset, split: str):
-        self._paths = dataset.shards(split)
-        self._starts = [0, *accumulate(shard.num_images for shard in dataset.manifest.shards[split])]
+    def __init__(self, paths: Sequence[str], sizes: Sequence[int]):
+        self._paths = paths
+        self._starts = [0, *accumulate(sizes)]
         self._readers: list[ArrayRecordReader | None] = [None] * len(self._paths)  # opened on first access
         self._lock = threading.Lock()
 
@@ -75,6 +75,11 @@ class RecordFiles:
             reader = self._readers[file]
             if reader is None:
                 reader = ArrayRecordReader(self._paths[file], options=OPTIONS, file_reader_buffer_size=BUFFER_BYTES)
+                expected = self._starts[file + 1] - self._starts[file]
+                if reader.num_records() != expected:
+                    raise ValueError(
+                        f"{Path(self._paths[file]).name} has {reader.num_records():,} records, expected {expected:,}"
+                    )
                 self._readers[file] = reader
             return reader
 

@@ -1,9 +1,12 @@
 """Mean image and principal components of the colors of a training set, computed in one pass (paper, sections 2 and 4.1)."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
+
+from alexnet_jax.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -77,3 +80,24 @@ def color_products(image: UInt8[np.ndarray, "height width 3"]) -> Int64[np.ndarr
     """Return the sum over pixels of the outer product of each pixel's RGB values."""
     channels = image.reshape(-1, 3).T.astype(np.float64, order="C")  # exact for integers below 2^53
     return np.einsum("ip,jp->ij", channels, channels).astype(np.int64)  # unlike @, einsum releases the GIL
+
+
+def check_mean_image(mean: np.ndarray, size: int, source: str | Path, advice: str) -> None:
+    """Check that an array is a mean image.
+
+    Args:
+      mean: array to check.
+      size: expected side, in pixels.
+      source: file of the array, for the error message.
+      advice: end of the error message: what to do.
+
+    Raises:
+      UserError: if it is not float32 [size, size, 3] with values from 0 to 255.
+    """
+    if mean.dtype != np.float32 or mean.shape != (size, size, 3):
+        problem = f"is {mean.dtype} of shape {mean.shape}, expected float32 of shape {(size, size, 3)}"
+    elif not np.isfinite(mean).all() or mean.min() < 0 or mean.max() > 255:
+        problem = "has values that are not from 0 to 255"
+    else:
+        return
+    raise UserError(f"the mean image of {source} {problem}: {advice}")

@@ -17,7 +17,7 @@ from alexnet_jax.data.pipeline.augment import center_crop
 from alexnet_jax.data.pipeline.photo import read_photo
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError, check_number
-from alexnet_jax.evaluation.metrics import top_classes
+from alexnet_jax.evaluation.metrics import ErrorCounter, top_classes
 from alexnet_jax.evaluation.split_batches import split_batches, to_padded_batch
 from alexnet_jax.evaluation.views import nine_views, ten_views
 from alexnet_jax.model.lowering import current_conv_lowering
@@ -213,9 +213,12 @@ class Predictor:
           UserError: if an image is invalid as for `__call__`, this predictor returns the outputs of a layer, or `top` is less
             than 1.
         """
+        self._check_probabilities()
+        return most_probable(self.model.printed_classes, self(images), top)
+
+    def _check_probabilities(self) -> None:
         if self._layer is not None:
             raise UserError(f"outputs of {self._layer} are not class probabilities: create a Predictor with layer=None")
-        return most_probable(self.model.printed_classes, self(images), top)
 
     def _several(self, images: Photos) -> Sequence[Photo] | np.ndarray:
         """Return the images as a sequence of images or an array of images, after checking the latter."""
@@ -259,6 +262,18 @@ class Predictor:
         """Predict a split of a data set, in order, and yield the results of each batch."""
         for labels, (images,) in split_batches(dataset, split, [self.model.image_size], self.mesh, self.batch_size):
             yield SplitPredictions(labels, self.predict_batch(images, len(labels)))
+
+    def count_errors(self, dataset: Dataset, split: str) -> ErrorCounter:
+        """Predict a split of a data set and count the errors.
+
+        Raises:
+          UserError: if this predictor returns the outputs of a layer.
+        """
+        self._check_probabilities()
+        counter = ErrorCounter(len(self.model.classes))
+        for labels, probabilities in self.batches(dataset, split):
+            counter.add(labels, probabilities)
+        return counter
 
     def predict_split(self, dataset: Dataset, split: str) -> SplitPredictions:
         """Predict a whole split of a data set, in order."""

@@ -61,7 +61,7 @@ ONE_GPU = Network(
 SIXTH_CONV = Network(
     name="sixth_conv",
     layers=(
-        *TWO_TOWER.layers[:15],
+        *TWO_TOWER.up_to("conv5/pool").layers,
         Conv(256, name="conv6", kernel=3, padding=(1, 1), reads="all", bias=1.0), ReLU(),
         Dense(4096, name="fc6", reads="all", bias=1.0), ReLU(), Dropout(0.5),
         Dense(4096, name="fc7", reads="all", bias=1.0), ReLU(), Dropout(0.5),
@@ -74,9 +74,11 @@ layers-141.cfg."""
 SOURCE_146 = Network(
     name="source_146",
     layers=(
-        *SOURCE_145.layers[:16],
+        *SOURCE_145.up_to("conv5/relu").layers,
         Conv(256, name="conv6", kernel=3, padding=(1, 1), reads="all", bias=1.0, std=0.03), ReLU(),
-        *SOURCE_145.layers[16:],
+        Dense(4096, name="fc6", reads="all", bias=1.0), ReLU(), Dropout(0.5),
+        Dense(4096, name="fc7", reads="all", bias=1.0), ReLU(), Dropout(0.5),
+        Dense(1000, name="fc8", reads="all"),
     ),
 )  # fmt: skip
 """Net 146 of the original code: net 145 with a sixth convolution. Its log contains the results of "1 CNN*" in Table 2."""
@@ -98,9 +100,13 @@ per tower, fc8 would have 4,096 × 10,922 weights in each tower, more than all o
 TWO_COLUMNS = Network(
     name="two_columns",
     layers=(
-        *SOURCE_145.layers[:4],
-        Conv(320, name="conv2", kernel=5, padding=(2, 2), bias=1.0), *SOURCE_145.layers[5:9],
-        Conv(384, name="conv3", kernel=3, padding=(1, 1), std=0.03), *SOURCE_145.layers[10:16],
+        Conv(96, name="conv1", kernel=11, stride=4, padding=(0, 3)),
+        LocalResponseNorm(alpha=1e-4 / 5), MaxPool(3, 2), ReLU(),
+        Conv(320, name="conv2", kernel=5, padding=(2, 2), bias=1.0),
+        ReLU(), LocalResponseNorm(alpha=1e-4 / 5), SameMapNorm(size=5, alpha=0.001 / 5**2), MaxPool(3, 2),
+        Conv(384, name="conv3", kernel=3, padding=(1, 1), std=0.03), ReLU(),
+        Conv(384, name="conv4", kernel=3, padding=(1, 1), bias=1.0, std=0.03), ReLU(),
+        Conv(256, name="conv5", kernel=3, padding=(1, 1), bias=1.0, std=0.03), MaxPool(3, 2), ReLU(),
         Dense(8192, name="fc6", bias=1.0), ReLU(), Dropout(0.5),
         Dense(4096, name="fc7", bias=1.0), ReLU(), Dropout(0.5),
         Dense(1000, name="fc8", reads="all"),
@@ -125,5 +131,5 @@ QUICKSTART = Network(
     ),
 )  # fmt: skip
 """Small two-tower network that trains on a CPU in minutes, with a quarter of the pixels and fewer kernels. Initial weights are
-larger because the layers have fewer inputs, and activations would otherwise shrink from layer to layer. Dropout removes a fifth
-of the units instead of half, because the layers have few units."""
+larger because the layers have fewer inputs, and activations would otherwise shrink from layer to layer. Initial biases are zero.
+Dropout removes a fifth of the units instead of half, because the layers have few units."""

@@ -46,20 +46,17 @@ _conv_lowering: ContextVar[ConvLowering] = ContextVar("conv_lowering", default="
 
 @contextmanager
 def tower_lowering(lowering: Lowering) -> Iterator[None]:
-    """Context manager that sets the lowering of the networks that `placement.forward` returns, and training steps that are made.
+    """Context manager that sets the lowering of networks (`placement.forward`) and training steps created inside it.
 
-    A network keeps it, also where it is traced later. Layers that are called outside a network have the lowering of the context.
+    They keep it when they are traced later. Layers called outside a network use the lowering of the context they are called in.
 
     Examples:
       >>> with tower_lowering("grouped"):
       ...     print(current_lowering())
       grouped
     """
-    token = _lowering.set(lowering)
-    try:
+    with _set(_lowering, lowering):
         yield
-    finally:
-        _lowering.reset(token)
 
 
 def current_lowering() -> Lowering | None:
@@ -69,17 +66,23 @@ def current_lowering() -> Lowering | None:
 
 @contextmanager
 def conv_lowering(lowering: ConvLowering) -> Iterator[None]:
-    """Context manager that sets the form of convolutions with a stride and few channels, as `tower_lowering` sets its own."""
-    token = _conv_lowering.set(lowering)
-    try:
+    """Context manager that sets the lowering of convolutions with a stride and few channels; see `tower_lowering`."""
+    with _set(_conv_lowering, lowering):
         yield
-    finally:
-        _conv_lowering.reset(token)
 
 
 def current_conv_lowering() -> ConvLowering:
     """Return the lowering set by `conv_lowering`, or "direct"."""
     return _conv_lowering.get()
+
+
+@contextmanager
+def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
 
 def convolution(stride: int, padding: tuple[int, int], groups: int = 1) -> Callable[[Array, Array], Array]:
@@ -147,10 +150,7 @@ def _grouped_conv(operation: Callable[[Array, Array], Array]) -> Callable[[Array
     @call.def_vmap
     def rule(towers: int, in_batched: Sequence[bool], x: Array, kernel: Array, bias: Array) -> tuple[Array, bool]:
         # Initial parameters that are constants have no tower axis.
-        kernel, bias = (
-            array if batched else jnp.broadcast_to(array, (towers, *array.shape))
-            for array, batched in zip((kernel, bias), in_batched[1:], strict=True)
-        )
+        kernel, bias = _broadcast(towers, in_batched[1:], kernel, bias)
         # The default batching makes a grouped convolution. The bias is added before the channels are divided among the towers,
         # because XLA lets cuDNN add it only if nothing is in between.
         y = jax.vmap(operation, (0 if in_batched[0] else None, 0), out_axes=-2)(x, kernel)
@@ -283,10 +283,13 @@ def _with_batched_arguments(function: Callable[..., Any], transform: Callable[[A
 
     @wrapped.def_vmap
     def rule(towers: int, in_batched: Sequence[bool], *args: Array) -> tuple[Any, Any]:
-        stacked = [
-            arg if batched else jnp.broadcast_to(arg, (towers, *arg.shape)) for arg, batched in zip(args, in_batched, strict=True)
-        ]
-        results = transform(jax.vmap(function))(*stacked)
+        results = transform(jax.vmap(function))(*_broadcast(towers, in_batched, *args))
         return results, jax.tree.map(lambda _: True, results)
 
     return wrapped
+
+
+def _broadcast(towers: int, in_batched: Sequence[bool], *args: Array) -> list[Array]:
+    """Return the arguments of a batching rule, all with a first axis of towers."""
+    pairs = zip(args, in_batched, strict=True)
+    return [arg if batched else jnp.broadcast_to(arg, (towers, *arg.shape)) for arg, batched in pairs]

@@ -91,7 +91,7 @@ class Network:
           >>> Network.from_json(TWO_TOWER.to_json()) == TWO_TOWER
           True
         """
-        layers = [{"layer": type(layer).__name__, **_hyperparameters(layer)} for layer in self.layers]
+        layers = list(map(_layer_to_json, self.layers))
         return {"name": self.name, "towers": self.towers, "input_size": self.input_size, "layers": layers}
 
     @classmethod
@@ -105,7 +105,7 @@ class Network:
             layers = [_layer_from_json(**values) for values in record["layers"]]
             name, towers, input_size = record["name"], record["towers"], record["input_size"]
             if not isinstance(name, str) or not all(type(n) is int and 0 < n < 1 << 14 for n in (towers, input_size)):
-                raise ValueError("name, towers or input_size cannot be")
+                raise ValueError("invalid name, towers or input_size")
             if not layers or not isinstance(layers[-1], WeightedLayer):
                 raise ValueError("the last layer has no weights")
             network = cls(name, tuple(layers), towers, input_size)
@@ -125,8 +125,7 @@ def check_can_be_stored(network: Network) -> None:
     """
     for layer in network.layers:
         try:
-            stored = json.loads(json.dumps({"layer": type(layer).__name__, **_hyperparameters(layer)}))
-            if _layer_from_json(**stored) == layer:
+            if _layer_from_json(**json.loads(json.dumps(_layer_to_json(layer)))) == layer:
                 continue
             reason = "it differs from its stored copy"
         except (KeyError, TypeError, ValueError) as error:
@@ -137,11 +136,13 @@ def check_can_be_stored(network: Network) -> None:
         )
 
 
-def _hyperparameters(layer: Layer) -> dict[str, Any]:
+def _layer_to_json(layer: Layer) -> dict[str, Any]:
     values = {field.name: getattr(layer, field.name) for field in fields(layer) if field.name != "parent"}
     if values["name"] is None:
         del values["name"]
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    return {"layer": type(layer).__name__} | {
+        key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
+    }
 
 
 def _layer_from_json(layer: str, **values: Any) -> Layer:

@@ -65,5 +65,5 @@ TORCHVISION_ALEXNET = Network(
 )  # fmt: skip
 """torchvision's alexnet, from "One weird trick for parallelizing convolutional neural networks": no groups, no normalization, and
 dropout before fc6 and fc7 instead of after. PyTorch draws initial weights uniformly between ±1 / sqrt(inputs); std is the
-standard deviation of that distribution. The adaptive average pooling to 6 x 6 is omitted: at 224 pixels its input already has
-that size."""
+standard deviation of that distribution, and initial biases are zero. The adaptive average pooling to 6 x 6 is omitted: at 224
+pixels its input already has that size."""

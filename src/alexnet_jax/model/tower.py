@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from alexnet_jax.model.layers import TOWER, Activations, Dropout, Layer, LocalResponseNorm, MaxPool, NormPool, ReLU, WeightedLayer
 from alexnet_jax.model.lowering import Lowering, tower_lowering
@@ -22,9 +22,6 @@ outside."""
 
 HostParams = dict[str, dict[str, np.ndarray]]
 """Parameters as NumPy arrays, stacked along a leading tower axis."""
-
-Images = Float[Array, "batch height width 3"]
-"""Pixels on the scale 0 to 255, minus their mean."""
 
 
 class Tower(nn.Module):
@@ -50,7 +47,8 @@ class Tower(nn.Module):
         """Compute this tower's part of the outputs of the last layer: for the logits, [batch, classes of the tower].
 
         Args:
-          images: `Images`; not annotated as such, because `nn.tabulate` passes shapes without arrays.
+          images: pixels on the scale 0 to 255, minus their mean, [batch, height, width, 3]; not annotated, because
+            `nn.tabulate` passes shapes without arrays.
         """
         x = images
         with tower_lowering(self.lowering):
@@ -124,8 +122,8 @@ def init(network: Network, key: jax.Array) -> Params:
 
 def parameter_shapes(network: Network) -> dict[str, dict[str, tuple[int, ...]]]:
     """Return the shapes of the parameters, stacked along a leading tower axis."""
-    # Without random numbers, which are not drawn for a standard deviation of zero, and layers that do not change the shape of
-    # their input, this takes a quarter of the time, which every command that loads a network waits for.
+    # Every command that loads a network waits for this. To save three quarters of the time, no random numbers are drawn (std=0),
+    # and layers that keep the shape of their input are left out.
     layers = [layer.clone(std=0.0) if isinstance(layer, WeightedLayer) else layer for layer in network.layers]
     changing = tuple(layer for layer in layers if not isinstance(layer, ReLU | LocalResponseNorm | Dropout))
     shapes = jax.eval_shape(lambda: init(replace(network, layers=changing), jax.random.key(0)))

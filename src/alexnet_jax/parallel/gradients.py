@@ -1,4 +1,4 @@
-"""Sum of gradients over the data axis of a mesh, in other forms than the exact sum that `placement.forward` computes by itself.
+"""Sums of gradients over the data axis of a mesh, in bfloat16 or sharded; `placement.forward` computes the exact sum by itself.
 
 Each device has the gradients of its images. With `GradientSum.sharded`, a device receives the sums of a part of every parameter
 only, updates that part, and sends it to the others: Rajbhandari et al., "ZeRO", SC 2020, stage 1; Xu et al., "Automatic
@@ -86,7 +86,7 @@ def gather_updated(params: Any, mesh: Mesh) -> Any:
     """Return parameters with the shardings of `update_sharding` on all devices of the data axis, stacked by tower.
 
     Args:
-      params: updated parameters; they cross in their dtype.
+      params: updated parameters, which are sent in their dtype.
       mesh: device mesh.
     """
     leaves, structure = jax.tree.flatten(params)
@@ -97,8 +97,8 @@ def gather_updated(params: Any, mesh: Mesh) -> Any:
         return [w if axis is None else lax.all_gather(w, DATA, axis=axis, tiled=True) for w, axis in parts]
 
     in_specs, out_specs = tuple(_spec(mesh, axis) for axis in axes), _spec(mesh, None)
-    whole = jax.shard_map(device_gather, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)(*leaves)
-    return jax.tree.unflatten(structure, whole)
+    gathered = jax.shard_map(device_gather, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)(*leaves)
+    return jax.tree.unflatten(structure, gathered)
 
 
 def update_sharding(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:

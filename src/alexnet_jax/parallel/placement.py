@@ -57,8 +57,7 @@ def forward(
 ) -> Forward:
     """Return the network as a function `(params, images, key) -> logits` of global batches on `mesh`, see `Forward`.
 
-    The function keeps the values that `tower_lowering`, `conv_lowering` and `default_implementation` have now, also where it is
-    traced later.
+    The function keeps the values that `tower_lowering`, `conv_lowering` and `default_implementation` have when it is created.
 
     Args:
       network: network to run.

@@ -11,6 +11,11 @@ import jax
 from alexnet_jax.cpus import available_cpus
 from alexnet_jax.errors import UserError
 
+_MULTI_THREAD_FLAG = "xla_cpu_multi_thread_eigen"
+_MALLOC_OPTIONS = ((-8, 1), (-4, 0), (-1, -1))
+"""Options of `mallopt`: one arena for all threads (M_ARENA_MAX = 1), no separately mapped buffers (M_MMAP_MAX = 0), and a heap
+that never shrinks (M_TRIM_THRESHOLD = -1)."""
+
 
 def configure_cpu(devices: int = 1, *, data_parallel: bool = True) -> None:
     """Set the number of virtual CPU devices of this process, XLA's threads and malloc; call before JAX is first used.
@@ -95,9 +100,6 @@ def check_platform() -> None:
         raise UserError(f"{problem}: install JAX for it, or unset JAX_PLATFORMS") from error
 
 
-_MULTI_THREAD_FLAG = "xla_cpu_multi_thread_eigen"
-
-
 def enable_compilation_cache() -> None:
     """Enable JAX's persistent compilation cache in the user's cache folder, so that later runs start faster.
 
@@ -135,11 +137,6 @@ def retain_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for option, value in _MALLOC_OPTIONS:
             mallopt(option, value)
-
-
-_MALLOC_OPTIONS = ((-8, 1), (-4, 0), (-1, -1))
-"""Options of `mallopt`: one arena for all threads (M_ARENA_MAX = 1), no separately mapped buffers (M_MMAP_MAX = 0), and a heap
-that never shrinks (M_TRIM_THRESHOLD = -1)."""
 
 
 @cache

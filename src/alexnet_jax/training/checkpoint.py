@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,15 @@ from alexnet_jax.version import versions
 
 MAX_TO_KEEP = 2
 """Number of latest checkpoints to keep, in addition to the one with the smallest validation error."""
+
+
+class _Held(NamedTuple):
+    """Copy of the training state of a step, not saved yet, with the other arguments of `Checkpoints.save`."""
+
+    step: int
+    state: TrainState
+    metadata: dict[str, Any]
+    best_step: int | None
 
 
 class Checkpoints:
@@ -43,7 +52,24 @@ class Checkpoints:
         self._damaged_folder = self._folder.with_name("damaged")
         options = ocp.CheckpointManagerOptions(preservation_policy=self._policy, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
-        self._can_be_read = bool(self._manager.all_steps())
+        self.any_saved = bool(self._manager.all_steps())
+        """Whether the run has a checkpoint; the first one of this process has then been read back."""
+        self._held: _Held | None = None
+
+    def hold(self, state: TrainState, metadata: dict[str, Any], *, best_step: int | None = None) -> None:
+        """Keep a copy of the state on the devices, and save it before the next checkpoint or at the end.
+
+        A state that is held already is discarded: `hold` is for the best epoch so far, when the last checkpoint is so recent that
+        another one would cost more time than it can save. The arguments are those of `save`.
+        """
+        copy = jax.tree.map(jnp.copy, _without_copies(state))
+        self._held = _Held(int(jax.device_get(state.step)), copy, metadata, best_step)
+
+    def _save_held(self, before: int | None = None) -> None:
+        """Save the state that is held, unless it is of step `before` or later, and no longer hold it."""
+        held, self._held = self._held, None
+        if held is not None and (before is None or held.step < before):
+            self.save(held.state, held.metadata, best_step=held.best_step)
 
     def save(self, state: TrainState, metadata: dict[str, Any], *, best_step: int | None = None) -> None:
         """Start writing a checkpoint in the background; an older one is deleted only after this one is complete.
@@ -58,7 +84,9 @@ class Checkpoints:
         Raises:
           UserError: if the disk is full, or the first checkpoint cannot be read back.
         """
-        state = TrainState(state.step, state.params, state.opt_state)  # without copies of the parameters
+        step = int(jax.device_get(state.step))
+        self._save_held(before=step)
+        state = _without_copies(state)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self._folder).free
         if free < 1.1 * size:
@@ -79,9 +107,9 @@ class Checkpoints:
             }
             self._policy.best_step = best_step
             items = ocp.args.Composite(state=ocp.args.StandardSave(state), metadata=ocp.args.JsonSave(metadata))
-            self._manager.save(int(jax.device_get(state.step)), args=items)
-        if not self._can_be_read:
-            self._read_back(int(jax.device_get(state.step)), state, metadata["checksums"])
+            self._manager.save(step, args=items)
+        if not self.any_saved:
+            self._read_back(step, state, metadata["checksums"])
 
     def _read_back(self, step: int, state: TrainState, checksums: list[int]) -> None:
         """Wait for the first checkpoint, and check that it can be read."""
@@ -96,7 +124,7 @@ class Checkpoints:
             raise UserError(
                 f"the first checkpoint in {self._folder} cannot be read back ({first_sentence(error)}): choose a different --run"
             ) from error
-        self._can_be_read = True
+        self.any_saved = True
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """Restore the latest checkpoint that is not damaged, and move later ones to the folder `damaged` of the run.
@@ -160,19 +188,26 @@ class Checkpoints:
 
     def delete_from(self, step: int) -> int | None:
         """Delete the checkpoints of `step` and later steps; return the latest remaining step, or None."""
+        self._save_held(before=step)
         self._manager.wait_until_finished()
         for later in [saved for saved in self._manager.all_steps() if saved >= step]:
             self._manager.delete(later)
         return self._manager.latest_step()
 
     def close(self) -> None:
-        """Wait until the last checkpoint is written, and close the manager.
+        """Save the state that is held, wait until the last checkpoint is written, and close the manager.
 
         Raises:
           UserError: if the disk is full.
         """
+        self._save_held()
         with disk_full_as_user_error(self._disk_full_message):
             self._manager.close()
+
+
+def _without_copies(state: TrainState) -> TrainState:
+    """Return the state without the copies of the parameters for the precision of the step."""
+    return TrainState(state.step, state.params, state.opt_state)
 
 
 def _one_leaf_each(tree: Any) -> list[Any]:

@@ -20,7 +20,7 @@ from alexnet_jax.training.precision import Precision
 from alexnet_jax.training.schedule import EpochHparams, LayerRate, ReduceOnPlateau, Schedule
 
 Tune = Literal["auto", "off", "again"]
-"""When to measure the fastest form of the training step: "auto" for long trainings on a GPU that is not yet known, "off" never,
+"""When to measure the fastest form of the training step: "auto" for long trainings, once for a kind of device, "off" never,
 "again" always."""
 
 
@@ -192,7 +192,8 @@ class Options:
       threads: number of threads that decode images; None uses one per CPU that this process may use, or one in
         each of the `workers`.
       workers: number of processes that decode images; 0 decodes in this process. The batches do not depend on this number.
-      checkpoint_seconds: seconds between checkpoints.
+      checkpoint_seconds: seconds between checkpoints. The state of an epoch with the smallest validation error so far is saved
+        immediately if the last checkpoint is older, otherwise with the next one or at the end.
       loss_delay: number of later steps that are dispatched before the loss of a step is read. The device waits for the host only
         if the host falls this many steps behind. A non-finite loss is found as many steps later and is reported with its own
         step. Before a checkpoint, a validation or a stop, all losses are read, so a checkpoint contains no step whose loss has

@@ -1,6 +1,5 @@
 """Initial parameters copied from a trained network, layer by layer."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams
 from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.run_config import InitialLayersRecord
+from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.step import TrainState
 
 Shapes = dict[str, dict[str, tuple[int, ...]]]
@@ -168,7 +168,7 @@ def recorded_initial_layers(config: TrainConfig, started: Path | None) -> Initia
     assert config.init_from is not None
     for folder in () if started is None else (started, *started.glob("*")):
         try:
-            record = InitialLayersRecord(**json.loads((folder / "config.json").read_text())["initial_layers"])
+            record = InitialLayersRecord(**RunDirectory(folder).config["initial_layers"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
         paths = (record.path, f"{record.path}/checkpoints/{record.step}")

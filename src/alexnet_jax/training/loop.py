@@ -3,9 +3,9 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from alexnet_jax.errors import DivergedError
 from alexnet_jax.parallel.distributed import Request, RequestConsensus
 from alexnet_jax.parallel.mesh import local_batch_slice, replicated, to_global_array
 from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.training.history import History
 from alexnet_jax.training.metrics import Validation
 from alexnet_jax.training.optimizer import learning_rates
 from alexnet_jax.training.prefetch import Prefetcher
@@ -41,52 +42,6 @@ LOSS_DELAY, CPU_LOSS_DELAY = 4, 1
 """Default values of `Options.loss_delay` on GPUs and on CPUs."""
 
 
-@dataclass(frozen=True)
-class History:
-    """Past of a run that a checkpoint stores besides the state.
-
-    Attributes:
-      epochs: number of completed epochs.
-      errors: validation top-1 error by epoch, of those that were evaluated.
-      training_error: sum of the training top-1 errors of the current epoch's batches, divided by the number of its steps.
-      seconds: time spent on the run before it was resumed.
-    """
-
-    epochs: int = 0
-    errors: Mapping[int, float] = field(default_factory=dict)
-    training_error: float = 0.0
-    seconds: float = 0.0
-
-    def after_epoch(self, error: float | None) -> "History":
-        """Return the history after one more epoch.
-
-        Args:
-          error: its validation top-1 error; None if it was not evaluated.
-        """
-        epochs = self.epochs + 1
-        errors = self.errors if error is None else {**self.errors, epochs: error}
-        return replace(self, epochs=epochs, errors=errors, training_error=0.0)
-
-    def best_epoch(self) -> int | None:
-        """Return the epoch with the smallest validation error, the latest such epoch if there are several; None before any."""
-        return max((-error, epoch) for epoch, error in self.errors.items())[1] if self.errors else None
-
-    def to_json(self, seconds: float) -> dict[str, Any]:
-        """Return the metadata of a checkpoint.
-
-        Args:
-          seconds: time spent on the run.
-        """
-        errors = [self.errors.get(epoch) for epoch in range(1, self.epochs + 1)]
-        return {"seconds": seconds, "errors": errors, "training_error": self.training_error}
-
-    @classmethod
-    def from_json(cls, metadata: dict[str, Any]) -> "History":
-        """Return the history from the metadata of a checkpoint, which has an error, or None, for every epoch."""
-        errors = {epoch: error for epoch, error in enumerate(metadata["errors"], 1) if error is not None}
-        return cls(len(metadata["errors"]), errors, metadata["training_error"], metadata["seconds"])
-
-
 def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainResult:
     """Run the remaining steps of a training run.
 
@@ -101,91 +56,183 @@ def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainRes
       DivergedError: if the loss is not finite.
       UserError: if the disk is full, or no checkpoint can be read.
     """
-    c = context
-    checkpoints = Checkpoints(c.run.checkpoints, c.run_config.to_json())
-    state, history = _restore_or_initialize(c, checkpoints)
-    state = for_precision(state, c.config.precision)
-    if c.gradient_sum.sharded:
-        state = jax.device_put(state, state_shardings(c.mesh, state, c.gradient_sum))
-    start_time, step = time.monotonic() - history.seconds, int(state.step)
-    logger = RunLogger(c, start=step)
-    logger.start(epochs=history.epochs)
-    hparams = c.config.epoch_hparams(history.epochs, history.errors, c.dataset.majority_error)
-    step_hparams = None if hparams is None else _transfer_hparams(c, state, hparams)
-    on_cpu = c.mesh.devices.flat[0].platform == "cpu"
-    loss_delay = c.options.loss_delay if c.options.loss_delay is not None else CPU_LOSS_DELAY if on_cpu else LOSS_DELAY
-    consensus = RequestConsensus(c.mesh, delay=CPU_LOSS_DELAY if on_cpu else max(1, loss_delay))
-    pending: deque[tuple[int, TrainMetrics]] = deque()  # steps whose metrics have not been read
-    saved_step, save_time, request = step, time.monotonic(), Request.NONE
-    final = None  # validation of the current parameters on the whole split
-    # The step determines the batches that follow, so a checkpoint needs no position of the stream, which is ahead of the step.
-    prefetcher = Prefetcher(_batches(c, step), lambda batch: put_batch(batch, c.mesh))
-    batches = TimedIterator(prefetcher)
-
-    def stop_validation() -> bool:
-        return jax.process_count() == 1 and should_stop()
-
+    loop = _Loop(context, should_stop)
     # The transfer guard rejects implicit transfers, which would be repeated in every step.
-    with closing(prefetcher), closing(checkpoints), logger, jax.transfer_guard("disallow"):
+    with closing(loop.prefetcher), closing(loop.checkpoints), loop.logger, jax.transfer_guard("disallow"):
+        final = loop.evaluate_all() if loop.train() else None
+    if final is None:
+        loop.logger.interrupted(loop.step)
+        return TrainResult(context.run.folder, False, loop.step, None)
+    loop.logger.finish(final, loop.summary())
+    return TrainResult(context.run.folder, True, loop.step, final.metrics)
+
+
+class _Loop:
+    """State of a training run between its steps.
+
+    Args:
+      context: the run.
+      should_stop: see `train`.
+    """
+
+    def __init__(self, context: TrainContext, should_stop: Callable[[], bool]):
+        c, on_cpu = context, context.mesh.devices.flat[0].platform == "cpu"
+        self._context, self._should_stop, self._on_cpu = context, should_stop, on_cpu
+        self.checkpoints = Checkpoints(c.run.checkpoints, c.run_config.to_json())
+        state, self._history = _restore_or_initialize(c, self.checkpoints)
+        state = for_precision(state, c.config.precision)
+        if c.gradient_sum.sharded:
+            state = jax.device_put(state, state_shardings(c.mesh, state, c.gradient_sum))
+        self._state, self.step = state, int(state.step)
+        self._start_time = time.monotonic() - self._history.seconds
+        self._saved_step, self._save_time = self.step, time.monotonic()
+        self.logger = RunLogger(c, start=self.step)
+        self.logger.start(epochs=self._history.epochs)
+        self._hparams = self._epoch_hparams()
+        self._step_hparams = None if self._hparams is None else _transfer_hparams(c, state, self._hparams)
+        default_delay = CPU_LOSS_DELAY if on_cpu else LOSS_DELAY
+        self._loss_delay = default_delay if c.options.loss_delay is None else c.options.loss_delay
+        self._consensus = RequestConsensus(c.mesh, delay=CPU_LOSS_DELAY if on_cpu else max(1, self._loss_delay))
+        self._unread: deque[tuple[int, TrainMetrics]] = deque()  # steps whose metrics have not been read
+        self._final: Validation | None = None  # validation of the current parameters on the whole split
+        # The step determines the batches that follow, so a checkpoint needs no position of the stream, which is ahead of it.
+        self.prefetcher = Prefetcher(_batches(c, self.step), lambda batch: put_batch(batch, c.mesh))
+        self._batches, self._wait_fraction = TimedIterator(self.prefetcher), 0.0
+
+    def train(self) -> bool:
+        """Run steps until training is finished or interrupted; save the state and return whether it is finished."""
+        c, request = self._context, Request.NONE
         while True:
-            if _epoch_ended(c, step, history):
-                evaluated = (history.epochs + 1) % c.config.evaluate_every == 0
-                validation = validate(c, state.params, c.evaluation_part, stop=stop_validation) if evaluated else None
-                if evaluated and validation is None:
-                    request = Request.STOP
-                else:
-                    _check_finite(validation, c, checkpoints, step)
-                    assert hparams is not None
-                    logger.log_epoch(step, validation, hparams.weights, history.training_error, list(history.errors.values()))
-                    history = history.after_epoch(None if validation is None else validation.metrics.top1_error)
-                    final = validation if c.evaluation_part is None else None
-                    previous, hparams = hparams, c.config.epoch_hparams(history.epochs, history.errors, c.dataset.majority_error)
-                    if hparams is not None and hparams != previous:
-                        step_hparams = _transfer_hparams(c, state, hparams)
-                        if history.epochs < c.config.epochs:
-                            logger.log_hparams(history.epochs + 1, hparams)
-                    if history.best_epoch() == history.epochs:
-                        request = max(request, Request.SAVE)
-            finished = hparams is None or (step == c.steps and not _epoch_ended(c, step, history))
+            if self._epoch_ended():
+                request = max(request, self._end_epoch())
+            finished = self._hparams is None or (self.step == c.steps and not self._epoch_ended())
             stop = finished or request is Request.STOP
-            if (stop or request is Request.SAVE) and step != saved_step:
-                metadata = history.to_json(time.monotonic() - start_time)
-                checkpoints.save(state, metadata, best_step=_best_step(c, history))
-                saved_step, save_time = step, time.monotonic()
+            if stop or request is Request.SAVE:
+                self._save()
             if stop:
-                break
-            assert step_hparams is not None
-            state, train_metrics = c.train_step(state, next(batches), c.mean, step_hparams)
-            step += 1
-            pending.append((step, train_metrics))
-            if on_cpu and len(pending) > 1:
-                jax.block_until_ready(pending[-2])  # several concurrent steps can block all of XLA's threads and deadlock
-            if len(pending) > loss_delay:
-                history = _log_step(*pending.popleft(), c, history, logger, checkpoints)
-            save_due = time.monotonic() - save_time > c.options.checkpoint_seconds
-            request = consensus(Request.STOP if should_stop() else Request.SAVE if save_due else Request.NONE)
-            if request is not Request.NONE or step % c.steps_per_epoch == 0:
-                while pending:  # a checkpoint is saved only after the losses of all its steps have been read
-                    history = _log_step(*pending.popleft(), c, history, logger, checkpoints)
-                logger.pause()
-        wait_fraction = batches.wait_fraction
-        if finished and final is None:
-            logger.evaluating_all()
-            final = validate(c, state.params, stop=stop_validation)
-            _check_finite(final, c, checkpoints, step)
-    if not finished or final is None:
-        logger.interrupted(step)
-        return TrainResult(c.run.folder, False, step, None)
-    summary = {
-        "epochs": history.epochs,
-        "steps": step,
-        "best": {"step": _best_step(c, history), "top1_error": min(history.errors.values(), default=None)},
-        "ended_by_schedule": hparams is None,
-        "seconds": time.monotonic() - start_time,
-        "data_wait_fraction": round(wait_fraction, 4),
-    }
-    logger.finish(final, summary)
-    return TrainResult(c.run.folder, True, step, final.metrics)
+                self._wait_fraction = self._batches.wait_fraction  # before the final evaluation
+                return finished
+            self._train_step()
+            request = Request.STOP if self._should_stop() else Request.SAVE if self._save_due() else Request.NONE
+            request = self._consensus(request)
+            if request is not Request.NONE or self.step % c.steps_per_epoch == 0:
+                self._read_metrics(0)  # a checkpoint is saved only after the losses of all its steps have been read
+                self.logger.pause()
+
+    def evaluate_all(self) -> Validation | None:
+        """Return the validation of the final parameters on the whole split, or None if it was interrupted."""
+        if self._final is None:
+            self.logger.evaluating_all()
+            self._final = self._validate()
+        return self._final
+
+    def summary(self) -> dict[str, Any]:
+        """Return the contents of result.json that do not depend on the final validation."""
+        errors = self._history.errors
+        return {
+            "epochs": self._history.epochs,
+            "steps": self.step,
+            "best": {"step": self._best_step(), "top1_error": min(errors.values(), default=None)},
+            "ended_by_schedule": self._hparams is None,
+            "seconds": time.monotonic() - self._start_time,
+            "data_wait_fraction": round(self._wait_fraction, 4),
+        }
+
+    def _train_step(self) -> None:
+        """Start a step, and read the metrics of earlier ones."""
+        c = self._context
+        assert self._step_hparams is not None
+        self._state, metrics = c.train_step(self._state, next(self._batches), c.mean, self._step_hparams)
+        self.step += 1
+        self._unread.append((self.step, metrics))
+        if self._on_cpu and len(self._unread) > 1:
+            jax.block_until_ready(self._unread[-2])  # several concurrent steps can block all of XLA's threads and deadlock
+        self._read_metrics(self._loss_delay)
+
+    def _read_metrics(self, delay: int) -> None:
+        """Read and log the metrics of all steps but the last `delay`."""
+        while len(self._unread) > delay:
+            step, metrics = self._unread.popleft()
+            loss, error = (float(value) for value in jax.device_get((metrics.loss, metrics.top1_error)))
+            if not math.isfinite(loss):
+                # The loss was computed with the parameters of the previous step, which may already have been saved.
+                raise self._diverged(f"the training loss is {loss} at step {step}", first_bad_step=step - 1)
+            self.logger.log_step(step, loss)
+            training_error = self._history.training_error + error / self._context.steps_per_epoch
+            self._history = replace(self._history, training_error=training_error)
+
+    def _epoch_ended(self) -> bool:
+        """Return whether an epoch ended at or before the current step that the history does not contain."""
+        return self.step // self._context.steps_per_epoch > self._history.epochs
+
+    def _end_epoch(self) -> Request:
+        """Evaluate and log the epoch that ended, and set the hyperparameters of the next one.
+
+        Returns:
+          STOP if the evaluation was interrupted, so that the epoch has to be ended again; SAVE if the state has to be saved now;
+          otherwise NONE.
+        """
+        c, history = self._context, self._history
+        evaluated = (history.epochs + 1) % c.config.evaluate_every == 0
+        validation = self._validate(c.evaluation_part) if evaluated else None
+        if evaluated and validation is None:
+            return Request.STOP
+        assert self._hparams is not None
+        errors = list(history.errors.values())
+        self.logger.log_epoch(self.step, validation, self._hparams.weights, history.training_error, errors)
+        self._history = history = history.after_epoch(None if validation is None else validation.metrics.top1_error)
+        self._final = validation if c.evaluation_part is None else None
+        previous, self._hparams = self._hparams, self._epoch_hparams()
+        if self._hparams is not None and self._hparams != previous:
+            self._step_hparams = _transfer_hparams(c, self._state, self._hparams)
+            if history.epochs < c.config.epochs:
+                self.logger.log_hparams(history.epochs + 1, self._hparams)
+        if history.best_epoch() != history.epochs:
+            return Request.NONE
+        if jax.process_count() > 1 or self._save_due() or not self.checkpoints.any_saved:
+            return Request.SAVE
+        self.checkpoints.hold(self._state, self._metadata(), best_step=self.step)
+        return Request.NONE
+
+    def _epoch_hparams(self) -> EpochHparams | None:
+        """Return the hyperparameters of the next epoch; None if the schedule ends training before it."""
+        c, history = self._context, self._history
+        return c.config.epoch_hparams(history.epochs, history.errors, c.dataset.majority_error)
+
+    def _validate(self, num_images: int | None = None) -> Validation | None:
+        """Return the validation of the current parameters, or None if it was interrupted; see `validate`."""
+
+        def stop() -> bool:
+            return jax.process_count() == 1 and self._should_stop()
+
+        validation = validate(self._context, self._state.params, num_images, stop=stop)
+        if validation is not None and not math.isfinite(validation.metrics.loss):
+            split, loss = self._context.dataset.evaluation_split, validation.metrics.loss
+            raise self._diverged(f"the {split} loss is {loss} after step {self.step}", first_bad_step=self.step)
+        return validation
+
+    def _diverged(self, reason: str, *, first_bad_step: int) -> DivergedError:
+        """Delete the checkpoints of `first_bad_step` and later, and return the error to raise."""
+        last_step = self.checkpoints.delete_from(first_bad_step)
+        kept = "no checkpoint was saved" if last_step is None else f"the last good checkpoint is that of step {last_step}"
+        return DivergedError(f"{reason}: choose a lower --learning-rate ({kept} in {self._context.run.folder})")
+
+    def _save_due(self) -> bool:
+        return time.monotonic() - self._save_time > self._context.options.checkpoint_seconds
+
+    def _save(self) -> None:
+        """Save the current state, unless it is saved already."""
+        if self.step != self._saved_step:
+            self.checkpoints.save(self._state, self._metadata(), best_step=self._best_step())
+            self._saved_step, self._save_time = self.step, time.monotonic()
+
+    def _metadata(self) -> dict[str, Any]:
+        return self._history.to_json(time.monotonic() - self._start_time)
+
+    def _best_step(self) -> int | None:
+        """Return the last step of the epoch with the smallest validation error."""
+        epoch = self._history.best_epoch()
+        return None if epoch is None else epoch * self._context.steps_per_epoch
 
 
 def _restore_or_initialize(context: TrainContext, checkpoints: Checkpoints) -> tuple[TrainState, History]:
@@ -224,40 +271,3 @@ def _batches(context: TrainContext, start: int) -> Iterator[Example]:
             options.threads, options.workers, start=start, batch_slice=local_batch_slice(context.mesh, config.batch_size)
         ),
     )
-
-
-def _epoch_ended(context: TrainContext, step: int, history: History) -> bool:
-    """Return whether an epoch ended at or before `step` that the history does not contain."""
-    return step // context.steps_per_epoch > history.epochs
-
-
-def _best_step(context: TrainContext, history: History) -> int | None:
-    """Return the last step of the epoch with the smallest validation error."""
-    epoch = history.best_epoch()
-    return None if epoch is None else epoch * context.steps_per_epoch
-
-
-def _log_step(
-    step: int, metrics: TrainMetrics, context: TrainContext, history: History, logger: RunLogger, checkpoints: Checkpoints
-) -> History:
-    """Fetch and log the metrics of a training step, and add its error to the history."""
-    loss, error = (float(value) for value in jax.device_get((metrics.loss, metrics.top1_error)))
-    if not math.isfinite(loss):
-        # The loss was computed with the parameters of the previous step, which may already have been saved.
-        raise _diverged(context, checkpoints, f"the training loss is {loss} at step {step}", first_bad_step=step - 1)
-    logger.log_step(step, loss)
-    return replace(history, training_error=history.training_error + error / context.steps_per_epoch)
-
-
-def _check_finite(validation: Validation | None, context: TrainContext, checkpoints: Checkpoints, step: int) -> None:
-    """Raise a DivergedError if the loss of a validation after `step` is not finite."""
-    if validation is not None and not math.isfinite(validation.metrics.loss):
-        reason = f"the {context.dataset.evaluation_split} loss is {validation.metrics.loss} after step {step}"
-        raise _diverged(context, checkpoints, reason, first_bad_step=step)
-
-
-def _diverged(context: TrainContext, checkpoints: Checkpoints, reason: str, *, first_bad_step: int) -> DivergedError:
-    """Delete the checkpoints of `first_bad_step` and later, and return the error to raise."""
-    last_step = checkpoints.delete_from(first_bad_step)
-    kept = "no checkpoint was saved" if last_step is None else f"the last good checkpoint is that of step {last_step}"
-    return DivergedError(f"{reason}: choose a lower --learning-rate ({kept} in {context.run.folder})")

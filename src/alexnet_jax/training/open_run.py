@@ -13,12 +13,12 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.files import lock_file
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.run_config import RunConfig
-from alexnet_jax.training.run_directory import CONFIG, CONFUSIONS, DATA_SHEET, MEAN_IMAGE, RunDirectory
+from alexnet_jax.training.run_directory import CONFIG, CONFUSIONS, DATA_SHEET, LOG, MEAN_IMAGE, RESULT, RunDirectory
 
 LOCK = ".lock"
 """Name of the file that is locked during training."""
 _FILES = (
-    "log.jsonl", "result.json", CONFUSIONS, MEAN_IMAGE, "curves.png", "kernels.png", "report.html", "colors.png", "colors.json",
+    LOG, RESULT, CONFUSIONS, MEAN_IMAGE, "curves.png", "kernels.png", "report.html", "colors.png", "colors.json",
     "predictions.png", "retrieval.png", DATA_SHEET,
 )  # fmt: skip
 """Files in a run folder, besides its config and lock."""
@@ -90,7 +90,7 @@ def delete_run(folder: Path) -> None:
 
     If the process is killed in between, the folder is that of an unfinished run.
     """
-    (folder / "result.json").unlink(missing_ok=True)
+    (folder / RESULT).unlink(missing_ok=True)
     deleted = Path(tempfile.mkdtemp(prefix=".deleted-", dir=folder))
     for name, patterns in _FOLDERS.items():
         for pattern in patterns:

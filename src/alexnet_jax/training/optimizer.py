@@ -1,7 +1,6 @@
 """The paper's optimizer (section 5) as an optax chain."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -41,20 +40,12 @@ def paper_update(
     """
     layer_decays = layer_decays or {}
 
-    def decay_mask(decay: float, params: Any) -> Any:
-        def mask(path: Any, _: Any) -> bool:
-            return not _is_bias(path) and layer_decays.get(path[0].key, weight_decay) == decay
-
-        return jax.tree_util.tree_map_with_path(mask, params)
-
-    values = sorted({weight_decay, *layer_decays.values()} - {0.0})
-    decays = optax.chain(optax.identity(), *(optax.add_decayed_weights(decay, partial(decay_mask, decay)) for decay in values))
-
-    def add_decays(updates: Any, params: Any) -> Any:
-        return decays.update(updates, decays.init(params), params)[0]
+    def add_decay(path: Any, gradient: Any, param: Any) -> Any:
+        decay = 0.0 if _is_bias(path) else layer_decays.get(path[0].key, weight_decay)
+        return gradient + decay * param if decay else gradient
 
     return optax.chain(
-        optax.stateless(add_decays),  # the structure of the state does not depend on the decays, so a run can resume with others
+        optax.stateless(lambda gradients, params: jax.tree_util.tree_map_with_path(add_decay, gradients, params)),
         scale_by_learning_rates(),
         trace_unless_frozen(momentum),
     )

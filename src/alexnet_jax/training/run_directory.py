@@ -27,7 +27,7 @@ from jaxtyping import Float
 
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError, disk_full_as_user_error
-from alexnet_jax.files import atomic_write
+from alexnet_jax.files import atomic_write, write_json
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.confusion import Confusions
 from alexnet_jax.training.run_config import ADDED_SETTINGS, RunConfig
@@ -38,6 +38,10 @@ DATA_SHEET = "data.png"
 """File name of the contact sheet of a run's data, which `data show` draws."""
 CONFIG = "config.json"
 """File name of the config in a run folder."""
+LOG = "log.jsonl"
+"""File name of the log in a run folder."""
+RESULT = "result.json"
+"""File name of the result in a run folder."""
 MEAN_IMAGE = "mean_image.npy"
 """File name of the mean image in a run folder."""
 _RESULT_KEYS = frozenset(
@@ -85,9 +89,9 @@ class RunDirectory:
         Raises:
           UserError: if it is damaged.
         """
-        if not (self.folder / "result.json").is_file():
+        if not (self.folder / RESULT).is_file():
             return None
-        return self._read_object("result.json", _RESULT_KEYS, "delete it, and run the training command again")
+        return self._read_object(RESULT, _RESULT_KEYS, "delete it, and run the training command again")
 
     def _read_object(self, name: str, keys: frozenset[str], advice: str) -> dict[str, Any]:
         """Read a JSON object that has certain keys."""
@@ -107,11 +111,12 @@ class RunDirectory:
           name: file name.
           content: JSON object.
         """
-        self._write_bytes(name, (json.dumps(content, indent=1) + "\n").encode())
+        if self.is_writer:
+            write_json(self.folder / name, content)
 
     def discard_result(self) -> None:
         """Delete result.json and the confusion matrix, because training continues."""
-        for name in ("result.json", CONFUSIONS) if self.is_writer else ():
+        for name in (RESULT, CONFUSIONS) if self.is_writer else ():
             (self.folder / name).unlink(missing_ok=True)
 
     def write_confusions(self, rows: Iterable[list[str]]) -> None:
@@ -149,7 +154,7 @@ class RunDirectory:
     def resume_log(self, step: int, epochs: int) -> None:
         """Delete the log lines of steps after `step` and epochs after `epochs`, because they will be repeated."""
         kept = [line for line in self.log_lines() if line["step"] <= step and line.get("epoch", 0) <= epochs]
-        self._write_bytes("log.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self._write_bytes(LOG, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def log(self, **values: Any) -> None:
         """Append a line to `log.jsonl`, if this process is the writer.
@@ -160,7 +165,7 @@ class RunDirectory:
         Raises:
           UserError: if the disk is full.
         """
-        file = self.folder / "log.jsonl"
+        file = self.folder / LOG
         if self.is_writer:
             with disk_full_as_user_error(f"for {file}"), file.open("a") as lines:
                 lines.write(json.dumps(values) + "\n")
@@ -171,7 +176,7 @@ class RunDirectory:
         Raises:
           UserError: if one of the lines is damaged.
         """
-        file = self.folder / "log.jsonl"
+        file = self.folder / LOG
         texts = file.read_text("utf-8", errors="replace").splitlines() if file.is_file() else []
         lines: list[dict[str, Any]] = []
         for number, text in enumerate(texts, 1):

@@ -13,6 +13,7 @@ from alexnet_jax.training.confusion import MAX_MATRIX_CLASSES
 from alexnet_jax.training.flops import measure_matmul_flops, training_flops_per_image
 from alexnet_jax.training.metrics import EvalMetrics, Validation
 from alexnet_jax.training.progress import TrainingProgress, format_duration
+from alexnet_jax.training.run_directory import CONFIG, RESULT
 from alexnet_jax.training.schedule import LEARNING_MARGIN, EpochHparams
 from alexnet_jax.training.setup import TrainContext
 from alexnet_jax.training.tensorboard import EventWriter
@@ -68,7 +69,7 @@ class RunLogger:
           epochs: number of completed epochs.
         """
         config = {**self._context.run_config.to_json(), **self._environment, "tuning": self._context.tuning.to_json()}
-        self._run.write("config.json", config)
+        self._run.write(CONFIG, config)
         self._run.resume_log(self._start, epochs)
         self._run.discard_result()
         axes = ", ".join(f"{size} {axis}" for axis, size in self._environment["mesh"].items())
@@ -162,7 +163,7 @@ class RunLogger:
         }
         if validation.confusions.num_classes <= MAX_MATRIX_CLASSES:
             self._run.write_confusions(validation.confusions.csv_rows(self._context.dataset.manifest.classes))
-        self._run.write("result.json", result)
+        self._run.write(RESULT, result)
         self._console.print(format_result(result), markup=False)
         for warning in self._warnings(validation, ended_by_schedule=summary["ended_by_schedule"]):
             self._console.print(warning, style="yellow", markup=False)
@@ -197,10 +198,10 @@ class RunLogger:
         if only_class or self._is_unlearned(validation.metrics.top1_error):
             majority = f"always predicting the most frequent class has {dataset.majority_error:.1%}"
             problem = f"predicts only {only_class!r}" if only_class else "has not learned to tell the classes apart"
-            warnings += [f"the network {problem} ({majority})", *self._how_to_go_on(ended_by_schedule)]
+            warnings += [f"the network {problem} ({majority})", *self._next_commands(ended_by_schedule)]
         return warnings
 
-    def _how_to_go_on(self, ended_by_schedule: bool) -> list[str]:
+    def _next_commands(self, ended_by_schedule: bool) -> list[str]:
         """Return the commands that continue the training, and those of configs that learn sooner."""
         context, commands = self._context, list[str]()
         data = shlex.quote(context.options.data or str(context.dataset.path))

@@ -23,13 +23,36 @@ class Factors(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ReduceOnPlateau:
+class LearningRateSchedule:
+    """Base class of the schedules."""
+
+    def factors(self, epochs: int, errors: Mapping[int, float], majority_error: float = math.inf) -> Factors | None:
+        """Return the factors for the next epoch.
+
+        Args:
+          epochs: number of completed epochs.
+          errors: validation top-1 errors, as fractions, by evaluated epoch, in ascending order.
+          majority_error: validation error of always predicting the most frequent class.
+
+        Returns:
+          Factors of the initial learning rates; None if training has ended.
+        """
+        raise NotImplementedError
+
+    def rescaled(self, rescale: Callable[[int], int]) -> "LearningRateSchedule":
+        """Return the schedule with `rescale` applied to every number of epochs at which it changes a rate."""
+        return self
+
+
+@dataclass(frozen=True)
+class ReduceOnPlateau(LearningRateSchedule):
     """Divide the learning rate by ten when the validation error stops improving at the current rate (section 5).
 
-    After `max_reductions` reductions, the next plateau ends training. Epochs before the network has begun to learn do not count:
-    on small data sets, the network of the paper's text predicts the most frequent class for several epochs, and the error stays
-    the same. If not every epoch is evaluated, the rate is reduced after the first evaluated epoch that is at least `patience`
-    epochs later than the last improvement.
+    After `max_reductions` reductions, the next plateau ends training. Epochs before the network has begun to learn do not count,
+    which are those before an error is first smaller than `majority_error` by `LEARNING_MARGIN`: on small data sets, the network
+    of the paper's text predicts the most frequent class for several epochs, and the error stays the same. If not every epoch is
+    evaluated, the rate is reduced after the first evaluated epoch that is at least `patience` epochs later than the last
+    improvement.
 
     Attributes:
       patience: epochs without improvement before the learning rate is reduced; the paper gives no number.
@@ -47,17 +70,6 @@ class ReduceOnPlateau:
         check_number("--max-reductions", self.max_reductions, at_least=0)
 
     def factors(self, epochs: int, errors: Mapping[int, float], majority_error: float = math.inf) -> Factors | None:
-        """Return the factors for the next epoch.
-
-        Args:
-          epochs: number of completed epochs; not used.
-          errors: validation top-1 errors, as fractions, by evaluated epoch, in ascending order.
-          majority_error: error of always predicting the most frequent class. The epochs before an error is first smaller by
-            `LEARNING_MARGIN` are not counted.
-
-        Returns:
-          Factors of the initial learning rates; None if training has ended.
-        """
         reductions, last_change, best, learned = 0, 0, math.inf, False
         for epoch, error in errors.items():
             learned = learned or error < majority_error - LEARNING_MARGIN
@@ -70,13 +82,9 @@ class ReduceOnPlateau:
                 reductions, last_change, best = reductions + 1, epoch, math.inf
         return Factors(0.1**reductions, 0.1**reductions) if reductions <= self.max_reductions else None
 
-    def rescaled(self, rescale: Callable[[int], int]) -> "ReduceOnPlateau":
-        """Return the same schedule: it depends on errors, not on epochs."""
-        return self
-
 
 @dataclass(frozen=True)
-class StepDecay:
+class StepDecay(LearningRateSchedule):
     """Divide the learning rate by ten after given epochs.
 
     Attributes:
@@ -95,27 +103,18 @@ class StepDecay:
             check_number("--bias-milestones", epoch, at_least=1)
 
     def factors(self, epochs: int, errors: Mapping[int, float], majority_error: float = math.inf) -> Factors | None:
-        """Return the factors for the next epoch.
-
-        Args:
-          epochs: number of completed epochs.
-          errors: not used.
-          majority_error: not used.
-        """
-
         def factor(milestones: Sequence[int]) -> float:
             return 0.1 ** sum(epochs >= epoch for epoch in milestones)
 
         return Factors(factor(self.milestones), factor(self.milestones if self.bias_milestones is None else self.bias_milestones))
 
     def rescaled(self, rescale: Callable[[int], int]) -> "StepDecay":
-        """Return the schedule with `rescale` applied to every milestone."""
         biases = None if self.bias_milestones is None else tuple(map(rescale, self.bias_milestones))
-        return StepDecay(tuple(map(rescale, self.milestones)), biases)
+        return replace(self, milestones=tuple(map(rescale, self.milestones)), bias_milestones=biases)
 
 
 @dataclass(frozen=True)
-class StaircaseExponential:
+class StaircaseExponential(LearningRateSchedule):
     """Decay the learning rate exponentially in discrete levels: `dexp` of the original code's later networks (lr.cu).
 
     Level k of n, counted from 0, divides the initial rate by `decay_factor ** (k / (n - 1))`. The `decay_epochs` are divided
@@ -144,14 +143,6 @@ class StaircaseExponential:
             check_number(f"--{name.replace('_', '-')}", getattr(self, name), at_least=1)
 
     def factors(self, epochs: int, errors: Mapping[int, float], majority_error: float = math.inf) -> Factors | None:
-        """Return the factors for the next epoch.
-
-        Args:
-          epochs: number of completed epochs.
-          errors: not used.
-          majority_error: not used.
-        """
-
         def factor(decay_factor: float, num_levels: int) -> float:
             level = min(epochs * num_levels // self.decay_epochs, num_levels - 1)
             return decay_factor ** (-level / max(num_levels - 1, 1))
@@ -159,12 +150,11 @@ class StaircaseExponential:
         return Factors(factor(self.decay_factor, self.num_levels), factor(self.bias_decay_factor, self.bias_num_levels))
 
     def rescaled(self, rescale: Callable[[int], int]) -> "StaircaseExponential":
-        """Return the schedule with `rescale` applied to `decay_epochs`."""
         return replace(self, decay_epochs=rescale(self.decay_epochs))
 
 
 Schedule = ReduceOnPlateau | StepDecay | StaircaseExponential
-"""Learning rate schedule."""
+"""One of the schedules."""
 
 
 @dataclass(frozen=True)

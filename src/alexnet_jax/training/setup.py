@@ -22,12 +22,14 @@ from alexnet_jax.parallel.distributed import check_same_settings, check_shared_f
 from alexnet_jax.parallel.gradients import GradientSum
 from alexnet_jax.parallel.mesh import DATA, choose_mesh, replicated, to_global_array
 from alexnet_jax.training.config import Options, TrainConfig
+from alexnet_jax.training.evaluation_step import EvaluationStep, make_evaluation_step
 from alexnet_jax.training.initialization import InitialLayers, InitialModel, select_initial_layers
+from alexnet_jax.training.normalization import MeanImage
 from alexnet_jax.training.open_run import find_run_with_other_schedule, open_run
 from alexnet_jax.training.optimizer import paper_update
 from alexnet_jax.training.run_config import RunConfig
 from alexnet_jax.training.run_directory import RunDirectory, default_run_directory, existing_runs
-from alexnet_jax.training.step import EvaluationStep, MeanImage, TrainStep, make_evaluation_step, make_train_step
+from alexnet_jax.training.step import TrainStep, make_train_step
 from alexnet_jax.training.step_form import StepForm, alternative_forms, default_form
 from alexnet_jax.training.step_trials import TuningTask
 from alexnet_jax.training.tuning import Tuning, choose_form

@@ -1,4 +1,4 @@
-"""Training step and evaluation step, each a jitted function on the mesh."""
+"""Training step, a jitted function on the mesh, and the state that it updates."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,13 +13,14 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from alexnet_jax.data.pipeline.augment import Crop, Example, center_crop
+from alexnet_jax.data.pipeline.augment import Example
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import Params
 from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.gradients import GradientSum, copy_per_device, gather_updated, sum_gradients, update_sharding
 from alexnet_jax.parallel.mesh import batch_sharding, parameter_sharding, replicated, to_global_array
 from alexnet_jax.parallel.runtime import compiler_options
+from alexnet_jax.training.normalization import MeanImage, normalize
 from alexnet_jax.training.optimizer import learning_rates
 from alexnet_jax.training.precision import Precision
 
@@ -77,39 +78,8 @@ class TrainMetrics:
     top1_error: Any
 
 
-@struct.dataclass
-class EvalSums:
-    """Sums of the metrics over evaluation images, each float32 []; divide by `images` for means."""
-
-    loss: Any
-    top1_errors: Any
-    top5_errors: Any
-    images: Any
-
-
-@struct.dataclass
-class EvalOutputs:
-    """Results of an evaluation step.
-
-    Attributes:
-      sums: sums of the metrics.
-      labels: true classes of the global batch, int32 [batch]; negative for padding.
-      predictions: most probable classes, int32 [batch]; ties are ordered by label.
-    """
-
-    sums: EvalSums
-    labels: Any
-    predictions: Any
-
-
-MeanImage = Float[Array, "full full 3"] | Float[np.ndarray, "full full 3"]
-"""Mean image of the training set before cropping, in gray levels."""
-
 TrainStep = Callable[[TrainState, Example, MeanImage, StepHparams], tuple[TrainState, TrainMetrics]]
 """Function returned by `make_train_step`."""
-
-EvaluationStep = Callable[[Params, Example, MeanImage], EvalOutputs]
-"""Function returned by `make_evaluation_step`."""
 
 
 def initial_state(network: Network, mesh: Mesh, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
@@ -220,7 +190,9 @@ def make_train_step(
 
     state = jax.eval_shape(lambda: for_precision(initial_state(network, mesh, optimizer, seed), precision))
     out = (state_shardings(mesh, state, gradient_sum), replicated(mesh))
-    return jax.jit(train_step, donate_argnums=0, out_shardings=out, compiler_options=_compiler_options(mesh))
+    return jax.jit(
+        train_step, donate_argnums=0, out_shardings=out, compiler_options=compiler_options(mesh.devices.flat[0].platform)
+    )
 
 
 def _gather_updated(state: TrainState, mesh: Mesh) -> TrainState:
@@ -233,64 +205,6 @@ def _gather_updated(state: TrainState, mesh: Mesh) -> TrainState:
 def constant_hparams(state: TrainState, rate: float) -> StepHparams:
     """Return hyperparameters with the same learning rate for all parameters, and with color shifts."""
     return StepHparams(learning_rates(state.params, rate), np.bool_(True))
-
-
-def make_evaluation_step(network: Network, mesh: Mesh, *, precision: Precision = "float32") -> EvaluationStep:
-    """Return a jitted evaluation step `(params, batch, mean_image) -> EvalOutputs`.
-
-    Images with a negative label are padding and are not counted. Parameters and sums are float32 with either precision.
-
-    Args:
-      network: network to evaluate.
-      mesh: device mesh.
-      precision: dtype of activations.
-    """
-    forward = placement.forward(network, mesh)
-    k = min(5, network.num_classes)
-
-    def evaluation_step(params: Params, batch: Example, mean: MeanImage) -> EvalOutputs:
-        valid = batch.label >= 0
-        labels = jnp.where(valid, batch.label, 0)
-        logits = forward(params, normalize(batch, mean).astype(precision), None).astype(jnp.float32)
-        top = lax.top_k(logits, k)[1]
-        hits = top == labels[:, None]
-        sums = EvalSums(
-            loss=(optax.softmax_cross_entropy_with_integer_labels(logits, labels) * valid).sum(),
-            top1_errors=(~hits[:, 0] & valid).sum().astype(jnp.float32),
-            top5_errors=(~hits.any(axis=1) & valid).sum().astype(jnp.float32),
-            images=valid.sum().astype(jnp.float32),
-        )
-        return EvalOutputs(sums, batch.label, top[:, 0])
-
-    # Replicated, so that every process can read the predictions of the whole batch.
-    return jax.jit(evaluation_step, out_shardings=replicated(mesh), compiler_options=_compiler_options(mesh))
-
-
-def _compiler_options(mesh: Mesh) -> dict[str, str]:
-    return compiler_options(mesh.devices.flat[0].platform)
-
-
-def normalize(batch: Example, mean: MeanImage) -> Float[Array, "batch size size 3"]:
-    """Return the input of the first layer: pixels minus the mean image plus the color shift, in gray levels."""
-    size = batch.image.shape[1]
-    mean_pixels = center_crop(mean, size) if batch.crop is None else crop_mean_image(mean, batch.crop, size)
-    shift = jnp.asarray(batch.color_shift)[:, None, None, :]
-    return jnp.asarray(batch.image, jnp.float32) - mean_pixels + shift
-
-
-def crop_mean_image(mean: MeanImage, crop: Crop, size: int) -> Float[Array, "batch size size 3"]:
-    """Return the crop of the mean image for each image of a batch, flipped if the image is flipped.
-
-    Args:
-      mean: mean image before cropping.
-      crop: positions and flips of the images.
-      size: side of the crops, pixels.
-    """
-    position, flipped = jnp.asarray(crop.position), jnp.asarray(crop.flipped)
-    offsets = jnp.arange(size)
-    rows = position[:, 0, None] + offsets
-    columns = position[:, 1, None] + jnp.where(flipped[:, None], offsets[::-1], offsets)
-    return jnp.asarray(mean)[rows[:, :, None], columns[:, None, :]]
 
 
 def is_top1_error(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Bool[Array, " batch"]:

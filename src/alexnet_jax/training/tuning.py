@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from alexnet_jax.cpus import available_cpus
 from alexnet_jax.errors import UserError
-from alexnet_jax.files import atomic_write
+from alexnet_jax.files import write_json
 from alexnet_jax.parallel.distributed import from_main_process, is_main_process
 from alexnet_jax.parallel.runtime import user_cache_folder
 from alexnet_jax.training.config import Tune
@@ -140,7 +140,7 @@ def _store(tuning: Tuning, trials: list[Trial]) -> str:
     record = {**tuning.to_json(), "trials": [str(trial) for trial in trials]}
     if is_main_process() and file is not None and len(trials) > 1:
         with suppress(OSError, UserError):
-            atomic_write(file, (json.dumps(record, indent=1) + "\n").encode())
+            write_json(file, record)
             return f"; stored in {file}, --tune again measures again"
     return ""
 

@@ -1,6 +1,7 @@
 """Center-crop validation on a split of a data set."""
 
 from collections.abc import Callable
+from contextlib import closing
 from functools import reduce
 
 import jax
@@ -11,9 +12,11 @@ from alexnet_jax.data.pipeline.batches import LoaderOptions, evaluation_batches
 from alexnet_jax.model.tower import Params
 from alexnet_jax.parallel.mesh import local_batch_slice, parameter_sharding
 from alexnet_jax.training.confusion import Confusions
+from alexnet_jax.training.evaluation_step import EvalOutputs, EvalSums
 from alexnet_jax.training.metrics import EvalMetrics, Validation
+from alexnet_jax.training.prefetch import Prefetcher
 from alexnet_jax.training.setup import TrainContext
-from alexnet_jax.training.step import EvalOutputs, EvalSums, put_batch
+from alexnet_jax.training.step import put_batch
 
 
 def validate(
@@ -45,13 +48,13 @@ def validate(
     # Wait for every batch: on CPU devices, several concurrent batches can block all of XLA's threads and deadlock.
     batch_sums: list[EvalSums] = []
     confusions = Confusions(context.network.num_classes)
-    for batch in batches:
-        if stop():
-            return None
-        padded = put_batch(pad_batch(batch, rows.stop - rows.start), mesh)
-        outputs: EvalOutputs = jax.device_get(context.evaluation_step(params, padded, context.mean))
-        batch_sums.append(outputs.sums)
-        confusions.add(outputs.labels, outputs.predictions)
+    with closing(Prefetcher(batches, lambda batch: put_batch(pad_batch(batch, rows.stop - rows.start), mesh))) as padded:
+        for batch in padded:
+            if stop():
+                return None
+            outputs: EvalOutputs = jax.device_get(context.evaluation_step(params, batch, context.mean))
+            batch_sums.append(outputs.sums)
+            confusions.add(outputs.labels, outputs.predictions)
     total: EvalSums = reduce(lambda a, b: jax.tree.map(np.add, a, b), batch_sums)
     images = float(total.images)
     top5_error = float(total.top5_errors) / images if context.network.num_classes > 5 else None

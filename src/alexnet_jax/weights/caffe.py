@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_jax.data.records import read_array
+from alexnet_jax.data.npy_file import read_array
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.tower import HostParams
 from alexnet_jax.pickles import PickleError, load_arrays
@@ -148,7 +148,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 def _check_size(path: Path, size: int) -> None:
     if size > MAX_COMPRESSION * path.stat().st_size + (1 << 20):
-        raise ValueError(f"its arrays take {size:,} bytes, which cannot be")
+        raise ValueError(f"its arrays would take {size:,} bytes, more than {MAX_COMPRESSION} times the size of the file")
 
 
 def _read_folder(path: Path) -> dict[str, np.ndarray]:

@@ -5,18 +5,20 @@ and constants of the layers.
 """
 
 import difflib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from alexnet_jax.data.class_names import parse_synset_names
-from alexnet_jax.data.records import check_mean_image, is_prepared, open_dataset
+from alexnet_jax.data.records import is_prepared, open_dataset
+from alexnet_jax.data.statistics import check_mean_image
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.catalog import NETWORKS
 from alexnet_jax.model.network import Network
+from alexnet_jax.model.tower import HostParams
 from alexnet_jax.training.run_config import RunConfig
 from alexnet_jax.weights import caffe, pytorch, safetensors_file
 from alexnet_jax.weights.caffe_layers import check_network
@@ -32,24 +34,22 @@ _MEANS = {
 }
 
 
-@dataclass(frozen=True)
-class Complements:
-    """Preprocessing of images and names of classes that a weights file does not record.
+class _Weights(NamedTuple):
+    """Content of a weights file.
 
     Attributes:
-      classes: text file (UTF-8) with one class name per line, ordered by label, or a WordNet id and its name, as in
-        LOC_synset_mapping.txt; or a prepared data set. None uses the names in the weights file, if any, or else label numbers.
-      mean: mean image or one value per channel, .binaryproto or .npy, see `means`; None uses the one in the weights file, if any,
-        or else the per-channel mean of Caffe or torchvision.
-      mean_colors: order of the channels in the mean; None recognizes it, see `means`.
-      image_size: side to which images are scaled before they are cropped, pixels; None uses the one in the weights file, if any,
-        or else 8/7 of the input size, which is 256 for 224 pixels; and 256 for 227 pixels.
+      network: network of the parameters.
+      params: parameters with a leading tower axis, for RGB images.
+      mean_image: mean image in the file, or None.
+      config: config in a file exported by this package; empty for other files.
+      step: training step of the config; 0 for other files.
     """
 
-    classes: str | Path | None = None
-    mean: str | Path | None = None
-    mean_colors: ColorOrder | None = None
-    image_size: int | None = None
+    network: Network
+    params: HostParams
+    mean_image: np.ndarray | None = None
+    config: dict[str, Any] = {}  # noqa: RUF012 (not modified)
+    step: int = 0
 
 
 def import_weights(
@@ -67,77 +67,66 @@ def import_weights(
       file: PyTorch state dict, as a .safetensors file, a file of `torch.save`, or a folder or .index.json file of shards; or
         Caffe weights as .caffemodel, .npz, .h5, .npy or a folder of .npy files. The format is recognized by the content.
       network: key of `NETWORKS`; None uses the network recorded in the file.
-      mean: see `Complements`.
-      classes: see `Complements`.
-      mean_colors: see `Complements`.
-      image_size: see `Complements`.
+      mean: mean image or one value per channel, .binaryproto or .npy, see `means`; None uses the one in the weights file, if any,
+        or else the per-channel mean of Caffe or torchvision.
+      classes: text file (UTF-8) with one class name per line, ordered by label, or a WordNet id and its name, as in
+        LOC_synset_mapping.txt; or a prepared data set. None uses the names in the weights file, if any, or else label numbers.
+      mean_colors: order of the channels in the mean; None recognizes it, see `means`.
+      image_size: side to which images are scaled before they are cropped, pixels; None uses the one in the weights file, if any,
+        or else `default_image_size`.
 
     Raises:
       UserError: if a file cannot be read, the weights do not match the network or are not finite, or the network or its mean
         image is unknown.
     """
-    file, complements = Path(file), Complements(classes, mean, mean_colors, image_size)
-    file_format = weights_format(file)
-    if file_format in ("npy", "pickle"):
-        kernels = caffe.read_kernels(file, file_format)
-        architecture = _network(network, {}, kernels["fc8"][1] if "fc8" in kernels else None, file)
-        params = caffe.swap_bgr_rgb(from_kernels(architecture, kernels, str(file)))
-        return _trained_model(file, architecture, params, None, complements, {})
-    metadata: dict[str, str] = {}
-    stored_mean: np.ndarray | None = None
-    net: caffe.CaffeNet | None = None
-    if file_format in ("safetensors", "torch", "sharded"):
-        arrays, metadata = pytorch.read_pytorch(file, file_format)
-        if metadata.get("layout") == safetensors_file.LAYOUT:
-            raise UserError(f"{file} is already in the alexnet-jax layout: use it directly, without importing it")
-        stored_mean = arrays.pop(safetensors_file.MEAN_IMAGE, None)
-    else:
-        arrays, net = caffe.read_caffe_weights(file, file_format)
-    config: dict[str, Any] = {}
-    if "config" in metadata:
-        config = safetensors_file.read_config(metadata, file)
-    architecture = _network(network, config, arrays.get("fc8.bias"), file)
-    if net is not None:
-        check_network(net, architecture, str(file))
-    params = from_state_dict(architecture, arrays, str(file))
-    if net is not None:
-        params = caffe.swap_bgr_rgb(params)
-    return _trained_model(file, architecture, params, stored_mean, complements, metadata)
-
-
-def _trained_model(
-    file: Path,
-    network: Network,
-    params: safetensors_file.HostParams,
-    stored_mean: np.ndarray | None,
-    complements: Complements,
-    metadata: dict[str, str],
-) -> TrainedModel:
-    config: dict[str, Any] = safetensors_file.read_config(metadata, file) if "config" in metadata else {}
-    stored_size = None if stored_mean is None else stored_mean.shape[-1]
-    recorded = config["augmentation"]["image_size"] if config else stored_size
-    size = complements.image_size or recorded or default_image_size(network)
-    if not network.input_size <= size <= safetensors_file.MAX_IMAGE_SIZE:
-        raise UserError(f"--image-size is {size}: choose at least {network.input_size}, the input size of {network.name}")
-    if complements.mean is not None:
-        mean_image = read_mean_image(Path(complements.mean), size, complements.mean_colors)
+    file = Path(file)
+    weights = _read_weights(file, network)
+    config, stored_mean, input_size = weights.config, weights.mean_image, weights.network.input_size
+    recorded_size = config["augmentation"]["image_size"] if config else None if stored_mean is None else stored_mean.shape[-1]
+    size = image_size or recorded_size or default_image_size(weights.network)
+    if not input_size <= size <= safetensors_file.MAX_IMAGE_SIZE:
+        raise UserError(f"--image-size is {size}: choose at least {input_size}, the input size of {weights.network.name}")
+    if mean is not None:
+        mean_image = read_mean_image(Path(mean), size, mean_colors)
     elif stored_mean is not None:
         mean_image = np.ascontiguousarray(stored_mean.transpose(1, 2, 0)) if stored_mean.ndim == 3 else stored_mean
         check_mean_image(mean_image, size, file, "pass another one with --mean")
     else:
-        mean_image = _default_mean_image(network, size)
+        mean_image = _default_mean_image(weights.network, size)
     names = config["data"]["classes"] if config else None
     display_names = config["data"].get("display_names", []) if config else []
-    if complements.classes is not None:
-        names, display_names = _read_classes(Path(complements.classes), network)
-    model = from_params(network, params, mean_image, names, source=file)
+    if classes is not None:
+        names, display_names = _read_classes(Path(classes), weights.network)
+    model = from_params(weights.network, weights.params, mean_image, names, source=file)
     if not config:
         data = replace(model.config.data, display_names=display_names)
         return replace(model, config=replace(model.config, data=data))
     augmentation = {**config["augmentation"], "image_size": size}
     data = {**config["data"], "classes": names, "display_names": display_names}
-    config = {**config, "network": network.to_json(), "augmentation": augmentation, "data": data}
-    return replace(model, config=RunConfig.from_json(config), step=safetensors_file.read_step(metadata, file))
+    config = {**config, "network": weights.network.to_json(), "augmentation": augmentation, "data": data}
+    return replace(model, config=RunConfig.from_json(config), step=weights.step)
+
+
+def _read_weights(file: Path, name: str | None) -> _Weights:
+    """Read a weights file as parameters of the network of this name, or of the network recorded in the file if it is None."""
+    file_format = weights_format(file)
+    if file_format in ("npy", "pickle"):
+        kernels = caffe.read_kernels(file, file_format)
+        network = _network(name, {}, kernels["fc8"][1] if "fc8" in kernels else None, file)
+        return _Weights(network, caffe.swap_bgr_rgb(from_kernels(network, kernels, str(file))))
+    if file_format in ("safetensors", "torch", "sharded"):
+        arrays, metadata = pytorch.read_pytorch(file, file_format)
+        if metadata.get("layout") == safetensors_file.LAYOUT:
+            raise UserError(f"{file} is already in the alexnet-jax layout: use it directly, without importing it")
+        mean_image = arrays.pop(safetensors_file.MEAN_IMAGE, None)
+        config = safetensors_file.read_config(metadata, file) if "config" in metadata else {}
+        network = _network(name, config, arrays.get("fc8.bias"), file)
+        step = safetensors_file.read_step(metadata, file) if config else 0
+        return _Weights(network, from_state_dict(network, arrays, str(file)), mean_image, config, step)
+    arrays, net = caffe.read_caffe_weights(file, file_format)
+    network = _network(name, {}, arrays.get("fc8.bias"), file)
+    check_network(net, network, str(file))
+    return _Weights(network, caffe.swap_bgr_rgb(from_state_dict(network, arrays, str(file))))
 
 
 def default_image_size(network: Network) -> int:

@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from alexnet_jax.data.records import check_mean_image, read_array
+from alexnet_jax.data.npy_file import read_array
+from alexnet_jax.data.statistics import check_mean_image
 from alexnet_jax.errors import UserError
 from alexnet_jax.weights.caffe_blob import parse_blob
 
@@ -63,7 +64,7 @@ def read_mean_image(path: Path, size: int, colors: ColorOrder | None = None) -> 
         mean = mean.transpose(1, 2, 0)
     elif mean.ndim == 3 and mean.shape[-1] == 3:
         convention = "rgb"
-    if mean.shape != (len(mean) if mean.ndim else 0, mean.shape[1] if mean.ndim > 1 else 0, 3) or mean.shape[0] != mean.shape[1]:
+    if mean.ndim != 3 or mean.shape[0] != mean.shape[1] or mean.shape[2] != 3:
         raise UserError(f"the mean image {path} has shape {shape}, expected [size, size, 3], [3, size, size] or [3]")
     _check_values(mean, path)
     if len(mean) != size:

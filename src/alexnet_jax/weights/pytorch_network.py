@@ -2,7 +2,7 @@
 
 `export` writes a copy of it beside the exported file, under the same name:
 
-    python -m alexnet_jax export RUN --to network.safetensors --layout pytorch    # also writes network.py
+    alexnet-jax export RUN --to network.safetensors --layout pytorch    # also writes network.py
 
     from network import load
     network = load().eval()

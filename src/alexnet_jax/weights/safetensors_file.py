@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from alexnet_jax.data.pipeline.augment import Augmentation
-from alexnet_jax.data.records import check_mean_image
+from alexnet_jax.data.statistics import check_mean_image
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import atomic_write
 from alexnet_jax.model.digest import params_digest

@@ -53,7 +53,7 @@ class Tensor:
         storage, size = self.storage, int(np.prod(self.shape, dtype=object))
         numbers = (self.offset, *self.shape, *self.strides)
         if len(self.shape) != len(self.strides) or not all(isinstance(number, int) and number >= 0 for number in numbers):
-            raise ValueError("a tensor has a shape that cannot be")
+            raise ValueError("a tensor has an invalid shape")
         last = self.offset + sum((length - 1) * stride for length, stride in zip(self.shape, self.strides, strict=True))
         data = storage.read()
         if size > storage.numel or (size and last >= storage.numel) or len(data) != storage.numel * storage.dtype.itemsize:

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from alexnet_jax.data.npy_file import read_array
 from alexnet_jax.data.pipeline.augment import Augmentation
-from alexnet_jax.data.records import check_mean_image, read_array
+from alexnet_jax.data.statistics import check_mean_image
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams
@@ -245,7 +246,7 @@ def _from_metadata(path: Path, step: int, metadata: dict[str, Any], params: Host
 def _find_checkpoint(path: Path, best: bool) -> tuple[Path, int]:
     """Return the run folder and the step of a checkpoint."""
     path = path.expanduser().resolve()
-    if path.name == "checkpoints" and (path.parent / "config.json").is_file():
+    if path.name == "checkpoints" and (path.parent / CONFIG).is_file():
         raise UserError(f"{path} is the folder of a run's checkpoints: pass the run folder {path.parent}, or one checkpoint")
     if path.parent.name == "checkpoints" and path.name.isdecimal() and path.is_dir():
         return path.parents[1], int(path.name)

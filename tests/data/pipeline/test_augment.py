@@ -20,7 +20,7 @@ from alexnet_jax.data.pipeline.transforms import PCAColor, RandomCrop, RandomFli
 from alexnet_jax.data.statistics import ColorComponents
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.views import nine_views, ten_views
-from alexnet_jax.training.step import normalize
+from alexnet_jax.training.normalization import normalize
 
 COLORS = ColorComponents(np.array([20.0, 40.0, 120.0]), np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0])
 PAPER = Augmentation()
@@ -107,7 +107,7 @@ def test_random_numbers_of_transforms_steps_and_seeds_are_independent():
 
 
 @dataclass(frozen=True)
-class RandomBrightness(Transform):
+class UsersBrightness(Transform):
     """Transform of a user: a shift of all colors, in some of the images."""
 
     levels: tuple[int, ...] = (0, 16, 32)
@@ -119,7 +119,7 @@ class RandomBrightness(Transform):
 
 def test_transform_is_added():
     position, flipped, shifts = draw_batches(PAPER, 4)
-    added = draw_batches(replace(PAPER, transforms=(*PAPER.transforms, RandomBrightness())), 4)
+    added = draw_batches(replace(PAPER, transforms=(*PAPER.transforms, UsersBrightness())), 4)
     np.testing.assert_array_equal(added[0], position)
     np.testing.assert_array_equal(added[1], flipped)
     brightness = added[2] - shifts
@@ -133,7 +133,7 @@ def test_transform_is_added():
         PAPER,
         SOURCE_AUGMENTATION,
         Augmentation(64, transforms=()),
-        Augmentation(transforms=(RandomBrightness((1, 2)), RandomCrop())),
+        Augmentation(transforms=(UsersBrightness((1, 2)), RandomCrop())),
     ],
     ids=["paper", "code", "none", "user's"],
 )
@@ -145,7 +145,7 @@ def test_properties_of_transforms():
     assert (PAPER.shifts_colors, PAPER.color_divisor) == (True, 1.0)
     assert SOURCE_AUGMENTATION.color_divisor == 1.1
     assert (EVERY_POSITION.shifts_colors, EVERY_POSITION.color_divisor) == (False, 1.0)
-    assert Augmentation(transforms=(RandomBrightness(),)).shifts_colors
+    assert Augmentation(transforms=(UsersBrightness(),)).shifts_colors
 
 
 def test_invalid_transforms_raise():
@@ -155,7 +155,7 @@ def test_invalid_transforms_raise():
         PAPER.without("Color")
     with pytest.raises(UserError, match="there is no transform Blur: import the module that defines it"):
         Transform.from_json({"transform": "Blur"})
-    with pytest.raises(UserError, match=r"RandomFlip has other fields now \(.*'often'.*\)"):
+    with pytest.raises(UserError, match=r"RandomFlip has different fields \(.*'often'.*\)"):
         Transform.from_json({"transform": "RandomFlip", "often": 1})
     for invalid, message in [
         (lambda: RandomCrop(images_per_crop=0), "images_per_crop of RandomCrop must be at least 1"),

@@ -46,7 +46,7 @@ def test_prepare_folder(folder, tmp_path):
 
 
 def names_by_split(source):
-    return {split: [entry.name for entry, _ in files] for split, files in source.files.items()}
+    return {split: [name for _, name in source.names(split)] for split in source.num_images}
 
 
 def test_validation_split_is_stable_when_images_are_added(tmp_path, rng):

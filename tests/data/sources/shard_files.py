@@ -35,6 +35,7 @@ def make_pictures():
 
 
 PICTURES = make_pictures()
+LABELED = {split: images for split, images in PICTURES.items() if split != "test"}
 
 
 def write_folders(root, pictures=PICTURES):

@@ -56,7 +56,7 @@ class DecodedImages:
             raise UserError(f"{dataset.path} has no {split} images, only {', '.join(dataset.manifest.splits)}: pass other data")
         self.size = size
         self._path, self._stored_size, self._encoding = dataset.path, dataset.manifest.size, dataset.manifest.encoding
-        self._records = RecordFiles(dataset, split)
+        self._records = RecordFiles(dataset.shards(split), [shard.num_images for shard in dataset.manifest.shards[split]])
         self._thread_local = threading.local()
         self._cache: np.ndarray | None = None
         copies = int(memory_fraction * available_memory() / max(1, len(self) * 3 * size**2))
@@ -130,7 +130,7 @@ class DecodedImages:
         return labels
 
     def _cached(self, index: int) -> tuple[UInt8[np.ndarray, "copies side side 3"], int]:
-        """Return an image from the cache, with its flipped copy if there is one, and its label; store them first if need be."""
+        """Return an image from the cache, with its flipped copy if there is one, and its label; store them first if necessary."""
         assert self._cache is not None
         copies = self._cache[index]
         # Two threads may store the same image at the same time; they write the same values.

@@ -14,8 +14,8 @@ from alexnet_jax.data.images import (
     named_image,
     report_warnings,
 )
+from alexnet_jax.data.manifest import Encoding
 from alexnet_jax.data.pipeline.augment import downscale
-from alexnet_jax.data.records import Encoding
 from alexnet_jax.errors import UserError
 
 

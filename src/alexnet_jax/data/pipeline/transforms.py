@@ -96,7 +96,7 @@ class Transform:
         try:
             return Transform._classes[name](**fields)
         except TypeError as error:
-            raise UserError(f"the transform {name} has other fields now ({error}): use the version that saved it") from error
+            raise UserError(f"the transform {name} has different fields ({error}): use the version that saved it") from error
 
 
 @dataclass(frozen=True)

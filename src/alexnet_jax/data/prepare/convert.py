@@ -24,8 +24,9 @@ from alexnet_jax.data.images import (
     resize_and_center_crop,
     shorter_side,
 )
+from alexnet_jax.data.manifest import MAX_SIZE, Encoding
 from alexnet_jax.data.prepare.shards import PartialDataset, PreparePlan, open_partial_dataset, remove_partial_dataset
-from alexnet_jax.data.records import MAX_SIZE, Dataset, Encoding, Record, is_prepared, open_dataset
+from alexnet_jax.data.records import Dataset, Record, is_prepared, open_dataset
 from alexnet_jax.data.sources import folders
 from alexnet_jax.data.sources.base import Source
 from alexnet_jax.data.sources.held_out import ValidationSplit

@@ -13,7 +13,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from jaxtyping import Int64
 
 from alexnet_jax.data.images import Pixels
-from alexnet_jax.data.records import Record, Shard, pack
+from alexnet_jax.data.manifest import Shard
+from alexnet_jax.data.records import Record, pack
 from alexnet_jax.data.statistics import PixelStatistics
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

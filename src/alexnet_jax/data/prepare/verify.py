@@ -8,8 +8,9 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from alexnet_jax.console import console, track_progress
 from alexnet_jax.data.images import InvalidImageError, decode_jpeg
+from alexnet_jax.data.manifest import Manifest, Shard, read_manifest
 from alexnet_jax.data.prepare.convert import map_in_threads
-from alexnet_jax.data.records import UNLABELED, Manifest, Shard, open_dataset, read_manifest, unpack
+from alexnet_jax.data.records import UNLABELED, open_dataset, unpack
 from alexnet_jax.errors import UserError
 
 

@@ -7,12 +7,14 @@ are not followed, so an archive cannot refer to files outside it.
 import os
 import stat
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BufferedReader
-from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
+from alexnet_jax.data.sources.file_table import Entry, FileTable
+from alexnet_jax.data.sources.tar_headers import FastTarInfo
 from alexnet_jax.errors import UserError
 from alexnet_jax.text import file_name_text
 
@@ -28,25 +30,6 @@ MAX_NESTING = 4
 """Maximum number of archives inside one another; the releases of ImageNet have two."""
 
 
-class Entry(NamedTuple):
-    """File of a tree, stored as a byte range of a file on disk.
-
-    Attributes:
-      name: path in the tree, with parts separated by `/`; the name of an archive appears without `.tar`. Bytes that are not UTF-8
-        are escaped.
-      path: file on disk: the file itself, or the outermost archive that contains it.
-      offset: first byte in the file on disk.
-      size: number of bytes.
-      modified: modification time of the file on disk, in nanoseconds.
-    """
-
-    name: str
-    path: str
-    offset: int
-    size: int
-    modified: int
-
-
 @dataclass
 class Listing:
     """Files and folders of a tree.
@@ -56,12 +39,15 @@ class Listing:
       folders: names of all folders, and of archives without `.tar`.
       left_out: reason for each file that is not in `files`, by name.
       archived: names of the folders that are archives.
+      archive_listed: function that is called after the files of an archive have been added, with this listing and the first row
+        of the archive in `files`; it may remove rows from there on.
     """
 
-    files: list[Entry] = field(default_factory=list)
+    files: FileTable = field(default_factory=FileTable)
     folders: set[str] = field(default_factory=set)
     left_out: dict[str, str] = field(default_factory=dict)
     archived: set[str] = field(default_factory=set)
+    archive_listed: "Callable[[Listing, int], None] | None" = None
 
 
 def read(entry: Entry, size: int | None = None) -> bytes:
@@ -116,15 +102,19 @@ class FileReader:
         self.close()
 
 
-def list_files(root: Path) -> Listing:
+def list_files(root: Path, archive_listed: Callable[[Listing, int], None] | None = None) -> Listing:
     """List all files below a folder or in an archive.
 
     Hidden files, files of the operating system, empty files, links in archives, and links to nothing are left out.
 
+    Args:
+      root: folder or archive.
+      archive_listed: see `Listing`.
+
     Raises:
       UserError: if a folder cannot be read, an archive is damaged, or two files have the same name.
     """
-    listing = Listing()
+    listing = Listing(archive_listed=archive_listed)
     try:
         if root.is_dir():
             _list_folder(listing, root, "", (), None)
@@ -133,11 +123,15 @@ def list_files(root: Path) -> Listing:
             _list_archive(listing, root, "")
     except OSError as error:
         raise UserError(f"cannot read {error.filename or root}: {error.strerror}") from error
-    listing.files.sort()
-    for entry, following in pairwise(listing.files):
-        if entry.name == following.name:
-            raise UserError(f"{entry.path} and {following.path} both contain {entry.name}: remove one of them")
+    _sort(listing.files)
     return listing
+
+
+def _sort(files: FileTable, start: int = 0) -> None:
+    """Sort the files from row `start` on, and check that their names are different."""
+    if same := files.sort(start):
+        first, second = sorted(map(files.path, same))
+        raise UserError(f"{first} and {second} both contain {files.name(same[0])}: remove one of them")
 
 
 def is_archive(name: str) -> bool:
@@ -158,8 +152,10 @@ def _list_folder(listing: Listing, folder: Path, prefix: str, parents: tuple[Pat
     if resolved in parents:
         raise UserError(f"{folder} is a link to one of its parent folders: remove it")
     with os.scandir(folder) as scan:
-        items = list(scan)
-    for item in items:
+        items = sorted(scan, key=_name_in_tree, reverse=True)
+    number = listing.files.add_folder(prefix, str(folder))
+    while items:
+        item = items.pop()  # its status, which it keeps, is larger than all that is stored here of a file
         name, left_out = prefix + file_name_text(item.name), reason or _system_reason(item.name)
         try:
             status = item.stat()
@@ -175,17 +171,27 @@ def _list_folder(listing: Listing, folder: Path, prefix: str, parents: tuple[Pat
             listing.left_out[name] = left_out or "not a regular file"
         elif is_archive(item.name):
             _list_archive(listing, Path(item.path), f"{name[:-4]}/")
+        elif not (reason_for_size := _size_reason(status.st_size)):
+            listing.files.add(number, item.name, status.st_size, status.st_mtime_ns)
         else:
-            _add(listing, Entry(name, item.path, 0, status.st_size, status.st_mtime_ns))
+            listing.left_out[name] = reason_for_size
 
 
-def _add(listing: Listing, entry: Entry) -> None:
-    if entry.size == 0:
-        listing.left_out[entry.name] = "empty"
-    elif entry.size > MAX_FILE_BYTES:
-        listing.left_out[entry.name] = f"larger than {MAX_FILE_BYTES >> 20} MB"
-    else:
-        listing.files.append(entry)
+def _name_in_tree(item: "os.DirEntry[str]") -> str:
+    """Return the name of an item of a folder, ending in `/` if it has files: this is the order of the names of all files."""
+    name = file_name_text(item.name)
+    try:
+        is_folder = item.is_dir()
+    except OSError:  # a loop of links
+        is_folder = False
+    return f"{name}/" if is_folder else f"{name[:-4]}/" if is_archive(name) else name
+
+
+def _size_reason(size: int) -> str | None:
+    """Return why a file is left out because of its size, or None if it is not."""
+    if size == 0:
+        return "empty"
+    return f"larger than {MAX_FILE_BYTES >> 20} MB" if size > MAX_FILE_BYTES else None
 
 
 def _list_archive(listing: Listing, path: Path, prefix: str) -> None:
@@ -210,8 +216,10 @@ def _list_members(listing: Listing, file: BufferedReader, root: Entry, display_n
     if root.name:
         listing.folders.add(root.name[:-1])
         listing.archived.add(root.name[:-1])
+    files, start = listing.files, len(listing.files)
+    numbers: dict[str, int] = {}
     try:
-        archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (the caller closes the file)
+        archive = tarfile.open(fileobj=file, mode="r:", tarinfo=FastTarInfo)  # noqa: SIM115 (the caller closes the file)
         while member := archive.next():
             # TarFile keeps all members it has read, and a million of them would exhaust the memory. Clearing the list is a common
             # workaround; there is no public method.
@@ -219,7 +227,8 @@ def _list_members(listing: Listing, file: BufferedReader, root: Entry, display_n
             parts = [part for part in member.name.split("/") if part not in ("", ".")]
             if ".." in parts or member.name.startswith("/"):
                 raise UserError(f"{display_name} contains the unsafe path {member.name!r}: use an archive from a trusted source")
-            name, offset = root.name + file_name_text("/".join(parts)), root.offset + member.offset_data
+            path = file_name_text("/".join(parts))
+            name, offset = root.name + path, root.offset + member.offset_data
             reason = next(filter(None, map(_system_reason, parts)), None)
             if member.isdir():
                 if parts and not reason:
@@ -234,13 +243,21 @@ def _list_members(listing: Listing, file: BufferedReader, root: Entry, display_n
                 nested = cast(BufferedReader, archive.extractfile(member))
                 folder = root._replace(name=f"{name[:-4]}/", offset=offset, size=member.size)
                 _list_members(listing, nested, folder, f"{display_name}:{member.name}", depth + 1)
+                continue
+            prefix, _, file_name = path.rpartition("/")
+            if prefix not in numbers:
+                numbers[prefix] = files.add_folder(f"{root.name}{prefix}/" if prefix else root.name, root.path, root.modified)
+                listing.folders.update(root.name + "/".join(prefix.split("/")[:i]) for i in range(1, len(parts)))
+            if reason := _size_reason(member.size):
+                listing.left_out[name] = reason
             else:
-                if len(parts) > 1:
-                    listing.folders.update(root.name + file_name_text("/".join(parts[:i])) for i in range(1, len(parts)))
-                _add(listing, Entry(name, root.path, offset, member.size, root.modified))
+                files.add(numbers[prefix], file_name, member.size, offset)
         # TarFile also stops, without an error, at a damaged or missing header. A complete archive ends with a block of zeros.
         file.seek(archive.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"truncated or damaged at byte {archive.offset:,}")
     except (tarfile.TarError, ValueError, OverflowError) as error:  # ValueError: a number in a header that cannot be
         raise UserError(f"{display_name} is not a complete tar archive ({error}): download it again") from error
+    _sort(files, start)
+    if listing.archive_listed:
+        listing.archive_listed(listing, start)

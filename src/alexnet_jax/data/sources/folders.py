@@ -10,16 +10,19 @@ files are together all files. Every class has a training image, or the source is
 """
 
 import hashlib
-import sys
-from collections.abc import Iterable, Iterator
-from operator import itemgetter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int32
 
 from alexnet_jax.console import console
 from alexnet_jax.data.records import UNLABELED
 from alexnet_jax.data.sources import file_tree, label_files, layout, name_files
 from alexnet_jax.data.sources.base import SPLITS, Source, SourceImage
-from alexnet_jax.data.sources.file_tree import Entry, Listing
+from alexnet_jax.data.sources.file_table import Files
+from alexnet_jax.data.sources.file_tree import Listing
 from alexnet_jax.data.sources.held_out import ValidationSplit
 from alexnet_jax.errors import UserError
 from alexnet_jax.text import normalized
@@ -31,8 +34,28 @@ file."""
 DESCRIPTION = "folders of images"
 """Description of a source of images in class folders."""
 
-ClassEntry = tuple[str | None, Entry]
-"""Class name and file of an image; the class is None if the image is in no class folder."""
+
+class ClassImages(NamedTuple):
+    """Images, and the class of each folder by its number in the file table; None if the folder is in no class folder."""
+
+    images: Files
+    classes: dict[int, str | None]
+
+    def class_names(self) -> set[str]:
+        """Return the classes that have images."""
+        return {name for name in self.classes.values() if name is not None}
+
+    def labels(self, numbers: Mapping[str, int]) -> Int32[np.ndarray, " images"]:
+        """Return the number of the class of each image, or -1 if it is in no class folder."""
+        of_folders = np.full(max(self.classes, default=0) + 1, -1, np.int32)
+        for folder, name in self.classes.items():
+            of_folders[folder] = -1 if name is None else numbers[name]
+        return of_folders[self.images.folder_numbers()]
+
+    def take(self, selected: Bool[np.ndarray, " images"]) -> "ClassImages":
+        """Return some of the images."""
+        images = self.images.take(selected)
+        return ClassImages(images, {folder: self.classes[folder] for folder in images.folders()})
 
 
 class FolderSource(Source):
@@ -40,7 +63,8 @@ class FolderSource(Source):
 
     Args:
       classes: class names.
-      files: files and their labels, by split.
+      images: image files, by split.
+      labels: their labels, by split.
       left_out: reason for each file that is not read, by name.
       description: short description.
     """
@@ -48,27 +72,28 @@ class FolderSource(Source):
     def __init__(
         self,
         classes: list[str],
-        files: dict[str, list[tuple[Entry, int]]],
+        images: Mapping[str, Files],
+        labels: Mapping[str, Int32[np.ndarray, " images"]],
         left_out: dict[str, str],
         description: str = DESCRIPTION,
     ):
         self.description = description
-        self.classes, self.files = classes, files
+        self.classes, self.images, self.labels = classes, images, labels
         self.num_left_out = len(left_out)
-        self.left_out = _name_folders(left_out, (entry.name for entries in files.values() for entry, _ in entries))
-        self.num_images = {split: len(entries) for split, entries in files.items()}
+        self.left_out = _name_folders(left_out, images.values())
+        self.num_images = {split: len(files) for split, files in images.items()}
 
     def read(self, split: str, index: int) -> SourceImage:
-        entry, label = self.files[split][index]
-        return SourceImage(entry.name, label, file_tree.read(entry))
+        entry = self.images[split][index]
+        return SourceImage(entry.name, int(self.labels[split][index]), file_tree.read(entry))
 
     def names(self, split: str) -> Iterator[tuple[str, str]]:
-        return ((self.classes[label], entry.name) for entry, label in self.files[split])
+        return ((self.classes[label], name) for label, name in zip(self.labels[split], self.images[split].names(), strict=True))
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(repr(self.classes).encode())
-        for split, files in self.files.items():
-            for entry, label in files:
+        for split, files in self.images.items():
+            for label, entry in zip(self.labels[split], files, strict=True):
                 # The path on disk is not part of the fingerprint, so a source can be moved.
                 digest.update(f"{split}/{entry.name}/{label}/{entry.offset}/{entry.size}/{entry.modified}\n".encode())
         return digest.hexdigest()
@@ -88,62 +113,65 @@ def folder_source(root: Path, listing: Listing, validation_split: ValidationSpli
       UserError: if a class has no training images, there is only one class, the labels of a split are missing or invalid, or the
         layout is not supported or can be read in several ways.
     """
-    images: list[Entry] = []
-    other_files: list[Entry] = []
-    for entry in listing.files:
-        (images if layout.is_image(entry) else other_files).append(entry)
+    images, other_files = layout.images_and_others(listing.files)
     layout.check_formats(root, listing, images)
-    if prefix := layout.wrapping_folder(images):
-        images = [_strip(entry, prefix) for entry in images]
+    if prefix := layout.wrapping_folder(images.folders().values()):
+        images = Files(images.table, images.rows, prefix)
         listing.folders = {folder.removeprefix(prefix) for folder in listing.folders if folder.startswith(prefix)}
         console.print(f"{root}: reading {prefix}, the only folder with images")
     folders = layout.split_folders(root, images)
     if folders and "train" not in folders and not testing:
         raise UserError(f"{root} has {', '.join(folders.values())} but no images in train: add train/<class>/*.jpg")
+    splits: dict[str, ClassImages] = {}
+    class_prefix = ""
     if folders:
-        splits: dict[str, list[ClassEntry]] = {}
-        class_prefix = ""
         for split in (split for split in SPLITS if split in folders):
             outer = f"{folders[split]}/"
-            inner = layout.wrapping_folder([_strip(entry, outer) for entry in images if entry.name.startswith(outer)])
+            inside = [folder.removeprefix(outer) for folder in images.folders().values() if folder.startswith(outer)]
+            inner = layout.wrapping_folder(inside)
             # In a later split, the only folder may be the only class.
-            if class_prefix and any(name == inner.split("/")[0] for name, _ in next(iter(splits.values()))):
+            if class_prefix and inner.split("/")[0] in next(iter(splits.values())).class_names():
                 inner = ""
             class_prefix = class_prefix or outer + inner
-            splits[split] = _class_entries(outer + inner, split, images)
+            splits[split] = _class_images(outer + inner, split, images)
         inside = tuple(f"{folder}/" for folder in folders.values())
-        for entry in images:
-            if not entry.name.startswith(inside):
-                listing.left_out[prefix + entry.name] = f"outside {', '.join(folders.values())}"
+        outside = images.in_folders([number for number, folder in images.folders().items() if not folder.startswith(inside)])
+        listing.left_out |= {prefix + name: f"outside {', '.join(folders.values())}" for name in outside.names()}
+    elif testing:
+        splits["test"] = _class_images("", "", images)
     else:
-        entries = _class_entries("", "", images)
-        held_out = validation_split.select((name, entry.name) for name, entry in entries if name is not None)
-        splits = {"test": entries} if testing else {"train": [], "validation": []}
-        class_prefix = ""
-        for class_name, entry in () if testing else entries:
-            splits["validation" if entry.name in held_out else "train"].append((class_name, entry))
+        found = _class_images("", "", images)
+        held_out = _select(found, validation_split)
+        splits["train"], splits["validation"] = found.take(~held_out), found.take(held_out)
     first = "train" if "train" in splits else next(iter(splits))
-    classes = sorted({class_name for class_name, _ in splits[first] if class_name is not None})
+    classes = sorted(splits[first].class_names())
     if not classes:
-        raise UserError(layout.no_class_folders(root, [entry for _, entry in splits[first]]))
+        raise UserError(layout.no_class_folders(root, splits[first].images))
     _check_classes(root, classes, listing, class_prefix)
     return _assign_labels(root, classes, splits, first, other_files, listing.left_out)
 
 
-def _strip(entry: Entry, prefix: str) -> Entry:
-    return entry._replace(name=entry.name.removeprefix(prefix))
-
-
-def _class_entries(prefix: str, split: str, images: list[Entry]) -> list[ClassEntry]:
+def _class_images(prefix: str, split: str, images: Files) -> ClassImages:
     """Return the images whose names start with `prefix`, the folder of a split, with their classes."""
-    entries: list[ClassEntry] = []
-    for entry in images:
-        if entry.name.startswith(prefix):
-            first, *rest = entry.name.removeprefix(prefix).split("/", 2)
+    classes: dict[int, str | None] = {}
+    for number, folder in images.folders().items():
+        if folder.startswith(prefix):
+            first, *rest = folder.removeprefix(prefix).split("/")
             if rest and split and layout.folder_split(first) == split:
                 first, *rest = rest  # ILSVRC2010_images_val.tar contains val/*.JPEG
-            entries.append((sys.intern(first) if rest else None, entry))
-    return entries
+            classes[number] = first if rest else None
+    return ClassImages(images.in_folders(classes), classes)
+
+
+def _select(found: ClassImages, validation_split: ValidationSplit) -> Bool[np.ndarray, " images"]:
+    """Return which images are held out for validation; images in no class folder are not."""
+    names = sorted(found.class_names())
+    labels = found.labels({name: number for number, name in enumerate(names)})
+    held_out = np.zeros(len(labels), bool)
+    in_class = np.flatnonzero(labels >= 0)
+    images = ((names[labels[index]], found.images.name(index)) for index in in_class.tolist())
+    held_out[in_class] = validation_split.select(images)
+    return held_out
 
 
 def _check_classes(root: Path, classes: list[str], listing: Listing, prefix: str) -> None:
@@ -176,9 +204,9 @@ def _check_classes(root: Path, classes: list[str], listing: Listing, prefix: str
 def _assign_labels(
     root: Path,
     classes: list[str],
-    splits: dict[str, list[ClassEntry]],
+    splits: dict[str, ClassImages],
     first: str,
-    other_files: list[Entry],
+    other_files: Files,
     left_out: dict[str, str],
 ) -> FolderSource:
     """Build the source, taking labels from class folders or, for a split without class folders, from a label file.
@@ -191,46 +219,51 @@ def _assign_labels(
       other_files: files that are not images.
       left_out: files left out so far; more are added.
     """
-    labels = {class_name: label for label, class_name in enumerate(classes)}
-    files: dict[str, list[tuple[Entry, int]]] = {}
+    numbers = {class_name: label for label, class_name in enumerate(classes)}
+    images: dict[str, Files] = {}
+    labels: dict[str, Int32[np.ndarray, " images"]] = {}
     display_names, used = name_files.find_names(other_files, classes)
     unlabeled: list[str] = []
-    for split, entries in splits.items():
-        unsorted = [entry for class_name, entry in entries if class_name is None]
-        if split != first and unsorted and len(unsorted) == len(entries):
-            labeled = label_files.find_labels(split, unsorted, other_files, classes)
-            used |= label_files.used_files(split, other_files)
-            if labeled is None and split != "test":
-                expected = label_files.expected_files(split)
-                raise UserError(f"{root} has no label file for its {split} images: add one of {expected}")
-            if labeled is None:
-                unlabeled.append(split)
-                labeled = [(entry, UNLABELED) for entry in unsorted]
-            files[split] = labeled
+    for split, found in splits.items():
+        if not len(found.images):
             continue
-        left_out |= {entry.name: "in no class folder" for entry in unsorted}
-        unknown = sorted({class_name for class_name, _ in entries if class_name is not None} - set(classes))
-        if unknown:
+        found_classes = found.class_names()
+        if unknown := sorted(found_classes - numbers.keys()):
             names = ", ".join(unknown[:5])
             raise UserError(f"{root} has {split} classes without training images: {names}; add images of them to train")
-        files[split] = [(entry, labels[class_name]) for class_name, entry in entries if class_name is not None]
-    left_out |= {entry.name: layout.reason_for_no_image(entry.name) for entry in other_files if entry.name not in used}
-    # Images are ordered by class and, within a class, by name; label files may have a different order.
-    ordered = {split: sorted(entries, key=itemgetter(1)) for split, entries in files.items() if entries}
-    source = FolderSource(classes, ordered, left_out)
+        if split != first and not found_classes:
+            from_file = label_files.find_labels(split, found.images, other_files, classes)
+            used |= label_files.used_files(split, other_files)
+            if from_file is None and split != "test":
+                expected = label_files.expected_files(split)
+                raise UserError(f"{root} has no label file for its {split} images: add one of {expected}")
+            if from_file is None:
+                unlabeled.append(split)
+            of_images = np.array([UNLABELED] * len(found.images) if from_file is None else from_file, np.int32)
+        else:
+            of_images = found.labels(numbers)
+            left_out |= dict.fromkeys(found.images.take(of_images < 0).names(), "in no class folder")
+            found, of_images = found.take(of_images >= 0), of_images[of_images >= 0]
+        # Images are ordered by class and, within a class, by name; label files may have a different order.
+        order = np.argsort(of_images, kind="stable")
+        images[split], labels[split] = found.images.take(order), of_images[order]
+    left_out |= {name: layout.reason_for_no_image(name) for name in other_files.names() if name not in used}
+    source = FolderSource(classes, images, labels, left_out)
     source.display_names, source.unlabeled = display_names, unlabeled
     return source
 
 
-def _name_folders(left_out: dict[str, str], used: Iterable[str]) -> dict[str, str]:
+def _name_folders(left_out: dict[str, str], used: Iterable[Files]) -> dict[str, str]:
     """Replace the files of a folder by the folder, if they are many, have one reason, and no other file is in the folder."""
     folders: dict[str, dict[str, str]] = {}
     for name, reason in left_out.items():
         folders.setdefault(name.rpartition("/")[0], {})[name] = reason
-    others = {name.rpartition("/")[0] for name in used}
+    unmixed = {folder for folder, files in folders.items() if folder and len(files) > MAX_NAMED and len(set(files.values())) == 1}
+    if unmixed:
+        unmixed -= {name.rpartition("/")[0] for files in used for name in files.names()}
     named: dict[str, str] = {}
     for folder, files in folders.items():
-        if len(files) > MAX_NAMED and len(set(files.values())) == 1 and folder and folder not in others:
+        if folder in unmixed:
             named[f"{folder}/ ({len(files):,} files)"] = next(iter(files.values()))
         else:
             named |= files

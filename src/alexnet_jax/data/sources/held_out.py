@@ -1,8 +1,13 @@
 """Random selection of validation images in sources without splits."""
 
 import hashlib
+import math
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool
 
 from alexnet_jax.data.sources.base import Source, SourceImage
 
@@ -22,25 +27,27 @@ class ValidationSplit:
     held_out: float = 0.1
     seed: int = 0
 
-    def select(self, images: Iterable[tuple[str, str]]) -> set[str]:
-        """Return the names of the validation images.
+    def select(self, images: Iterable[tuple[str, str]]) -> Bool[np.ndarray, " images"]:
+        """Return which images are validation images.
 
         At least one image of each class remains. If `held_out` is not 0 and a class has two images, at least one is selected.
 
         Args:
           images: class and name of each image; names are unique.
         """
-        by_class: dict[str, list[tuple[int, str]]] = {}
+        numbers: dict[str, int] = {}
+        columns = array("I"), array("Q")
         for class_name, name in images:
-            by_class.setdefault(class_name, []).append((self._hash(name), name))
-        selected: set[str] = set()
-        candidates: list[tuple[int, str]] = []
-        for hashed in by_class.values():
-            hashed.sort()
-            candidates += hashed[:-1]  # the image with the largest hash is selected last, so it stays
-            selected |= {name for number, name in hashed[:-1] if number < self.held_out * 2**64}
-        if not selected and self.held_out and candidates:
-            selected.add(min(candidates)[1])
+            columns[0].append(numbers.setdefault(class_name, len(numbers)))
+            columns[1].append(self._hash(name))
+        classes, hashes = map(np.array, columns)
+        order = np.lexsort((hashes, classes))
+        candidates = order[:-1][np.diff(classes[order]) == 0]  # the image with the largest hash of a class stays
+        selected = np.zeros(len(order), bool)
+        if self.held_out and len(candidates):
+            selected[candidates] = hashes[candidates] < np.uint64(math.ceil(self.held_out * 2**64))
+            if not selected.any():
+                selected[candidates[np.argmin(hashes[candidates])]] = True
         return selected
 
     def _hash(self, name: str) -> int:
@@ -58,20 +65,18 @@ class HeldOutSource(Source):
     def __init__(self, source: Source, validation_split: ValidationSplit):
         self.description, self.classes, self.display_names = source.description, source.classes, source.display_names
         self.size, self.raw, self.left_out, self.num_left_out = source.size, source.raw, source.left_out, source.num_left_out
-        names = list(source.names("train"))
-        held_out = validation_split.select(names)
+        held_out = validation_split.select(source.names("train"))
         self._source = source
-        self._indices: dict[str, list[int]] = {"train": [], "validation": []}
-        for index, (_, name) in enumerate(names):
-            self._indices["validation" if name in held_out else "train"].append(index)
-        self._indices = {split: indices for split, indices in self._indices.items() if indices}
+        indices = {"train": np.flatnonzero(~held_out), "validation": np.flatnonzero(held_out)}
+        self._indices = {split: each for split, each in indices.items() if len(each)}
         self.num_images = {split: len(indices) for split, indices in self._indices.items()}
 
     def read(self, split: str, index: int) -> SourceImage:
-        return self._source.read("train", self._indices[split][index])
+        return self._source.read("train", int(self._indices[split][index]))
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(repr((self._source.fingerprint(), self._indices.get("validation"))).encode()).hexdigest()
+        held_out = self._indices["validation"].tolist() if "validation" in self._indices else None
+        return hashlib.sha256(repr((self._source.fingerprint(), held_out)).encode()).hexdigest()
 
 
 def hold_out(source: Source, validation_split: ValidationSplit) -> Source:

@@ -12,13 +12,13 @@ The format is detected from the lines of the file:
 import io
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from alexnet_jax.data.sources import file_tree
-from alexnet_jax.data.sources.file_tree import Entry
+from alexnet_jax.data.sources.file_table import Entry, Files
 from alexnet_jax.errors import UserError
 
 SHORT_NAMES = {"validation": "val", "test": "test"}
@@ -37,8 +37,8 @@ def expected_files(split: str) -> str:
     return f"{names}, or a *devkit*.tar.gz that contains one"
 
 
-def find_labels(split: str, images: list[Entry], other_files: list[Entry], classes: list[str]) -> list[tuple[Entry, int]] | None:
-    """Label the images of a split from the first supported label file.
+def find_labels(split: str, images: Files, other_files: Files, classes: list[str]) -> list[int] | None:
+    """Return the labels of the images of a split, from the first supported label file.
 
     Args:
       split: "validation" or "test".
@@ -47,7 +47,7 @@ def find_labels(split: str, images: list[Entry], other_files: list[Entry], class
       classes: class names, in the order of the labels.
 
     Returns:
-      Images with their labels, or None if there is no label file. A test label file whose labels are all 0 is ignored.
+      Label of each image, or None if there is no label file. A test label file whose labels are all 0 is ignored.
 
     Raises:
       UserError: if the label file does not match the images or the classes.
@@ -63,11 +63,11 @@ def find_labels(split: str, images: list[Entry], other_files: list[Entry], class
     return None
 
 
-def used_files(split: str, files: list[Entry]) -> set[str]:
+def used_files(split: str, files: Files) -> set[str]:
     """Return the names of the files that `find_labels` reads."""
     pattern = _pattern(split)
-    names = {entry.name: PurePosixPath(entry.name).name for entry in files}
-    return {path for path, name in names.items() if name == META or pattern.fullmatch(name) or DEVKIT.fullmatch(name)}
+    names = ((path, PurePosixPath(path).name) for path in files.names())
+    return {path for path, name in names if name == META or pattern.fullmatch(name) or DEVKIT.fullmatch(name)}
 
 
 def _pattern(split: str) -> re.Pattern[str]:
@@ -122,33 +122,31 @@ def _label_classes(label_file: _LabelFile, classes: list[str], meta: bytes | Non
     return {synset.number: synset.wordnet_id for synset in read_devkit_synsets(meta)}
 
 
-def _match(
-    label_file: _LabelFile, images: list[Entry], split: str, label_classes: dict[str, str], classes: list[str]
-) -> list[tuple[Entry, int]]:
-    """Return the images with the indices of their classes."""
+def _match(label_file: _LabelFile, images: Files, split: str, label_classes: dict[str, str], classes: list[str]) -> list[int]:
+    """Return the indices of the classes of the images."""
     if len(label_file.labels) != len(images):
         counts = f"{len(label_file.labels):,} labels for {len(images):,} {split} images"
         raise UserError(f"{label_file.name} has {counts}: check that both are complete")
     keys = label_file.image_names or [str(number) for number in range(1, len(label_file.labels) + 1)]
     labels = dict(zip(keys, label_file.labels, strict=True))
     class_indices = {name: index for index, name in enumerate(classes)}
-    labeled = []
-    for image in images:
-        stem = _stem(image.name)
+    found: list[int] = []
+    for name in images.names():
+        stem = _stem(name)
         label = labels.get(stem if label_file.image_names else re.sub(r".*?0*(\d*)$", r"\1", stem))
         if label is None:
-            raise UserError(f"{label_file.name} has no label for {image.name}: add it, or remove the image")
+            raise UserError(f"{label_file.name} has no label for {name}: add it, or remove the image")
         if label_classes.get(label) not in class_indices:
             raise UserError(f"{label_file.name} has the class {label}, which has no training images: add images of it to train")
-        labeled.append((image, class_indices[label_classes[label]]))
-    return labeled
+        found.append(class_indices[label_classes[label]])
+    return found
 
 
 def _stem(name: str) -> str:
     return re.sub(r"\.jpe?g$|\.png$", "", PurePosixPath(name).name, flags=re.IGNORECASE)
 
 
-def read_label_files(files: list[Entry], pattern: re.Pattern[str] = re.compile("(?!)")) -> Iterator[tuple[str, bytes]]:
+def read_label_files(files: Iterable[Entry], pattern: re.Pattern[str] = re.compile("(?!)")) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of meta.mat and of each file that matches `pattern`, including those in development kits.
 
     Raises:

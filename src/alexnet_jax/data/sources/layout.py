@@ -10,8 +10,11 @@ from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path
 
+import numpy as np
+
 from alexnet_jax.data.sources import file_tree
-from alexnet_jax.data.sources.file_tree import Entry, Listing
+from alexnet_jax.data.sources.file_table import Files, FileTable
+from alexnet_jax.data.sources.file_tree import Listing
 from alexnet_jax.errors import UserError
 
 _SYNONYMS = {
@@ -35,6 +38,7 @@ COMPRESSED = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".zip", ".7
 """File extensions of compressed archives."""
 _TABLES = {".parquet": "Parquet", ".arrow": "Arrow", ".tfrecord": "TFRecord", ".array_record": "ArrayRecord", ".rec": "RecordIO",
            ".mdb": "LMDB", ".lmdb": "LMDB", ".h5": "HDF5", ".hdf5": "HDF5", ".npz": "NumPy"}  # fmt: skip
+_IS_IMAGE = dict.fromkeys((*_NO_IMAGES, *_UNREADABLE, *COMPRESSED, *_TABLES), False) | dict.fromkeys(SUFFIXES, True)
 
 
 def folder_split(folder: str) -> str | None:
@@ -88,20 +92,29 @@ def shard_split(path: str) -> str | None:
     return next(iter([*reversed(in_name), *reversed(in_folders)]), None)
 
 
-def is_image(entry: Entry) -> bool:
-    """Return whether a file is an image, by its extension or, if that is unknown, by its first bytes."""
-    suffix = suffix_of(entry.name)
-    if suffix in SUFFIXES:
-        return True
-    if suffix in (*_NO_IMAGES, *_UNREADABLE, *COMPRESSED, *_TABLES):
-        return False
-    head = file_tree.read(entry, 16)
-    bmp = head[:2] == b"BM" and int.from_bytes(head[2:6], "little") == entry.size
+def is_image(files: FileTable, row: int, name: str) -> bool:
+    """Return whether a file is an image, by its extension or, if that is unknown, by its first bytes.
+
+    Args:
+      files: table of files.
+      row: row of the file.
+      name: its name.
+    """
+    if (known := _IS_IMAGE.get(suffix_of(name))) is not None:
+        return known
+    head = file_tree.read(files[row], 16)
+    bmp = head[:2] == b"BM" and int.from_bytes(head[2:6], "little") == files.size(row)
     return (
         bmp
         or head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*"))
         or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
     )
+
+
+def images_and_others(files: FileTable) -> tuple[Files, Files]:
+    """Return the files that are images, and those that are not."""
+    images = np.fromiter((is_image(files, row, name) for row, name in enumerate(files.names())), bool, len(files))
+    return Files(files, np.flatnonzero(images)), Files(files, np.flatnonzero(~images))
 
 
 def reason_for_no_image(name: str) -> str:
@@ -114,7 +127,7 @@ def reason_for_no_image(name: str) -> str:
     return "not an image"
 
 
-def check_formats(root: Path, listing: Listing, images: list[Entry]) -> None:
+def check_formats(root: Path, listing: Listing, images: Files) -> None:
     """Refuse tables of images that are not supported, or not where they are looked for.
 
     Raises:
@@ -139,20 +152,23 @@ def stem(name: str) -> str:
     return f"{folder}/{file.split('.')[0]}"
 
 
-def wrapping_folder(images: list[Entry]) -> str:
+def wrapping_folder(folders: Iterable[str]) -> str:
     """Return the path, ending in `/`, of the folders around the layout, such as ILSVRC/Data/CLS-LOC/ in Kaggle's ImageNet.
 
     They contain all images, in two or more folders or in a split.
+
+    Args:
+      folders: folders that contain images, each ending in `/`, or nothing for the root.
     """
-    folders = [entry.name.split("/")[:-1] for entry in images]
-    common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))]
+    paths = [folder.split("/")[:-1] for folder in folders]
+    common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))]
     split = next((i for i, folder in enumerate(common) if folder_split(folder)), None)
-    if split is None and common in folders:
+    if split is None and common in paths:
         return ""  # the only class
     return "".join(f"{folder}/" for folder in common[:split])
 
 
-def split_folders(root: Path, images: list[Entry]) -> dict[str, str]:
+def split_folders(root: Path, images: Files) -> dict[str, str]:
     """Return the folder of each split, by split; empty if the folders are classes.
 
     Args:
@@ -162,7 +178,8 @@ def split_folders(root: Path, images: list[Entry]) -> dict[str, str]:
     Raises:
       UserError: if two folders are the same split, folders look like splits but are not recognized, or classes contain splits.
     """
-    folders = folders_of(entry.name for entry in images)
+    paths = [folder.split("/")[:-1] for folder in images.folders().values()]
+    folders = sorted({path[0] for path in paths if path})
     splits: dict[str, str] = {}
     for folder in folders:
         split = folder_split(folder)
@@ -170,7 +187,7 @@ def split_folders(root: Path, images: list[Entry]) -> dict[str, str]:
             raise UserError(f"{root} has both {splits[split]} and {folder} for the {split} split: remove one of them")
         if split:
             splits[split] = folder
-    nested = {entry.name.split("/")[0] for entry in images if entry.name.count("/") > 1}
+    nested = any(len(path) > 1 for path in paths)
     if splits and not nested and set(splits.values()) < set(folders) and len(splits) == 1:
         return {}  # a class may be called train, as one of CIFAR-100 is
     if splits:
@@ -180,20 +197,16 @@ def split_folders(root: Path, images: list[Entry]) -> dict[str, str]:
     if len(folders) > 1 and len(others) == 1 and all(each & _SYNONYMS.keys() for each in words):
         names = ", ".join(folders[:5])
         raise UserError(f"{root} has the folders {names}, which look like splits: rename them to train, validation and test")
-    inner = {entry.name.split("/")[1]: entry.name for entry in images if entry.name.count("/") > 1}
-    if "train" in (seen := {folder_split(folder): folder for folder in inner}) and len(seen) > 1:
+    inner = {folder_split(path[1]) for path in paths if len(path) > 1}
+    if "train" in inner and len(inner) > 1:
+        examples = {folder_split(name.split("/")[1]): name for name in images.names() if name.count("/") > 1}
         raise UserError(
-            f"{root} has splits inside its classes ({inner[seen['train']]}): move the images to train/<class>/, test/<class>/, …"
+            f"{root} has splits inside its classes ({examples['train']}): move the images to train/<class>/, test/<class>/, …"
         )
     return {}
 
 
-def folders_of(names: Iterable[str]) -> list[str]:
-    """Return the first folder of each file name that has one, sorted and without repetition."""
-    return sorted({name.split("/")[0] for name in names if "/" in name})
-
-
-def no_class_folders(root: Path, images: list[Entry]) -> str:
+def no_class_folders(root: Path, images: Files) -> str:
     """Return the message for images that are in no class folder."""
     if not images:
         return f"{root} has no images; expected {EXPECTED_LAYOUT}"

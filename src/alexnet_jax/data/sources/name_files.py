@@ -10,14 +10,14 @@ from pathlib import PurePosixPath
 
 from alexnet_jax.data.class_names import first_synonym, parse_synset_names
 from alexnet_jax.data.sources import file_tree
-from alexnet_jax.data.sources.file_tree import Entry
+from alexnet_jax.data.sources.file_table import Files
 from alexnet_jax.data.sources.label_files import DEVKIT, MAX_FILE_BYTES, META, read_devkit_synsets, read_label_files
 
 NAME_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
 """Names of text files with the names of WordNet ids, the preferred one first."""
 
 
-def find_names(files: Sequence[Entry], classes: Sequence[str]) -> tuple[list[str], set[str]]:
+def find_names(files: Files, classes: Sequence[str]) -> tuple[list[str], set[str]]:
     """Return the names of classes to print, and the names of the files that they are read from.
 
     Args:
@@ -30,7 +30,9 @@ def find_names(files: Sequence[Entry], classes: Sequence[str]) -> tuple[list[str
     Raises:
       UserError: if a development kit is damaged.
     """
-    by_name = {PurePosixPath(entry.name).name: entry for entry in files if entry.size <= MAX_FILE_BYTES}
+    paths = ((index, PurePosixPath(path).name) for index, path in enumerate(files.names()))
+    by_name = {name: files[index] for index, name in paths if name in NAME_FILES or name == META or DEVKIT.fullmatch(name)}
+    by_name = {name: entry for name, entry in by_name.items() if entry.size <= MAX_FILE_BYTES}
     for name in NAME_FILES:
         if name in by_name:
             names = parse_synset_names(file_tree.read(by_name[name]).decode("utf-8-sig", "backslashreplace"))

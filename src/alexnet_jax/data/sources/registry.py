@@ -12,6 +12,7 @@ from alexnet_jax.data.sources.layout import COMPRESSED, EXPECTED_LAYOUT, SUFFIXE
 from alexnet_jax.data.sources.parquet import parquet_files, parquet_source
 from alexnet_jax.data.sources.tfds import PREFIX, find_tfds_folder, open_tfds_folder, tfds_source
 from alexnet_jax.data.sources.webdataset import webdataset_source
+from alexnet_jax.data.sources.webdataset_labels import LabelReader
 from alexnet_jax.errors import UserError
 
 
@@ -41,10 +42,11 @@ def find_source(name: str, validation_split: ValidationSplit, tfds_dir: str | No
             if path.is_file() and (files := parquet_files(path)):
                 return hold_out(parquet_source(path, files, testing=testing), validation_split)
             if path.is_dir() or file_tree.is_archive(path.name):
-                listing = file_tree.list_files(path)
-                if source := webdataset_source(path, listing, testing=testing):
+                labels = LabelReader(path)
+                listing = file_tree.list_files(path, labels.read)
+                if source := webdataset_source(path, listing, labels, testing=testing):
                     return hold_out(source, validation_split)
-                if (files := parquet_files(path)) and not any(map(layout.is_image, listing.files)):
+                if (files := parquet_files(path)) and not len(layout.images_and_others(listing.files)[0]):
                     return hold_out(parquet_source(path, files, testing=testing), validation_split)
                 return folder_source(path, listing, validation_split, testing=testing)
     archives = ", ".join(layout.archive for layout in LAYOUTS)

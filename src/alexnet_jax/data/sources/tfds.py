@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grain
-
 from alexnet_jax.data.class_names import ilsvrc_classes
 from alexnet_jax.data.images import InvalidImageError
+from alexnet_jax.data.record_files import RecordFiles
 from alexnet_jax.data.records import UNLABELED
 from alexnet_jax.data.sources.base import SIZE, SPLITS, Source, SourceImage, image_name
 from alexnet_jax.data.sources.tfrecord import TfrecordFiles, parse_example
@@ -66,7 +65,12 @@ class TfdsSource(Source):
         self.classes, self.size = classes, size
         self.raw = size < SIZE  # JPEG artifacts are visible in small images
         self._folder, self._splits = folder, splits
-        self._records = {split: _open_records(folder, files, file_format) for split, files in splits.items()}
+        self._records: dict[str, TfrecordFiles | RecordFiles] = {
+            split: TfrecordFiles(files.files, files.sizes)
+            if file_format == "tfrecord"
+            else RecordFiles(list(map(str, files.files)), files.sizes)
+            for split, files in splits.items()
+        }
         self.num_images = {split: sum(files.sizes) for split, files in splits.items()}
         self.unlabeled = [split for split in splits if self._example(split, 0)["label"] == [UNLABELED]]
 
@@ -209,17 +213,3 @@ def _class_names(folder: Path, count: int) -> list[str]:
     if len(names) != count or len(set(names)) != count:
         raise ValueError(f"{file.name} has {len(set(names)):,} different names for {count:,} classes")
     return ilsvrc_classes(names) or names
-
-
-def _open_records(folder: Path, split: Split, file_format: str) -> Any:
-    """Return the records of a split, as a sequence of bytes."""
-    if file_format == "tfrecord":
-        return TfrecordFiles(split.files, split.sizes)
-    try:
-        records: Any = grain.sources.ArrayRecordDataSource(list(map(str, split.files)))
-        count = len(records)
-    except Exception as error:  # the reader raises no specific exception type
-        raise UserError(f"{folder} is damaged ({' '.join(str(error).split())[:120]}): build it again") from error
-    if count != sum(split.sizes):
-        raise UserError(f"{folder} has {count:,} records, but {INFO} {sum(split.sizes):,}: build it again")
-    return records

@@ -7,6 +7,7 @@ first read.
 
 import bisect
 import struct
+from array import array
 from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate
@@ -37,7 +38,7 @@ class TfrecordFiles:
 
     def __init__(self, paths: Sequence[Path], sizes: Sequence[int]):
         self._paths, self._sizes, self._ends = paths, sizes, list(accumulate(sizes))
-        self._offsets: dict[int, list[int]] = {}
+        self._offsets: dict[int, array[int]] = {}
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -67,9 +68,9 @@ class TfrecordFiles:
         return content
 
 
-def _record_offsets(path: Path, expected: int) -> list[int]:
+def _record_offsets(path: Path, expected: int) -> "array[int]":
     """Return the offset of each record of a file, and of the end of the last one."""
-    offsets, size = [0], path.stat().st_size
+    offsets, size = array("Q", [0]), path.stat().st_size
     with open(path, "rb", buffering=0) as file:
         while offsets[-1] < size:
             header = file.read(_HEADER.size)

@@ -7,201 +7,186 @@ index, or the name of the class. Splits are recognized by the names of the archi
 beside the archives (`CLASS_FILES`), or from the names of the images if these begin with a WordNet id.
 """
 
-import json
-from collections.abc import Iterable
-from itertools import groupby
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Int32
 
 from alexnet_jax.data.class_names import ilsvrc_classes, parse_synset_names, wordnet_ids_of
 from alexnet_jax.data.records import UNLABELED
 from alexnet_jax.data.sources import file_tree, layout
 from alexnet_jax.data.sources.base import SPLITS, image_name
-from alexnet_jax.data.sources.file_tree import Entry, FileReader, Listing
+from alexnet_jax.data.sources.file_table import Files
+from alexnet_jax.data.sources.file_tree import Listing
 from alexnet_jax.data.sources.folders import FolderSource
 from alexnet_jax.data.sources.shard_labels import check_labels, numbered_classes, splits_of_shards
+from alexnet_jax.data.sources.webdataset_labels import MAX_LABEL_BYTES, Label, LabelReader, archive_of
 from alexnet_jax.errors import UserError
 
 CLASS_FILES = ("classes.txt", "classnames.txt", "class_names.txt", "labels.txt", "LOC_synset_mapping.txt", "synset_words.txt")
 """Names of text files with the name of class i on line i."""
-_LABEL_SUFFIXES = (".cls", ".json", ".txt")
-"""Extensions of files with the label of an image, the preferred one first."""
-_LABEL_KEYS = ("label", "cls", "class")
-MAX_LABEL_BYTES = 1 << 20
-
-Label = int | str
 
 
-class Sample(NamedTuple):
-    """Image with its shard and its label: a class index or name, or None if it has none."""
+class Samples(NamedTuple):
+    """Images of a split, and the number of the label of each of them in `LabelReader.values`."""
 
-    image: Entry
-    shard: str
-    label: Label | None
+    images: Files
+    labels: Int[np.ndarray, " images"]
 
 
-def webdataset_source(root: Path, listing: Listing, *, testing: bool = False) -> FolderSource | None:
+class NamedImages(Files):
+    """Images of a split with the names that they would have in a folder.
+
+    Args:
+      images: image files.
+      split: split in the names; None if there is none.
+      classes: class names.
+      labels: labels of the images.
+      shards: shard in the names of the images of a folder, by the name of the folder.
+    """
+
+    def __init__(
+        self,
+        images: Files,
+        split: str | None,
+        classes: list[str],
+        labels: Int32[np.ndarray, " images"],
+        shards: Mapping[str, str],
+    ):
+        super().__init__(images.table, images.rows)
+        self._split, self._classes, self._labels, self._shards = split, classes, labels, shards
+
+    def name(self, index: int) -> str:
+        row, label = int(self.rows[index]), self._labels[index]
+        folder = "" if label == UNLABELED else self._classes[label]
+        if shard := self._shards.get(self.table.folder(row).name):
+            folder = f"{folder}/{shard}" if folder else shard
+        return image_name(self._split, folder, self.table.name(row))
+
+
+def webdataset_source(root: Path, listing: Listing, reader: LabelReader, *, testing: bool = False) -> FolderSource | None:
     """Return the source of the WebDataset archives of a listing, or None if they are none.
 
     Args:
       root: folder or archive, for error messages.
       listing: files of the folder or archive.
+      reader: reader of the labels, which has read those in the archives.
       testing: whether the images are only tested: archives without a split in their name are then test images.
 
     Raises:
       UserError: if some images have no label or the labels are invalid as in `shard_labels.check_labels`.
     """
-    samples, others = _samples(root, listing)
-    if not samples:
+    reader.read(listing)
+    if not reader.found:
         return None
-    if all(sample.label is None for sample in samples):
-        image = samples[0].image.name
-        raise UserError(f"{root} is in the WebDataset format ({image}, …), but without labels: add them as .cls files")
-    shards = sorted({sample.shard for sample in samples})
-    splits, named = splits_of_shards(root, [shard or root.stem for shard in shards], testing=testing)
-    by_split: dict[str, list[Sample]] = {}
-    for sample in samples:
-        by_split.setdefault(splits[sample.shard or root.stem], []).append(sample)
-    by_split = {split: by_split[split] for split in SPLITS if split in by_split}
-    _check_complete(root, by_split)
-    classes, display_names, class_file = _classes(root, others, by_split)
-    numbers: dict[Label | None, int] = {None: UNLABELED, **{name: number for number, name in enumerate(classes)}}
-    labels = {split: np.array([numbers.get(s.label, s.label) for s in each]) for split, each in by_split.items()}
+    images, others = layout.images_and_others(listing.files)
+    images = _in_order_on_disk(images)
+    numbers, values = images.labels(), reader.values()
+    if (numbers == -1).all():
+        raise UserError(f"{root} is in the WebDataset format ({images.name(0)}, …), but without labels: add them as .cls files")
+    shards = {folder: _shard_of(folder, listing.archived) for folder in images.folders().values()}
+    splits, named = splits_of_shards(root, [shard or root.stem for shard in sorted({*shards.values()})], testing=testing)
+    samples: dict[str, Samples] = {}
+    for split in (split for split in SPLITS if split in splits.values()):
+        folders = [number for number, folder in images.folders().items() if splits[shards[folder] or root.stem] == split]
+        in_split = np.isin(images.folder_numbers(), folders)
+        samples[split] = Samples(images.take(in_split), numbers[in_split])
+    _check_complete(root, samples, values)
+    classes, display_names, class_file = _classes(root, others, samples, values)
+    labels_of = {None: UNLABELED, **{name: number for number, name in enumerate(classes)}}
+    label_values = np.array([labels_of.get(value, value) for value in values])
+    labels = {split: label_values[each.labels] for split, each in samples.items()}
     unlabeled = check_labels(root, classes, labels, testing=testing)
+    labels = {split: each.astype(np.int32) for split, each in labels.items()}
     files = {
-        split: list(zip(_named(split if named else None, each, classes, labels[split]), labels[split].tolist(), strict=True))
-        for split, each in by_split.items()
+        split: _named(each.images, split if named else None, classes, labels[split], shards) for split, each in samples.items()
     }
-    left_out = {entry.name: layout.reason_for_no_image(entry.name) for entry in others if entry.name != class_file}
-    source = FolderSource(classes, files, listing.left_out | left_out, description="WebDataset archives")
+    left_out = {name: layout.reason_for_no_image(name) for name in others.names() if name != class_file}
+    source = FolderSource(classes, files, labels, listing.left_out | left_out, description="WebDataset archives")
     source.display_names, source.unlabeled = display_names, unlabeled
     return source
 
 
-def _samples(root: Path, listing: Listing) -> tuple[list[Sample], list[Entry]]:
-    """Return the images with their labels, in the order of the archives, and the files that belong to no image.
-
-    There are no samples if no image has a file that could be its label: a .cls file, or a .json or .txt file in an archive.
-    """
-    if not any(entry.name.lower().endswith(_LABEL_SUFFIXES) for entry in listing.files):
-        return [], []
-    archives: dict[str, str | None] = {}
-    samples: list[Sample] = []
-    others: list[Entry] = []
-    any_labels = False
-    # The files are sorted by name, so those of an image are neighbors.
-    with FileReader() as reader:
-        for stem, group in groupby(listing.files, lambda entry: layout.stem(entry.name)):
-            entries, folder = list(group), stem.rpartition("/")[0]
-            if folder not in archives:
-                archives[folder] = _archive_of(folder, listing.archived)
-            archive = archives[folder]
-            images = [entry for entry in entries if layout.is_image(entry)]
-            label_files: dict[str, Entry] = {}
-            for entry in (entry for entry in entries if entry not in images):
-                suffix = layout.suffix_of(entry.name)
-                is_label = (
-                    suffix in _LABEL_SUFFIXES and (suffix == ".cls" or archive is not None) and entry.size <= MAX_LABEL_BYTES
-                )
-                if is_label and images:
-                    label_files[suffix] = entry
-                else:
-                    others.append(entry)
-            label = None
-            for suffix in (suffix for suffix in _LABEL_SUFFIXES if suffix in label_files):
-                any_labels = True
-                label = _read_label(root, reader, label_files[suffix], suffix)
-                if label is not None:
-                    break
-            samples += [Sample(image, folder if archive is None else archive, label) for image in images]
-    samples.sort(key=lambda sample: (sample.image.path, sample.image.offset, sample.image.name))
-    return (samples, others) if any_labels else ([], [])
+def _shard_of(folder: str, archived: Collection[str]) -> str:
+    """Return the archive that contains a folder, or else the folder, without `/` at the end."""
+    archive = archive_of(folder, archived)
+    return folder.removesuffix("/") if archive is None else archive
 
 
-def _archive_of(folder: str, archived: Iterable[str]) -> str | None:
-    """Return the archive that contains a folder, or None."""
-    parts = folder.split("/") if folder else []
-    return next((name for name in ("/".join(parts[:i]) for i in range(len(parts) + 1)) if name in archived), None)
+def _in_order_on_disk(images: Files) -> Files:
+    """Return images, sorted by name, in the order of their files on disk and, within an archive, of their offsets."""
+    table = images.table
+    paths = {number: table.folders[number].path for number in images.folders()}
+    order = {path: rank for rank, path in enumerate(sorted(set(paths.values())))}
+    ranks = np.zeros(len(table.folders), np.intp)
+    ranks[[*paths]] = [order[path] for path in paths.values()]
+    images = images.take(np.lexsort((images.offsets(), ranks[images.folder_numbers()])))
+    if all(path <= following for path, following in pairwise(map(table.path, map(int, images.rows)))):
+        return images
+    return Files(table, np.array(sorted(map(int, images.rows), key=table.path)))  # files and folders in one folder on disk
 
 
-def _read_label(root: Path, reader: FileReader, entry: Entry, suffix: str) -> Label | None:
-    """Return the label in a file, or None if it has none: a .json may have other contents, and a .txt a long caption."""
-    text = reader.read(entry).decode("utf-8", "backslashreplace").strip()
-    if suffix == ".json":
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{root} has a damaged file {entry.name} ({error}): download its archive again") from error
-        values = [content[key] for key in _LABEL_KEYS if key in content] if isinstance(content, dict) else [content]
-        value = values[0] if values and isinstance(values[0], int | str) and not isinstance(values[0], bool) else None
-        text = "" if value is None else str(value)
-    if not text or "\n" in text:
-        if suffix == ".cls":
-            raise UserError(f"{root} has a label file with {'no' if not text else 'several'} labels ({entry.name}): correct it")
-        return None
-    return int(text) if text.removeprefix("-").isdecimal() else text
-
-
-def _check_complete(root: Path, splits: dict[str, list[Sample]]) -> None:
+def _check_complete(root: Path, splits: Mapping[str, Samples], values: Sequence[Label | None]) -> None:
     """Check that all images of a split have labels, or none, and that the labels are of one kind and name classes."""
-    for split, samples in splits.items():
-        without = [sample.image.name for sample in samples if sample.label is None]
-        if 0 < len(without) < len(samples):
-            names = ", ".join(without[:3])
+    for split, (images, labels) in splits.items():
+        without = np.flatnonzero(labels == -1)
+        if 0 < len(without) < len(labels):
+            names = ", ".join(images.name(index) for index in without[:3].tolist())
             raise UserError(f"{root} has {len(without):,} {split} images without a label file ({names}): add it, or remove them")
-    labels = [sample.label for samples in splits.values() for sample in samples if sample.label not in (None, UNLABELED)]
-    names = {label for label in labels if isinstance(label, str)}
-    if names and any(isinstance(label, int) for label in labels):
+    unlabeled = [number for number, value in enumerate(values) if value in (None, UNLABELED)]
+    count = sum(int(np.isin(labels, [*unlabeled, -1], invert=True).sum()) for _, labels in splits.values())
+    names = {value for value in values if isinstance(value, str)}
+    if names and any(isinstance(value, int) and value != UNLABELED for value in values):
         raise UserError(f"{root} has labels that are numbers and others that are names ({min(names)!r}): use one of the two")
-    if len(names) > max(2, len(labels) // 2):
-        raise UserError(
-            f"{root} has {len(names):,} different labels for {len(labels):,} images, such as captions: add .cls files"
-        )
+    if len(names) > max(2, count // 2):
+        raise UserError(f"{root} has {len(names):,} different labels for {count:,} images, such as captions: add .cls files")
 
 
-def _classes(root: Path, others: list[Entry], splits: dict[str, list[Sample]]) -> tuple[list[str], list[str], str | None]:
+def _classes(
+    root: Path, others: Files, splits: Mapping[str, Samples], values: Sequence[Label | None]
+) -> tuple[list[str], list[str], str | None]:
     """Return the class names, the names to print (or none), and the file that they are read from, if any."""
-    labels = {sample.label for samples in splits.values() for sample in samples}
-    names = sorted(label for label in labels if isinstance(label, str))
+    names = sorted(value for value in values if isinstance(value, str))
     if names:
         return names, [], None
-    count = max((label for label in labels if isinstance(label, int)), default=-1) + 1
-    for entry in others:
-        if entry.name.rpartition("/")[2] not in CLASS_FILES or entry.size > MAX_LABEL_BYTES:
+    count = max((value for value in values if isinstance(value, int)), default=-1) + 1
+    for index, name in enumerate(others.names()):
+        if name.rpartition("/")[2] not in CLASS_FILES or others[index].size > MAX_LABEL_BYTES:
             continue
-        text = file_tree.read(entry).decode("utf-8-sig", "backslashreplace")
+        text = file_tree.read(others[index]).decode("utf-8-sig", "backslashreplace")
         if synsets := parse_synset_names(text):
             names, display_names = list(synsets), list(synsets.values())
         else:
             names, display_names = [line.strip() for line in text.splitlines() if line.strip()], []
         if len(names) < count or len(set(names)) < len(names):
             problem = f"{len(set(names)):,} different names for {count:,} classes"
-            raise UserError(f"{entry.name} in {root} has {problem}: correct or remove it")
-        return ilsvrc_classes(names) or names, display_names, entry.name
-    first = next(iter(splits.values()))  # the files of validation images are named after the contest
-    wordnet_ids = wordnet_ids_of(
-        (sample.label, sample.image.name.rpartition("/")[2])
-        for sample in first
-        if isinstance(sample.label, int) and sample.label != UNLABELED
-    )
-    names = numbered_classes(root, count, sum(map(len, splits.values())))
+            raise UserError(f"{name} in {root} has {problem}: correct or remove it")
+        return ilsvrc_classes(names) or names, display_names, name
+    images, labels = next(iter(splits.values()))  # the files of validation images are named after the contest
+    labeled = ((values[number], name.rpartition("/")[2]) for number, name in zip(labels, images.names(), strict=True))
+    wordnet_ids = wordnet_ids_of((value, name) for value, name in labeled if isinstance(value, int) and value != UNLABELED)
+    names = numbered_classes(root, count, sum(len(images) for images, _ in splits.values()))
     return [wordnet_ids.get(number, name) for number, name in enumerate(names)], [], None
 
 
-def _named(split: str | None, samples: list[Sample], classes: list[str], labels: Int[np.ndarray, " images"]) -> list[Entry]:
+def _named(
+    images: Files,
+    split: str | None,
+    classes: list[str],
+    labels: Int32[np.ndarray, " images"],
+    shards: Mapping[str, str],
+) -> NamedImages:
     """Return the images with the names that they would have in a folder; the name of the shard is added where it is needed."""
-
-    def names(with_shard: bool) -> list[str]:
-        folders = ["" if label == UNLABELED else classes[label] for label in labels.tolist()]
-        return [
-            image_name(split, "/".join(filter(None, (folder, sample.shard * with_shard))), sample.image.name)
-            for sample, folder in zip(samples, folders, strict=True)
-        ]
-
-    unique = names(with_shard=False)
-    if len(set(unique)) < len(unique):
-        unique = names(with_shard=True)
-    return [sample.image._replace(name=name) for sample, name in zip(samples, unique, strict=True)]
+    named = NamedImages(images, split, classes, labels, {})
+    # A set of all names would need more memory than all that is kept of them.
+    hashes = np.sort(np.fromiter(map(hash, named.names()), np.int64, len(named)))
+    repeated = set(np.unique(hashes[1:][hashes[1:] == hashes[:-1]]).tolist())
+    seen: set[str] = set()
+    for name in (name for name in named.names() if hash(name) in repeated) if repeated else ():
+        if name in seen:
+            return NamedImages(images, split, classes, labels, shards)
+        seen.add(name)
+    return named

@@ -1,0 +1,37 @@
+"""Reading of .npy files, and digests of arrays."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from alexnet_jax.errors import UserError
+
+
+def read_array(file: Path, advice: str) -> np.ndarray:
+    """Read a .npy file of numbers.
+
+    Args:
+      file: file to read.
+      advice: end of the error message: what to do.
+
+    Raises:
+      UserError: if the file cannot be read, is damaged, or contains Python objects.
+    """
+    try:
+        with open(file, "rb") as opened:
+            np.lib.format.read_magic(opened)
+            opened.seek(0)
+            # The header is read by Python's parser, and the data must be in the file before memory is allocated for it.
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+            return np.array(array)
+    except FileNotFoundError as error:
+        raise UserError(f"cannot read {file} (it is missing): {advice}") from error
+    except Exception as error:  # NumPy raises exceptions of many types on a damaged header
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"cannot read {file} ({reason}): {advice}") from error
+
+
+def array_digest(array: np.ndarray) -> str:
+    """Return the SHA-256 of an array's values, in hexadecimal."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
