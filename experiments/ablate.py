@@ -282,7 +282,9 @@ def main() -> None:
     console.print(table(result))
     seeds = len(result["seeds"])
     interval = "no confidence interval with one seed" if seeds < 2 else "95% confidence intervals in parentheses"
-    console.print(f"{count(result['epochs'], 'epoch')}, {count(seeds, 'seed')}, views: {result['views']}; {interval}", markup=False)
+    console.print(
+        f"{count(result['epochs'], 'epoch')}, {count(seeds, 'seed')}, views: {result['views']}; {interval}", markup=False
+    )
     print(json.dumps(result))
 
 
