@@ -28,7 +28,7 @@ from rich.table import Table
 
 from alexnet_jax.cli.process import configure_training
 from alexnet_jax.configs import load_config
-from alexnet_jax.console import console
+from alexnet_jax.console import console, count
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import DivergedError, UserError, exit_on_user_error
@@ -282,7 +282,9 @@ def main() -> None:
     console.print(table(result))
     seeds = len(result["seeds"])
     interval = "no confidence interval with one seed" if seeds < 2 else "95% confidence intervals in parentheses"
-    console.print(f"{result['epochs']} epochs, {seeds} seed(s), {result['views']} view(s): {interval}", markup=False)
+    console.print(
+        f"{count(result['epochs'], 'epoch')}, {count(seeds, 'seed')}, views: {result['views']}; {interval}", markup=False
+    )
     print(json.dumps(result))
 
 
