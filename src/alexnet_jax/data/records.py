@@ -130,8 +130,8 @@ def unpack(data: bytes) -> Record:
 
 
 def is_prepared(path: Path) -> bool:
-    """Return whether `path` is the folder of a prepared data set."""
-    return (path / "manifest.json").is_file()
+    """Return whether `path` is the folder of a prepared data set; another program's folder may have a manifest.json, too."""
+    return (path / "manifest.json").is_file() and ((path / "mean_image.npy").is_file() or any(path.glob("*.array_record")))
 
 
 def open_dataset(path: Path) -> Dataset:

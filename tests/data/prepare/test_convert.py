@@ -45,6 +45,14 @@ def test_prepare_folder(folder, tmp_path):
     assert batches[0].image.shape == (4, 224, 224, 3)
 
 
+def test_manifest_of_another_program_makes_no_data_set(folder, tmp_path):
+    """The message for a damaged data set advises to delete it, which would be the user's photos."""
+    (folder / "manifest.json").write_text("{}")
+    dataset = find_dataset(str(folder), "photos", tmp_path / "data")
+    assert dataset.path.parent == tmp_path / "data"
+    assert dataset.manifest.splits["train"] == 12
+
+
 def names_by_split(source):
     return {split: [name for _, name in source.names(split)] for split in source.num_images}
 
