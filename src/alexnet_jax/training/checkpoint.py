@@ -62,7 +62,9 @@ class Checkpoints:
         A state that is held already is discarded: `hold` is for the best epoch so far, when the last checkpoint is so recent that
         another one would cost more time than it can save. The arguments are those of `save`.
         """
-        copy = jax.tree.map(jnp.copy, _without_copies(state))
+        state = _without_copies(state)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+        copy = jax.device_put(state, shardings, may_alias=False)  # unlike `jnp.copy`, compiles nothing
         self._held = _Held(int(jax.device_get(state.step)), copy, metadata, best_step)
 
     def _save_held(self, before: int | None = None) -> None:
