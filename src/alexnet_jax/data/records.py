@@ -104,7 +104,9 @@ class Dataset:
             if split in self.manifest.splits and split not in self.manifest.unlabeled:
                 return split
         missing = "labeled validation or test" if self.manifest.unlabeled else "validation or test"
-        raise UserError(f"{self.path} has no {missing} images: add validation images to its source and prepare it again")
+        raise UserError(
+            f"{self.path} has no {missing} images: add images to its classes, or a validation split, and prepare it again"
+        )
 
     def check_labeled(self, split: str) -> None:
         """Check that the images of a split have labels.
