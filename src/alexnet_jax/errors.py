@@ -88,7 +88,9 @@ def exit_on_user_error() -> Iterator[None]:
     """Print a `UserError` or `OSError` of the block as one line and exit with code 1, as the commands do; for scripts."""
     try:
         yield
-    except (UserError, OSError) as error:
+    except OSError as error:
+        sys.exit(f"error: {describe_os_error(error)}")
+    except UserError as error:
         sys.exit(f"error: {error}")
 
 

@@ -42,7 +42,7 @@ def write_json(file: Path, content: Any) -> None:
     """Write a JSON file atomically (see `atomic_text_writer`).
 
     Raises:
-      UserError: if the disk is full.
+      UserError: if the disk is full, or the file cannot be created or replaced.
     """
     atomic_write(file, (json.dumps(content, indent=1) + "\n").encode())
 

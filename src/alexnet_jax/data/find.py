@@ -10,7 +10,7 @@ from pathlib import Path
 from alexnet_jax.console import console
 from alexnet_jax.data.prepare.convert import prepare
 from alexnet_jax.data.records import Dataset, is_prepared, open_dataset
-from alexnet_jax.data.sources import folders, synthetic, tfds
+from alexnet_jax.data.sources import synthetic, tfds
 from alexnet_jax.data.sources.held_out import ValidationSplit
 from alexnet_jax.data.sources.layout import check_outside
 from alexnet_jax.data.sources.registry import find_source
@@ -77,8 +77,7 @@ def _prepare_source(name: str, data_dir: Path, *, testing: bool) -> Dataset:
     """Prepare a source of images under a name derived from its path and content, unless this is already done."""
     location = str(Path(name).resolve()) if Path(name).exists() else name
     source = find_source(name, ValidationSplit(), testing=testing)
-    if source.description == folders.DESCRIPTION:
-        check_outside(name, data_dir, "--data-dir")
+    check_outside(source.description, name, data_dir, "--data-dir")
     content = json.dumps([source.classes, source.num_images, source.fingerprint()])
     folder = re.sub(r"[^\w.-]+", "-", Path(location).name).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
     stem = f"{folder}-{_digest(os.fsencode(location))}"

@@ -14,7 +14,6 @@ from alexnet_jax.data.find import find_dataset, select_classes
 from alexnet_jax.data.pipeline.augment import resize_mean_image
 from alexnet_jax.data.pipeline.loading import check_size
 from alexnet_jax.data.records import Dataset, is_prepared
-from alexnet_jax.data.sources import folders
 from alexnet_jax.data.sources.layout import check_outside
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.network import Network, check_can_be_stored
@@ -103,9 +102,9 @@ def setup(name: str, config: TrainConfig, options: Options, initial_model: Initi
     mesh = choose_mesh(config.network, options.placement, options.devices)
     with main_process_first("prepare data"):
         dataset = find_dataset(options.data, config.default_data, options.data_dir)
-        if options.data and dataset.manifest.source == folders.DESCRIPTION and not is_prepared(Path(options.data)):
+        if options.data and not is_prepared(Path(options.data)):
             option = "--run" if options.run else "--runs-dir"
-            check_outside(options.data, options.run or options.runs_dir / name, option)
+            check_outside(dataset.manifest.source, options.data, options.run or options.runs_dir / name, option)
         if options.classes:
             dataset = select_classes(dataset, options.classes, options.data_dir)
     network = config.network.with_num_classes(len(dataset.manifest.classes))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.prepare.convert import PrepareOptions, prepare_path
 from alexnet_jax.data.sources.held_out import ValidationSplit
-from alexnet_jax.data.sources.layout import check_outside, folder_split
+from alexnet_jax.data.sources.layout import CLASS_FOLDERS, check_outside, folder_split
 from alexnet_jax.data.sources.registry import find_source
 from alexnet_jax.errors import UserError
 from tests.data.sources.archives import make_tar, open_source, png_image, write_files
@@ -182,10 +182,10 @@ def test_outputs_among_the_classes_are_refused(tmp_path, monkeypatch):
 def test_outputs_beside_the_splits_are_accepted(tmp_path):
     root = write_files(tmp_path / "photos", tree("train/a", "train/b", "val/a", "val/b"))
     for allowed in (root / "data", tmp_path / "photos2", tmp_path):
-        check_outside(root, allowed, "--to")
+        check_outside(CLASS_FOLDERS, root, allowed, "--to")
     for refused in (root, root / "val" / "data"):
         with pytest.raises(UserError, match="choose a different --to"):
-            check_outside(root, refused, "--to")
+            check_outside(CLASS_FOLDERS, root, refused, "--to")
     first = find_dataset(str(root), "", root / "data").path
     assert find_dataset(str(root), "", root / "data").path == first
 

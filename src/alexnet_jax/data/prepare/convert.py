@@ -27,7 +27,6 @@ from alexnet_jax.data.images import (
 from alexnet_jax.data.manifest import MAX_SIZE, Encoding
 from alexnet_jax.data.prepare.shards import PartialDataset, PreparePlan, open_partial_dataset, remove_partial_dataset
 from alexnet_jax.data.records import Dataset, Record, is_prepared, open_dataset
-from alexnet_jax.data.sources import folders
 from alexnet_jax.data.sources.base import Source
 from alexnet_jax.data.sources.held_out import ValidationSplit
 from alexnet_jax.data.sources.layout import check_outside
@@ -200,8 +199,7 @@ def prepare_path(source: str | Path, out: Path, options: PrepareOptions = Prepar
       UserError: if the source does not exist, `out` is inside it, or the conversion fails as in `prepare`.
     """
     found = find_source(str(source), ValidationSplit(options.held_out, options.seed), options.tfds_dir)
-    if found.description == folders.DESCRIPTION:
-        check_outside(source, out, "--to")
+    check_outside(found.description, source, out, "--to")
     return prepare(found, out, options)
 
 

@@ -31,9 +31,6 @@ MAX_NAMED = 20
 """Files that are left out for the same reason are named together, as their folder, if they are more and the folder has no other
 file."""
 
-DESCRIPTION = "folders of images"
-"""Description of a source of images in class folders."""
-
 
 class ClassImages(NamedTuple):
     """Images, and the class of each folder by its number in the file table; None if the folder is in no class folder."""
@@ -75,7 +72,7 @@ class FolderSource(Source):
         images: Mapping[str, Files],
         labels: Mapping[str, Int32[np.ndarray, " images"]],
         left_out: dict[str, str],
-        description: str = DESCRIPTION,
+        description: str = layout.CLASS_FOLDERS,
     ):
         self.description = description
         self.classes, self.images, self.labels = classes, images, labels

@@ -58,11 +58,16 @@ def _words(folder: str) -> list[str]:
     return [word for part in re.split(r"[\W_]+", folder.lower()) for word in re.split(r"(?<=.)(set)$", part) if word]
 
 
-def check_outside(root: str | Path, output: Path, option: str) -> None:
+CLASS_FOLDERS = "folders of images"
+"""Description of a source of images in class folders."""
+
+
+def check_outside(description: str, root: str | Path, output: Path, option: str) -> None:
     """Check that a folder to write to would not be read as a class, or as a part of one, when images are read again.
 
     Args:
-      root: folder of images; nothing is checked if it is an archive or does not exist.
+      description: description of the source; nothing is checked unless it is `CLASS_FOLDERS`.
+      root: path of the source; nothing is checked if it is an archive or does not exist.
       output: folder to write to, which may not exist.
       option: option that names it, for the error message.
 
@@ -70,7 +75,7 @@ def check_outside(root: str | Path, output: Path, option: str) -> None:
       UserError: if it would.
     """
     folder, resolved = Path(root).expanduser().resolve(), output.expanduser().resolve()
-    if not folder.is_dir() or folder not in (resolved, *resolved.parents):
+    if description != CLASS_FOLDERS or not folder.is_dir() or folder not in (resolved, *resolved.parents):
         return
     # Beside the folders of the splits, other folders are not read.
     splits = {child.name for child in folder.iterdir() if child.is_dir() and folder_split(child.name)}
