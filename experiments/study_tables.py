@@ -20,7 +20,7 @@ def quickstart() -> str:
                 f"{run['seconds'] / 60:.1f} minutes for {run['epochs']} epochs",
             ],
             ["time spent waiting for data", f"{run['data_wait_fraction']:.1%}"],
-            ["throughput", f"{run['images_per_second']:.0f} images/s on 2 CPU cores, jax {run['jax']}"],
+            ["throughput", f"{run['images_per_second']:,.0f} images/s on 2 CPU cores, jax {run['jax']}"],
         ],
     )
 
