@@ -53,7 +53,7 @@ CONFIG = TrainConfig(
     schedule=StepDecay((22,)),  # epochs after which the learning rate is divided by 10
     augmentation=Augmentation(image_size=128),
 )
-# With a GPU and thousands of photos, train the full-size network. The defaults are those of section 5:
+# With a GPU and thousands of photos, train the full-size network. The other settings are those of section 5:
 # CONFIG = TrainConfig(alexnet_jax.SOURCE_145, epochs=12, batch_size=64)
 if shutil.which("nvidia-smi") is None:
     CONFIG = CONFIG.with_epochs(6)
