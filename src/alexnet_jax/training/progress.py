@@ -58,14 +58,8 @@ class TrainingProgress:
     """
 
     def __init__(self, console: Console, *, start: int, steps: int, steps_per_epoch: int, batch_size: int):
-        self._console, self._start, self._steps, self._steps_per_epoch, self._batch_size = (
-            console,
-            start,
-            steps,
-            steps_per_epoch,
-            batch_size,
-        )
-        self._step = start
+        self._console, self._step, self._batch_size = console, start, batch_size
+        self._steps, self._steps_per_epoch = steps, steps_per_epoch
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), console=console, transient=True
         )

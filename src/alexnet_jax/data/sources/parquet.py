@@ -72,13 +72,8 @@ class ParquetSource(Source):
         self.description = "Parquet files"
         self.classes = classes
         self.num_images = {split: len(values) for split, values in labels.items()}
-        self._root, self._image, self._groups, self._labels, self._splits_named = (
-            root,
-            columns.image,
-            groups,
-            labels,
-            splits_named,
-        )
+        self._root, self._image, self._splits_named = root, columns.image, splits_named
+        self._groups, self._labels = groups, labels
         self._ends = {split: list(accumulate(group.rows for group in split_groups)) for split, split_groups in groups.items()}
         self._cache: OrderedDict[RowGroup, tuple[Any, Any]] = OrderedDict()
         self._lock = Lock()
