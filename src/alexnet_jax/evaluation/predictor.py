@@ -243,7 +243,7 @@ class Predictor:
             except (InvalidImageError, OSError) as error:
                 raise UserError(f"the image cannot be read: {error}; pass another image") from error
         if isinstance(image, str | Path):
-            return read_photo(Path(image), size=size, encoding="raw", image_size=size)
+            return read_photo(Path(image), size)
         return self._checked(np.asarray(image)[None])[0]
 
     def _checked(self, images: np.ndarray) -> UInt8[np.ndarray, "images size size 3"]:
