@@ -32,18 +32,9 @@ from alexnet_jax.training.config import Options
 from alexnet_jax.training.confusion import Confusions
 from alexnet_jax.training.run_config import ADDED_SETTINGS, RunConfig
 
-CONFUSIONS = "confusion.csv"
-"""File name of the confusion matrix in a run folder."""
-DATA_SHEET = "data.png"
-"""File name of the contact sheet of a run's data, which `data show` draws."""
-CONFIG = "config.json"
-"""File name of the config in a run folder."""
-LOG = "log.jsonl"
-"""File name of the log in a run folder."""
-RESULT = "result.json"
-"""File name of the result in a run folder."""
-MEAN_IMAGE = "mean_image.npy"
-"""File name of the mean image in a run folder."""
+# Names of files in a run folder, see above.
+CONFIG, LOG, RESULT = "config.json", "log.jsonl", "result.json"
+MEAN_IMAGE, CONFUSIONS, DATA_SHEET = "mean_image.npy", "confusion.csv", "data.png"
 _RESULT_KEYS = frozenset(
     ("config", "top1_error", "top5_error", "loss", "images", "split", "epochs", "steps", "ended_by_schedule", "seconds")
 )

@@ -68,7 +68,7 @@ class RunLogger:
         Args:
           epochs: number of completed epochs.
         """
-        config = {**self._context.run_config.to_json(), **self._environment, "tuning": self._context.tuning.to_json()}
+        config = {**self._context.run_config.to_json(), **self._environment, "tuning": asdict(self._context.tuning)}
         self._run.write(CONFIG, config)
         self._run.resume_log(self._start, epochs)
         self._run.discard_result()

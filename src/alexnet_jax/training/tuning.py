@@ -42,10 +42,6 @@ class Tuning:
     key: dict[str, Any]
     form: StepForm
 
-    def to_json(self) -> dict[str, Any]:
-        """Return all fields as JSON."""
-        return {"key": self.key, "form": asdict(self.form)}
-
 
 def tuning_key(task: TuningTask, mesh: Mesh) -> dict[str, Any]:
     """Return what the fastest form depends on, as JSON. A run that is resumed with another key is tuned again.
@@ -137,7 +133,7 @@ def _store(tuning: Tuning, trials: list[Trial]) -> str:
     Nothing is written if there was no time to compare forms.
     """
     file = _cache_file(tuning.key)
-    record = {**tuning.to_json(), "trials": [str(trial) for trial in trials]}
+    record = {**asdict(tuning), "trials": [str(trial) for trial in trials]}
     if is_main_process() and file is not None and len(trials) > 1:
         with suppress(OSError, UserError):
             write_json(file, record)
