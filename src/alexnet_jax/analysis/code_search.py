@@ -20,7 +20,7 @@ from alexnet_jax.analysis.index import Features, Index
 from alexnet_jax.console import console, track_progress
 from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.files import lock_file
-from alexnet_jax.model.digest import params_digest
+from alexnet_jax.model.tower import params_digest
 from alexnet_jax.weights.safetensors_file import read_tensors, write_tensors
 
 FILE = "codes.safetensors"

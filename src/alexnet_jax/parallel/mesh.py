@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -45,6 +46,11 @@ def to_global_array(values: Any, sharding: NamedSharding) -> Any:
     """
     with jax.transfer_guard("allow"):  # with several processes, JAX counts this explicit transfer as an implicit one
         return jax.make_array_from_process_local_data(sharding, values)
+
+
+def place_like(like: Any, values: np.ndarray) -> jax.Array:
+    """Return a JAX array with the shape and sharding of `like`, from NumPy values of which every process has all."""
+    return jax.make_array_from_callback(like.shape, like.sharding, lambda part: values[part])
 
 
 def parameter_sharding(mesh: Mesh) -> NamedSharding:

@@ -20,8 +20,7 @@ from alexnet_jax.data.npy_file import read_array
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.tower import HostParams
 from alexnet_jax.pickles import PickleError, load_arrays
-from alexnet_jax.protobuf import parse_fields
-from alexnet_jax.weights.caffe_blob import parse_blob
+from alexnet_jax.protobuf import parse_fields, parse_floats, parse_varints
 from alexnet_jax.weights.caffe_layers import LAYERS, LAYERS_V1, CaffeNet, parse_caffe_net
 from alexnet_jax.weights.file_format import Format
 
@@ -30,6 +29,9 @@ MAX_COMPRESSION = 8
 
 _NAME_V1, _BLOBS_V1 = 4, 6  # field numbers of V1LayerParameter in caffe.proto
 _NAME, _BLOBS = 1, 7  # of LayerParameter
+_LEGACY_SHAPE = (1, 2, 3, 4)  # of BlobProto: num, channels, height, width
+_DATA, _SHAPE, _DOUBLE_DATA = 5, 7, 8  # of BlobProto
+_DIM = 1  # of BlobShape
 
 
 def swap_bgr_rgb(params: HostParams) -> HostParams:
@@ -133,6 +135,26 @@ def _read_caffemodel(path: Path) -> dict[str, np.ndarray]:
     if not weights:
         raise ValueError("the file contains no weights")
     return weights
+
+
+def parse_blob(message: memoryview) -> np.ndarray:
+    """Parse a BlobProto message of Caffe into an array.
+
+    Raises:
+      ValueError: if the message is damaged, or its values do not match its shape.
+    """
+    shape, legacy_shape = None, [1, 1, 1, 1]
+    floats: list[memoryview] = []
+    doubles: list[memoryview] = []
+    for number, value in parse_fields(message):
+        if number == _SHAPE and isinstance(value, memoryview):
+            shape = [size for shape_field, dim in parse_fields(value) if shape_field == _DIM for size in parse_varints(dim)]
+        elif number in _LEGACY_SHAPE and isinstance(value, int):
+            legacy_shape[_LEGACY_SHAPE.index(number)] = value
+        elif number in (_DATA, _DOUBLE_DATA) and isinstance(value, memoryview):
+            (floats if number == _DATA else doubles).append(value)
+    data = parse_floats(doubles, "<f8") if doubles else parse_floats(floats, "<f4")
+    return data.reshape(legacy_shape if shape is None else shape)
 
 
 def _name_blobs(layer: str, blobs: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:

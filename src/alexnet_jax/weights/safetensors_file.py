@@ -23,9 +23,8 @@ from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.statistics import check_mean_image
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import atomic_write
-from alexnet_jax.model.digest import params_digest
 from alexnet_jax.model.network import Network
-from alexnet_jax.model.tower import HostParams, parameter_shapes
+from alexnet_jax.model.tower import HostParams, parameter_shapes, params_digest
 from alexnet_jax.training.run_config import RunConfig
 from alexnet_jax.weights.state_dict import check_finite, check_names
 

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Int32
 
 from alexnet_jax.console import console
 from alexnet_jax.data.records import UNLABELED
-from alexnet_jax.data.sources import file_tree, label_files, layout, name_files
+from alexnet_jax.data.sources import file_tree, label_files, layout
 from alexnet_jax.data.sources.base import SPLITS, Source, SourceImage
 from alexnet_jax.data.sources.file_table import Files
 from alexnet_jax.data.sources.file_tree import Listing
@@ -219,7 +219,7 @@ def _assign_labels(
     numbers = {class_name: label for label, class_name in enumerate(classes)}
     images: dict[str, Files] = {}
     labels: dict[str, Int32[np.ndarray, " images"]] = {}
-    display_names, used = name_files.find_names(other_files, classes)
+    display_names, used = label_files.find_names(other_files, classes)
     unlabeled: list[str] = []
     for split, found in splits.items():
         if not len(found.images):
