@@ -109,16 +109,7 @@ class Norm:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def response_norm(x: Array, norm: Norm, interpret: bool) -> Array:
-    """Normalize `x` across its last axis, the channels.
-
-    Args:
-      x: activations, `[..., channels]`.
-      norm: window and constants.
-      interpret: whether to run in Pallas's interpreter.
-
-    Returns:
-      Normalized activations, with the shape and dtype of `x`.
-    """
+    """Normalize `x`, `[..., channels]`, across its last axis; `interpret` runs Pallas's interpreter."""
     return _call(_forward, "response_norm", norm, interpret, x)
 
 

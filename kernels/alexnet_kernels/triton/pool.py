@@ -55,11 +55,7 @@ class Pool:
         return [jnp.where(x < 0, 0.0, x) for x in xs] if self.norm else xs
 
     def comparison_keys(self, xs: Channels) -> Channels:
-        """Return values with the same order as the normalized activations, but cheaper to compute.
-
-        Args:
-          xs: activations after `rectify`.
-        """
+        """Return values with the same order as the normalized activations of rectified `xs`, but cheaper to compute."""
         if self.norm is None:
             return xs
         centers = zip(xs[self.norm.before :], self.norm.divisors(xs), strict=False)
@@ -78,16 +74,7 @@ class Pool:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def max_pool(x: Array, pool: Pool, interpret: bool) -> Array:
-    """Compute the maximum of each window, after ReLU and normalization if `pool.norm` is given.
-
-    Args:
-      x: activations, `[..., height, width, channels]`.
-      pool: windows and normalization.
-      interpret: whether to run in Pallas's interpreter.
-
-    Returns:
-      Maxima, `[..., pooled height, pooled width, channels]`, in the type of `x`.
-    """
+    """Return the maxima of `x`, `[..., height, width, channels]`, after ReLU and normalization if `pool.norm` is given."""
     return _fwd(x, pool, interpret)[0]
 
 

@@ -39,9 +39,6 @@ CODE_CHUNK = 1 << 16
 class PerceptronEncoder:
     """Encoder with one hidden layer, whose bits are the signs of its outputs.
 
-    Attributes:
-      tensors: parameters, see `SHAPES`.
-
     Raises:
       ValueError: if a tensor is missing, or has another type or shape.
     """
@@ -122,12 +119,7 @@ class Autoencoder:
     seed: int = 0
 
     def train(self, features: Features, bits: int) -> PerceptronEncoder:
-        """Train an autoencoder and return its encoder.
-
-        Args:
-          features: features to train on.
-          bits: number of bits of a code.
-        """
+        """Train an autoencoder and return its encoder."""
         images = jax.device_put(features)
         mean, scale = _mean_and_scale(images)
         init_key, training_key = jax.random.split(jax.random.key(self.seed))

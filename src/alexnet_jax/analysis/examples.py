@@ -148,14 +148,7 @@ def find_examples(
 def read_images(
     images: DecodedImages, indices: Sequence[int] | Int[np.ndarray, " images"], dataset: Dataset, printed: Mapping[str, str]
 ) -> list[LabeledImage]:
-    """Read images of a split. Images without a label have an empty one.
-
-    Args:
-      images: images of the split.
-      indices: indices of the images to read.
-      dataset: data set of the images.
-      printed: names of classes to print, by class.
-    """
+    """Read images of a split. Images without a label have an empty one; `printed` are the names of classes to print, by class."""
     records = [images.record(int(index)) for index in indices]
     labels = [dataset.class_of(record.label) for record in records]
     return [

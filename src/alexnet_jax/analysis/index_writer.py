@@ -32,14 +32,7 @@ class IndexFiles(NamedTuple):
 
 
 class IndexWriter:
-    """Writer that appends images to an index.
-
-    Args:
-      files: files to write to.
-
-    Attributes:
-      num_written: number of images added so far.
-    """
+    """Writer that appends images to an index."""
 
     def __init__(self, files: IndexFiles):
         self._files = files

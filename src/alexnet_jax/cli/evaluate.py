@@ -116,13 +116,7 @@ def run(arguments: list[str]) -> None:
 
 
 def evaluate(settings: Evaluate) -> Path:
-    """Measure the errors, print them and write the output files. With several processes, process 0 writes them.
-
-    Args:
-      settings: command line arguments.
-
-    Returns:
-      Path of errors.json.
+    """Measure and print the errors, write the output files (in process 0), and return the path of errors.json.
 
     Raises:
       UserError: if a network, the data set or a split does not exist or cannot be read, the networks or the data set have

@@ -60,10 +60,6 @@ def read_photos(files: Sequence[Entry], decode: Callable[[bytes, str], Decoded])
 def check_all_read(files: int, read: int) -> None:
     """Check that all photos were read; each of the others has been named before.
 
-    Args:
-      files: number of photos.
-      read: number of photos that were read.
-
     Raises:
       UserError: if there are fewer.
     """

@@ -15,12 +15,7 @@ from alexnet_jax.training.config import Options
 
 
 def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
-    """Configure JAX's devices and threads on a CPU, malloc, the compilation cache and log levels; call before JAX is first used.
-
-    Args:
-      devices: number of virtual CPU devices.
-      data_parallel: see `configure_cpu`.
-    """
+    """Configure JAX's devices and threads on a CPU, malloc, the compilation cache and log levels; call before JAX is first used."""
     enable_compilation_cache()
     configure_cpu(devices, data_parallel=data_parallel)
     check_platform()
@@ -31,12 +26,7 @@ def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
 
 
 def configure_training(options: Options, towers: int) -> None:
-    """Configure the process for training: its place among other processes, and one CPU device per tower by default.
-
-    Args:
-      options: data, devices, folders and logging.
-      towers: number of towers of the network.
-    """
+    """Configure the process for training: its place among other processes, and one CPU device per tower by default."""
     initialize_distributed(options.processes)
     single = options.placement == "single"
     devices = options.devices or (1 if single else towers)

@@ -156,14 +156,7 @@ def _queries(files: Sequence[Entry], index: Index, model: TrainedModel, size: in
 
 
 def _print_neighbors(photos: Sequence[str], neighbors: Neighbors, index: Index, printed: dict[str, str]) -> None:
-    """Print one line per neighbor of each photo.
-
-    Args:
-      photos: names of the photos.
-      neighbors: their neighbors.
-      index: index that was searched.
-      printed: names of classes to print, by class.
-    """
+    """Print one line per neighbor of each photo."""
     images = index.images(neighbors.indices)
     for photo, indices, distances in zip(photos, neighbors.indices.tolist(), neighbors.distances.tolist(), strict=True):
         for rank, (image, distance) in enumerate(zip(indices, distances, strict=True), 1):

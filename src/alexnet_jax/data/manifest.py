@@ -20,14 +20,7 @@ MAX_SIZE = 1 << 14
 
 
 class Shard(NamedTuple):
-    """Manifest entry of one record file.
-
-    Attributes:
-      file: file name.
-      num_images: number of records.
-      num_bytes: file size, in bytes.
-      sha256: SHA-256 of the file, in hexadecimal.
-    """
+    """Manifest entry of one record file."""
 
     file: str
     num_images: int
@@ -129,9 +122,6 @@ class Manifest:
 
 def read_manifest(path: Path) -> Manifest:
     """Read the manifest of a prepared data set.
-
-    Args:
-      path: folder of the data set.
 
     Raises:
       UserError: if the manifest is missing, damaged, or has a different format version.

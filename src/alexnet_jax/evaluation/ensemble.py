@@ -68,12 +68,7 @@ class Ensemble:
         return self.mean(np.stack(probabilities))
 
     def classify(self, images: Photos | Mapping[int, Photos], top: int = 5) -> list[list[ClassProbability]]:
-        """Return the most probable classes of each image, by the mean of the models' probabilities, most probable first.
-
-        Args:
-          images: one image or several, as for `__call__`.
-          top: number of classes to return per image.
-        """
+        """Return the most probable classes of each image, by the mean of the models' probabilities, most probable first."""
         return most_probable(self.models[0].printed_classes, self(images), top)
 
     def mean(

@@ -59,9 +59,6 @@ def _smallest(values: Float[np.ndarray, "rows columns"], count: int) -> Int[np.n
 class ErrorCounter:
     """Accumulator of errors and loss over batches.
 
-    Args:
-      num_classes: number of classes.
-
     Attributes:
       images: number of images per class.
       top1_errors: number of top-1 errors per class.

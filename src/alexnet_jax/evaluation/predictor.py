@@ -63,11 +63,6 @@ def most_probable(
 ) -> list[list[ClassProbability]]:
     """Return the most probable classes of each image, most probable first.
 
-    Args:
-      classes: class names.
-      probabilities: predicted probabilities.
-      count: number of classes to return per image.
-
     Raises:
       UserError: if `count` is less than 1.
     """

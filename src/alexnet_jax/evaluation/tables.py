@@ -20,13 +20,7 @@ def metrics_json(counter: ErrorCounter) -> dict[str, Any]:
 
 
 def format_errors(name: str, views: str, metrics: dict[str, Any]) -> str:
-    """Return one line with the errors of a network or of a mean of networks.
-
-    Args:
-      name: name of the network or of the mean.
-      views: views over which the probabilities were averaged.
-      metrics: errors and loss, from `metrics_json`.
-    """
+    """Return one line with the errors of a network or of a mean of networks, from `metrics_json`."""
     parts = [f"top-1 error {metrics['top1_error']:.2%}"]
     parts += [] if metrics["top5_error"] is None else [f"top-5 error {metrics['top5_error']:.2%}"]
     parts += [f"mean class error {metrics['mean_class_error']:.2%}", f"loss {metrics['loss']:.4f}"]
@@ -104,13 +98,7 @@ def class_table(classes: list[dict[str, Any]]) -> Table:
 
 
 def confusions_json(confusions: Confusions, classes: Sequence[str], count: int) -> list[dict[str, Any]]:
-    """Return the most frequent confusions as JSON, most frequent first.
-
-    Args:
-      confusions: numbers of images.
-      classes: class names.
-      count: maximum number of confusions.
-    """
+    """Return the most frequent confusions as JSON, most frequent first."""
     return [
         {"class": classes[each.label], "predicted": classes[each.prediction], "images": each.images, "of": each.of}
         for each in confusions.most_frequent(count)
@@ -118,12 +106,7 @@ def confusions_json(confusions: Confusions, classes: Sequence[str], count: int) 
 
 
 def confusion_table(confusions: list[dict[str, Any]], views: str) -> Table:
-    """Return the result of `confusions_json` as a table for the terminal.
-
-    Args:
-      confusions: confusions to print.
-      views: views over which the probabilities were averaged.
-    """
+    """Return the result of `confusions_json` as a table for the terminal."""
     table = Table(f"most frequent confusions, {views}", "images")
     for row in confusions:
         table.add_row(f"{row['class']} → {row['predicted']}", f"{row['images']} of {row['of']}")

@@ -31,10 +31,6 @@ class Tower(nn.Module):
 
     It runs inside a mapped axis named `TOWER`, provided by `shard_map` (one device per tower) or `vmap` (`stacked_towers`).
     Dropout is applied if `apply` is called with `rngs={"dropout": key}`.
-
-    Attributes:
-      network: the network.
-      lowering: form of the layers under `vmap`.
     """
 
     network: Network
@@ -133,11 +129,7 @@ def parameter_shapes(network: Network) -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 def params_digest(params: Mapping[str, Any]) -> str:
-    """Return the SHA-256 digest of the names, shapes and values of all arrays, in hexadecimal.
-
-    Args:
-      params: NumPy arrays in nested dictionaries, such as `HostParams`.
-    """
+    """Return the SHA-256 digest of the names, shapes and values of all arrays in nested dictionaries, in hexadecimal."""
     digest = hashlib.sha256()
     for path, values in jax.tree_util.tree_leaves_with_path(params):
         digest.update(f"{jax.tree_util.keystr(path)} {values.shape}".encode())

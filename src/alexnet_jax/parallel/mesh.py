@@ -67,10 +67,6 @@ def local_batch_slice(mesh: Mesh, batch_size: int) -> slice:
     """Return the slice of a global batch that the devices of this process read.
 
     A process that holds only some of the towers reads the whole batch.
-
-    Args:
-      mesh: device mesh.
-      batch_size: number of images of the global batch.
     """
     device_indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
     ranges = [index[0].indices(batch_size) for index in device_indices if index]

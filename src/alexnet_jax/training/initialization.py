@@ -119,14 +119,7 @@ def select_initial_layers(
 
 
 def _differences(network: Network, shapes: Shapes, classes: list[str], model: InitialModel) -> dict[str, str]:
-    """Return the layers of a network that cannot be copied from a trained one, with the reason.
-
-    Args:
-      network: network to train.
-      shapes: shapes of its parameters, see `tower.parameter_shapes`.
-      classes: class names of the training data.
-      model: trained network.
-    """
+    """Return the layers of a network to train that cannot be copied from a trained one, with the reason."""
     differences: dict[str, str] = {}
     for name, layer in shapes.items():
         if name not in model.params:

@@ -15,11 +15,7 @@ Item = TypeVar("Item")
 
 
 class TimedIterator(Generic[Item]):
-    """Iterator that measures how long its consumer waits for items.
-
-    Args:
-      items: iterator to wrap.
-    """
+    """Iterator that measures how long its consumer waits for items."""
 
     def __init__(self, items: Iterator[Item]):
         self._items = items
@@ -88,12 +84,7 @@ class TrainingProgress:
         self._last_step_time = None
 
     def advance(self, step: int, loss: float) -> None:
-        """Update the progress bar after a step.
-
-        Args:
-          step: number of the step, counted from 1.
-          loss: training loss of its batch.
-        """
+        """Update the progress bar after a step, counted from 1, with the loss of its batch."""
         now = time.monotonic()
         if self._last_step_time is not None:
             self._train_seconds += now - self._last_step_time

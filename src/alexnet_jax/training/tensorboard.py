@@ -33,11 +33,6 @@ class EventWriter:
     def write(self, step: int, group: str, **values: int | float) -> None:
         """Write scalars with the tags "group/name".
 
-        Args:
-          step: training step.
-          group: first part of the tags.
-          **values: scalars by name.
-
         Raises:
           UserError: if the disk is full.
         """

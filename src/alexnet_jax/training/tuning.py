@@ -44,12 +44,7 @@ class Tuning:
 
 
 def tuning_key(task: TuningTask, mesh: Mesh) -> dict[str, Any]:
-    """Return what the fastest form depends on, as JSON. A run that is resumed with another key is tuned again.
-
-    Args:
-      task: training step to tune.
-      mesh: device mesh of the default form.
-    """
+    """Return what the fastest form depends on, as JSON. A run that is resumed with another key is tuned again."""
     network = json.dumps(task.network.to_json(), sort_keys=True)
     return {
         "device": mesh.devices.flat[0].device_kind,

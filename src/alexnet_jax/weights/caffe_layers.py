@@ -106,11 +106,6 @@ def _numbers(kind: str, params: memoryview) -> Iterator[tuple[str, float]]:
 def check_network(net: CaffeNet, network: Network, file: str) -> None:
     """Check that the description in a file, as far as there is one, is that of a network.
 
-    Args:
-      net: description in the file.
-      network: network that the weights are imported as.
-      file: file, for the error message.
-
     Raises:
       UserError: naming the first difference.
     """

@@ -38,14 +38,7 @@ MAX_IMAGE_SIZE = 4096
 
 
 def write_tensors(file: Path, tensors: dict[str, np.ndarray], json_metadata: dict[str, Any], **metadata: str) -> None:
-    """Write a .safetensors file atomically.
-
-    Args:
-      file: file to write.
-      tensors: tensors by name.
-      json_metadata: metadata whose values are encoded as JSON.
-      **metadata: metadata that is stored unchanged.
-    """
+    """Write a .safetensors file atomically, with metadata that are encoded as JSON and others that are stored unchanged."""
     encoded = {key: json.dumps(value) for key, value in json_metadata.items()}
     contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}  # keeps scalars, too
     atomic_write(file, save(contiguous, {**metadata, **encoded}))

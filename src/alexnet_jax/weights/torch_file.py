@@ -66,9 +66,6 @@ class Tensor:
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     """Read the state dict of a file: the file's only object, or a value of its dictionary.
 
-    Args:
-      path: file written by `torch.save`.
-
     Returns:
       Arrays by name, as in the file.
 

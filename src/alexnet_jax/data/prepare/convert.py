@@ -80,13 +80,7 @@ class PrepareOptions:
 
 
 class PreparedImage(NamedTuple):
-    """Result of converting an image.
-
-    Attributes:
-      record: encoded image with its label and name.
-      pixels: the image before encoding.
-      products: `color_products` of `pixels`.
-    """
+    """Image, encoded, with its label and name; its pixels before encoding; and their `color_products`."""
 
     record: Record
     pixels: Pixels
@@ -189,11 +183,6 @@ def _print_left_out(source: Source) -> None:
 
 def prepare_path(source: str | Path, out: Path, options: PrepareOptions = PrepareOptions()) -> Dataset:
     """Convert the source at a path or with a `tfds:` name to a prepared data set, as `prepare` does.
-
-    Args:
-      source: path or name, see `sources.registry.find_source`.
-      out: path of the data set.
-      options: options of the conversion.
 
     Raises:
       UserError: if the source does not exist, `out` is inside it, or the conversion fails as in `prepare`.

@@ -134,10 +134,6 @@ class PartialDataset:
     def finish(self, path: Path, num_shards: dict[str, int]) -> None:
         """Write the mean image and the manifest, and rename the data set to `path`.
 
-        Args:
-          path: final path of the data set.
-          num_shards: number of finished shards for each split.
-
         Raises:
           UserError: if all images of a split, or all training images of a class of the source, were skipped.
         """
@@ -253,12 +249,6 @@ def create_dataset(path: Path, classes: list[str], *, size: int, encoding: Encod
     """Yield a writer for a new data set, which appears at `path` when the block ends without an exception.
 
     After an exception, everything written is deleted.
-
-    Args:
-      path: path of the data set.
-      classes: class names, indexed by label.
-      size: side of the images, pixels.
-      encoding: encoding of an image in a record.
 
     Raises:
       UserError: if `path` exists or cannot be written, or the disk is full.

@@ -85,13 +85,7 @@ class Batch:
 
 
 class CifarSource(Source):
-    """CIFAR-10 or CIFAR-100, held in memory.
-
-    Args:
-      description: name of the version, such as "cifar-10-binary".
-      classes: class names.
-      batches: content of the image files, by split.
-    """
+    """CIFAR-10 or CIFAR-100, held in memory."""
 
     size = SIZE
     raw = True
@@ -171,13 +165,7 @@ def _read_archive(archive: Path) -> tuple[Layout, dict[str, bytes]] | None:
 
 
 def _parse(layout: Layout, location: Path, files: dict[str, bytes]) -> CifarSource:
-    """Parse the files of a layout.
-
-    Args:
-      layout: version of CIFAR.
-      location: archive or folder, for error messages.
-      files: file contents by name.
-    """
+    """Parse the files of a layout."""
     if missing := [name for name in _file_names(layout) if name not in files]:
         advice = "download it again" if location.is_file() else "unpack its archive again"
         raise UserError(f"{location} has no file {', '.join(missing)}: {advice}")

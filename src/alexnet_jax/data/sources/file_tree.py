@@ -103,13 +103,9 @@ class FileReader:
 
 
 def list_files(root: Path, archive_listed: Callable[[Listing, int], None] | None = None) -> Listing:
-    """List all files below a folder or in an archive.
+    """List all files below a folder or in an archive; for `archive_listed`, see `Listing`.
 
     Hidden files, files of the operating system, empty files, links in archives, and links to nothing are left out.
-
-    Args:
-      root: folder or archive.
-      archive_listed: see `Listing`.
 
     Raises:
       UserError: if a folder cannot be read, an archive is damaged, or two files have the same name.

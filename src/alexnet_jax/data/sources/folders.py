@@ -172,14 +172,7 @@ def _select(found: ClassImages, validation_split: ValidationSplit) -> Bool[np.nd
 
 
 def _check_classes(root: Path, classes: list[str], listing: Listing, prefix: str) -> None:
-    """Check that there are two classes with different names, and that every class folder has images.
-
-    Args:
-      root: folder or archive, for error messages.
-      classes: names of the classes that have images.
-      listing: all folders of the tree.
-      prefix: folder of the class folders.
-    """
+    """Check that there are two classes with different names, and that every class folder has images."""
     folders = {folder.removeprefix(prefix) for folder in listing.folders if folder.startswith(prefix)}
     folders = {folder for folder in folders if "/" not in folder and not layout.folder_split(folder)}
     if empty := sorted(folders - set(classes)):

@@ -209,10 +209,6 @@ def read_devkit_synsets(meta: bytes) -> list[Synset]:
 def find_names(files: Files, classes: Sequence[str]) -> tuple[list[str], set[str]]:
     """Return the names of classes to print, and the names of the files that they are read from.
 
-    Args:
-      files: files to search.
-      classes: class names.
-
     Returns:
       Names in the order of the classes, or none if no file has a name for any class.
 

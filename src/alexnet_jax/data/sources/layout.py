@@ -98,13 +98,7 @@ def shard_split(path: str) -> str | None:
 
 
 def is_image(files: FileTable, row: int, name: str) -> bool:
-    """Return whether a file is an image, by its extension or, if that is unknown, by its first bytes.
-
-    Args:
-      files: table of files.
-      row: row of the file.
-      name: its name.
-    """
+    """Return whether a file is an image, by its extension or, if that is unknown, by its first bytes."""
     if (known := _IS_IMAGE.get(suffix_of(name))) is not None:
         return known
     head = file_tree.read(files[row], 16)

@@ -146,11 +146,7 @@ def find_tfds_folder(path: Path) -> Path | None:
 
 
 def open_tfds_folder(folder: Path, *, testing: bool = False) -> TfdsSource:
-    """Open a data set prepared by TFDS.
-
-    Args:
-      folder: folder of the data set, from `find_tfds_folder`.
-      testing: whether the images are only tested.
+    """Open a data set prepared by TFDS, in a folder from `find_tfds_folder`.
 
     Raises:
       UserError: if the data set is damaged, is in another format than `FORMATS`, has no labeled training images unless `testing`,

@@ -78,13 +78,7 @@ class LabelReader:
             files.keep([*compress(range(start, len(files)), kept)], start)
 
     def _first_label(self, reader: FileReader, files: FileTable, label_files: Mapping[str, int]) -> Label | None:
-        """Return the label of an image, from the first of its files that has one.
-
-        Args:
-          reader: reader of the files.
-          files: all files.
-          label_files: rows of the files, by extension.
-        """
+        """Return the label of an image, from the first of its files that has one."""
         for suffix in (suffix for suffix in _LABEL_SUFFIXES if suffix in label_files):
             label = _read_label(self._root, reader, files[label_files[suffix]], suffix)
             if label is not None:
