@@ -40,12 +40,7 @@ MAX_BITS = 4096
 
 @dataclass(frozen=True)
 class IndexCodes:
-    """Binary codes of the images of an index.
-
-    Attributes:
-      encoder: encoder of features.
-      codes: codes of the images, in the order of the index.
-    """
+    """Binary codes of the images of an index, in its order, and the encoder of the features of queries."""
 
     encoder: PerceptronEncoder
     codes: Codes

@@ -39,12 +39,7 @@ class IndexWriter:
         self.num_written = 0
 
     def add(self, features: Features, images: Sequence[IndexedImage]) -> None:
-        """Append images to the index.
-
-        Args:
-          features: features, one row per image.
-          images: names and classes of the images, in the same order.
-        """
+        """Append images to the index."""
         self._files.features.write(np.ascontiguousarray(features).data)
         self._files.squared_norms.write(squared_norms(features).data)
         for image in images:

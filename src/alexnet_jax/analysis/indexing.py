@@ -56,14 +56,6 @@ def build_index(
     If `path` is an index of the same model and images, it is only opened. With several processes, all call this function, and
     process 0 writes the index.
 
-    Args:
-      model: trained model.
-      dataset: prepared data set.
-      split: split to index.
-      path: folder to create.
-      batch_size: images per batch.
-      devices: number of devices to use in every process, see `Predictor`.
-
     Raises:
       UserError: if the data set lacks the split or the model's image size, a feature is not finite, `path` exists with different
         content, or the disk is full.

@@ -15,7 +15,7 @@ from alexnet_jax.training.config import Options
 
 
 def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
-    """Configure JAX's devices and threads on a CPU, malloc, the compilation cache and log levels; call before JAX is first used."""
+    """Configure JAX's CPU devices and threads, malloc, the compilation cache and log levels; call before JAX is first used."""
     enable_compilation_cache()
     configure_cpu(devices, data_parallel=data_parallel)
     check_platform()

@@ -76,12 +76,7 @@ class Ensemble:
         probabilities: Float[np.ndarray, "models images classes"],
         coefficients: Float[np.ndarray, " models"] | None = None,
     ) -> Float[np.ndarray, "images classes"]:
-        """Return the mean of the models' probabilities.
-
-        Args:
-          probabilities: probabilities of each model, from `batches`.
-          coefficients: weights of the models; None weights them equally.
-        """
+        """Return the mean of the models' probabilities, from `batches`, weighted by `coefficients` or else equally."""
         count = len(self.models)
         return np.tensordot(np.full(count, 1 / count) if coefficients is None else coefficients, probabilities, axes=1)
 

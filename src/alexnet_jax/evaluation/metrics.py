@@ -72,12 +72,7 @@ class ErrorCounter:
         self._loss = 0.0
 
     def add(self, labels: Int[np.ndarray, " images"], probabilities: Float[np.ndarray, "images classes"]) -> None:
-        """Add a batch.
-
-        Args:
-          labels: indices of the true classes.
-          probabilities: predicted probabilities, which sum to 1 over the classes.
-        """
+        """Add a batch of true classes and of predicted probabilities, which sum to 1 over the classes."""
         rank, num_classes = label_ranks(labels, probabilities), len(self.images)
         self.images += np.bincount(labels, minlength=num_classes)
         self.top1_errors += np.bincount(labels[rank >= 1], minlength=num_classes)

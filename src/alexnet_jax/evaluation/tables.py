@@ -41,10 +41,6 @@ class PredictionRows:
     """Rows of the predictions CSV file: image name, true class, and the five most probable classes with their probabilities.
 
     Names that a spreadsheet would take for a formula are quoted, see `text.csv_cell`.
-
-    Args:
-      classes: class names.
-      image_names: image names, in the order in which predictions are passed.
     """
 
     def __init__(self, classes: Sequence[str], image_names: Iterator[str]):
@@ -65,12 +61,7 @@ class PredictionRows:
 
 
 def class_errors(classes: Sequence[str], counters: dict[str, ErrorCounter]) -> list[dict[str, Any]]:
-    """Return the number of images and the top-1 errors of each class as JSON.
-
-    Args:
-      classes: class names.
-      counters: errors by views; all must have counted the same images.
-    """
+    """Return the number of images and the top-1 errors of each class as JSON; the counters, by views, counted the same images."""
     errors = {views: counter.class_errors for views, counter in counters.items()}
     images = next(iter(counters.values())).images.tolist()
     return [

@@ -75,9 +75,7 @@ def summarize(network: Network) -> list[LayerSummary]:
 def format_summary(network: Network, **console_options: Any) -> str:
     """Return Flax's table of the layers, shapes in one tower and parameters of all towers, and the totals of `summarize`.
 
-    Args:
-      network: network to summarize.
-      **console_options: arguments of `rich.console.Console`, such as `width`.
+    Further arguments are those of `rich.console.Console`, such as `width`.
     """
     tabulate: Any = nn.tabulate  # type: ignore[reportPrivateImportUsage]
     towers = stacked_towers(network)

@@ -63,7 +63,7 @@ class RunLogger:
         self._progress.__exit__()
 
     def start(self, epochs: int) -> None:
-        """Write config.json, delete log lines of steps and epochs that will be repeated, and print the config, data and devices."""
+        """Write config.json, delete log lines of steps and epochs to be repeated, and print the config, data and devices."""
         config = {**self._context.run_config.to_json(), **self._environment, "tuning": asdict(self._context.tuning)}
         self._run.write(CONFIG, config)
         self._run.resume_log(self._start, epochs)

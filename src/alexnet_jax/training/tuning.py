@@ -62,14 +62,7 @@ def tuning_key(task: TuningTask, mesh: Mesh) -> dict[str, Any]:
 def choose_form(run: RunDirectory, task: TuningTask, mesh: Mesh, tune: Tune, *, steps: int) -> Tuning:
     """Return the form of the training step of a run: its own, if it is resumed, or a stored or a measured one.
 
-    All processes use the form that process 0 chooses.
-
-    Args:
-      run: run folder.
-      task: training step to tune.
-      mesh: device mesh of the default form.
-      tune: when to measure.
-      steps: number of steps of the training, whose estimated time limits that of tuning.
+    All processes use the form that process 0 chooses. The estimated time of the training's steps limits that of tuning.
     """
     key = tuning_key(task, mesh)
     stored = _stored_form(run, task, key, tune) if is_main_process() else None

@@ -47,10 +47,6 @@ def write_tensors(file: Path, tensors: dict[str, np.ndarray], json_metadata: dic
 def read_tensors(file: Path, advice: str = "download or export it again") -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read a .safetensors file and return its tensors by name and its metadata.
 
-    Args:
-      file: file to read.
-      advice: what to do if it cannot be read, for the error message.
-
     Raises:
       UserError: if the file cannot be read.
     """
@@ -81,11 +77,6 @@ def read_run_config(file: Path) -> RunConfig:
 
 def read_json_metadata(metadata: dict[str, str], key: str, file: Path) -> Any:
     """Return a metadata value that `write_tensors` encoded as JSON.
-
-    Args:
-      metadata: metadata of the file.
-      key: name of the value.
-      file: file that the metadata was read from, for the error message.
 
     Raises:
       UserError: if the value is missing or is not valid JSON.
@@ -121,10 +112,6 @@ def read_step(metadata: dict[str, str], file: Path) -> int:
 
 def check_config(config: Any, source: Path) -> None:
     """Check the entries of a run's config that evaluation uses: network, image size, kind of mean, and class names.
-
-    Args:
-      config: config of a run, see `run_config` in `training.run_directory`.
-      source: file or folder of the config, for error messages.
 
     Raises:
       UserError: if an entry is missing, has a different type, or contradicts another one.

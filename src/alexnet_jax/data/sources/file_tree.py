@@ -198,15 +198,7 @@ def _list_archive(listing: Listing, path: Path, prefix: str) -> None:
 
 
 def _list_members(listing: Listing, file: BufferedReader, root: Entry, display_name: str, depth: int) -> None:
-    """Add the files of an archive, including those of nested archives.
-
-    Args:
-      listing: listing to add to.
-      file: the archive, opened.
-      root: entry of the archive: name prefix of its files, and its offset in the file on disk.
-      display_name: name of the archive in messages.
-      depth: number of archives that contain the files.
-    """
+    """Add the files of an archive and of those in it; `root` has the prefix of their names and its offset in the file on disk."""
     if depth > MAX_NESTING:
         raise UserError(f"{display_name} has more than {MAX_NESTING} archives inside one another: unpack it first")
     if root.name:

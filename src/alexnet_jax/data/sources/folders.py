@@ -56,15 +56,7 @@ class ClassImages(NamedTuple):
 
 
 class FolderSource(Source):
-    """Image files of a folder or archive.
-
-    Args:
-      classes: class names.
-      images: image files, by split.
-      labels: their labels, by split.
-      left_out: reason for each file that is not read, by name.
-      description: short description.
-    """
+    """Image files of a folder or archive."""
 
     def __init__(
         self,
@@ -201,13 +193,7 @@ def _assign_labels(
 ) -> FolderSource:
     """Build the source, taking labels from class folders or, for a split without class folders, from a label file.
 
-    Args:
-      root: folder or archive, for error messages.
-      classes: class names.
-      splits: images and their classes, by split.
-      first: split that defines the classes.
-      other_files: files that are not images.
-      left_out: files left out so far; more are added.
+    Files that are left out are added to `left_out`.
     """
     numbers = {class_name: label for label, class_name in enumerate(classes)}
     images: dict[str, Files] = {}

@@ -111,13 +111,7 @@ def _parse(name: str, data: bytes) -> _LabelFile:
 
 
 def _label_classes(label_file: _LabelFile, classes: list[str], meta: bytes | None) -> dict[str, str]:
-    """Return a mapping from each label, as written in the file, to its class name.
-
-    Args:
-      label_file: parsed label file.
-      classes: class names.
-      meta: content of the development kit's meta.mat, or None.
-    """
+    """Return a mapping from each label, as written in the file, to its class name."""
     if not all(label.isdecimal() for label in label_file.labels):
         return {name: name for name in classes}
     if label_file.image_names:

@@ -170,10 +170,6 @@ def wrapping_folder(folders: Iterable[str]) -> str:
 def split_folders(root: Path, images: Files) -> dict[str, str]:
     """Return the folder of each split, by split; empty if the folders are classes.
 
-    Args:
-      root: folder or archive, for error messages.
-      images: image files, with names relative to the layout.
-
     Raises:
       UserError: if two folders are the same split, folders look like splits but are not recognized, or classes contain splits.
     """

@@ -49,16 +49,7 @@ class RowGroup(NamedTuple):
 
 
 class ParquetSource(Source):
-    """Images of Parquet files.
-
-    Args:
-      root: folder or file.
-      columns: columns of the images and the labels.
-      classes: class names.
-      groups: row groups of each split.
-      labels: labels of the images, by split.
-      splits_named: whether the names of the images begin with their split.
-    """
+    """Images of Parquet files."""
 
     def __init__(
         self,

@@ -49,15 +49,7 @@ class Split:
 
 
 class TfdsSource(Source):
-    """Images of a data set of TFDS, as encoded image files.
-
-    Args:
-      folder: folder of the prepared data set.
-      classes: class names.
-      size: default side of a prepared image, in pixels; at most 256.
-      splits: files of each split.
-      file_format: one of `FORMATS`.
-    """
+    """Images of a data set of TFDS, as encoded image files."""
 
     def __init__(self, folder: Path, classes: list[str], size: int, splits: dict[str, Split], file_format: str):
         info = json.loads((folder / INFO).read_text("utf-8"))

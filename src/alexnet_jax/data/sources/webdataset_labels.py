@@ -21,9 +21,6 @@ Label = int | str
 class LabelReader:
     """Reader of the labels of images, while their archives are listed.
 
-    Args:
-      root: folder or archive, for error messages.
-
     Attributes:
       found: whether an image has a file that could be its label: a .cls file, or a .json or .txt file in an archive.
     """
