@@ -117,10 +117,6 @@ class TrainConfig:
         """Whether `with_epochs` changes more than the number of epochs."""
         return self.with_epochs(2 * self.epochs) != replace(self, epochs=2 * self.epochs)
 
-    def with_schedule_of(self, other: "TrainConfig") -> "TrainConfig":
-        """Return the config with the schedule, layer rates and color epochs of another config."""
-        return replace(self, schedule=other.schedule, layer_rates=other.layer_rates, color_epochs=other.color_epochs)
-
     def check_evaluations(self) -> None:
         """Check that epochs are evaluated often enough for the schedule.
 

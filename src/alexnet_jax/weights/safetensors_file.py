@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from alexnet_jax.data.manifest import are_names
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.statistics import check_mean_image
 from alexnet_jax.errors import UserError
@@ -123,7 +124,7 @@ def check_config(config: Any, source: Path) -> None:
             "image_size": isinstance(size, int) and network.input_size <= size <= MAX_IMAGE_SIZE,
             "mean": mean in get_args(get_type_hints(Augmentation)["mean"]),
             "classes": isinstance(names, list) and all(isinstance(name, str) for name in names),
-            "display_names": (shown := config["data"].get("display_names", [])) == [] or _are_names(shown, len(names)),
+            "display_names": (shown := config["data"].get("display_names", [])) == [] or are_names(shown, len(names)),
             "path": isinstance(config["data"]["path"], str),
         }
         problem = ", ".join(name for name, valid in problems.items() if not valid)
@@ -133,10 +134,6 @@ def check_config(config: Any, source: Path) -> None:
         problem = f"{type(error).__name__} {' '.join(str(error).split())[:100]}"
     if problem:
         raise UserError(f"{source} has no valid config ({problem}): export the model again, or use an unchanged file")
-
-
-def _are_names(names: Any, count: int) -> bool:
-    return isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
 
 
 def write_model(file: Path, params: HostParams, mean_image: np.ndarray, metadata: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -69,19 +69,12 @@ LAYOUTS = (
 """Supported versions of CIFAR."""
 
 
-class Batch:
-    """Images and labels of one file.
+class Batch(NamedTuple):
+    """Images and labels of one file; pixels are in the order channel, row, column."""
 
-    Args:
-      file: name of the file.
-      images: pixels, in the order channel, row, column.
-      labels: class indices.
-    """
-
-    def __init__(self, file: str, images: UInt8[np.ndarray, "images 3072"], labels: Int[np.ndarray, " images"]):
-        self.file = PurePosixPath(file).stem
-        self.images = images.reshape(-1, 3, SIZE, SIZE)
-        self.labels = labels
+    file: str
+    images: UInt8[np.ndarray, "images 3072"]
+    labels: Int[np.ndarray, " images"]
 
 
 class CifarSource(Source):
@@ -97,8 +90,8 @@ class CifarSource(Source):
     def read(self, split: str, index: int) -> SourceImage:
         for batch in self.batches[split]:
             if index < len(batch.labels):
-                pixels = np.ascontiguousarray(batch.images[index].transpose(1, 2, 0))
-                return SourceImage(f"{split}/{batch.file}/{index:05}", int(batch.labels[index]), pixels)
+                pixels = np.ascontiguousarray(batch.images[index].reshape(3, SIZE, SIZE).transpose(1, 2, 0))
+                return SourceImage(f"{split}/{PurePosixPath(batch.file).stem}/{index:05}", int(batch.labels[index]), pixels)
             index -= len(batch.labels)
         raise IndexError(index)
 
