@@ -72,9 +72,8 @@ class PreparePlan:
     @property
     def digest(self) -> str:
         """SHA-256 of the plan, in hexadecimal. A partial data set is resumed only if its plan has the same digest."""
-        values = asdict(self)
-        for name in ("display_names", "unlabeled"):  # data sets without them have the digests of earlier versions
-            values = values if values[name] else {key: value for key, value in values.items() if key != name}
+        added = ("display_names", "unlabeled")  # data sets without them have the digests of earlier versions
+        values = {name: value for name, value in asdict(self).items() if value or name not in added}
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
