@@ -45,8 +45,7 @@ def configure_inference(devices: int | None, processes: DistributedOptions) -> N
     Raises:
       UserError: if an option is invalid, or the processes cannot be connected.
     """
-    if devices is not None:
-        check_number("--devices", devices, at_least=1)
+    check_number("--devices", devices, at_least=1)
     initialize_distributed(processes)
     configure_process(devices or 1, data_parallel=False)
     console.quiet = not is_main_process()

@@ -88,8 +88,7 @@ def choose_mesh(network: Network, placement: Placement = "auto", devices: int | 
 
     Args:
       network: network to place.
-      placement: "split" runs every tower on its own devices, "single" runs all towers on every device, and "auto" splits the
-        towers if the number of devices is a multiple of the number of towers.
+      placement: placement of the towers.
       devices: number of devices to use in every process. None uses all GPUs, or one CPU device per tower; with fewer CPU devices,
         "auto" runs all towers on one. `runtime.configure_cpu` divides a CPU into several virtual devices;
         experiments/results/bench.json compares one and two.

@@ -27,7 +27,7 @@ Forward = Callable[..., Float[Array, "batch outputs"]]
 """Function `(params, images, key, rounded_params=None)` that returns the logits of a global batch, or the outputs of a layer.
 
 `params` are in float32. The layers compute in the dtype of the images, [batch, height, width, 3]. `key` is the random key for
-dropout in training, and None for evaluation. `rounded_params` are the parameters in the dtype of the images, which the layers read
+dropout in training, and None for evaluation. `rounded_params` are the parameters in the dtype of the images, which layers read
 if given instead of casting `params`; the gradient with respect to `params` is the same.
 """
 

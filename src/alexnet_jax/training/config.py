@@ -89,10 +89,8 @@ class TrainConfig:
         check_number("--momentum", self.momentum, at_least=0, below=1)
         check_number("--weight-decay", self.weight_decay, at_least=0)
         check_number("--evaluate-every", self.evaluate_every, at_least=1)
-        if self.evaluate_images is not None:
-            check_number("--evaluate-images", self.evaluate_images, at_least=1)
-        if self.color_epochs is not None:
-            check_number("--color-epochs", self.color_epochs, at_least=0)
+        check_number("--evaluate-images", self.evaluate_images, at_least=1)
+        check_number("--color-epochs", self.color_epochs, at_least=0)
 
     def with_epochs(self, epochs: int) -> "TrainConfig":
         """Return the config with a different number of epochs and a schedule rescaled to it.
@@ -217,11 +215,8 @@ class Options:
     processes: DistributedOptions = field(default_factory=DistributedOptions)
 
     def __post_init__(self) -> None:
-        if self.devices is not None:
-            check_number("--devices", self.devices, at_least=1)
-        if self.threads is not None:
-            check_number("--threads", self.threads, at_least=1)
+        check_number("--devices", self.devices, at_least=1)
+        check_number("--threads", self.threads, at_least=1)
         check_number("--workers", self.workers, at_least=0)
         check_number("--checkpoint-seconds", self.checkpoint_seconds, at_least=0)
-        if self.loss_delay is not None:
-            check_number("--loss-delay", self.loss_delay, at_least=0)
+        check_number("--loss-delay", self.loss_delay, at_least=0)

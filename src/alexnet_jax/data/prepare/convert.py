@@ -70,13 +70,11 @@ class PrepareOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.size is not None:
-            check_number("--size", self.size, at_least=1, at_most=MAX_SIZE)
+        check_number("--size", self.size, at_least=1, at_most=MAX_SIZE)
         check_number("--max-bad", self.max_bad, at_least=0)
         check_number("--held-out", self.held_out, at_least=0, below=1)
         check_number("--seed", self.seed, at_least=0)
-        if self.threads is not None:
-            check_number("--threads", self.threads, at_least=1)
+        check_number("--threads", self.threads, at_least=1)
 
 
 class PreparedImage(NamedTuple):

@@ -8,6 +8,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
@@ -56,12 +57,12 @@ def read(entry: Entry, size: int | None = None) -> bytes:
     Raises:
       UserError: if the file on disk cannot be read, or is shorter than it was when it was listed.
     """
-    with FileReader() as reader:
+    with closing(FileReader()) as reader:
         return reader.read(entry, size)
 
 
 class FileReader:
-    """Reader of many files in the order of a listing, for one thread; a context manager that closes its file.
+    """Reader of many files in the order of a listing, for one thread; the caller closes it.
 
     The last file on disk is kept open, since opening an archive takes longer than reading one of its small files.
     """
@@ -94,12 +95,6 @@ class FileReader:
         if self._file is not None:
             self._file.close()
         self._file = None
-
-    def __enter__(self) -> "FileReader":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 def list_files(root: Path, archive_listed: Callable[[Listing, int], None] | None = None) -> Listing:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import closing
 from itertools import compress, groupby
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class LabelReader:
         rows = [row for row in range(start, len(files)) if files.folder(row).name in folders]
         kept = bytearray(b"\1") * (len(files) - start)
         # The files are sorted by name, so those of an image are neighbors.
-        with FileReader() as reader:
+        with closing(FileReader()) as reader:
             for _, group in groupby(zip(rows, map(files.name, rows), strict=True), lambda file: layout.stem(file[1])):
                 images: list[int] = []
                 label_files: list[tuple[str, int]] = []
