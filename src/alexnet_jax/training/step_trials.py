@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -98,7 +98,7 @@ class Trial:
         return f"{self.form}: {1000 * self.seconds:.3g} ms per step, compiled in {self.compile_seconds:.1f} s"
 
 
-def measure_forms(task: TuningTask, limit: float) -> Iterator[Trial]:
+def measure_forms(task: TuningTask, limit: float) -> list[Trial]:
     """Measure forms and print a line for each: the reference, the default, then the alternatives of one field at a time.
 
     The forms of a field differ in it from the fastest form so far.
@@ -109,25 +109,25 @@ def measure_forms(task: TuningTask, limit: float) -> Iterator[Trial]:
     """
     start, meter, trials = time.monotonic(), _Meter(task), dict[StepForm, Trial]()
 
-    def measure(form: StepForm) -> Iterator[Trial]:
+    def measure(form: StepForm) -> None:
         if form in trials or (trials and meter.reference is None):  # there is nothing to compare with
             return
         seconds = (time.monotonic() - start) * (1 + 1 / max(1, len(trials)))  # with this form, if it takes as long as the others
         if from_main_process(form not in (task.reference, task.default) and seconds > limit):
             print_line(f"  {form}: not measured, because the time is up")
             return
-        trial = trials[form] = meter.measure(form, fastest=min((trial.seconds for trial in trials.values()), default=math.inf))
-        print_line(f"  {trial}")
-        yield trial
+        trials[form] = meter.measure(form, fastest=min((trial.seconds for trial in trials.values()), default=math.inf))
+        print_line(f"  {trials[form]}")
 
-    yield from measure(task.reference)
-    yield from measure(task.default)
+    measure(task.reference)
+    measure(task.default)
     for field, values in task.alternatives.items():
         best = min(trials.values(), key=lambda trial: trial.seconds).form
         if field == "towers" and best.placement == "split":
             continue
         for value in values:
-            yield from measure(replace(best, **{field: value}))
+            measure(replace(best, **{field: value}))
+    return list(trials.values())
 
 
 class _Meter:

@@ -78,7 +78,7 @@ def choose_form(run: RunDirectory, task: TuningTask, mesh: Mesh, tune: Tune, *, 
         return Tuning(key, task.default)
     device = f"{mesh.size} × {key['device']}, batch {task.batch_size}, {task.precision}"
     print_line(f"tuning the training step ({device}) for at most {limit:.0f} s; --tune off skips this")
-    trials = [*measure_forms(task, limit)]
+    trials = measure_forms(task, limit)
     fastest = min(trials, key=lambda trial: trial.seconds * (1 - MIN_GAIN[platform] if trial.form == task.default else 1))
     if math.isinf(fastest.seconds):
         print_line(f"no form can be measured; using {task.default}")

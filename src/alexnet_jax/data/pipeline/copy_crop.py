@@ -8,11 +8,10 @@ import math
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-Image = UInt8[np.ndarray, "height width 3"]
-"""RGB pixels, 0 to 255."""
+from alexnet_jax.data.images import Pixels
 
 
-def copy_crop(image: Image, top: int, left: int, flipped: bool, out: UInt8[np.ndarray, "size size 3"]) -> None:
+def copy_crop(image: Pixels, top: int, left: int, flipped: bool, out: UInt8[np.ndarray, "size size 3"]) -> None:
     """Copy a square crop, whose side is that of `out`, to `out`."""
     size = len(out)
     crop = image[top : top + size, left : left + size]
