@@ -15,7 +15,7 @@ from alexnet_jax.console import track_progress
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import MAX_SEED, UserError, check_number
-from alexnet_jax.evaluation.predictor import ClassProbability, Predictor
+from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.weights.trained_model import TrainedModel
 
 BATCH_SIZE = 64
@@ -33,7 +33,7 @@ class Prediction(NamedTuple):
     """Image and its most probable classes with their probabilities, most probable first."""
 
     image: LabeledImage
-    top_classes: list[ClassProbability]
+    top_classes: Sequence[tuple[str, float]]
 
 
 class Retrieval(NamedTuple):
