@@ -59,14 +59,7 @@ def _bwd(size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...], 
 def gradient(
     x: Array, g: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...], *, relu: bool = False
 ) -> Array:
-    """Compute the gradient with respect to the input of `response_norm`.
-
-    Args:
-      x: input.
-      g: gradient of the output.
-      size, k, alpha, beta, axes: see `response_norm`.
-      relu: whether the input is `jax.nn.relu(x)`; the gradient is still that of `x`.
-    """
+    """Compute the gradient with respect to the input of `response_norm`, or, with `relu`, of `response_norm(jax.nn.relu(x))`."""
 
     # dx[i] = g[i] s[i]^-b - 2 a b x[i] sum_{j: i in window of j} g[j] x[j] s[j]^-(b+1)
     def widened(x: Array, g: Array) -> tuple[Array, Array, Array]:

@@ -77,15 +77,8 @@ class IndexMetadata:
 class Index:
     """Reader of an on-disk feature index.
 
-    Args:
-      path: folder of the index.
-
     Raises:
       UserError: if the folder is not an index, is incomplete or has a different format version.
-
-    Attributes:
-      path: folder of the index.
-      metadata: content of index.json.
     """
 
     def __init__(self, path: Path):

@@ -15,12 +15,7 @@ from alexnet_jax.training.config import Options
 
 
 def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
-    """Configure JAX's devices and threads on a CPU, malloc, the compilation cache and log levels; call before JAX is first used.
-
-    Args:
-      devices: number of virtual CPU devices.
-      data_parallel: see `configure_cpu`.
-    """
+    """Configure JAX's CPU devices and threads, malloc, the compilation cache and log levels; call before JAX is first used."""
     enable_compilation_cache()
     configure_cpu(devices, data_parallel=data_parallel)
     check_platform()
@@ -31,12 +26,7 @@ def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
 
 
 def configure_training(options: Options, towers: int) -> None:
-    """Configure the process for training: its place among other processes, and one CPU device per tower by default.
-
-    Args:
-      options: data, devices, folders and logging.
-      towers: number of towers of the network.
-    """
+    """Configure the process for training: its place among other processes, and one CPU device per tower by default."""
     initialize_distributed(options.processes)
     single = options.placement == "single"
     devices = options.devices or (1 if single else towers)
@@ -55,8 +45,7 @@ def configure_inference(devices: int | None, processes: DistributedOptions) -> N
     Raises:
       UserError: if an option is invalid, or the processes cannot be connected.
     """
-    if devices is not None:
-        check_number("--devices", devices, at_least=1)
+    check_number("--devices", devices, at_least=1)
     initialize_distributed(processes)
     configure_process(devices or 1, data_parallel=False)
     console.quiet = not is_main_process()

@@ -89,10 +89,8 @@ class TrainConfig:
         check_number("--momentum", self.momentum, at_least=0, below=1)
         check_number("--weight-decay", self.weight_decay, at_least=0)
         check_number("--evaluate-every", self.evaluate_every, at_least=1)
-        if self.evaluate_images is not None:
-            check_number("--evaluate-images", self.evaluate_images, at_least=1)
-        if self.color_epochs is not None:
-            check_number("--color-epochs", self.color_epochs, at_least=0)
+        check_number("--evaluate-images", self.evaluate_images, at_least=1)
+        check_number("--color-epochs", self.color_epochs, at_least=0)
 
     def with_epochs(self, epochs: int) -> "TrainConfig":
         """Return the config with a different number of epochs and a schedule rescaled to it.
@@ -116,10 +114,6 @@ class TrainConfig:
     def schedule_depends_on_epochs(self) -> bool:
         """Whether `with_epochs` changes more than the number of epochs."""
         return self.with_epochs(2 * self.epochs) != replace(self, epochs=2 * self.epochs)
-
-    def with_schedule_of(self, other: "TrainConfig") -> "TrainConfig":
-        """Return the config with the schedule, layer rates and color epochs of another config."""
-        return replace(self, schedule=other.schedule, layer_rates=other.layer_rates, color_epochs=other.color_epochs)
 
     def check_evaluations(self) -> None:
         """Check that epochs are evaluated often enough for the schedule.
@@ -222,11 +216,8 @@ class Options:
     processes: DistributedOptions = field(default_factory=DistributedOptions)
 
     def __post_init__(self) -> None:
-        if self.devices is not None:
-            check_number("--devices", self.devices, at_least=1)
-        if self.threads is not None:
-            check_number("--threads", self.threads, at_least=1)
+        check_number("--devices", self.devices, at_least=1)
+        check_number("--threads", self.threads, at_least=1)
         check_number("--workers", self.workers, at_least=0)
         check_number("--checkpoint-seconds", self.checkpoint_seconds, at_least=0)
-        if self.loss_delay is not None:
-            check_number("--loss-delay", self.loss_delay, at_least=0)
+        check_number("--loss-delay", self.loss_delay, at_least=0)
