@@ -2,17 +2,17 @@
 
     make bench
 
-A training step consists of forward pass, backward pass and parameter update in float32, on random images in memory. The rivals
+A training step consists of forward pass, backward pass and parameter update in float32, on random images in memory. The baselines
 are PyTorch, with and without `torch.compile` and in both memory layouts (`pytorch_two_tower.py`), and the network written with
-operations of Flax and XLA only (`flax_alexnet.py`); tests/parity/test_rivals.py checks that all take the same step. A rival that
-fails, such as `torch.compile` without a C++ compiler, is left out, with its error in the result.
+operations of Flax and XLA only (`flax_alexnet.py`); tests/parity/test_benchmark_baselines.py checks that all take the same step. A
+baseline that fails, such as `torch.compile` without a C++ compiler, is left out, with its error in the result.
 
 Every implementation has a process of its own. The processes take turns of a few seconds (`turns.py`), and each ratio is the
 median of the ratios of the rounds, because the speed of a shared machine varies by more than the implementations differ. The
-fastest rivals take part in all rounds, the others in the first. All implementations retain freed memory
+fastest baselines take part in all rounds, the others in the first. All implementations retain freed memory
 (`alexnet_jax.parallel.runtime.retain_freed_memory`), which speeds up PyTorch as much as JAX. The last line of the output is one
 JSON object, which is also written to experiments/results/bench.json. It ends with the ratio of our images per second on one
-device to those of the fastest rival.
+device to those of the fastest baseline.
 """
 
 import json
@@ -32,11 +32,11 @@ OURS = ("one device", "two devices")
 PYTORCH = ("PyTorch", "PyTorch, channels last")
 COMPILED_PYTORCH = ("PyTorch, compiled", "PyTorch, compiled, channels last")
 FLAX = "plain Flax"
-RIVALS = (*COMPILED_PYTORCH, *PYTORCH, FLAX)
+BASELINES = (*COMPILED_PYTORCH, *PYTORCH, FLAX)
 FINALISTS = 3
-"""Number of rivals that take part in all rounds."""
+"""Number of baselines that take part in all rounds."""
 SLOW = 0.5
-"""Fraction of the highest rate, below which the first turn of a rival is repeated."""
+"""Fraction of the highest rate, below which the first turn of a baseline is repeated."""
 ROUNDS = 9
 SECONDS = 5.0
 """Duration of a turn, in seconds; at least two steps."""
@@ -133,7 +133,7 @@ def measure(batch: int, left_out: dict[str, str]) -> Results:
 
     Args:
       batch: number of images per step.
-      left_out: errors of the rivals that failed, by name; more are added.
+      left_out: errors of the baselines that failed, by name; more are added.
     """
     workers: dict[str, Worker] = {}
     turns: dict[str, list[Turn]] = {}
@@ -147,7 +147,7 @@ def measure(batch: int, left_out: dict[str, str]) -> Results:
         print(f"round {number}/{ROUNDS}, batch {batch}, {name}: {rate(turns[name][-1]):.1f} images/s", flush=True)
 
     try:
-        for name in (*OURS, *RIVALS):
+        for name in (*OURS, *BASELINES):
             if name in left_out:
                 continue
             try:
@@ -163,8 +163,8 @@ def measure(batch: int, left_out: dict[str, str]) -> Results:
                 workers.pop(name, None)
                 turns.pop(name, None)
                 print(f"{name} is left out: {error}", flush=True)
-            rivals = sorted(workers.keys() & set(RIVALS), key=lambda name: rate(turns[name][0]))
-            for slowest in rivals[:-FINALISTS]:  # at once, to free its memory
+            baselines = sorted(workers.keys() & set(BASELINES), key=lambda name: rate(turns[name][0]))
+            for slowest in baselines[:-FINALISTS]:  # at once, to free its memory
                 workers.pop(slowest).close()
         for number in range(2, ROUNDS + 1):
             for name in sorted(workers, reverse=bool(number % 2)):
@@ -205,21 +205,21 @@ def summary(batch: int, turns: list[Turn], reference: list[Turn]) -> dict[str, A
 
 
 def comparison(results: Results) -> dict[str, Any]:
-    """Compare ours with the fastest rival, and two devices with one.
+    """Compare ours with the fastest baseline, and two devices with one.
 
     Args:
       results: results at one batch size.
 
     Returns:
-      Ratios of images per second, the name of the fastest rival, and the ratio of our peak memory to that rival's.
+      Ratios of images per second, the name of the fastest baseline, and the ratio of our peak memory to that baseline's.
     """
     one, two = OURS
-    rounds = max(results[name]["rounds"] for name in results if name in RIVALS)
-    finalists = [name for name in results if name in RIVALS and results[name]["rounds"] == rounds]
+    rounds = max(results[name]["rounds"] for name in results if name in BASELINES)
+    finalists = [name for name in results if name in BASELINES and results[name]["rounds"] == rounds]
     best = max(finalists, key=lambda name: results[name]["ratio_to_one_device"])
     return {
         "two_device_ratio": results[two]["ratio_to_one_device"],
-        "best_rival": best,
+        "fastest_baseline": best,
         "memory_ratio_vs_best": round(results[one]["memory_gb"] / results[best]["memory_gb"], 3),
         "ratio_vs_best": round(1 / results[best]["ratio_to_one_device"], 3),
     }

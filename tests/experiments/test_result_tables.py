@@ -83,7 +83,7 @@ def test_tables_contain_our_results(tmp_path, monkeypatch):
     assert "| difference, points | +2 | — |" in text
 
 
-def test_benchmark_is_compared_with_the_fastest_rival(tmp_path, monkeypatch):
+def test_benchmark_is_compared_with_the_fastest_baseline(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "experiments" / "benchmarks")
     train_step, tables = import_module("train_step"), import_module("benchmark_tables")
 
@@ -91,17 +91,17 @@ def test_benchmark_is_compared_with_the_fastest_rival(tmp_path, monkeypatch):
         return [{"step_seconds": value, "first_seconds": 5.0, "memory_gb": memory} for value in seconds]
 
     ours = turns([1.0, 3.0, 2.0], 3.0)  # the machine was slower in the last two rounds
-    rivals = {
+    baselines = {
         "PyTorch": turns([1.5, 3.3, 3.0], 1.0),
         "PyTorch, compiled": turns([1.2, 3.5, 2.4], 2.0),
         "plain Flax": turns([0.9], 1.0),
     }
-    rounds = {"one device": ours, "two devices": turns([2.0, 6.0, 4.0], 1.0), **rivals}
+    rounds = {"one device": ours, "two devices": turns([2.0, 6.0, 4.0], 1.0), **baselines}
     results = {name: train_step.summary(32, values, ours) for name, values in rounds.items()}
     assert results["PyTorch, compiled"]["ratio_to_one_device"] == round(1 / 1.2, 3)
     compared = train_step.comparison(results)
     assert compared == {
-        "best_rival": "PyTorch, compiled",  # plain Flax took part in one round only
+        "fastest_baseline": "PyTorch, compiled",  # plain Flax took part in one round only
         "ratio_vs_best": 1.2,
         "memory_ratio_vs_best": 1.5,
         "two_device_ratio": 0.5,
@@ -115,7 +115,7 @@ def test_benchmark_is_compared_with_the_fastest_rival(tmp_path, monkeypatch):
     assert "| memory relative to that one |  |  | **1.50** |" in text
 
 
-def test_failing_rivals_are_left_out_and_slow_ones_take_one_turn(monkeypatch):
+def test_failing_baselines_are_left_out_and_slow_ones_take_one_turn(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "experiments" / "benchmarks")
     train_step, turns, closed = import_module("train_step"), [], []
 

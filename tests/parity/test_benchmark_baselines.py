@@ -79,8 +79,8 @@ def test_plain_flax_takes_the_same_step(our_step, benchmarks):
 
 def test_pytorch_takes_the_same_step(our_step, benchmarks):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed; make parity installs it")
-    rival = import_module("pytorch_two_tower")
-    model = rival.TwoTower(CLASSES, WIDTH, dropout_rate=0.0, pooled_size=POOLED_SIZE)
+    baseline = import_module("pytorch_two_tower")
+    model = baseline.TwoTower(CLASSES, WIDTH, dropout_rate=0.0, pooled_size=POOLED_SIZE)
     with torch.no_grad():
         for name, layer in our_step[0].items():
             kernel = torch.tensor(layer["kernel"])
@@ -88,7 +88,7 @@ def test_pytorch_takes_the_same_step(our_step, benchmarks):
             getattr(model, name).bias.copy_(torch.tensor(layer["bias"]))
     batch = random_batch(BATCH, SIZE)
     images, labels = torch.tensor(batch.image).permute(0, 3, 1, 2), torch.tensor(batch.label).long()
-    loss = rival.train_step(model, rival.optimizer_for(model), images, labels)
+    loss = baseline.train_step(model, baseline.optimizer_for(model), images, labels)
     after = {}
     for name in our_step[0]:
         weight, bias = (getattr(model, name).get_parameter(kind).detach() for kind in ("weight", "bias"))
