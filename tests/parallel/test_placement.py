@@ -188,7 +188,7 @@ def test_own_mesh_has_axes_in_any_order_and_of_type_auto(tiny):
     outputs = [
         placement.forward(tiny, mesh)(placement.init(tiny, mesh, jax.random.key(0)), images, None) for mesh in (own, expected)
     ]
-    np.testing.assert_array_equal(*outputs)
+    np.testing.assert_array_equal(outputs[0], outputs[1])
     with pytest.raises(ValueError, match=r"pass axis_types=\(AxisType.Auto,\) \* 2 to jax.make_mesh"):
         placement.forward(tiny, jax.make_mesh((1, 2), ("data", "tower"), (AxisType.Explicit,) * 2, devices=devices))
 
