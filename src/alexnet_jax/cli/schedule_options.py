@@ -10,7 +10,7 @@ from alexnet_jax.training.schedule import LearningRateSchedule, ReduceOnPlateau,
 
 ScheduleName = Literal["reduce-on-plateau", "step-decay", "staircase-exponential"]
 """Name of a schedule on the command line."""
-SCHEDULES: dict[ScheduleName, type[LearningRateSchedule]] = {
+SCHEDULES: dict[str, type[LearningRateSchedule]] = {
     "reduce-on-plateau": ReduceOnPlateau,
     "step-decay": StepDecay,
     "staircase-exponential": StaircaseExponential,
@@ -62,7 +62,7 @@ class ScheduleOptions:
         """Return the options with the values of a config, to show them as defaults in the help."""
         name = next((name for name, kind in SCHEDULES.items() if kind is type(config.schedule)), None)
         options = vars(config.schedule) if name else {}  # a schedule of another module has none
-        return cls(config.epochs, schedule=name, color_epochs=config.color_epochs, **options)
+        return cls(config.epochs, schedule=name, color_epochs=config.color_epochs, **options)  # type: ignore[reportArgumentType]
 
     def apply(self, config: TrainConfig) -> TrainConfig:
         """Return the config with these options.
