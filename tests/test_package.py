@@ -30,7 +30,12 @@ def test_wheel_and_source_archive(tmp_path):
     (wheel,), (archive,) = (list((tmp_path / "dist").glob(pattern)) for pattern in ("*.whl", "*.tar.gz"))
 
     in_wheel = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert in_wheel == PACKAGES | {"alexnet_jax/analysis/report.css", "alexnet_jax/data/ilsvrc2012.txt"}
+    assert in_wheel == PACKAGES | {
+        "alexnet_jax/analysis/report.css",
+        "alexnet_jax/data/ilsvrc2012.txt",
+        "alexnet_jax/py.typed",
+        "alexnet_kernels/py.typed",
+    }
     with tarfile.open(archive) as opened:
         in_archive = {name.split("/", 1)[1] for name in opened.getnames() if name.endswith(".py")}
     assert in_archive == {("src/" if name.startswith("alexnet_jax") else "kernels/") + name for name in PACKAGES}

@@ -4,8 +4,8 @@
 
 A training step consists of forward pass, backward pass and parameter update in float32, on random images in memory. The baselines
 are PyTorch, with and without `torch.compile` and in both memory layouts (`pytorch_two_tower.py`), and the network written with
-operations of Flax and XLA only (`flax_alexnet.py`); tests/parity/test_benchmark_baselines.py checks that all take the same step. A
-baseline that fails, such as `torch.compile` without a C++ compiler, is left out, with its error in the result.
+operations of Flax and XLA only (`flax_alexnet.py`); tests/parity/test_benchmark_baselines.py checks that all take the same step.
+A baseline that fails, such as `torch.compile` without a C++ compiler, is left out, with its error in the result.
 
 Every implementation has a process of its own. The processes take turns of a few seconds (`turns.py`), and each ratio is the
 median of the ratios of the rounds, because the speed of a shared machine varies by more than the implementations differ. The

@@ -1,13 +1,20 @@
 """Tests of finding the config or network that the argument of `summary` or `schedule` names."""
 
+import json
 import re
+import sys
+from dataclasses import asdict
 
 import pytest
 
+from alexnet_jax import Augmentation
+from alexnet_jax.cli import main as cli
 from alexnet_jax.cli.find_config import find_config, find_network
 from alexnet_jax.configs import config_names, load_config
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.catalog import NETWORKS
+from alexnet_jax.model.layers import Layer
+from alexnet_jax.training.run_config import DataRecord
 from alexnet_jax.weights import safetensors_file, trained_model
 from alexnet_jax.weights.trained_model import initialize, load, save
 from tests.tiny import TINY
@@ -42,6 +49,46 @@ def test_errors_in_python_files_are_one_line(content, message, tmp_path):
     (tmp_path / "mine.py").write_text(content)
     with pytest.raises(UserError, match=message):
         load_config(str(tmp_path / "mine.py"))
+
+
+OWN_LAYER = """
+from __future__ import annotations
+from dataclasses import dataclass, replace
+from alexnet_jax import Augmentation, ONE_GPU, TrainConfig, Transform
+from alexnet_jax.model.layers import Layer
+
+class Negative(Layer):
+    short_name = "negative"
+    factor: float = -1.0
+
+    def __call__(self, x):
+        return self.factor * x
+
+@dataclass(frozen=True)
+class Unchanged(Transform):
+    share: float = 1.0
+
+    def random_map(self, element, rng):
+        return element
+
+network = replace(ONE_GPU, layers=(*ONE_GPU.layers[:-1], Negative(), ONE_GPU.layers[-1]))
+CONFIG = TrainConfig(network, augmentation=Augmentation(transforms=(Unchanged(),)))
+"""
+
+
+def test_commands_import_the_file_that_defines_a_layer(tmp_path, monkeypatch, capsys):
+    (tmp_path / "own.py").write_text(OWN_LAYER)
+    network = load_config(str(tmp_path / "own.py")).network
+    record = {"network": network.to_json(), "augmentation": Augmentation().to_json(), "data": asdict(DataRecord("", {}, []))}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    monkeypatch.delitem(Layer._classes, "Negative")
+    monkeypatch.setattr(sys, "argv", ["alexnet-jax", "summary", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "alexnet-jax --code FILE.py COMMAND" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["alexnet-jax", "--code", str(tmp_path / "own.py"), "summary", str(tmp_path)])
+    cli.main()
+    assert "fc7/negative" in capsys.readouterr().out
 
 
 def test_trained_networks_without_their_parameters(trained_run, tmp_path, monkeypatch):

@@ -1,8 +1,9 @@
 """Tests of the options of `train` and `schedule` that change the number of epochs and the schedule."""
 
 import json
+import math
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -16,7 +17,14 @@ from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.open_run import open_run
 from alexnet_jax.training.result import TrainResult
 from alexnet_jax.training.run_config import DataRecord, RunConfig
-from alexnet_jax.training.schedule import LayerRate, ReduceOnPlateau, StaircaseExponential, StepDecay
+from alexnet_jax.training.schedule import (
+    Factors,
+    LayerRate,
+    LearningRateSchedule,
+    ReduceOnPlateau,
+    StaircaseExponential,
+    StepDecay,
+)
 from alexnet_jax.training.train import train
 from tests.conftest import TINY_CONFIG
 from tests.tiny import TINY
@@ -163,3 +171,26 @@ def test_run_with_another_schedule_is_named(tmp_path):
     ):
         with pytest.raises(UserError, match=advice):
             open_run(tmp_path / "run", record(epochs=4, **differences), Options())
+
+
+@dataclass(frozen=True)
+class Cosine(LearningRateSchedule):
+    warmup: int = 2
+
+    def factors(self, epochs, errors, majority_error=math.inf):
+        factor = 0.5 + 0.5 * math.cos(epochs)
+        return Factors(factor, factor)
+
+
+def test_own_schedule_is_stored_and_has_no_options(monkeypatch):
+    config = replace(load_config("quickstart"), schedule=Cosine(3))
+    assert ScheduleOptions(epochs=4).apply(config) == replace(config, epochs=4)
+    assert ScheduleOptions(milestones=(1, 2)).apply(config).schedule == StepDecay((1, 2))
+    assert ScheduleOptions.of(config).schedule is None
+    record = json.loads(json.dumps(RunConfig(config.network, config.augmentation, DataRecord("", {}, []), config).to_json()))
+    training = RunConfig.from_json(record).training
+    assert training is not None
+    assert training.schedule == Cosine(3)
+    monkeypatch.delitem(LearningRateSchedule._classes, "cosine")
+    with pytest.raises(UserError, match="there is no schedule cosine: if it is your own, import the module that defines it"):
+        RunConfig.from_json(record)

@@ -17,14 +17,16 @@ from alexnet_jax.cli.export import Export, export
 from alexnet_jax.cli.import_weights import Import, import_file
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
+from alexnet_jax.model.layers import Layer
 from alexnet_jax.model.tower import params_digest
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.train import train
 from alexnet_jax.weights.caffe import swap_bgr_rgb
 from alexnet_jax.weights.pytorch import to_torchvision
 from alexnet_jax.weights.state_dict import to_state_dict
-from alexnet_jax.weights.trained_model import TrainedModel, load, save
+from alexnet_jax.weights.trained_model import TrainedModel, initialize, load, save
 from tests.conftest import TINY_CONFIG
+from tests.tiny import TINY
 from tests.weights.caffemodel import caffemodel
 from tests.weights.small import SMALL_BVLC, SMALL_TORCHVISION, random_params
 
@@ -168,6 +170,19 @@ def test_invalid_arguments_are_rejected(run, exported, tmp_path):
     save_file(arrays, tmp_path / "plain.safetensors")
     assert_fails("does not record its network", Import(tmp_path / "plain.safetensors", to))
     assert_fails("plain.safetensors does not match the network: missing", Import(tmp_path / "plain.safetensors", to, "two_tower"))
+
+
+class Doubled(Layer):
+    short_name = "doubled"
+
+    def __call__(self, x):
+        return 2 * x
+
+
+def test_own_layer_is_not_exported_to_pytorch(tmp_path):
+    file, to = tmp_path / "own.safetensors", tmp_path / "never.safetensors"
+    save(initialize(replace(TINY, layers=(*TINY.layers[:-1], Doubled(), TINY.layers[-1])), image_size=32), file)
+    assert_fails("Doubled is a layer of your own, which the PyTorch module does not have", Export(file, to, layout="pytorch"))
 
 
 def test_damaged_files_are_rejected(exported, tmp_path):

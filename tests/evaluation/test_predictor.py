@@ -1,5 +1,8 @@
 """Tests of the images that a predictor accepts, and of the messages about others."""
 
+import warnings
+from io import BytesIO
+
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
@@ -34,7 +37,19 @@ def test_forms_of_the_same_image(predictor, image, tmp_path):
     Image.fromarray(image).save(file)
     expected = predictor(image[None])
     in_memory = Image.fromarray(image)
-    for form in (str(file), file, [file], (str(file),), in_memory, [in_memory], image, [image], Image.open(file)):
+    for form in (
+        str(file),
+        file,
+        [file],
+        (str(file),),
+        file.read_bytes(),
+        [file.read_bytes()],
+        in_memory,
+        [in_memory],
+        image,
+        [image],
+        Image.open(file),
+    ):
         assert np.array_equal(predictor(form), expected), type(form)
     assert np.array_equal(predictor(jnp.asarray(image)), expected)
     mixed = predictor([file, image, Image.fromarray(image), str(file), file])
@@ -86,7 +101,9 @@ def test_other_arrays_are_refused_with_the_expected_form(predictor, dtype, shape
     if valid:
         assert predictor([array] if in_list else array).shape[1] == 7
         return
-    with pytest.raises(UserError, match=rf"pass image files or images of Pillow.*\[images, {SIZE}, {SIZE}, 3\], 0 to 255, not"):
+    with pytest.raises(
+        UserError, match=rf"pass image files, their bytes or images of Pillow.*\[images, {SIZE}, {SIZE}, 3\], 0 to 255, not"
+    ):
         predictor([array] if in_list else array)
 
 
@@ -94,6 +111,28 @@ def test_other_arrays_are_refused_with_the_expected_form(predictor, dtype, shape
 def test_no_images_are_refused(predictor, images):
     with pytest.raises(UserError, match="pass image files"):
         predictor(images)
+
+
+def test_files_are_read_without_the_warnings_settings_that_threads_share(predictor, image, tmp_path, monkeypatch):
+    file = tmp_path / "image.png"
+    Image.fromarray(image).save(file)
+    monkeypatch.setattr(warnings, "catch_warnings", None)
+    for form in (file, file.read_bytes(), Image.open(file)):
+        assert predictor(form).shape == (1, 7)
+
+
+def test_every_error_of_pillow_is_a_user_error(predictor, image, monkeypatch):
+    def fail(_):
+        raise SyntaxError("broken PNG file")
+
+    monkeypatch.setattr("alexnet_jax.data.images._to_rgb", fail)
+    file = BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    for form in (Image.fromarray(image), file.getvalue()):
+        with pytest.raises(UserError, match="broken PNG file"):
+            predictor(form)
+    with pytest.raises(UserError, match="the image cannot be read as an image: unsupported file format; expected one of JPEG"):
+        predictor(b"text")
 
 
 def test_unreadable_files_are_named(predictor, tmp_path):

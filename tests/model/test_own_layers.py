@@ -9,7 +9,7 @@ import pytest
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.layers import Layer
-from alexnet_jax.model.network import Network
+from alexnet_jax.model.network import Network, check_can_be_stored
 from alexnet_jax.training.train import train
 from alexnet_jax.weights.trained_model import load
 from tests.conftest import TINY_CONFIG, assert_train_raises
@@ -50,8 +50,20 @@ def test_layer_that_cannot_be_stored_is_refused(options):
 def test_unknown_layer_names_the_cure():
     record = with_layer(LeakyReLU()).network.to_json()
     record["layers"][-2]["layer"] = "Swish"
-    with pytest.raises(UserError, match="no layer class Swish; if it is your own, import the module that defines it"):
+    with pytest.raises(UserError, match="there is no layer class Swish: if it is your own, import the module that defines it"):
         Network.from_json(record)
+
+
+def test_fields_of_own_layers_are_any_that_json_stores():
+    class Shifted(Layer):
+        short_name = "shifted"
+        axis: int = -1
+        by: "float | None" = None  # the form of all annotations after `from __future__ import annotations`
+        reverse: bool = False
+
+    network = with_layer(Shifted(axis=0, by=0.5, reverse=True)).network
+    check_can_be_stored(network)
+    assert Network.from_json(network.to_json()) == network
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, Mesh
 
 from alexnet_jax import QUICKSTART
 from alexnet_jax.data.pipeline.augment import Crop, Example
@@ -161,6 +162,35 @@ def test_dropout_rate_is_one_half(tiny):
 def test_uneven_split_of_towers_is_an_error(tiny):
     with pytest.raises(ValueError, match="the 2 towers of tiny cannot be divided evenly among 3 device"):
         make_mesh(tiny, jax.devices()[:3], split_towers=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "message"),
+    [
+        ((1, 2), ("data", "model"), "name its axes 'data', which divides the images, and 'tower'"),
+        ((1, 2), ("batch", "tower"), "name its axes 'data'"),
+        ((1, 4), ("data", "tower"), "axis 'tower' must have size 2, the number of towers of tiny"),
+        ((2, 1), ("data", "tower"), "axis 'tower' must have size 2"),
+    ],
+)
+def test_own_mesh_with_other_axes_is_an_error(tiny, shape, axes, message):
+    mesh = Mesh(np.array(jax.devices()[: prod(shape)]).reshape(shape), axes)
+    with pytest.raises(ValueError, match=message):
+        placement.forward(tiny, mesh)
+    with pytest.raises(ValueError, match=message):
+        placement.init(tiny, mesh, jax.random.key(0))
+
+
+def test_own_mesh_has_axes_in_any_order_and_of_type_auto(tiny):
+    devices = jax.devices()[:2]
+    own, expected = Mesh(np.array(devices).reshape(2, 1), ("tower", "data")), make_mesh(tiny, devices, split_towers=True)
+    images = 50 * jax.random.normal(jax.random.key(1), (2, tiny.input_size, tiny.input_size, 3))
+    outputs = [
+        placement.forward(tiny, mesh)(placement.init(tiny, mesh, jax.random.key(0)), images, None) for mesh in (own, expected)
+    ]
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    with pytest.raises(ValueError, match=r"pass axis_types=\(AxisType.Auto,\) \* 2 to jax.make_mesh"):
+        placement.forward(tiny, jax.make_mesh((1, 2), ("data", "tower"), (AxisType.Explicit,) * 2, devices=devices))
 
 
 def test_both_towers_run_on_a_single_initialized_device(tiny, monkeypatch):

@@ -30,7 +30,7 @@ def draw_curves(log: list[dict[str, Any]], file: Path, *, title: str) -> None:
     epochs = [line for line in log if "epoch" in line]
     evaluated = [line for line in epochs if "top1_error" in line]
     figure = Figure(figsize=(11, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2, sharex=True)
     figure.suptitle(title)
     if losses:
         left.plot(*zip(*losses, strict=True), color="tab:blue", linewidth=0.8, label="training, one batch")

@@ -61,6 +61,8 @@ def export(command: Export) -> Path:
         save(model, command.to)
         return command.to
     network, mean = model.network, model.mean_image
+    if own := [type(layer).__name__ for layer in network.layers if not type(layer).__module__.startswith("alexnet_jax.")]:
+        raise UserError(f"{own[0]} is a layer of your own, which the PyTorch module does not have: export without --layout")
     arrays = to_state_dict(network, model.params)
     if command.layout == "torchvision":
         if not pytorch.is_torchvision_alexnet(network):

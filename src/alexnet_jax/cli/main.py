@@ -7,6 +7,7 @@ import os
 import sys
 from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 
 from alexnet_jax.errors import UserError, describe_os_error
 from alexnet_jax.text import printable
@@ -28,7 +29,8 @@ HELP = """usage: alexnet-jax COMMAND …
   export RUN          write a trained network to a single file, for this program or for PyTorch
   import FILE         convert weights of PyTorch, torchvision or Caffe into a file that all commands accept
 
-Run alexnet-jax COMMAND --help for the options of a command."""
+Run alexnet-jax COMMAND --help for the options of a command. A network with layers or transforms of your own needs the Python file
+that defines them: alexnet-jax --code FILE.py COMMAND …"""
 
 COMMANDS = {
     "train": "train",
@@ -48,19 +50,22 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Run the command named by `sys.argv`.
+    """Run the command named by `sys.argv`, after importing the files of --code.
 
     A `UserError` or `OSError` is printed as one line on stderr with exit code 1; Ctrl-C exits with 130. If the program that reads
     stdout has ended, as in `alexnet-jax schedule two_tower | head -3`, the exit code is 1, and nothing is printed.
     """
-    name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
+    words, files = sys.argv[1:], []
+    while words[:1] == ["--code"]:
+        files, words = files + words[1:2], words[2:]
+    name, arguments = (words[0] if words else "--help"), words[1:]
     _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         codecs.register_error(_encode_error.__name__, _encode_error)
         sys.stdout.reconfigure(errors=_encode_error.__name__)
     try:
         try:
-            _run(name, arguments)
+            _run(name, arguments, files)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -105,7 +110,7 @@ def _encode_error(error: UnicodeError) -> tuple[bytes, int]:
     return b"".join(parts), error.end
 
 
-def _run(name: str, arguments: list[str]) -> None:
+def _run(name: str, arguments: list[str], files: list[str]) -> None:
     if name in ("-h", "--help"):
         print(HELP)
         return
@@ -122,6 +127,8 @@ def _run(name: str, arguments: list[str]) -> None:
     if not gc.get_freeze_count():
         gc.freeze()  # later searches skip what was imported
     gc.enable()
+    for file in files:
+        import_module("alexnet_jax.configs").import_file(Path(file))
     command.run(arguments)
 
 

@@ -42,19 +42,19 @@ def _schedule(
 def schedule_table(config: TrainConfig) -> Table:
     """Return a table of learning rates and color shifts by range of epochs.
 
-    The table has columns for the network, its first layer and every layer in `config.layer_rates`; layers with the same rates
-    share columns. Each row is a range of epochs. With `ReduceOnPlateau`, the epochs are not known in advance, and rows list the
-    rates in order.
+    The table has columns for the network and for every layer in `config.layer_rates`; layers with the same rates share columns.
+    Each row is a range of epochs. With `ReduceOnPlateau`, the epochs are not known in advance, and rows list the rates in order.
 
     Raises:
       UserError: if the config changes the learning rate of a layer that its network does not have.
     """
-    layers = list(dict.fromkeys([next(iter(config.network.named_layers)), *(c.layer for c in config.layer_rates)]))
+    layers = list(dict.fromkeys(change.layer for change in config.layer_rates))
     rows = _rows(config)
     layers_by_rates: dict[tuple[tuple[float, float], ...], list[str]] = {}
     for layer in layers:
         layers_by_rates.setdefault(tuple(_layer_rates(hparams, layer) for _, hparams in rows), []).append(layer)
-    table = Table(title=f"{config.network.name}: at most {config.epochs} epochs, {config.batch_size} images per step")
+    title = f"{config.network.name}: at most {config.epochs} epochs, {config.batch_size} images per step"
+    table = Table(title=title, min_width=len(title))
     table.add_column("epochs", no_wrap=True)
     for prefix in ("", *(f"{', '.join(layers)}: " for layers in layers_by_rates.values())):
         table.add_column(f"{prefix}weights", justify="right")

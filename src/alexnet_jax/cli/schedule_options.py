@@ -6,11 +6,11 @@ from typing import Any, Literal
 from alexnet_jax.console import count
 from alexnet_jax.errors import UserError
 from alexnet_jax.training.config import TrainConfig
-from alexnet_jax.training.schedule import ReduceOnPlateau, Schedule, StaircaseExponential, StepDecay
+from alexnet_jax.training.schedule import LearningRateSchedule, ReduceOnPlateau, StaircaseExponential, StepDecay
 
 ScheduleName = Literal["reduce-on-plateau", "step-decay", "staircase-exponential"]
 """Name of a schedule on the command line."""
-SCHEDULES: dict[str, type[Schedule]] = {
+SCHEDULES: dict[str, type[LearningRateSchedule]] = {
     "reduce-on-plateau": ReduceOnPlateau,
     "step-decay": StepDecay,
     "staircase-exponential": StaircaseExponential,
@@ -60,8 +60,9 @@ class ScheduleOptions:
     @classmethod
     def of(cls, config: TrainConfig) -> "ScheduleOptions":
         """Return the options with the values of a config, to show them as defaults in the help."""
-        name = next(name for name, kind in SCHEDULES.items() if kind is type(config.schedule))
-        return cls(config.epochs, schedule=name, color_epochs=config.color_epochs, **vars(config.schedule))  # type: ignore[reportArgumentType]
+        name = next((name for name, kind in SCHEDULES.items() if kind is type(config.schedule)), None)
+        options = vars(config.schedule) if name else {}  # a schedule of another module has none
+        return cls(config.epochs, schedule=name, color_epochs=config.color_epochs, **options)  # type: ignore[reportArgumentType]
 
     def apply(self, config: TrainConfig) -> TrainConfig:
         """Return the config with these options.
@@ -90,9 +91,9 @@ class ScheduleOptions:
             lines.append(f"not reached in {count(applied.epochs, 'epoch')}: {_join(late)}")
         return lines
 
-    def _given(self, kind: type[Schedule]) -> dict[str, Any]:
-        """Return the given options of a schedule."""
-        values = {field.name: getattr(self, field.name) for field in fields(kind)}
+    def _given(self, kind: type[LearningRateSchedule]) -> dict[str, Any]:
+        """Return the given options of a schedule; one of another module has none."""
+        values = {field.name: getattr(self, field.name) for field in (fields(kind) if kind in SCHEDULES.values() else ())}
         return {name: value for name, value in values.items() if value is not None}
 
     def _select_schedule(self, config: TrainConfig) -> TrainConfig:

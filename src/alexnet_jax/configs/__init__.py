@@ -3,8 +3,10 @@
 import importlib
 import importlib.util
 import pkgutil
+import sys
 import traceback
 from pathlib import Path
+from types import ModuleType
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.training.config import TrainConfig
@@ -31,13 +33,19 @@ def load_config(name: str) -> TrainConfig:
     return importlib.import_module(f"{__name__}.{name}").CONFIG
 
 
-def _load_file(file: Path) -> TrainConfig:
+def import_file(file: Path) -> ModuleType:
+    """Import a Python file, which defines the layers, transforms and networks in it.
+
+    Raises:
+      UserError: if there is no such file, or it raises an exception.
+    """
     if not file.is_file():
         raise UserError(f"config file {file} does not exist")
     spec = importlib.util.spec_from_file_location(f"alexnet_jax_config_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look up annotations that are strings
     try:
         spec.loader.exec_module(module)
     except UserError:
@@ -47,7 +55,11 @@ def _load_file(file: Path) -> TrainConfig:
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
         where = f"line {line} of {file}" if line else str(file)
         raise UserError(f"{where} fails with {type(error).__name__} ({' '.join(str(error).split())}): correct it") from error
-    config = getattr(module, "CONFIG", None)
+    return module
+
+
+def _load_file(file: Path) -> TrainConfig:
+    config = getattr(import_file(file), "CONFIG", None)
     if not isinstance(config, TrainConfig):
         raise UserError(f"{file} defines no CONFIG = TrainConfig(...); see alexnet_jax/configs/quickstart.py for an example")
     return config

@@ -12,9 +12,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image
 
-from alexnet_jax.data.images import InvalidImageError, center_crop_image
+from alexnet_jax.data.images import InvalidImageError, center_crop_image, decode_and_center_crop
 from alexnet_jax.data.pipeline.augment import center_crop
-from alexnet_jax.data.pipeline.photo import read_photo
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.metrics import ErrorCounter, top_classes
@@ -44,9 +43,9 @@ class SplitPredictions(NamedTuple):
     outputs: Float[np.ndarray, "images outputs"]
 
 
-Photo = str | Path | Image.Image | np.ndarray
-"""Image file in a format that `prepare` reads, image of Pillow, or RGB pixels, uint8 [size, size, 3] with a side of
-`TrainedModel.image_size` pixels."""
+Photo = str | Path | bytes | Image.Image | np.ndarray
+"""Path or content of an image file in a format that `prepare` reads, image of Pillow, or RGB pixels, uint8 [size, size, 3] with a
+side of `TrainedModel.image_size` pixels."""
 Photos = Photo | jax.Array | Sequence[Photo]
 """One image, a sequence of images, or an array of RGB images, uint8 [images, size, size, 3], 0 to 255."""
 
@@ -71,6 +70,22 @@ def most_probable(
         [ClassProbability(classes[label], float(row[label])) for label in map(int, labels)]
         for row, labels in zip(probabilities, top_classes(probabilities, count), strict=True)
     ]
+
+
+def _decode(image: str | Path | bytes, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """Decode an image file, without printing Pillow's warnings: this would change `warnings` settings, which threads share.
+
+    Args:
+      image: path or content of the file.
+      size: side of the result, pixels.
+    """
+    name = "the image" if isinstance(image, bytes) else str(image)
+    try:
+        return decode_and_center_crop(image if isinstance(image, bytes) else Path(image).read_bytes(), size)
+    except OSError as error:
+        raise UserError(f"cannot read {name}: {error.strerror}") from error
+    except InvalidImageError as error:
+        raise UserError(f"{name} cannot be read as an image: {error}") from error
 
 
 Average = Callable[[HostParams, Float[Array, "size size 3"], UInt8[Array, "batch size size 3"]], Float[Array, "batch outputs"]]
@@ -111,7 +126,7 @@ def _averaged_outputs(
 
 
 class Predictor:
-    """Trained model placed on the available devices for inference.
+    """Trained model placed on the available devices for inference. Several threads may call it at the same time.
 
     The devices divide each batch, and each of them runs all towers. With several processes (`jax.distributed`), they are those of
     all processes, every process calls the same methods in the same order, and all get the results of the whole batch.
@@ -162,8 +177,8 @@ class Predictor:
         """Return the class probabilities, or the outputs of the layer, for each image.
 
         Args:
-          images: one image or several: image files, images of Pillow, or arrays. The shorter side of a file or of an image of
-            Pillow is scaled to `model.image_size` pixels and the central square is used (paper, section 2).
+          images: one image or several: paths or contents of image files, images of Pillow, or arrays. The shorter side of a file
+            or of an image of Pillow is scaled to `model.image_size` pixels and the central square is used (paper, section 2).
 
         Raises:
           UserError: if a file is not a readable image, or an array has a different type or shape.
@@ -214,7 +229,7 @@ class Predictor:
         """Return the images as a sequence of images or an array of images, after checking the latter."""
         if isinstance(images, jax.Array):
             images = np.asarray(images)
-        if isinstance(images, str | Path | Image.Image):
+        if isinstance(images, str | Path | bytes | Image.Image):
             return [images]
         if isinstance(images, np.ndarray):
             return self._checked(images[None] if images.ndim == 3 else images)
@@ -230,10 +245,10 @@ class Predictor:
         if isinstance(image, Image.Image):
             try:
                 return center_crop_image(image, size)
-            except (InvalidImageError, OSError) as error:
+            except Exception as error:  # on damaged files, Pillow raises exceptions of many types
                 raise UserError(f"the image cannot be read: {error}; pass another image") from error
-        if isinstance(image, str | Path):
-            return read_photo(Path(image), size)
+        if isinstance(image, str | Path | bytes):
+            return _decode(image, size)
         return self._checked(np.asarray(image)[None])[0]
 
     def _checked(self, images: np.ndarray) -> UInt8[np.ndarray, "images size size 3"]:
@@ -246,7 +261,7 @@ class Predictor:
     def _expected(self) -> str:
         size = self.model.image_size
         array = f"RGB pixels as uint8 [images, {size}, {size}, 3], 0 to 255"
-        return f"pass image files or images of Pillow, which are resized, or {array}"
+        return f"pass image files, their bytes or images of Pillow, which are resized, or {array}"
 
     def batches(self, dataset: Dataset, split: str) -> Iterator[SplitPredictions]:
         """Predict a split of a data set, in order, and yield the results of each batch."""

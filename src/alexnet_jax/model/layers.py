@@ -14,6 +14,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from alexnet_jax.errors import UserError
 from alexnet_jax.model.lowering import TOWER, conv_per_tower, convolution, kernel_per_tower, matmul_per_tower
 from alexnet_kernels import max_pool, norm_pool, response_norm
 
@@ -48,10 +49,11 @@ class Layer(nn.Module):
         """Return the subclass with a name.
 
         Raises:
-          KeyError: if no imported module defines one.
+          UserError: if no imported module defines one.
         """
         if name not in Layer._classes:
-            raise KeyError(f"no layer class {name}; if it is your own, import the module that defines it")
+            own = "if it is your own, import the module that defines it, for a command by alexnet-jax --code FILE.py COMMAND"
+            raise UserError(f"there is no layer class {name}: {own}; otherwise, use the version that saved the network")
         return Layer._classes[name]
 
     def __call__(self, x: Activations) -> Activations:

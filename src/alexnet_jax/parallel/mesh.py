@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.errors import UserError
@@ -35,6 +35,30 @@ def make_mesh(network: Network, devices: Sequence[Any], *, split_towers: bool) -
         raise ValueError(f"the {network.towers} towers of {network.name} cannot be divided evenly among {len(devices)} device(s)")
     shape = (len(devices) // network.towers, network.towers)
     return jax.make_mesh(shape, (DATA, TOWER), (AxisType.Auto,) * 2, devices=devices)
+
+
+def check_mesh(network: Network, mesh: Mesh | AbstractMesh) -> None:
+    """Check that a mesh, which `make_mesh` need not have made, has the axes that a network needs.
+
+    Args:
+      network: network to place.
+      mesh: mesh with an axis `DATA` and, to run every tower on its own devices, an axis `TOWER`, in any order.
+
+    Raises:
+      ValueError: if the axis `DATA` is missing, the size of `TOWER` is not the number of towers, another axis has more than one
+        device, which would all compute the same, or the axes are not of type Auto.
+    """
+    shape = dict(mesh.shape)
+    if DATA not in shape or any(size > 1 for name, size in shape.items() if name not in (DATA, TOWER)):
+        raise ValueError(
+            f"mesh {shape}: name its axes {DATA!r}, which divides the images, and {TOWER!r}, which divides the towers"
+        )
+    if shape.get(TOWER, network.towers) != network.towers:
+        raise ValueError(f"mesh {shape}: axis {TOWER!r} must have size {network.towers}, the number of towers of {network.name}")
+    if any(kind != AxisType.Auto for kind in mesh.axis_types):
+        raise ValueError(
+            f"mesh {shape}: pass axis_types=(AxisType.Auto,) * {len(shape)} to jax.make_mesh, whose default is Explicit"
+        )
 
 
 def to_global_array(values: Any, sharding: NamedSharding) -> Any:

@@ -20,7 +20,7 @@ from alexnet_jax.model.layers import DATA, TOWER
 from alexnet_jax.model.lowering import Lowering, conv_lowering, current_conv_lowering, current_lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.gradients import copies_spec
-from alexnet_jax.parallel.mesh import parameter_sharding
+from alexnet_jax.parallel.mesh import check_mesh, parameter_sharding
 from alexnet_kernels import default_implementation, dispatch
 
 Forward = Callable[..., Float[Array, "batch outputs"]]
@@ -46,13 +46,17 @@ def forward(
 
     Args:
       network: network to run.
-      mesh: device mesh; with a tower axis, every tower runs on its own devices.
+      mesh: device mesh, as `make_mesh` returns it or with the same axes; with a tower axis, every tower runs on its own devices.
       layer: name of a layer whose outputs are returned instead of the logits, [batch, features], concatenated in the order of
         the towers.
       lowering: form of the layers of towers that share a device; None for `default_lowering(mesh)`.
       sums_gradients: whether the gradients of parameters are summed over the data axis, in float32. If not, the function takes
         the parameters of `gradients.copy_per_device` and no `rounded_params`.
+
+    Raises:
+      ValueError: if the mesh has other axes, see `mesh.check_mesh`.
     """
+    check_mesh(network, mesh)
     split, conv_form, implementations = TOWER in mesh.axis_names, current_conv_lowering(), dispatch.current_order()
     classes = network.num_classes if layer is None else None
     network = tower.rewrite_pooling(network if layer is None else network.up_to(layer))
@@ -112,7 +116,11 @@ def init(network: Network, mesh: Mesh, key: Key[Array, ""]) -> tower.Params:
     """Return initial parameters, stacked along a first axis of towers and sharded over `mesh`.
 
     The values do not depend on the mesh.
+
+    Raises:
+      ValueError: if the mesh has other axes, see `mesh.check_mesh`.
     """
+    check_mesh(network, mesh)
     return _jitted_init(network, mesh)(key)
 
 

@@ -17,7 +17,7 @@ from alexnet_jax.parallel.distributed import DistributedOptions
 from alexnet_jax.parallel.gradients import GradientDtype
 from alexnet_jax.parallel.mesh import Placement
 from alexnet_jax.training.precision import Precision
-from alexnet_jax.training.schedule import EpochHparams, LayerRate, ReduceOnPlateau, Schedule
+from alexnet_jax.training.schedule import EpochHparams, LayerRate, LearningRateSchedule, ReduceOnPlateau
 
 Tune = Literal["auto", "off", "again"]
 """When to measure the fastest form of the training step: "auto" for long trainings, once for a kind of device, "off" never,
@@ -34,8 +34,8 @@ class TrainConfig:
       epochs: maximum number of epochs; the schedule may end training earlier.
       batch_size: images per step, on all devices together.
       learning_rate: initial learning rate of weights.
-      schedule: learning rate schedule: `ReduceOnPlateau` of the validation error, `StepDecay` at given epochs, or
-        `StaircaseExponential`, the `dexp` schedule of the original code.
+      schedule: learning rate schedule: `ReduceOnPlateau` of the validation error, `StepDecay` at given epochs,
+        `StaircaseExponential`, the `dexp` schedule of the original code, or a `LearningRateSchedule` of your own.
       momentum: momentum coefficient of the optimizer.
       weight_decay: weight decay coefficient of weights; biases are not decayed.
       layer_decays: weight decay of individual layers, as (layer name, decay) pairs, used by cuda-convnet's networks for CIFAR-10.
@@ -64,7 +64,7 @@ class TrainConfig:
     epochs: tyro.conf.Fixed[int] = 90
     batch_size: int = 128
     learning_rate: float = 0.01
-    schedule: tyro.conf.Fixed[tyro.conf.AvoidSubcommands[Schedule]] = field(default_factory=ReduceOnPlateau)
+    schedule: tyro.conf.Fixed[LearningRateSchedule] = field(default_factory=ReduceOnPlateau)
     momentum: float = 0.9
     weight_decay: float = 0.0005
     layer_decays: tyro.conf.Fixed[tuple[tuple[str, float], ...]] = ()

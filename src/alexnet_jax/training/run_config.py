@@ -9,10 +9,7 @@ from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.network import Network
 from alexnet_jax.training.config import TrainConfig
-from alexnet_jax.training.schedule import LayerRate, ReduceOnPlateau, StaircaseExponential, StepDecay
-
-SCHEDULES = {schedule.__name__.lower(): schedule for schedule in (ReduceOnPlateau, StepDecay, StaircaseExponential)}
-"""Schedules by their `rule` in JSON."""
+from alexnet_jax.training.schedule import LayerRate, LearningRateSchedule
 
 # The network and the origin of copied layers are recorded separately; the default data set does not matter once one is chosen.
 _NOT_RECORDED = ("network", "default_data", "init_from", "init_layers")
@@ -129,7 +126,7 @@ def _training_from_json(record: dict[str, Any], network: Network, augmentation: 
     record = ADDED_SETTINGS | record
     settings = {each.name: _as_tuples(record[each.name]) for each in fields(TrainConfig) if each.name not in _NOT_RECORDED}
     schedule = {name: _as_tuples(value) for name, value in record["schedule"].items()}
-    settings["schedule"] = SCHEDULES[schedule.pop("rule")](**schedule)
+    settings["schedule"] = LearningRateSchedule.class_named(schedule.pop("rule"))(**schedule)
     settings["layer_rates"] = tuple(LayerRate(**change) for change in record["layer_rates"])
     return TrainConfig(network, **{**settings, "augmentation": augmentation})
 

@@ -195,7 +195,9 @@ class RunLogger:
     def _next_commands(self, ended_by_schedule: bool) -> list[str]:
         """Return the commands that continue the training, and those of configs that learn sooner."""
         context, commands = self._context, list[str]()
-        data = shlex.quote(context.options.data or str(context.dataset.path))
+        data = shlex.quote(
+            context.options.data if context.options.data and not context.options.classes else str(context.dataset.path)
+        )
         if not ended_by_schedule:
             same = "the same command without --fresh, and" if context.options.fresh else "the same command"
             folder = shlex.quote(str(self._run.folder))

@@ -7,9 +7,9 @@ other state. A resumed run therefore restores only these.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-from alexnet_jax.errors import check_number
+from alexnet_jax.errors import UserError, check_number
 
 LEARNING_MARGIN = 0.01
 """Decrease of the validation error below that of the most frequent class by which a network has begun to learn."""
@@ -24,7 +24,28 @@ class Factors(NamedTuple):
 
 @dataclass(frozen=True)
 class LearningRateSchedule:
-    """Base class of the schedules."""
+    """Base class of the schedules.
+
+    A subclass in any module is a frozen dataclass whose fields can be stored as JSON. A run stores the name of its class, in
+    lower case, so a module that defines a subclass must be imported before such a run is loaded.
+    """
+
+    _classes: ClassVar[dict[str, type["LearningRateSchedule"]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        LearningRateSchedule._classes[cls.__name__.lower()] = cls
+
+    @staticmethod
+    def class_named(name: str) -> type["LearningRateSchedule"]:
+        """Return the subclass with a name in lower case.
+
+        Raises:
+          UserError: if no imported module defines one.
+        """
+        if name not in LearningRateSchedule._classes:
+            own = "if it is your own, import the module that defines it, for a command by alexnet-jax --code FILE.py COMMAND"
+            raise UserError(f"there is no schedule {name}: {own}; otherwise, use the version that saved the run")
+        return LearningRateSchedule._classes[name]
 
     def factors(self, epochs: int, errors: Mapping[int, float], majority_error: float = math.inf) -> Factors | None:
         """Return the factors for the next epoch.
@@ -151,10 +172,6 @@ class StaircaseExponential(LearningRateSchedule):
 
     def rescaled(self, rescale: Callable[[int], int]) -> "StaircaseExponential":
         return replace(self, decay_epochs=rescale(self.decay_epochs))
-
-
-Schedule = ReduceOnPlateau | StepDecay | StaircaseExponential
-"""One of the schedules."""
 
 
 @dataclass(frozen=True)

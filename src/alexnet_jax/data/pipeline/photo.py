@@ -1,7 +1,5 @@
 """Preprocessing of a single photo in the same way as the images of a data set."""
 
-from pathlib import Path
-
 import numpy as np
 from jaxtyping import UInt8
 
@@ -17,19 +15,6 @@ from alexnet_jax.data.images import (
 from alexnet_jax.data.manifest import Encoding
 from alexnet_jax.data.pipeline.augment import downscale
 from alexnet_jax.errors import UserError
-
-
-def read_photo(file: Path, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Read and decode an image file as `decode_photo` does.
-
-    Raises:
-      UserError: if the file cannot be read or is not an image.
-    """
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error
-    return decode_photo(data, str(file), size)
 
 
 def decode_as_stored(data: bytes, name: str, size: int, encoding: Encoding, image_size: int) -> UInt8[np.ndarray, "side side 3"]:
