@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class UserError(Exception):
@@ -18,6 +19,12 @@ class UserError(Exception):
 
 class DivergedError(UserError):
     """Non-finite loss during training."""
+
+
+def unknown_class_error(kind: str, name: Any) -> UserError:
+    """Return the error for the name of a class that no imported module defines, such as "layer class" "Swish"."""
+    own = "if it is your own, import the module that defines it, for a command by alexnet-jax --code FILE.py COMMAND"
+    return UserError(f"there is no {kind} {name}: {own}; otherwise, use the version that saved it")
 
 
 def check_number(

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import unknown_class_error
 from alexnet_jax.model.lowering import TOWER, conv_per_tower, convolution, kernel_per_tower, matmul_per_tower
 from alexnet_kernels import max_pool, norm_pool, response_norm
 
@@ -52,8 +52,7 @@ class Layer(nn.Module):
           UserError: if no imported module defines one.
         """
         if name not in Layer._classes:
-            own = "if it is your own, import the module that defines it, for a command by alexnet-jax --code FILE.py COMMAND"
-            raise UserError(f"there is no layer class {name}: {own}; otherwise, use the version that saved the network")
+            raise unknown_class_error("layer class", name)
         return Layer._classes[name]
 
     def __call__(self, x: Activations) -> Activations:

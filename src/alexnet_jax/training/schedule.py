@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
-from alexnet_jax.errors import UserError, check_number
+from alexnet_jax.errors import check_number, unknown_class_error
 
 LEARNING_MARGIN = 0.01
 """Decrease of the validation error below that of the most frequent class by which a network has begun to learn."""
@@ -43,8 +43,7 @@ class LearningRateSchedule:
           UserError: if no imported module defines one.
         """
         if name not in LearningRateSchedule._classes:
-            own = "if it is your own, import the module that defines it, for a command by alexnet-jax --code FILE.py COMMAND"
-            raise UserError(f"there is no schedule {name}: {own}; otherwise, use the version that saved the run")
+            raise unknown_class_error("schedule", name)
         return LearningRateSchedule._classes[name]
 
     def factors(self, epochs: int, errors: Mapping[int, float], majority_error: float = math.inf) -> Factors | None:

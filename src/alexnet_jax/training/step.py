@@ -150,7 +150,8 @@ def make_train_step(
     Args:
       network: network to train.
       mesh: device mesh.
-      optimizer: `optimizer.paper_update`, or a different transformation whose `update` takes `learning_rates`.
+      optimizer: `optimizer.paper_update`, or a different transformation. One whose `update` ignores `learning_rates`, such as
+        `optax.adamw`, uses the rates that it was created with.
       seed: seed of the dropout masks.
       precision: dtype of activations and gradients.
       gradient_sum: form of the sum of gradients over the devices that divide a batch.

@@ -153,7 +153,7 @@ def test_invalid_transforms_raise():
         Augmentation(transforms=(RandomCrop(), RandomCrop(last_position=True)))
     with pytest.raises(UserError, match="no transform Color: choose from RandomCrop, RandomFlip, PCAColor"):
         PAPER.without("Color")
-    with pytest.raises(UserError, match="there is no transform Blur: import the module that defines it"):
+    with pytest.raises(UserError, match="there is no transform Blur: if it is your own, import the module that defines it"):
         Transform.from_json({"transform": "Blur"})
     with pytest.raises(UserError, match=r"RandomFlip has different fields \(.*'often'.*\)"):
         Transform.from_json({"transform": "RandomFlip", "often": 1})

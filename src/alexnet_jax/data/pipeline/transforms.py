@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from alexnet_jax.data.statistics import ColorComponents
-from alexnet_jax.errors import UserError, check_number
+from alexnet_jax.errors import UserError, check_number, unknown_class_error
 
 ColorScale = Literal["variance", "deviation"]
 """Scale of the color shift along a principal component: "variance", an eigenvalue of the color covariance, as in the paper's
@@ -92,7 +92,7 @@ class Transform:
         fields = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
         name = fields.pop("transform")
         if name not in Transform._classes:
-            raise UserError(f"there is no transform {name}: import the module that defines it")
+            raise unknown_class_error("transform", name)
         try:
             return Transform._classes[name](**fields)
         except TypeError as error:
