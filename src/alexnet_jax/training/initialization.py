@@ -24,18 +24,32 @@ Shapes = dict[str, dict[str, tuple[int, ...]]]
 
 @runtime_checkable
 class InitialModel(Protocol):
-    """Network to copy layers from; implemented by `weights.trained_model.TrainedModel`, which describes its attributes."""
+    """Trained network to copy layers from; implemented by `weights.trained_model.TrainedModel`."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """Run folder or file from which the network was loaded."""
+        ...
+
     @property
-    def step(self) -> int: ...
+    def step(self) -> int:
+        """Training step at which the network was saved."""
+        ...
+
     @property
-    def network(self) -> Network: ...
+    def network(self) -> Network:
+        """Architecture of the network."""
+        ...
+
     @property
-    def params(self) -> HostParams: ...
+    def params(self) -> HostParams:
+        """Parameters, stacked along a first axis of towers."""
+        ...
+
     @property
-    def classes(self) -> list[str]: ...
+    def classes(self) -> list[str]:
+        """Class names, ordered by label."""
+        ...
 
 
 @dataclass(frozen=True)
