@@ -21,11 +21,12 @@ from alexnet_jax.analysis.binary_codes import Codes, Encoder, nearest_codes, ran
 from alexnet_jax.analysis.code_search import AUTOENCODER, TRAINING_IMAGES, read_codes
 from alexnet_jax.analysis.index import Index
 from alexnet_jax.analysis.indexing import load_indexed_model, open_indexed_dataset
+from alexnet_jax.cli.exit import exit_on_error
+from alexnet_jax.cli.process import configure_process
 from alexnet_jax.console import console
-from alexnet_jax.errors import UserError, exit_on_user_error
+from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.files import write_json
-from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -65,8 +66,7 @@ def recall(queries: Codes, codes: Codes, exact: np.ndarray, settings: Recall) ->
 
 def main() -> None:
     settings = tyro.cli(Recall)
-    enable_compilation_cache()
-    configure_cpu()
+    configure_process()
     index = Index(settings.index)
     codes = read_codes(index)
     if codes is None:
@@ -107,5 +107,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with exit_on_error():
         main()

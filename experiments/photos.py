@@ -15,10 +15,10 @@ from typing import Any
 
 import jax
 
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.cli.process import configure_process
 from alexnet_jax.cpus import available_cpus
 from alexnet_jax.data.records import open_dataset
-from alexnet_jax.errors import exit_on_user_error
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.files import write_json
 from alexnet_jax.training.run_directory import RunDirectory
@@ -70,5 +70,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with exit_on_error():
         main()

@@ -27,14 +27,14 @@ from binary_codes import NEIGHBORS, RESULTS, blocks, same_class
 from alexnet_jax.analysis.binary_codes import Autoencoder, nearest_codes
 from alexnet_jax.analysis.exact_search import nearest_neighbors
 from alexnet_jax.analysis.indexing import last_hidden_layer
+from alexnet_jax.cli.exit import exit_on_error
+from alexnet_jax.cli.process import configure_process
 from alexnet_jax.console import console
 from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import exit_on_user_error
 from alexnet_jax.evaluation.predictor import Predictor, SplitPredictions
 from alexnet_jax.files import write_json
-from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 from alexnet_jax.weights.trained_model import load
 
 SIDE = 32
@@ -134,12 +134,14 @@ def compare(study: Study) -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
     study = tyro.cli(Study)
-    enable_compilation_cache()
-    configure_cpu()
-    with exit_on_user_error():
-        result = compare(study)
-    file = study.to or RESULTS / "pixel_neighbors" / f"{result['data']}.json"
-    write_json(file, result)
+    configure_process()
+    result = compare(study)
+    write_json(study.to or RESULTS / "pixel_neighbors" / f"{result['data']}.json", result)
     print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        main()

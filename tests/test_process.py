@@ -8,6 +8,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import pytest
 
 import alexnet_jax as alexnet
@@ -112,8 +113,14 @@ def test_training_in_a_thread_after_a_predictor_leaves_the_process_alone(options
 
 def test_configure_cpu_too_late_is_an_error():
     configure_cpu(4)
-    with pytest.raises(UserError, match=r"JAX already uses 4 CPU device\(s\).*: call configure_cpu\(devices=64\) before JAX is"):
-        configure_cpu(64)
+    with pytest.raises(UserError, match=r"JAX already uses 4 CPU device\(s\).*: call configure_cpu\(devices=8\) before JAX is"):
+        configure_cpu(8)
+
+
+def test_commands_need_the_compiler(run_command):
+    with jax.disable_jit():
+        error = run_command("evaluate", "run", code=1).err
+    assert error == "error: JAX_DISABLE_JIT is set, with which a step takes minutes: unset it\n"
 
 
 @pytest.fixture

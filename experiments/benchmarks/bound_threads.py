@@ -20,6 +20,7 @@ import tyro
 from turns import Worker, serve
 
 from alexnet_jax import QUICKSTART
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.console import track_progress
 from alexnet_jax.cpus import available_cpus
 from alexnet_jax.files import write_json
@@ -91,7 +92,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--train"]:
-        train(int(sys.argv[2]), bound=sys.argv[3] == "bound")
-    else:
-        main()
+    with exit_on_error():
+        if sys.argv[1:2] == ["--train"]:
+            train(int(sys.argv[2]), bound=sys.argv[3] == "bound")
+        else:
+            main()

@@ -33,6 +33,7 @@ from alexnet_jax.analysis.binary_codes import Autoencoder, nearest_codes
 from alexnet_jax.analysis.code_search import CANDIDATES, build_codes, read_codes, search_by_codes
 from alexnet_jax.analysis.exact_search import squared_norms
 from alexnet_jax.analysis.index import Index, IndexMetadata
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.cpus import available_cpus
 from alexnet_jax.files import write_json
 from alexnet_jax.parallel.runtime import configure_cpu
@@ -197,4 +198,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_error():
+        main()

@@ -30,6 +30,7 @@ import tyro
 from lock_time import lock_microseconds, null_decoder
 from other_loaders import BATCH, CORES, SIZE, STORED, other_loaders
 
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.console import console, track_progress
 from alexnet_jax.data.images import decode_jpeg, encode_jpeg
 from alexnet_jax.data.pipeline.augment import Augmentation
@@ -279,12 +280,10 @@ def measure(what: str, *arguments: str) -> Any:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--only"]:
-        print(json.dumps(measure(*sys.argv[2:])))
-    elif find_spec("torch") is None:
-        sys.exit("error: PyTorch is not installed; run make bench-data, which installs it")
-    else:
-        try:
+    with exit_on_error():
+        if sys.argv[1:2] == ["--only"]:
+            print(json.dumps(measure(*sys.argv[2:])))
+        elif find_spec("torch") is None:
+            raise UserError("PyTorch is not installed: run make bench-data, which installs it")
+        else:
             main(tyro.cli(Bench))
-        except UserError as error:
-            sys.exit(f"error: {error}")

@@ -25,6 +25,7 @@ import tyro
 
 from alexnet_jax.analysis.index import Index, IndexedImage, IndexMetadata
 from alexnet_jax.analysis.index_writer import create_index
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.cpus import available_cpus
 from alexnet_jax.files import write_json
 
@@ -138,4 +139,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_error():
+        main()

@@ -28,6 +28,7 @@ import jax
 import numpy as np
 import tyro
 
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.data.prepare.convert import prepare
 from alexnet_jax.data.sources.synthetic import SyntheticSource
 from alexnet_jax.files import write_json
@@ -232,4 +233,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_error():
+        main()

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.data.manifest import Manifest, Shard
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.batches import LoaderOptions, image_indices, training_batches
@@ -155,9 +156,10 @@ def main(bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--measure"]:
-        print(json.dumps(measure(Path(sys.argv[2]), int(sys.argv[3]))))
-    elif sys.argv[1:2] == ["--measure-listing"]:
-        print(json.dumps(measure_listing(Path(sys.argv[2]))))
-    else:
-        main(tyro.cli(Bench))
+    with exit_on_error():
+        if sys.argv[1:2] == ["--measure"]:
+            print(json.dumps(measure(Path(sys.argv[2]), int(sys.argv[3]))))
+        elif sys.argv[1:2] == ["--measure-listing"]:
+            print(json.dumps(measure_listing(Path(sys.argv[2]))))
+        else:
+            main(tyro.cli(Bench))

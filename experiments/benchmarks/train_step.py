@@ -23,9 +23,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import tyro
 from turns import Turn, Worker, serve
 
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.cpus import available_cpus
+from alexnet_jax.files import write_json
 
 BATCHES = (32, 128)
 OURS = ("one device", "two devices")
@@ -248,16 +251,17 @@ def main() -> None:
         "memory_ratio_vs_best": max(compared["memory_ratio_vs_best"] for compared in comparisons.values()),
         "ratio_vs_best": min(compared["ratio_vs_best"] for compared in comparisons.values()),
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(RESULT, result)
     print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3 and sys.argv[1] == "layers":
-        from layer_times import layer_times
+    with exit_on_error():
+        if len(sys.argv) == 3 and sys.argv[1] == "layers":
+            from layer_times import layer_times
 
-        print(json.dumps(layer_times(int(sys.argv[2]))))
-    elif len(sys.argv) == 3:
-        run(sys.argv[1], int(sys.argv[2]))
-    else:
-        main()
+            print(json.dumps(layer_times(int(sys.argv[2]))))
+        elif len(sys.argv) == 3:
+            run(sys.argv[1], int(sys.argv[2]))
+        else:
+            tyro.cli(main, description=__doc__)

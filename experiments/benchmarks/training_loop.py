@@ -30,6 +30,7 @@ import numpy as np
 import tyro
 from jax.sharding import Mesh
 
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.configs import load_config
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.pipeline.augment import Example
@@ -202,4 +203,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_error():
+        main()

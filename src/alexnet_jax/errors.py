@@ -4,7 +4,6 @@ import errno
 import math
 import operator
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -81,17 +80,6 @@ def describe_os_error(error: OSError, path: str | os.PathLike[str] | None = None
     denied = error.errno in (errno.EACCES, errno.EPERM)
     advice = "choose a different path, or change its permissions" if denied else "choose a different path"
     return f"cannot access {os.fspath(path)} ({reason}): {advice}"
-
-
-@contextmanager
-def exit_on_user_error() -> Iterator[None]:
-    """Print a `UserError` or `OSError` of the block as one line and exit with code 1, as the commands do; for scripts."""
-    try:
-        yield
-    except OSError as error:
-        sys.exit(f"error: {describe_os_error(error)}")
-    except UserError as error:
-        sys.exit(f"error: {error}")
 
 
 @contextmanager

@@ -8,8 +8,8 @@ import sys
 from importlib import import_module
 from itertools import pairwise
 
-from alexnet_jax.errors import UserError, describe_os_error
-from alexnet_jax.text import printable
+from alexnet_jax.cli.exit import exit_on_error
+from alexnet_jax.errors import UserError
 from alexnet_jax.training.preemption import exit_on_sigterm
 from alexnet_jax.version import __version__
 
@@ -48,39 +48,19 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Run the command named by `sys.argv`.
-
-    A `UserError` or `OSError` is printed as one line on stderr with exit code 1; Ctrl-C exits with 130. If the program that reads
-    stdout has ended, as in `alexnet-jax schedule two_tower | head -3`, the exit code is 1, and nothing is printed.
-    """
+    """Run the command named by `sys.argv`; for errors and exit codes, see `exit_on_error`."""
     name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
     _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         codecs.register_error(_encode_error.__name__, _encode_error)
         sys.stdout.reconfigure(errors=_encode_error.__name__)
-    try:
+    with exit_on_error():
         try:
             _run(name, arguments)
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more when it exits
-        sys.exit(1)
-    except (UserError, OSError) as error:  # OSError: for example, a name that is too long or a missing permission
-        message = describe_os_error(error) if isinstance(error, OSError) else str(error)
-        print(f"error: {printable(message)}", file=sys.stderr)
-        sys.exit(1)
-    except (RuntimeError, AssertionError):
-        try:  # JAX raises them for a platform that does not exist
-            import_module("alexnet_jax.parallel.runtime").check_platform()
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(1)
-        raise
-    except KeyboardInterrupt:
-        if name in ("train", "prepare"):
-            print("Interrupted. Run the same command to resume.", file=sys.stderr)
-        sys.exit(130)
+        except KeyboardInterrupt:
+            if name in ("train", "prepare"):
+                print("Interrupted. Run the same command to resume.", file=sys.stderr)
+            raise
 
 
 def _open_closed_streams() -> None:
@@ -118,7 +98,12 @@ def _run(name: str, arguments: list[str]) -> None:
     if name == "train":
         exit_on_sigterm(_interrupted_exit_code(arguments))  # before the imports below, which take seconds
     gc.disable()  # searches for garbage, of which there is none, would take a tenth of the time of the imports
-    command = import_module(f"alexnet_jax.cli.{COMMANDS[name]}")
+    os.environ["MPLBACKEND"] = "agg"  # figures are drawn to files
+    try:
+        command = import_module(f"alexnet_jax.cli.{COMMANDS[name]}")
+    except ValueError as error:  # JAX checks its environment variables when it is imported
+        reason = " ".join(str(error).split())
+        raise UserError(f"an environment variable has an invalid value ({reason}): correct or unset it") from error
     if not gc.get_freeze_count():
         gc.freeze()  # later searches skip what was imported
     gc.enable()

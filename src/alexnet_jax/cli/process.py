@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from alexnet_jax.console import console
-from alexnet_jax.errors import check_number
+from alexnet_jax.errors import UserError
 from alexnet_jax.parallel.distributed import DistributedOptions, initialize_distributed, is_main_process
 from alexnet_jax.parallel.runtime import bind_threads, check_platform, configure_cpu, enable_compilation_cache
 from alexnet_jax.training.config import Options
@@ -20,7 +20,12 @@ def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
     Args:
       devices: number of virtual CPU devices.
       data_parallel: see `configure_cpu`.
+
+    Raises:
+      UserError: if there are too many devices for the CPUs, JAX has none, or its compiler is disabled.
     """
+    if jax.config.jax_disable_jit:  # type: ignore[reportAttributeAccessIssue]
+        raise UserError("JAX_DISABLE_JIT is set, with which a step takes minutes: unset it")
     enable_compilation_cache()
     configure_cpu(devices, data_parallel=data_parallel)
     check_platform()
@@ -55,10 +60,8 @@ def configure_inference(devices: int | None, processes: DistributedOptions) -> N
     Raises:
       UserError: if an option is invalid, or the processes cannot be connected.
     """
-    if devices is not None:
-        check_number("--devices", devices, at_least=1)
     initialize_distributed(processes)
-    configure_process(devices or 1, data_parallel=False)
+    configure_process(1 if devices is None else devices, data_parallel=False)
     console.quiet = not is_main_process()
     if jax.process_count() > 1:
         _reserve_stdout()
