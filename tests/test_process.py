@@ -117,10 +117,15 @@ def test_configure_cpu_too_late_is_an_error():
         configure_cpu(8)
 
 
-def test_commands_need_the_compiler(run_command):
-    with jax.disable_jit():
+@pytest.mark.parametrize(("name", "value"), [("jax_disable_jit", True), ("jax_numpy_rank_promotion", "raise")])
+def test_settings_for_debugging_are_refused(name, value, run_command):
+    previous = getattr(jax.config, name)
+    jax.config.update(name, value)
+    try:
         error = run_command("evaluate", "run", code=1).err
-    assert error == "error: JAX_DISABLE_JIT is set, with which a step takes minutes: unset it\n"
+    finally:
+        jax.config.update(name, previous)
+    assert error == f"error: {name.upper()} is {value}, which the commands do not support: unset it\n"
 
 
 @pytest.fixture

@@ -13,6 +13,15 @@ from alexnet_jax.parallel.distributed import DistributedOptions, initialize_dist
 from alexnet_jax.parallel.runtime import bind_threads, check_platform, configure_cpu, enable_compilation_cache
 from alexnet_jax.training.config import Options
 
+_UNSUPPORTED = {
+    "jax_disable_jit": (True,),  # a step would take minutes
+    "jax_check_tracer_leaks": (True,),
+    "jax_numpy_dtype_promotion": ("strict",),
+    "jax_numpy_rank_promotion": ("raise",),
+    "jax_transfer_guard": ("disallow", "disallow_explicit"),
+}
+"""Values of JAX's settings, for debugging, with which training or evaluation fails."""
+
 
 def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
     """Configure JAX's devices and threads on a CPU, malloc, the compilation cache and log levels; call before JAX is first used.
@@ -22,10 +31,12 @@ def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
       data_parallel: see `configure_cpu`.
 
     Raises:
-      UserError: if there are too many devices for the CPUs, JAX has none, or its compiler is disabled.
+      UserError: if there are too many devices for the CPUs, JAX has none, or an environment variable of JAX has a value that the
+        commands do not support.
     """
-    if jax.config.jax_disable_jit:  # type: ignore[reportAttributeAccessIssue]
-        raise UserError("JAX_DISABLE_JIT is set, with which a step takes minutes: unset it")
+    for name, unsupported in _UNSUPPORTED.items():
+        if getattr(jax.config, name) in unsupported:
+            raise UserError(f"{name.upper()} is {getattr(jax.config, name)}, which the commands do not support: unset it")
     enable_compilation_cache()
     configure_cpu(devices, data_parallel=data_parallel)
     check_platform()
