@@ -102,8 +102,8 @@ def main() -> None:
         "seeds": settings.seeds,
         "codes": rows,
     }
-    write_json(settings.out, result)
     print(json.dumps(result))
+    write_json(settings.out, result)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,8 @@ def accuracy(dataset: Dataset, side: int) -> float:
 def main() -> None:
     dataset = find_dataset(synthetic.NAME, synthetic.NAME, Path("data"))
     result = {f"accuracy_{side}": accuracy(dataset, side) for side in (32, 64)}
-    write_json(RESULT, result)
     print(json.dumps(result))
+    write_json(RESULT, result)
 
 
 if __name__ == "__main__":

@@ -138,8 +138,8 @@ def main() -> None:
     study = tyro.cli(Study)
     configure_process()
     result = compare(study)
-    write_json(study.to or RESULTS / "pixel_neighbors" / f"{result['data']}.json", result)
     print(json.dumps(result))
+    write_json(study.to or RESULTS / "pixel_neighbors" / f"{result['data']}.json", result)
 
 
 if __name__ == "__main__":

@@ -87,8 +87,8 @@ def main() -> None:
     bench = tyro.cli(Bench)
     deciles = {devices: compare(devices, bench) for devices in (1, 2)}
     result = {"cpus": available_cpus(), "batch": BATCH, "turns": bench.turns, "step_ms_deciles": deciles}
-    write_json(bench.out, result)
     print(json.dumps(result))
+    write_json(bench.out, result)
 
 
 if __name__ == "__main__":

@@ -193,8 +193,8 @@ def main() -> None:
         "milliseconds": milliseconds,
         "build": built,
     }
-    write_json(search.out, result)
     print(json.dumps(result))
+    write_json(search.out, result)
 
 
 if __name__ == "__main__":

@@ -249,8 +249,8 @@ def main(bench: Bench) -> None:
         "versions": {name: version(name) for name in PACKAGES},
         "notes": "microseconds per image on one core: " + ", ".join(f"{name} {time:.1f}" for name, time in microseconds.items()),
     }
-    write_json(bench.out, result)
     print(json.dumps(result))
+    write_json(bench.out, result)
 
 
 def best(median: dict[str, int], kind: str) -> str:

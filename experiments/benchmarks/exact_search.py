@@ -134,8 +134,8 @@ def main() -> None:
         "one_pass_seconds": passes,
         "megabytes": {"before": before, "peak": peak},
     }
-    write_json(search.out, result)
     print(json.dumps(result))
+    write_json(search.out, result)
 
 
 if __name__ == "__main__":

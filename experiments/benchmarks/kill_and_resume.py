@@ -228,8 +228,8 @@ def main() -> None:
     settings = tyro.cli(Kill)
     with tempfile.TemporaryDirectory() as folder:
         result = kill_and_resume(settings, Path(folder))
-    write_json(settings.out, result)
     print(json.dumps(result))
+    write_json(settings.out, result)
 
 
 if __name__ == "__main__":

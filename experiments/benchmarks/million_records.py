@@ -151,8 +151,8 @@ def main(bench: Bench) -> None:
         write_archives(Path(folder), bench.images)
         result["webdataset"] = _in_new_process("--measure-listing", f"{folder}/archives")
     result["cores"] = os.cpu_count()
-    write_json(bench.out, result)
     print(json.dumps(result))
+    write_json(bench.out, result)
 
 
 if __name__ == "__main__":

@@ -251,8 +251,8 @@ def main() -> None:
         "memory_ratio_vs_best": max(compared["memory_ratio_vs_best"] for compared in comparisons.values()),
         "ratio_vs_best": min(compared["ratio_vs_best"] for compared in comparisons.values()),
     }
-    write_json(RESULT, result)
     print(json.dumps(result))
+    write_json(RESULT, result)
 
 
 if __name__ == "__main__":

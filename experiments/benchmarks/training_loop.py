@@ -198,8 +198,8 @@ def main() -> None:
             "loop": round(statistics.median(loop for _, loop in rounds), 1),
             "ratio": round(statistics.median(loop / step for step, loop in rounds), 3),
         }
-    write_json(bench.out, result)
     print(json.dumps(result))
+    write_json(bench.out, result)
 
 
 if __name__ == "__main__":

@@ -311,9 +311,9 @@ def main() -> int:
         log(failure)
     result = {"spill_bytes": spilled, "norm_pool_bytes_ratio": max_ratios, "bytes": rows, "steps": step_rows, "sent": sent_rows}
     result["jax"] = jax.__version__
+    print(json.dumps(result))
     if not quick:
         write_json(RESULT, result)
-    print(json.dumps(result))
     return bool(failures)
 
 

@@ -69,8 +69,8 @@ def main() -> None:
         reference, xla = milliseconds["reference"], milliseconds["xla"]
         print(f"{op}: xla {xla:.1f} ms, reference {reference:.1f} ms, speedup {speedup:.2f}", flush=True)
     result |= {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
-    write_json(RESULT, result)
     print(json.dumps(result))
+    write_json(RESULT, result)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,14 @@
 """Tests of what all programs in experiments/ have in common."""
 
 import ast
+import re
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from alexnet_jax.errors import UserError
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 PROGRAMS = {
@@ -33,6 +38,16 @@ def test_program_parses_its_arguments(name):
     assert any(parser in PROGRAMS[name] for parser in parsers)
 
 
-def test_results_are_written_atomically():
-    for name, text in PROGRAMS.items():
-        assert "RESULT.write_text" not in text, name
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_results_are_written_whole_and_after_they_are_printed(name):
+    """A result of hours must not be lost if the file cannot be written."""
+    assert "RESULT.write_text" not in PROGRAMS[name]
+    assert not re.search(r"write_json\(.*\n +print\(json.dumps\(result\)\)", PROGRAMS[name])
+
+
+def test_data_without_test_images_are_refused(trained_run, monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    photos = import_module("photos")
+    monkeypatch.setattr(sys, "argv", ["photos.py", str(trained_run)])
+    with pytest.raises(UserError, match="has no labeled test images: train on photos in train, validation and test"):
+        photos.main()
