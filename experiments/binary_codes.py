@@ -33,6 +33,7 @@ from alexnet_jax.cli.process import configure_process
 from alexnet_jax.console import console
 from alexnet_jax.cpus import available_cpus
 from alexnet_jax.data.find import find_training_dataset
+from alexnet_jax.errors import check_at_least
 from alexnet_jax.evaluation.predictor import Predictor, SplitPredictions
 from alexnet_jax.files import write_json
 from alexnet_jax.weights.trained_model import load
@@ -68,6 +69,9 @@ class Compare:
     seeds: int = 3
     timed: int = 100_000
     out: Path = RESULTS / "codes.json"
+
+    def __post_init__(self) -> None:
+        check_at_least(self, bits=8, seeds=1, timed=1)
 
 
 def blocks(features: np.ndarray) -> Iterator[np.ndarray]:

@@ -26,7 +26,7 @@ import tyro
 from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.cli.process import configure_process
 from alexnet_jax.data.pipeline.augment import Augmentation
-from alexnet_jax.errors import DivergedError
+from alexnet_jax.errors import DivergedError, check_at_least
 from alexnet_jax.files import write_json
 from alexnet_jax.model.cifar import THREE_CONVOLUTIONS
 from alexnet_jax.model.comparison_layers import Tanh
@@ -73,6 +73,9 @@ class Figure1:
     max_epochs: int = 80
     runs_dir: Path = Path("runs")
     to: Path = RESULTS
+
+    def __post_init__(self) -> None:
+        check_at_least(self, rates=0, max_epochs=1)
 
 
 Curves = dict[float, list[float]]

@@ -23,6 +23,7 @@ from alexnet_jax.cli.process import configure_process
 from alexnet_jax.configs import load_config
 from alexnet_jax.console import console
 from alexnet_jax.data.find import find_dataset
+from alexnet_jax.errors import check_at_least
 from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.files import write_json
@@ -53,6 +54,9 @@ class Comparison:
     epochs: int | None = None
     runs_dir: Path = Path("runs")
     to: Path = RESULT
+
+    def __post_init__(self) -> None:
+        check_at_least(self, seeds=0, epochs=1)
 
 
 def compare(settings: Comparison) -> dict[str, Any]:

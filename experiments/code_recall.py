@@ -24,7 +24,7 @@ from alexnet_jax.analysis.indexing import load_indexed_model, open_indexed_datas
 from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.cli.process import configure_process
 from alexnet_jax.console import console
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, check_at_least
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.files import write_json
 
@@ -48,6 +48,9 @@ class Recall:
     candidates: tuple[int, ...] = (6, 100, 500, 1000, 2000)
     seeds: int = 5
     out: Path = RESULTS / "code_recall.json"
+
+    def __post_init__(self) -> None:
+        check_at_least(self, neighbors=1, candidates=1, seeds=1)
 
 
 def encode(index: Index, encoder: Encoder) -> Codes:

@@ -33,6 +33,7 @@ from alexnet_jax.console import console
 from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset
+from alexnet_jax.errors import check_at_least
 from alexnet_jax.evaluation.predictor import Predictor, SplitPredictions
 from alexnet_jax.files import write_json
 from alexnet_jax.weights.trained_model import load
@@ -60,6 +61,9 @@ class Study:
     bits: int = 256
     seeds: int = 3
     to: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_at_least(self, bits=8, seeds=1)
 
 
 def pixels_of(dataset: Dataset, split: str) -> np.ndarray:

@@ -40,7 +40,7 @@ from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.prepare.convert import prepare
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.data.sources.base import SPLITS, Source, SourceImage
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, check_at_least
 from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.files import write_json
@@ -95,6 +95,9 @@ class Transfer:
     data_dir: Path = Path("data")
     runs_dir: Path = Path("runs")
     to: Path = RESULT
+
+    def __post_init__(self) -> None:
+        check_at_least(self, images=1, seeds=0, pretrain_epochs=1, epochs=1)
 
 
 class ClassSubset(Source):

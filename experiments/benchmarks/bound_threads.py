@@ -23,6 +23,7 @@ from alexnet_jax import QUICKSTART
 from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.console import track_progress
 from alexnet_jax.cpus import available_cpus
+from alexnet_jax.errors import check_at_least
 from alexnet_jax.files import write_json
 from alexnet_jax.parallel.mesh import choose_mesh
 from alexnet_jax.parallel.runtime import bind_threads, configure_cpu
@@ -46,6 +47,9 @@ class Bench:
     turns: int = 8
     seconds: float = 6.0
     out: Path = RESULT
+
+    def __post_init__(self) -> None:
+        check_at_least(self, turns=2, seconds=0)
 
 
 def train(devices: int, bound: bool) -> None:

@@ -40,7 +40,7 @@ from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.data.sources.synthetic import CLASSES, draw_image
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, check_at_least
 from alexnet_jax.files import write_json
 
 RESULT = Path(__file__).parents[1] / "results" / "data.json"
@@ -77,6 +77,9 @@ class Bench:
     batches: int = 40
     memory_batches: int = 1000
     out: Path = RESULT
+
+    def __post_init__(self) -> None:
+        check_at_least(self, images=1, rounds=1, batches=1, memory_batches=0)
 
 
 def make_images(folder: Path, bench: Bench) -> None:

@@ -34,6 +34,7 @@ from alexnet_jax.data.prepare.shard_writer import ShardWriter
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.data.sources.held_out import ValidationSplit
 from alexnet_jax.data.sources.registry import find_source
+from alexnet_jax.errors import check_at_least
 from alexnet_jax.files import write_json
 
 RESULT = Path(__file__).parents[1] / "results" / "million_records.json"
@@ -54,6 +55,9 @@ class Bench:
 
     images: int = 1_281_167
     out: Path = RESULT
+
+    def __post_init__(self) -> None:
+        check_at_least(self, images=BATCH)
 
 
 def write_dataset(folder: Path, images: int) -> None:

@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from turns import Turn, Worker, serve
 
 from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.cpus import available_cpus
+from alexnet_jax.errors import UserError
 from alexnet_jax.files import write_json
 
 BATCHES = (32, 128)
@@ -230,6 +232,8 @@ def comparison(results: Results) -> dict[str, Any]:
 
 def main() -> None:
     """Run all measurements; write and print the results."""
+    if find_spec("torch") is None:
+        raise UserError("PyTorch is not installed: run make bench, which installs it")
     left_out: dict[str, str] = {}
     batches = {batch: measure(batch, left_out) for batch in BATCHES}
     comparisons = {batch: comparison(results) for batch, results in batches.items()}

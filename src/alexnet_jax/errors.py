@@ -57,6 +57,25 @@ def check_number(
         raise UserError(f"{name} must be {condition}, not {value}")
 
 
+def check_at_least(settings: object, **minimums: int) -> None:
+    """Check the smallest values of the fields of a dataclass whose fields are options.
+
+    Args:
+      settings: the dataclass.
+      **minimums: smallest allowed value of a number, or of each number of a tuple, by the name of the field. None is allowed.
+
+    Raises:
+      UserError: if a number is too small or not finite, or a tuple is empty.
+    """
+    for name, minimum in minimums.items():
+        option, value = f"--{name.replace('_', '-')}", getattr(settings, name)
+        if value == ():
+            raise UserError(f"{option} has no value: pass one or more")
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None:
+                check_number(option, number, at_least=minimum)
+
+
 MAX_SEED = 2**32 - 1
 """Largest random seed, a limit of Grain."""
 

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -51,3 +52,28 @@ def test_data_without_test_images_are_refused(trained_run, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["photos.py", str(trained_run)])
     with pytest.raises(UserError, match="has no labeled test images: train on photos in train, validation and test"):
         photos.main()
+
+
+@pytest.mark.parametrize(("settings", "message"), [({"seeds": ()}, "--seeds has no value"), ({"images": 0}, "--images must be")])
+def test_impossible_numbers_are_refused_at_the_start(settings, message, monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    with pytest.raises(UserError, match=message):
+        import_module("transfer").Transfer(**settings)
+
+
+def test_all_programs_check_their_numbers():
+    baselines = ("baselines/fisher_vectors.py", "baselines/sparse_coding.py")  # settings of the method
+    for name, text in PROGRAMS.items():
+        options = re.search(r'@dataclass\(frozen=True\)\nclass \w+:\n    """(.|\n)*?\n\n(?=\S)', text)
+        has_numbers = options is not None and re.search(r": (int|tuple\[int)\b.* = ", options[0])
+        assert not has_numbers or "check_" in text or name in ("ablate.py", *baselines), name
+
+
+@pytest.mark.parametrize("name", ["train_step", "data_pipeline"])
+def test_benchmarks_need_pytorch_before_they_measure(name, monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER / "benchmarks")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    with pytest.raises(SystemExit) as error:
+        runpy.run_path(str(FOLDER / "benchmarks" / f"{name}.py"), run_name="__main__")
+    assert error.value.code == 1
