@@ -106,3 +106,16 @@ def test_environment_variables_of_libraries(variable, message, tmp_path):
     process = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert process.returncode == 1
     assert re.fullmatch(message, process.stderr), process.stderr
+
+
+@pytest.mark.parametrize(("fresh", "advice"), [([], "to resume."), (["--fresh"], "to resume; with --fresh, it starts over.")])
+def test_interrupted_training_says_how_to_resume(fresh, advice, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupt)
+    monkeypatch.setattr(sys, "argv", ["alexnet-jax", "train", "quickstart", *fresh])
+    with pytest.raises(SystemExit) as error:
+        cli.main()
+    assert error.value.code == 130
+    assert capsys.readouterr().err == f"Interrupted. Run the same command {advice}\n"

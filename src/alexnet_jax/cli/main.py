@@ -59,7 +59,7 @@ def main() -> None:
             _run(name, arguments)
         except KeyboardInterrupt:
             if name in ("train", "prepare"):
-                print("Interrupted. Run the same command to resume.", file=sys.stderr)
+                print(f"Interrupted. {_how_to_resume(arguments)}", file=sys.stderr)
             raise
 
 
@@ -96,7 +96,9 @@ def _run(name: str, arguments: list[str]) -> None:
         raise UserError(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")
     _check_not_empty(name, arguments)
     if name == "train":
-        exit_on_sigterm(_interrupted_exit_code(arguments))  # before the imports below, which take seconds
+        exit_on_sigterm(
+            _interrupted_exit_code(arguments), _how_to_resume(arguments)
+        )  # before the imports below, which take seconds
     gc.disable()  # searches for garbage, of which there is none, would take a tenth of the time of the imports
     os.environ["MPLBACKEND"] = "agg"  # figures are drawn to files
     try:
@@ -120,6 +122,10 @@ def _check_not_empty(name: str, arguments: list[str]) -> None:
         if not argument or (argument.startswith("--") and argument.endswith("=")):
             empty = f"the value of {argument[:-1] or previous}" if (argument or previous).startswith("--") else "an argument"
             raise UserError(f"{empty} is empty: pass one, or omit it")
+
+
+def _how_to_resume(arguments: list[str]) -> str:
+    return f"Run the same command to resume{'; with --fresh, it starts over' if '--fresh' in arguments else ''}."
 
 
 def _interrupted_exit_code(arguments: list[str]) -> int:
