@@ -12,6 +12,7 @@ import jax
 import pytest
 
 import alexnet_jax as alexnet
+from alexnet_jax.cli.process import _print_warning
 from alexnet_jax.errors import UserError
 from alexnet_jax.parallel.runtime import configure_cpu
 from alexnet_jax.training.preemption import StopOnSignal
@@ -126,6 +127,14 @@ def test_settings_for_debugging_are_refused(name, value, run_command):
     finally:
         jax.config.update(name, previous)
     assert error == f"error: {name.upper()} is {value}, which the commands do not support: unset it\n"
+
+
+def test_warnings_of_libraries_are_printed_in_one_line(capsys):
+    _print_warning(UserWarning("first\n  second"), UserWarning, "file.py", 3)
+    _print_warning(UserWarning("Error reading persistent compilation cache entry for 'jit_f': x"), UserWarning, "file.py", 3)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "warning: first second"
+    assert second.endswith(f"'jit_f': x): delete {jax.config.jax_compilation_cache_dir}")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from typing import Any
 
 import jax
@@ -44,6 +45,7 @@ def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
     for name in ("absl", "asyncio"):  # Orbax logs every file and asyncio every array; errors are raised anyway
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.unraisablehook = _ignore_closed_event_loop
+    warnings.showwarning = _print_warning
 
 
 def configure_training(options: Options, towers: int) -> None:
@@ -87,6 +89,15 @@ def _reserve_stdout() -> None:
     results = os.dup(1)
     os.dup2(2, 1)
     sys.stdout = os.fdopen(results, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+
+
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning of a library in one line, without its place in the source code."""
+    line = " ".join(str(message).split())
+    if "persistent compilation cache" in line:  # JAX warns in every run, and does not replace a damaged file
+        folder = jax.config.jax_compilation_cache_dir  # type: ignore[reportAttributeAccessIssue]
+        line = f"the compilation cache cannot be used, so that starting takes longer ({line}): delete {folder}"
+    console.print(f"warning: {line}", style="yellow")
 
 
 def _ignore_closed_event_loop(unraisable: Any) -> None:
