@@ -134,7 +134,7 @@ def test_warnings_of_libraries_are_printed_in_one_line(capsys):
     _print_warning(UserWarning("Error reading persistent compilation cache entry for 'jit_f': x"), UserWarning, "file.py", 3)
     first, second = capsys.readouterr().err.splitlines()
     assert first == "warning: first second"
-    assert second.endswith(f"'jit_f': x): delete {jax.config.jax_compilation_cache_dir}")
+    assert second.endswith(f"'jit_f': x): delete {jax.config.jax_compilation_cache_dir}")  # type: ignore[reportAttributeAccessIssue]
 
 
 @pytest.fixture

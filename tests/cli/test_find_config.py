@@ -69,7 +69,7 @@ def test_errors_of_trained_networks_are_one_line(tmp_path):
     for find, name, message in (
         (find_config, "imported.safetensors", "was not trained by this program"),
         (find_network, "damaged.safetensors", "cannot read .*damaged.safetensors: .*; download or export it again"),
-        (find_network, "run", "cannot read .*run/config.json: pass a checkpoint"),
+        (find_network, "run", "cannot read .*run/config.json: restore it, or pass a checkpoint"),
         (find_network, ".", "has no checkpoints: pass a run folder"),
     ):
         with pytest.raises(UserError, match=message) as error:
