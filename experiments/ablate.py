@@ -22,6 +22,7 @@ from time import perf_counter
 from typing import Annotated, Any
 
 import tyro
+from paired_ci import PairedDifference, paired_difference
 from paper_tables import THIRD
 from published_results import ABLATIONS, Ablation, Errors
 from rich.table import Table
@@ -33,7 +34,6 @@ from alexnet_jax.console import console, count
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import DivergedError, UserError
-from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
 from alexnet_jax.evaluation.predictor import Predictor, Views
 from alexnet_jax.files import write_json
 from alexnet_jax.parallel.mesh import Placement

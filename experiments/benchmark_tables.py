@@ -69,7 +69,7 @@ def step_bytes() -> str:
         pairs = [f"{separate[key]:,} → {grouped[key]:,}" for key in ("moved_mb", "kernels")]
         glue = [f"{row['glue_mb']:,.0f} ({row['glue_mb'] / row['moved_mb']:.1%})" for row in (separate, grouped)]
         rows.append([grouped["gpu"], grouped["precision"], pairs[0], " → ".join(glue), pairs[1]])
-    header = ["GPU", "precision", "moved, MB: `separate` → `grouped`", "glue, MB", "kernels"]
+    header = ["GPU", "precision", "moved, MB: `separate` → `grouped`", "copies, MB", "kernels"]
     return table(header, rows)
 
 

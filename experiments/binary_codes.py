@@ -24,8 +24,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 import tyro
+from hyperplane_codes import principal_component_signs, random_hyperplanes
 
-from alexnet_jax.analysis.binary_codes import Autoencoder, Encoder, nearest_codes, principal_component_signs, random_hyperplanes
+from alexnet_jax.analysis.binary_codes import Autoencoder, Encoder, nearest_codes
 from alexnet_jax.analysis.exact_search import nearest_neighbors
 from alexnet_jax.analysis.indexing import last_hidden_layer
 from alexnet_jax.cli.exit import exit_on_error

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from paired_ci import PairedDifference, paired_difference
 from rich.table import Table
 
 from alexnet_jax.cli.exit import exit_on_error
@@ -24,7 +25,6 @@ from alexnet_jax.configs import load_config
 from alexnet_jax.console import console
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.errors import check_at_least
-from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.files import write_json
 from alexnet_jax.model.cifar import FOUR_LAYERS

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import tyro
+from hyperplane_codes import random_hyperplanes
 
-from alexnet_jax.analysis.binary_codes import Codes, Encoder, nearest_codes, random_hyperplanes
+from alexnet_jax.analysis.binary_codes import Codes, Encoder, nearest_codes
 from alexnet_jax.analysis.code_search import AUTOENCODER, TRAINING_IMAGES, read_codes
 from alexnet_jax.analysis.index import Index
 from alexnet_jax.analysis.indexing import load_indexed_model, open_indexed_dataset

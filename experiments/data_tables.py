@@ -10,8 +10,6 @@ LOADERS = {
     "tf.data": "tf.data, decoding only the crop",
 }
 """Names of the loaders of other libraries in the tables."""
-HOSTS = (4, 8, 16, 32, 64)
-"""Numbers of CPU cores of the hosts for which the throughput is derived."""
 
 
 def data() -> str:
@@ -47,23 +45,4 @@ def lock() -> str:
     return table(["time per image", "microseconds", "images/s of the threads of one process"], rows)
 
 
-def hosts() -> str:
-    """Return a table of the throughput that is derived for hosts with more cores."""
-    measured = result("data")
-    per_core, cores = measured["images_per_second_per_core"]["all cores busy"], measured["cores"]
-    per_process = measured["images_per_second"][f"alexnet_jax {cores} processes"] / cores
-    lock_seconds = measured["lock_microseconds"] / 1e6
-    rows: list[list[str]] = []
-    for count in HOSTS:
-        threads = min(count * per_core, 1 / lock_seconds)
-        rows.append([str(count), f"{threads:,.0f}", f"{threads * lock_seconds:.0%}", f"{count * per_process:,.0f}"])
-    header = [
-        "CPU cores",
-        "images/s, one thread per core, at most",
-        "time for which the lock is held",
-        "images/s, one process per core",
-    ]
-    return table([f"{header[0]} (derived, not measured)", *header[1:]], rows)
-
-
-TABLES = {"data": data, "data lock": lock, "data hosts": hosts}
+TABLES = {"data": data, "data lock": lock}

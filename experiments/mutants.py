@@ -60,8 +60,8 @@ TESTS = {
     "data/pipeline/copy_crop.py": "data/pipeline/test_copy_crop.py | data/pipeline/test_batches.py",
     "data/pipeline/augment.py": "test_published_settings.py data/pipeline/test_augment.py | data/pipeline/test_batches.py",
     "data/pipeline/transforms.py": "data/pipeline/test_augment.py training/test_settings.py | data/pipeline/test_batches.py",
-    "evaluation/paired_ci.py": "experiments/test_cifar.py training/test_settings.py |",
-    "evaluation/": "evaluation data/pipeline/test_augment.py | cli/test_evaluate.py weights/test_trained_model.py test_api.py",
+    "evaluation/": "evaluation data/pipeline/test_augment.py | cli/test_evaluate.py cli/test_evaluate_errors.py "
+    "weights/test_trained_model.py test_api.py",
     "configs/": "--noconftest test_published_settings.py | training/test_schedule.py cli/test_help.py",
 }  # fmt: skip
 

@@ -7,8 +7,8 @@ Our errors are read from results/; a dash marks a network that has not been trai
     alexnet-jax evaluate RUN --split test --to OUT && cp OUT/errors.json experiments/results/ilsvrc2010.json
 
 The file names are in `published_results.py`. Evaluate five or seven runs in one command for ilsvrc2012_five and
-ilsvrc2012_seven, and two runs on photos of clothes for clothing10_evaluation. Each file ablations*.json, written by
-`ablate.py --to`, adds two columns to the ablations. `make readme` writes the same tables to README.md.
+ilsvrc2012_seven. Each file ablations*.json, written by `ablate.py --to`, adds two columns to the ablations. `make readme` writes
+the same tables to README.md.
 """
 
 import json
@@ -84,19 +84,18 @@ def mean_and_deviation(values: list[float]) -> str:
     return percent(statistics.mean(values)) + (f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
-def evaluated_errors(name: str | None, views: str, network: str | None = None) -> Errors:
-    """Return errors from an errors.json of `evaluate` in results/.
+def evaluated_errors(name: str | None, views: str) -> Errors:
+    """Return errors from an errors.json of `evaluate` in results/: the last ones without fitted weights.
 
     Args:
       name: name of the file without its suffix; None if there is none.
       views: views that predictions are averaged over.
-      network: path of a run, or "mean" for the mean of several runs; None for the last entry without fitted weights.
 
     Returns:
       Top-1 and top-5 errors; None for both if there is no such file or entry.
     """
     for line in reversed((result_or_none(name) or {"errors": []})["errors"]):
-        if line["views"] == views and network in (None, line["name"]) and not line["name"].startswith("weighted"):
+        if line["views"] == views and not line["name"].startswith("weighted"):
             return Errors(line["top1_error"], line["top5_error"])
     return Errors(None, None)
 
@@ -186,20 +185,20 @@ def cifar() -> str:
     return table(["CIFAR-10", "paper", ours_header], rows)
 
 
+def photo_errors(name: str, views: str) -> Errors:
+    """Return the test errors of a network on photos of clothes (`photos.py`)."""
+    run = (result_or_none("photos") or {"runs": {}})["runs"].get(name)
+    return Errors(run["test"][views]["top1_error"], run["test"][views]["top5_error"]) if run else UNKNOWN
+
+
 def clothing() -> str:
-    """Return the errors of full-size networks on photos of clothes, single and averaged."""
-    evaluation = result_or_none("clothing10_evaluation")
-    networks = evaluation["networks"] if evaluation else [{"path": name, "network": name} for name in ("two_tower", "source_145")]
-    names = {network["path"]: f"`{network['network']}`" for network in networks}
+    """Return the errors of networks on photos of clothes."""
+    photos = result_or_none("photos") or {"runs": {"two_tower": {"epochs": DASH}}}
     rows = []
-    for network, name in {**names, "mean": "mean of the predictions"}.items():
-        errors = [
-            *evaluated_errors("clothing10_evaluation", "center", network),
-            *evaluated_errors("clothing10_evaluation", "ten", network),
-        ]
-        rows.append([name, *(percent(error) for error in errors)])
-    header = ["photos of clothes in 10 classes, test", "center view: top-1", "top-5", "ten views: top-1", "top-5"]
-    return table(header, rows)
+    for name, run in photos["runs"].items():
+        errors = (*photo_errors(name, "center"), *photo_errors(name, "ten")) if "test" in run else (None,) * 4
+        rows.append([f"`{name}`", str(run["epochs"]), *map(percent, errors)])
+    return table(["photos of clothes, test", "epochs", "center view: top-1", "top-5", "ten views: top-1", "top-5"], rows)
 
 
 def baselines() -> str:
@@ -217,9 +216,8 @@ def _over_splits(data: str, method: str, field: str) -> str:
     """Format the mean over splits of a field of a result in results/baselines/, with its standard deviation."""
     measured = result_or_none(f"baselines/{data}-{method}")
     if measured is None:
-        run = METHODS[method].evaluated if data == "clothing" else None
-        other = evaluated_errors("clothing10_evaluation", "ten", run) if run else UNKNOWN
-        return percent(other.top5 if field == "top5_error" else other.top1)
+        errors = photo_errors(method, "ten") if data == "clothing" else UNKNOWN
+        return percent(errors.top5 if field == "top5_error" else errors.top1)
     return mean_and_deviation(measured[field])
 
 

@@ -1,11 +1,13 @@
-"""Errors of networks trained on photos by the README's commands, and the time that training took.
+"""Errors of networks trained on photos of clothes, and the time that training took.
 
     make train DATA=path/to/photos
     make train EXP=two_tower DATA=path/to/photos
-    python experiments/photos.py runs/quickstart/… runs/two_tower/…
+    make train EXP=source_145 DATA=path/to/photos
+    make experiment EXP=photos ARGS="runs/quickstart/… runs/two_tower/… runs/source_145/…"
 
-Validation errors are read from a run's log, test errors are measured with the center view and with ten views. A run that was
-interrupted counts up to its last checkpoint. Other entries of results/photos.json are kept.
+The photos are github.com/alexeygrigorev/clothing-dataset-small. Validation errors are read from the log of a run. Test errors are
+measured with the center view and with ten views. A run that was interrupted counts up to its last checkpoint. Other entries of
+results/photos.json are kept.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import jax
 from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.cli.process import configure_process
 from alexnet_jax.cpus import available_cpus
-from alexnet_jax.data.records import open_dataset
+from alexnet_jax.data.records import Dataset, open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.files import write_json
@@ -28,29 +30,23 @@ from alexnet_jax.weights.trained_model import load, load_run_config
 RESULT = Path(__file__).parent / "results" / "photos.json"
 
 
-def measure(folder: Path) -> dict[str, Any]:
-    """Return epochs, time and errors of a run."""
-    run = RunDirectory(folder)
-    epochs = [line for line in run.log_lines() if "epoch" in line]
-    model = load(folder)
-    dataset = open_dataset(Path(model.config.data.path))
-    result = run.result
-    errors = {}
+def measure(folder: Path, dataset: Dataset) -> dict[str, Any]:
+    """Return epochs, time and errors of a run; the time is None if it is not finished."""
+    run, model = RunDirectory(folder), load(folder)
+    test = {}
     for views in ("center", "ten"):
-        errors[views] = round(Predictor(model, views=views).count_errors(dataset, "test").metrics.top1_error, 6)
-    return {
-        "epochs": epochs[-1]["epoch"],
-        "finished": result is not None,
-        "minutes": round(result["seconds"] / 60, 2) if result else None,
-        "validation_top1_error": [round(record["top1_error"], 6) for record in epochs],
-        "top1_error": errors,
-    }
+        metrics = Predictor(model, views=views).count_errors(dataset, "test").metrics
+        top5_error = None if metrics.top5_error is None else round(float(metrics.top5_error), 6)
+        test[views] = {"top1_error": round(float(metrics.top1_error), 6), "top5_error": top5_error}
+    validation = [round(line["top1_error"], 6) for line in run.log_lines() if "epoch" in line]
+    minutes = round(run.result["seconds"] / 60, 2) if run.result else None
+    return {"epochs": len(validation), "minutes": minutes, "validation_top1_error": validation, "test": test}
 
 
 def main() -> None:
     """Measure the runs and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", help="run folders of one data set")
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders of different networks on one data set")
     folders = parser.parse_args().runs
     configure_process()
     dataset = open_dataset(Path(load_run_config(folders[0]).data.path))
@@ -67,7 +63,7 @@ def main() -> None:
         "jax": jax.__version__,
     }
     for folder in folders:
-        record["runs"][load_run_config(folder).network.name] = measure(folder)
+        record["runs"][load_run_config(folder).network.name] = measure(folder, dataset)
         write_json(RESULT, record)
     print(json.dumps(record))
 

@@ -144,22 +144,19 @@ class Method(NamedTuple):
       accuracy: published mean accuracy over the classes of Caltech-101, with 30 training images per class and whole images; not
         checked against the publication.
       reference: publication with that accuracy.
-      evaluated: path of a run in results/clothing10_evaluation.json, for a network that is not evaluated by
-        experiments/baselines/networks.py.
     """
 
     description: str
     accuracy: float | None = None
     reference: str = ""
-    evaluated: str | None = None
 
 
 METHODS = {
     "sparse_coding": Method("sparse coding [2], as LLC", 0.7344, "Wang et al. 2010"),
     "fisher_vectors": Method("SIFT + FVs [24]", 0.7778, "Chatfield et al. 2011"),
     "quickstart": Method("`quickstart`, from scratch"),
-    "two_tower": Method("`two_tower`, from scratch", evaluated="runs/two_tower/clothing-cuts"),
-    "source_145": Method("`source_145`, from scratch", evaluated="runs/source_145/clothing-seed0-e14a3d"),
+    "two_tower": Method("`two_tower`, from scratch"),
+    "source_145": Method("`source_145`, from scratch"),
 }
 """Baselines of Tables 1 and 2, and networks trained on the same images (experiments/baselines/)."""
 

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+from paired_ci import PairedDifference, paired_difference
 from rich.table import Table
 
 from alexnet_jax.cli.exit import exit_on_error
@@ -41,7 +42,6 @@ from alexnet_jax.data.prepare.convert import prepare
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.data.sources.base import SPLITS, Source, SourceImage
 from alexnet_jax.errors import UserError, check_at_least
-from alexnet_jax.evaluation.paired_ci import PairedDifference, paired_difference
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.files import write_json
 from alexnet_jax.model.alexnet import QUICKSTART

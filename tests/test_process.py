@@ -1,6 +1,7 @@
 """Tests that the library changes no setting of the process, and trains in a thread after other JAX work."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -185,3 +186,29 @@ def test_threads_are_bound_on_virtual_machines_only(virtual, tmp_path):
         assert sorted({cpu for bound in threads for cpu in bound}) == cpus
     else:
         assert all(bound == cpus for bound in threads)
+
+
+RETAIN = """
+import resource
+from pathlib import Path
+from alexnet_jax.parallel.runtime import retain_freed_memory
+
+retain_freed_memory()
+pages = bytearray(b"x") * 2**26
+print(*(line.split()[1] for line in Path("/proc/self/smaps_rollup").read_text().splitlines() if "AnonHugePages" in line))
+del pages
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+pages = bytearray(b"x") * 2**26
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults)
+"""
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc has these options")
+def test_freed_memory_is_retained_in_huge_pages():
+    command = [sys.executable, "-c", RETAIN]
+    process = subprocess.run(command, capture_output=True, text=True, check=True, env=process_environment())
+    huge_kilobytes, faults = map(int, process.stdout.split())
+    assert faults < 100  # 16,384 pages of 4 kB
+    if HUGE_PAGES.exists() and "[never]" not in HUGE_PAGES.read_text():
+        assert huge_kilobytes >= 2**15

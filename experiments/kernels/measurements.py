@@ -58,7 +58,7 @@ def plan(parts: Sequence[str], report: Report, budget: TimeBudget, compilation: 
     settings: list[tuple[Precision, int]] = [(precision, batch) for batch in batch_sizes for precision in PRECISIONS]
 
     if "correctness" in parts:
-        yield from _correctness(report, kernels, SAMPLED_SPECS[::8] if tiny else checked, compilation)
+        yield from _correctness(report, kernels, SAMPLED_SPECS[::5] if tiny else checked, compilation)
     if "operations" in parts or "network" in parts:
         yield Measurement("device rates", "", partial(_device_rates, report, tiny))
     if "operations" in parts:

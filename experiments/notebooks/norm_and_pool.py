@@ -20,9 +20,11 @@ import shutil
 import subprocess
 import sys
 
-REPOSITORY = "https://github.com/OWNER/alexnet-jax"  # installed from here unless the package is already installed
+REPOSITORY = ""  # where the package is not installed, as on Colab: the address of its git repository, "https://…"
 
 if importlib.util.find_spec("alexnet_jax") is None:
+    if not REPOSITORY:
+        raise SystemExit("alexnet_jax is not installed: set REPOSITORY to the address of its git repository, and run this again")
     extra = "[cuda12]" if shutil.which("nvidia-smi") else ""
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", f"alexnet-jax{extra} @ git+{REPOSITORY}"], check=True)
 

@@ -20,9 +20,11 @@ import shutil
 import subprocess
 import sys
 
-REPOSITORY = "https://github.com/OWNER/alexnet-jax"  # installed from here unless the package is already installed
+REPOSITORY = ""  # where the package is not installed, as on Colab: the address of its git repository, "https://…"
 
 if importlib.util.find_spec("alexnet_jax") is None:
+    if not REPOSITORY:
+        raise SystemExit("alexnet_jax is not installed: set REPOSITORY to the address of its git repository, and run this again")
     extra = "[cuda12]" if shutil.which("nvidia-smi") else ""
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", f"alexnet-jax{extra} @ git+{REPOSITORY}"], check=True)
 
@@ -51,7 +53,7 @@ CONFIG = TrainConfig(
     schedule=StepDecay((22,)),  # epochs after which the learning rate is divided by 10
     augmentation=Augmentation(image_size=128),
 )
-# With a GPU and thousands of photos, train the full-size network. The defaults are those of section 5:
+# With a GPU and thousands of photos, train the full-size network. The other settings are those of section 5:
 # CONFIG = TrainConfig(alexnet_jax.SOURCE_145, epochs=12, batch_size=64)
 if shutil.which("nvidia-smi") is None:
     CONFIG = CONFIG.with_epochs(6)

@@ -27,12 +27,9 @@ _order: ContextVar[tuple[ImplementationName, ...]] = ContextVar("order", default
 
 @contextmanager
 def default_implementation(*names: ImplementationName) -> Iterator[None]:
-    """Context manager that sets the implementations used for `implementation=None`.
+    """Context manager that sets the implementations to try, in this order, for `implementation=None`.
 
     It applies to functions traced inside the context; an already compiled function keeps its implementation.
-
-    Args:
-      *names: implementations to try, in this order.
     """
     token = _order.set(names)
     try:
@@ -48,12 +45,6 @@ def current_order() -> tuple[ImplementationName, ...]:
 
 def dispatch(op: str, x: Array, implementation: Implementation, **settings: Any) -> Array:
     """Compute `op(x, **settings)` with the first implementation that supports the device and the arguments.
-
-    Args:
-      op: name of the operation.
-      x: input array.
-      implementation: see `Implementation`.
-      **settings: further arguments of the operation.
 
     Raises:
       ValueError: if an implementation is unknown, or none supports the call.

@@ -1,5 +1,6 @@
 """Reference implementations in plain `jax.numpy`, for any dtype and device. Tests compare the other implementations with them."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -7,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-
-from alexnet_kernels.segments import per_segment
 
 
 def unsupported_reason(op: str, x: Array, device: Any, **settings: Any) -> None:
@@ -27,6 +26,20 @@ def pooled_size(size: int, window: int, stride: int) -> int:
       stride: pixels between the starts of neighboring windows.
     """
     return -(-(size - window) // stride) + 1
+
+
+def per_segment(function: Callable[[Array], Array], x: Array, segments: int) -> Array:
+    """Return `function` of each of several equal parts of the channels, concatenated along the channels.
+
+    Args:
+      function: function of an array `[..., channels]`, which may change the number of channels.
+      x: array `[..., segments * channels]`.
+      segments: number of parts.
+    """
+    if segments == 1:
+        return function(x)
+    y = jax.vmap(function, -2, -2)(x.reshape(*x.shape[:-1], segments, -1))
+    return y.reshape(*y.shape[:-2], -1)
 
 
 def response_norm(

@@ -46,8 +46,8 @@ ALL_SPECS = (
 )
 """Calls with all settings on all shapes, except normalization within each channel."""
 
-SAMPLED_SPECS = ALL_SPECS[:: len(_SHAPES) + 1] + ALL_SPECS[2 :: len(_SHAPES) + 1]
-"""A subset of `ALL_SPECS` with every setting and every shape, but not every pair of them."""
+SAMPLED_SPECS = tuple(ALL_SPECS[first + first // len(_SHAPES) % len(_SHAPES)] for first in range(0, len(ALL_SPECS), len(_SHAPES)))
+"""A subset of `ALL_SPECS` with every setting, each on one shape, and every shape."""
 
 SAME_MAP_SPECS = tuple(Spec("response_norm", shape, {"axes": (-3, -2), "k": 1.0, "alpha": 0.001}) for shape in _SHAPES[:2])
 """Calls of normalization within each channel, which only the XLA and reference implementations support."""

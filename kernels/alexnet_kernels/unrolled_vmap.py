@@ -14,9 +14,6 @@ def unrolled_vmap(function: Callable[..., Any]) -> Callable[..., Any]:
 
     The rule applies if all arguments are mapped; otherwise `vmap` batches `function` as usual. The returned function cannot be
     differentiated: use it inside a `jax.custom_vjp`.
-
-    Args:
-      function: function of arrays.
     """
     wrapped = custom_vmap(function)
 

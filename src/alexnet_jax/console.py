@@ -57,12 +57,6 @@ def track_progress(items: Iterable[Item], description: str, total: int, unit: st
 
     On a terminal, a progress bar shows the speed and the remaining time, and is removed when the generator is closed. Otherwise
     one line is printed at the start.
-
-    Args:
-      items: iterable to pass on.
-      description: label of the progress bar.
-      total: number of items.
-      unit: noun for one item, used in the messages.
     """
     if not console.is_terminal:
         console.print(f"{description}: {count(total, unit)}", markup=False)

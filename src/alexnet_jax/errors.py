@@ -21,7 +21,7 @@ class DivergedError(UserError):
 
 def check_number(
     name: str,
-    value: int | float,
+    value: int | float | None,
     *,
     at_least: int | float | None = None,
     above: int | float | None = None,
@@ -32,7 +32,7 @@ def check_number(
 
     Args:
       name: name of the setting, as an option if it is one, such as "--batch-size".
-      value: value of the setting.
+      value: value of the setting; None is not checked.
       at_least: smallest allowed value.
       above: largest value that is too small.
       below: smallest value that is too large.
@@ -51,6 +51,8 @@ def check_number(
         ("at least", at_least, operator.ge), ("greater than", above, operator.gt),
         ("less than", below, operator.lt), ("at most", at_most, operator.le),
     )  # fmt: skip
+    if value is None:
+        return
     given = [(words, limit, compare) for words, limit, compare in limits if limit is not None]
     if not (math.isfinite(value) and all(compare(value, limit) for _, limit, compare in given)):
         condition = " and ".join(f"{words} {limit}" for words, limit, _ in given)
@@ -72,8 +74,7 @@ def check_at_least(settings: object, **minimums: int) -> None:
         if value == ():
             raise UserError(f"{option} has no value: pass one or more")
         for number in value if isinstance(value, tuple) else (value,):
-            if number is not None:
-                check_number(option, number, at_least=minimum)
+            check_number(option, number, at_least=minimum)
 
 
 MAX_SEED = 2**32 - 1

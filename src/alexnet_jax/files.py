@@ -82,10 +82,6 @@ def write_errors(file: Path) -> Iterator[None]:
 def check_png(option: str, file: Path) -> None:
     """Check that the name of a picture to write ends in .png.
 
-    Args:
-      option: option that names the file, for the error message.
-      file: the file.
-
     Raises:
       UserError: if it does not.
     """

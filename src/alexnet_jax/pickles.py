@@ -8,7 +8,7 @@ import io
 import pickle
 import pickletools
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ _MEMO_OPCODES = ("PUT", "BINPUT", "LONG_BINPUT")
 
 class PickleError(ValueError):
     """Pickle that is damaged, or contains anything but plain values and arrays; the message is the reason."""
+
+    def __init__(self, reason: str = "the pickle is damaged or contains other objects than arrays"):
+        super().__init__(reason)
 
 
 class Ignored:
@@ -99,7 +102,7 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 def load_arrays(
-    data: bytes,
+    data: bytes | io.BytesIO,
     *,
     functions: Mapping[tuple[str, str], Callable[..., Any]] | None = None,
     persistent_load: Callable[[Any], Any] | None = None,
@@ -110,7 +113,7 @@ def load_arrays(
     Text of Python 2 is returned as bytes.
 
     Args:
-      data: the pickle.
+      data: the pickle, or a file whose next pickle is read.
       functions: further functions that the pickle may call, by module and name; they must be safe for any arguments.
       persistent_load: function that returns the object of a persistent ID.
       ignore_unknown: whether objects of other classes are replaced by `Ignored` objects instead of being refused. They are never
@@ -119,33 +122,23 @@ def load_arrays(
     Raises:
       PickleError: if the pickle is damaged, or contains other objects.
     """
-    return load_next(io.BytesIO(data), functions=functions, persistent_load=persistent_load, ignore_unknown=ignore_unknown)
-
-
-def load_next(
-    file: io.BytesIO,
-    *,
-    functions: Mapping[tuple[str, str], Callable[..., Any]] | None = None,
-    persistent_load: Callable[[Any], Any] | None = None,
-    ignore_unknown: bool = False,
-) -> Any:
-    """Return the object of the next pickle of a file, as `load_arrays` does."""
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
     start = file.tell()
     try:
         size = len(file.getbuffer())
         for opcode, argument, _ in pickletools.genops(file):
             # Python allocates a memo of any size that the pickle names.
             if opcode.name in _MEMO_OPCODES and argument is not None and argument > size:
-                raise PickleError("the pickle is damaged or contains other objects than arrays")
+                raise PickleError
         file.seek(start)
         allowed = {**_FUNCTIONS, **(functions or {})}
-        return _Plain().convert(_Unpickler(file, allowed, persistent_load, ignore_unknown).load())
+        return _to_plain(_Unpickler(file, allowed, persistent_load, ignore_unknown).load())
     except PickleError:
         raise
     except RecursionError as error:
         raise PickleError("the pickle is nested too deeply") from error
     except Exception as error:  # unpickling a damaged file may raise any exception
-        raise PickleError("the pickle is damaged or contains other objects than arrays") from error
+        raise PickleError from error
 
 
 class _Unpickler(pickle.Unpickler):
@@ -167,40 +160,36 @@ class _Unpickler(pickle.Unpickler):
         raise PickleError(f"the pickle calls {ascii(f'{module_name}.{global_name}')[1:-1][:80]}, which is not allowed")
 
     def persistent_load(self, pid: Any, /) -> Any:
-        return self._persistent(pid) if self._persistent else _refuse()
+        if self._persistent is None:
+            raise PickleError("the pickle refers to another file")
+        return self._persistent(pid)
 
 
-def _refuse() -> NoReturn:
-    raise PickleError("the pickle refers to another file")
+def _to_plain(loaded: Any) -> Any:
+    """Return the object of a pickle with arrays in place of `_Array` objects, some of which may occur several times."""
+    converted: dict[int, tuple[Any, Any]] = {}  # with the value, so that its id is not used again
 
-
-class _Plain:
-    """Conversion of the objects of a pickle, some of which may occur several times."""
-
-    def __init__(self) -> None:
-        self._converted: dict[int, tuple[Any, Any]] = {}  # with the value, so that its id is not used again
-
-    def convert(self, value: Any, depth: int = 0) -> Any:
-        """Return the value with arrays in place of `_Array` objects."""
+    def convert(value: Any, depth: int) -> Any:
         if depth > MAX_DEPTH:
             raise PickleError("the pickle is nested too deeply")
-        if id(value) not in self._converted:
-            self._converted[id(value)] = (value, self._convert(value, depth + 1))
-        return self._converted[id(value)][1]
+        if id(value) not in converted:
+            converted[id(value)] = (value, convert_once(value, depth + 1))
+        return converted[id(value)][1]
 
-    def _convert(self, value: Any, depth: int) -> Any:
+    def convert_once(value: Any, depth: int) -> Any:
         if isinstance(value, dict):
-            return {key: self.convert(item, depth) for key, item in value.items()}
+            return {key: convert(item, depth) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            items = [self.convert(item, depth) for item in value]
+            items = [convert(item, depth) for item in value]
             return items if isinstance(value, list) else tuple(items)
-        return self._array(value, depth) if isinstance(value, _Array) else value
-
-    def _array(self, array: _Array, depth: int) -> Any:
-        *_, shape, dtype, fortran, data = array.state
+        if not isinstance(value, _Array):
+            return value
+        *_, shape, dtype, fortran, data = value.state
         if not isinstance(dtype, _Dtype) or not all(isinstance(length, int) and length >= 0 for length in shape):
-            raise PickleError("the pickle is damaged or contains other objects than arrays")
+            raise PickleError
         if dtype.dtype == object:  # an array of Python objects, as np.save stores a dictionary
-            values = self.convert(list(data), depth)
+            values = convert(list(data), depth)
             return values[0] if shape == () and len(values) == 1 else values
         return np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if fortran else "C")
+
+    return convert(loaded, 0)

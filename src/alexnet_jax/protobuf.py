@@ -5,8 +5,6 @@ Fields are identified by number only, since no schema is read.
 
 from collections.abc import Iterator
 
-import numpy as np
-
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Wire types of fields."""
 
@@ -48,19 +46,6 @@ def parse_varints(value: int | memoryview) -> Iterator[int]:
     while offset < len(value):
         number, offset = _parse_varint(value, offset)
         yield number
-
-
-def parse_floats(values: list[memoryview], dtype: str) -> np.ndarray:
-    """Return all values of a repeated field of fixed-size numbers, packed or not, as one array.
-
-    Args:
-      values: values of the field, from `parse_fields`.
-      dtype: NumPy dtype of the numbers, including the byte order, such as "<f4".
-
-    Raises:
-      ValueError: if the number of bytes is not a multiple of the size of a number.
-    """
-    return np.frombuffer(values[0] if len(values) == 1 else b"".join(values), dtype)
 
 
 def _parse_varint(message: memoryview, offset: int) -> tuple[int, int]:

@@ -1,13 +1,22 @@
 """Tests of binary codes: Hamming-distance ranking, and recall of the autoencoder and the baselines."""
 
+from importlib import import_module
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexnet_jax.analysis import binary_codes
-from alexnet_jax.analysis.binary_codes import Autoencoder, nearest_codes, principal_component_signs, random_hyperplanes
+from alexnet_jax.analysis.binary_codes import Autoencoder, nearest_codes
 from alexnet_jax.analysis.exact_search import nearest_neighbors
+
+
+@pytest.fixture
+def baselines(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "experiments")
+    return import_module("hyperplane_codes")
 
 
 @pytest.mark.parametrize("bits", [8, 24, 64, 256])
@@ -72,21 +81,20 @@ def recall(encode, features, queries):
     return np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, found, strict=True)])
 
 
-def test_autoencoder_has_higher_recall_than_the_baselines(rng):
+def test_autoencoder_has_higher_recall_than_the_baselines(rng, baselines):
     features = clusters(rng, 1300)
     features, queries = features[:1200], features[1200:]
     autoencoder = Autoencoder(hidden=128, steps=800, batch_size=64, learning_rate=0.003)
     autoencoder_recall = recall(autoencoder.train(features, 32), features, queries)
-    baselines = [
-        recall(make_encoder(features, 32), features, queries) for make_encoder in (random_hyperplanes, principal_component_signs)
-    ]
-    assert autoencoder_recall > max(baselines) + 0.05
-    assert min(baselines) > 0.1
+    encoders = baselines.random_hyperplanes(features, 32), baselines.principal_component_signs(features, 32)
+    recalls = [recall(encoder, features, queries) for encoder in encoders]
+    assert autoencoder_recall > max(recalls) + 0.05
+    assert min(recalls) > 0.1
 
 
-def test_bits_beyond_the_principal_components_are_zero(rng):
+def test_bits_beyond_the_principal_components_are_zero(rng, baselines):
     features = rng.normal(size=(50, 5)).astype(np.float32)
-    codes = principal_component_signs(features, 16)(features)
+    codes = baselines.principal_component_signs(features, 16)(features)
     assert np.unpackbits(codes, axis=1)[:, 5:].max() == 0
     assert 20 < np.unpackbits(codes, axis=1)[:, 0].sum() < 30
 

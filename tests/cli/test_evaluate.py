@@ -1,16 +1,10 @@
-"""Tests of `evaluate`: comparison with NumPy, options and error messages."""
+"""Tests of `evaluate`: comparison with NumPy, devices and files."""
 
 import csv
 import json
-import re
-import shutil
 import sys
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,67 +12,14 @@ from alexnet_jax.cli import main as cli
 from alexnet_jax.cli.evaluate import Evaluate, evaluate
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.data.images import encode_jpeg
-from alexnet_jax.data.pipeline.augment import Augmentation, resize_mean_image
 from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
-from alexnet_jax.parallel import placement
-from alexnet_jax.training.checkpoint import Checkpoints
-from alexnet_jax.training.config import TrainConfig
-from alexnet_jax.training.run_config import RunConfig
-from alexnet_jax.training.run_directory import RunDirectory
-from alexnet_jax.training.step import TrainState
 from alexnet_jax.weights.trained_model import load
+from tests.cli.bands import CLASSES, COUNTS, create_untrained_run
 from tests.cli.numpy_evaluation import numpy_errors, numpy_predictions
-from tests.conftest import TINY, TINY_CONFIG, cpu_mesh
-
-CLASSES = [f"band {label}" for label in range(7)]
-COUNTS = {"train": [12] * 7, "validation": [4, 3, 5, 2, 6, 3, 0], "test": [5, 1, 4, 6, 2, 3, 2]}
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    """Data set with different numbers of images per class; the position of a bright band depends on the class."""
-    rng = np.random.default_rng(0)
-    path = tmp_path_factory.mktemp("data") / "bands"
-    with create_dataset(path, CLASSES, size=64) as writer:
-        for split, counts in COUNTS.items():
-            order = rng.permutation(np.repeat(np.arange(7), counts))
-            for index, label in enumerate(order.tolist()):
-                pixels = rng.integers(0, 150, (64, 64, 3))
-                pixels[9 * label : 9 * label + 9] += rng.integers(10, 100)
-                pixels = pixels.astype(np.uint8)
-                writer.write(split, Record(encode_jpeg(pixels), label, f"{split}/{index}.jpg"), pixels)
-    return open_dataset(path)
-
-
-def create_untrained_run(dataset, folder, config, std=0.15):
-    """Write a run folder with a checkpoint of random parameters, and return the folder."""
-    network = config.network.with_num_classes(len(dataset.manifest.classes))
-    run, record = RunDirectory(folder), RunConfig.of_training(config, network, dataset).to_json()
-    run.write_mean_image(resize_mean_image(dataset.mean_image, config.augmentation))
-    rng = np.random.default_rng(config.seed)
-    shapes = jax.eval_shape(partial(placement.init, network, cpu_mesh(network, 1, split=False)), jax.random.key(0))
-    params = jax.tree.map(lambda leaf: jnp.asarray(std * rng.normal(size=leaf.shape), jnp.float32), shapes)
-    checkpoints = Checkpoints(run.checkpoints, record)
-    checkpoints.save(TrainState(jnp.asarray(7, jnp.int32), params, params), {})
-    checkpoints.close()
-    return folder
-
-
-@pytest.fixture(scope="module")
-def runs(dataset, tmp_path_factory):
-    """Runs that subtract the matching crop or the center crop of the mean image, and a run with larger images."""
-    folder = tmp_path_factory.mktemp("runs")
-    small = {mean: Augmentation(image_size=32, mean=mean) for mean in ("crop", "center")}
-    large = replace(TINY, name="large", input_size=37)
-    configs = {
-        "crop": TrainConfig(TINY, augmentation=small["crop"]),
-        "center": TrainConfig(TINY, augmentation=small["center"], seed=1),
-        "large": TrainConfig(large, augmentation=Augmentation(image_size=64), seed=2),
-    }
-    return {name: create_untrained_run(dataset, folder / name, config) for name, config in configs.items()}
+from tests.conftest import TINY_CONFIG, cpu_mesh
 
 
 def run_evaluate(*networks, **settings):
@@ -94,12 +35,12 @@ def without_coefficients(line):
 
 
 @pytest.mark.parametrize("name", ["crop", "center", "large"])
-def test_errors_match_numpy(name, runs, dataset, tmp_path):
+def test_errors_match_numpy(name, band_runs, bands, tmp_path):
     views = ("center", "ten", "nine")
-    errors, result, folder = run_evaluate(runs[name], views=views, split="test", to=tmp_path / "out", batch_size=10)
+    errors, result, folder = run_evaluate(band_runs[name], views=views, split="test", to=tmp_path / "out", batch_size=10)
     for view in views:
-        labels, probabilities = numpy_predictions(runs[name], dataset, "test", view)
-        assert without_coefficients(errors[str(runs[name]), view]) == numpy_errors(labels, probabilities)
+        labels, probabilities = numpy_predictions(band_runs[name], bands, "test", view)
+        assert without_coefficients(errors[str(band_runs[name]), view]) == numpy_errors(labels, probabilities)
         with (folder / f"predictions-{view}.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert [row["image"] for row in rows] == [f"test/{index}.jpg" for index in range(len(labels))]
@@ -117,7 +58,7 @@ def test_errors_match_numpy(name, runs, dataset, tmp_path):
         written = [[float(row[f"probability_{rank}"]) for rank in range(1, 6)] for row in rows]
         np.testing.assert_allclose(written, np.take_along_axis(probabilities, top5, axis=1), rtol=1e-4)
     network = "large" if name == "large" else "tiny"
-    assert result["networks"] == [{"path": str(runs[name]), "network": network, "step": 7}]
+    assert result["networks"] == [{"path": str(band_runs[name]), "network": network, "step": 7}]
     assert (result["data"], result["split"], result["coefficients_searched_on"]) == ("bands", "test", None)
     assert {file.name for file in folder.iterdir()} == {
         "errors.json", "classes.csv", "predictions-center.csv", "predictions-ten.csv", "predictions-nine.csv",
@@ -125,19 +66,19 @@ def test_errors_match_numpy(name, runs, dataset, tmp_path):
     }  # fmt: skip
 
 
-def test_ensemble_averages_probabilities(runs, dataset, tmp_path):
+def test_ensemble_averages_probabilities(band_runs, bands, tmp_path):
     """Compare an ensemble of networks with different image sizes with NumPy."""
-    errors, _, _ = run_evaluate(*runs.values(), split="test", to=tmp_path / "out", batch_size=8)
+    errors, _, _ = run_evaluate(*band_runs.values(), split="test", to=tmp_path / "out", batch_size=8)
     assert [view for name, view in errors if name == "mean"] == ["center", "ten"]
     for view in ("center", "ten"):
-        labels, probabilities = zip(*(numpy_predictions(run, dataset, "test", view) for run in runs.values()), strict=True)
+        labels, probabilities = zip(*(numpy_predictions(run, bands, "test", view) for run in band_runs.values()), strict=True)
         assert without_coefficients(errors["mean", view]) == numpy_errors(labels[0], np.mean(probabilities, axis=0))
-        for run, run_probabilities in zip(runs.values(), probabilities, strict=True):
+        for run, run_probabilities in zip(band_runs.values(), probabilities, strict=True):
             assert without_coefficients(errors[str(run), view]) == numpy_errors(labels[0], run_probabilities)
 
 
-def test_coefficients_are_searched_on_a_split_of_their_own(runs, dataset, tmp_path, capsys):
-    networks = tuple(runs.values())
+def test_coefficients_are_searched_on_a_split_of_their_own(band_runs, bands, tmp_path, capsys):
+    networks = tuple(band_runs.values())
     settings = {"views": ("center",), "search": "validation"}
     same_split, _, _ = run_evaluate(*networks, split="validation", to=tmp_path / "same", **settings)
     assert "too low" in capsys.readouterr().err
@@ -147,7 +88,7 @@ def test_coefficients_are_searched_on_a_split_of_their_own(runs, dataset, tmp_pa
     weighted = other_split["weighted by validation", "center"]
     assert weighted["coefficients"] == same_split["weighted by validation", "center"]["coefficients"]
     assert sum(weighted["coefficients"]) == pytest.approx(1)
-    labels, probabilities = zip(*(numpy_predictions(run, dataset, "test", "center") for run in networks), strict=True)
+    labels, probabilities = zip(*(numpy_predictions(run, bands, "test", "center") for run in networks), strict=True)
     mean = np.tensordot(weighted["coefficients"], probabilities, axes=1)
     assert without_coefficients(weighted) == numpy_errors(labels[0], mean)
     assert (result["split"], result["coefficients_searched_on"]) == ("test", "validation")
@@ -160,19 +101,19 @@ def test_coefficients_are_searched_on_a_split_of_their_own(runs, dataset, tmp_pa
     assert right == [((labels[0] == label) & (mean.argmax(axis=1) == label)).sum() for label in range(7)], "of the weighted mean"
 
 
-def test_prediction_does_not_depend_on_devices(runs, dataset, monkeypatch):
+def test_prediction_does_not_depend_on_devices(band_runs, bands, monkeypatch):
     """Compare one and four devices; on four, the batch size of 7 is rounded up to 8."""
-    model = load(runs["crop"])
-    one_device = Predictor(model, views="ten", batch_size=7).predict_split(dataset, "test")
+    model = load(band_runs["crop"])
+    one_device = Predictor(model, views="ten", batch_size=7).predict_split(bands, "test")
     monkeypatch.setattr("alexnet_jax.evaluation.predictor.choose_mesh", lambda network, *_: cpu_mesh(network, 2, split=True))
-    four_devices = Predictor(model, views="ten", batch_size=7).predict_split(dataset, "test")
+    four_devices = Predictor(model, views="ten", batch_size=7).predict_split(bands, "test")
     np.testing.assert_array_equal(four_devices.labels, one_device.labels)
     np.testing.assert_allclose(four_devices.outputs, one_device.outputs, atol=1e-5)
 
 
-def test_errors_do_not_depend_on_devices(runs, tmp_path):
+def test_errors_do_not_depend_on_devices(band_runs, tmp_path):
     """On four devices, the batch size of 6 is rounded up to 8; the last batches of the 23 images have 5 and 7."""
-    networks, settings = (runs["crop"], runs["large"]), {"split": "test", "views": ("center",), "batch_size": 6}
+    networks, settings = (band_runs["crop"], band_runs["large"]), {"split": "test", "views": ("center",), "batch_size": 6}
     one, one_result, folder = run_evaluate(*networks, **settings, to=tmp_path / "one", devices=1)
     four, four_result, other_folder = run_evaluate(*networks, **settings, to=tmp_path / "four", devices=4)
     assert {key: line["images"] for key, line in four.items()} == dict.fromkeys(one, 23)
@@ -185,16 +126,16 @@ def test_errors_do_not_depend_on_devices(runs, tmp_path):
     assert [row[:3] for row in tables[0]] == [row[:3] for row in tables[1]]
 
 
-def test_too_many_devices_are_refused(runs, tmp_path):
+def test_too_many_devices_are_refused(band_runs, tmp_path):
     with pytest.raises(UserError, match="64 devices requested, 4 available"):
-        run_evaluate(runs["crop"], to=tmp_path / "out", devices=64)
+        run_evaluate(band_runs["crop"], to=tmp_path / "out", devices=64)
 
 
-def test_padding_is_not_counted_and_class_errors_add_up(runs, tmp_path):
+def test_padding_is_not_counted_and_class_errors_add_up(band_runs, tmp_path):
     errors = {}
     for batch_size in (5, 23):
         errors[batch_size], result, folder = run_evaluate(
-            runs["crop"], split="test", to=tmp_path / str(batch_size), batch_size=batch_size
+            band_runs["crop"], split="test", to=tmp_path / str(batch_size), batch_size=batch_size
         )
         for key, line in errors[batch_size].items():
             assert without_coefficients(line) == pytest.approx(without_coefficients(errors[5][key]))
@@ -204,17 +145,17 @@ def test_padding_is_not_counted_and_class_errors_add_up(runs, tmp_path):
         assert [row["class"] for row in rows] == CLASSES
         for view in ("center", "ten"):
             num_errors = sum(line["images"] * line["top1_error"][view] for line in result["classes"])
-            assert num_errors / 23 == pytest.approx(errors[5][str(runs["crop"]), view]["top1_error"], abs=1e-5)
+            assert num_errors / 23 == pytest.approx(errors[5][str(band_runs["crop"]), view]["top1_error"], abs=1e-5)
             class_errors = [float(row[f"top1_error_{view}"]) for row in rows]
             assert class_errors == [line["top1_error"][view] for line in result["classes"]]
 
 
-def test_class_without_images_has_no_error(runs, tmp_path):
-    errors, result, folder = run_evaluate(runs["crop"], split="validation", to=tmp_path / "out")
+def test_class_without_images_has_no_error(band_runs, tmp_path):
+    errors, result, folder = run_evaluate(band_runs["crop"], split="validation", to=tmp_path / "out")
     assert result["classes"][6] == {"class": "band 6", "images": 0, "top1_error": {"center": None, "ten": None}}
     assert (folder / "classes.csv").read_text().endswith("\nband 6,0,,\n")
     mean = np.mean([line["top1_error"]["center"] for line in result["classes"][:6]])
-    assert errors[str(runs["crop"]), "center"]["mean_class_error"] == pytest.approx(mean, abs=1e-6)
+    assert errors[str(band_runs["crop"]), "center"]["mean_class_error"] == pytest.approx(mean, abs=1e-6)
 
 
 def test_defaults_reproduce_validation_errors_of_the_run(trained_run, monkeypatch, capsys):
@@ -255,69 +196,10 @@ def test_cifar_images_are_evaluated_on_nine_views(tmp_path, rng):
     assert errors[str(run), "nine"]["top5_error"] is None, "there are two classes"
 
 
-def test_most_frequent_confusions_are_printed(runs, tmp_path, capsys):
-    _, result, _ = run_evaluate(runs["crop"], split="test", to=tmp_path / "out")
+def test_most_frequent_confusions_are_printed(band_runs, tmp_path, capsys):
+    _, result, _ = run_evaluate(band_runs["crop"], split="test", to=tmp_path / "out")
     top = result["confusions"]["ten"]
     output = capsys.readouterr().err
     for number, each in enumerate(top):
         assert (f"│ {each['class']} → {each['predicted']}" in output) == (number < 5)
     assert f"{top[0]['images']} of {top[0]['of']}" in output
-
-
-def test_user_errors_print_one_line_and_write_nothing(runs, dataset, tmp_path, monkeypatch, capsys):
-    run = str(runs["crop"])
-
-    def assert_fails(message, *arguments):
-        monkeypatch.setattr(sys, "argv", ["alexnet_jax", "evaluate", *arguments, "--to", str(tmp_path / "out")])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        output = capsys.readouterr()
-        assert exit_.value.code == 1
-        assert output.out == ""
-        assert re.fullmatch(f"error: {message}\n", output.err.splitlines(keepends=True)[-1])
-        assert "Traceback" not in output.err
-        assert not list(tmp_path.glob("out/*")) + list(tmp_path.glob("out/.*"))
-
-    assert_fails("pass one or more run folders or checkpoints: .*")
-    assert_fails("/nowhere does not exist: pass a run folder or a checkpoint folder, .*", "/nowhere")
-    assert_fails(r"/.*/bands has no split 'tset': choose one of train, validation, test", run, "--split", "tset")
-    assert_fails(".*has no split 'tset'.*", run, run, "--search", "tset")
-    assert_fails("--search requires at least two networks.*", run, "--search", "validation")
-    assert_fails("no data set '/nowhere'.*", run, "--data", "/nowhere")
-    assert_fails("--batch-size must be at least 1, not 0", run, "--batch-size", "0")
-
-    def create_other_dataset(name, classes, size):
-        with create_dataset(tmp_path / name, classes, size=size) as writer:
-            for split in ("train", "validation"):
-                pixels = np.zeros((size, size, 3), np.uint8)
-                writer.write(split, Record(encode_jpeg(pixels), 0, "black.jpg"), pixels)
-        return str(tmp_path / name)
-
-    assert_fails(
-        ".*of 48 pixels, but .*/crop at step 7 needs 32: .* --size 32", run, "--data", create_other_dataset("small", CLASSES, 48)
-    )
-    missing_data = Path(create_other_dataset("gone", CLASSES, 64))
-    missing_data_run = create_untrained_run(open_dataset(missing_data), tmp_path / "untrained", TINY_CONFIG)
-    shutil.rmtree(tmp_path / "gone")
-    assert_fails(".*/gone does not exist: pass a data set with --data", str(missing_data_run))
-    few = create_other_dataset("few", CLASSES[:5], 64)
-    assert_fails(
-        r"/.*/few does not match .*/crop at step 7 \(5 classes instead of 7\): pass a different --data", run, "--data", few
-    )
-    renamed = create_other_dataset("renamed", [*CLASSES[:3], "stripe", *CLASSES[4:]], 64)
-    assert_fails(r"/.*/renamed does not match .* \(class 3 is 'stripe' instead of 'band 3'\): .*", run, "--data", renamed)
-    stripes = create_untrained_run(open_dataset(tmp_path / "renamed"), tmp_path / "stripes", TINY_CONFIG)
-    assert_fails(
-        r"cannot average .* \(class 3 is 'stripe' instead of 'band 3'\): pass networks with the same classes", run, str(stripes)
-    )
-
-    damaged = shutil.copytree(runs["crop"], tmp_path / "damaged")
-    shutil.rmtree(damaged / "checkpoints" / "7" / "state")
-    assert_fails(r"cannot read the checkpoint .*/damaged/checkpoints/7 \(.*\): pass a different checkpoint", str(damaged))
-    (damaged / "mean_image.npy").unlink()
-    shutil.copytree(runs["crop"] / "checkpoints" / "7", damaged / "checkpoints" / "7", dirs_exist_ok=True)
-    assert_fails("cannot read .*mean_image.npy .*", str(damaged))
-    config = TrainConfig(TINY, augmentation=Augmentation(image_size=32))
-    diverged = create_untrained_run(dataset, tmp_path / "diverged", config, np.nan)
-    message = r".*\.bias in .*diverged at step 7 has 8 values that are infinite or NaN: use weights of an earlier step"
-    assert_fails(message, run, str(diverged))

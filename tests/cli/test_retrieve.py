@@ -74,7 +74,13 @@ def test_searches_by_codes_in_batches(trained_run, photos, tmp_path, monkeypatch
     monkeypatch.setattr(retrieve_module, "EXACT_QUERIES", 20)
     monkeypatch.setattr(retrieve_module, "MAX_ROWS", 18)
     decoded, read = [], retrieve_module.read_photos
-    monkeypatch.setattr(retrieve_module, "read_photos", lambda files, decode: decoded.append(len(files)) or read(files, decode))
+
+    def read_and_count(*arguments):
+        for names, photos in read(*arguments):
+            decoded.append(len(names))
+            yield names, photos
+
+    monkeypatch.setattr(retrieve_module, "read_photos", read_and_count)
 
     def lines(*options):
         decoded.clear()

@@ -17,7 +17,7 @@ from alexnet_jax.cli.export import Export, export
 from alexnet_jax.cli.import_weights import Import, import_file
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
-from alexnet_jax.model.digest import params_digest
+from alexnet_jax.model.tower import params_digest
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.train import train
 from alexnet_jax.weights.caffe import swap_bgr_rgb

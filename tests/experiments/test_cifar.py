@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alexnet_jax.evaluation.paired_ci import paired_difference
-
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
@@ -42,6 +40,7 @@ def test_epochs_are_none_if_the_target_is_not_reached():
 
 
 def test_interval_equals_paired_t_test(rng):
+    paired_difference = import_module("paired_ci").paired_difference
     without, with_norm = rng.normal(0.13, 0.01, 5).tolist(), rng.normal(0.11, 0.01, 5).tolist()
     difference = paired_difference(without, with_norm)
     expected = stats.ttest_rel(without, with_norm).confidence_interval(0.95)

@@ -97,10 +97,10 @@ class ImplementationTests:
         gradient = jax.jit(jax.grad(lambda x: self.op(op)(x).sum()))(x)
         assert np.flatnonzero(gradient).tolist() == [1]
 
-    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     @pytest.mark.parametrize("op", OPERATIONS)
-    def test_non_finite_values_propagate(self, op, value, rng):
-        x = draw((1, 7, 7, 9), rng).at[0, 3, 3, 4].set(value)
+    def test_non_finite_values_propagate(self, op, rng):
+        """Check values in different windows, so that none of them hides another."""
+        x = draw((3, 7, 7, 9), rng).at[:, 3, 3, 4].set(jnp.asarray([np.nan, np.inf, -np.inf]))
         y, expected = jax.jit(self.op(op))(x), getattr(alexnet_kernels, op)(x, implementation="reference")
         np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
         np.testing.assert_allclose(y, expected, rtol=1e-5)

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 
@@ -55,33 +56,21 @@ def events(monkeypatch):
 
     monkeypatch.setattr(alexnet_jax.training.setup, "make_train_step", make)
     monkeypatch.setattr(RunLogger, "log_step", lambda logger, step, loss: events.append(step))
+    monkeypatch.setattr(alexnet_jax.training.loop, "READ_INTERVAL_S", 0.0)
     return events
 
 
 def test_losses_are_read_one_step_late(options, events):
     train("tiny", replace(TINY_CONFIG, epochs=1), options)
-    assert events == [
-        "step",
-        "step",
-        1,
-        "step",
-        2,
-        "step",
-        3,
-        "step",
-        4,
-        "step",
-        5,
-        "step",
-        6,
-        "step",
-        7,
-        "step",
-        8,
-        "step",
-        9,
-        10,
-    ]
+    assert events == ["step", *chain.from_iterable(("step", number) for number in range(1, 10)), 10]
+
+
+@pytest.mark.parametrize("delay", [0, 1])
+def test_losses_of_short_steps_are_read_together(delay, options, events, monkeypatch):
+    monkeypatch.setattr(alexnet_jax.training.loop, "READ_INTERVAL_S", 60.0)
+    train("tiny", replace(TINY_CONFIG, epochs=1), replace(options, loss_delay=delay))
+    together, apart = ["step"] * 10 + list(range(1, 11)), list(chain.from_iterable(("step", number) for number in range(1, 11)))
+    assert events == (together if delay else apart)
 
 
 def test_losses_are_read_before_a_checkpoint_or_a_validation(options, events, monkeypatch):

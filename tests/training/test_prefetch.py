@@ -82,10 +82,20 @@ def test_items_are_in_order_and_their_number_ahead_is_bounded(size):
         for consumed, (item, thread) in enumerate(prefetcher, 1):
             assert item == consumed - 1
             assert thread.startswith("prefetch")
-            wait_until(lambda expected=consumed + size: items.reads >= min(20, expected))
+            wait_until(lambda expected=consumed + size // 2 + 1: items.reads >= min(20, expected))
             time.sleep(0.001)
             assert items.reads <= consumed + size
     assert not [name for name in loading_threads() if name.startswith("prefetch_")]
+
+
+def test_items_are_prepared_when_half_of_them_are_consumed():
+    items = Counted(iter(range(20)))
+    with closing(Prefetcher(items, lambda x: x, size=6)) as prefetcher:
+        for expected in (6, 6, 9, 9, 9, 12):
+            next(prefetcher)
+            wait_until(lambda expected=expected: items.reads >= expected)
+            time.sleep(0.001)
+            assert items.reads == expected
 
 
 @pytest.mark.parametrize("in_items", [True, False])
@@ -129,13 +139,13 @@ def test_training_reads_a_bounded_number_of_batches_ahead(options, stream):
 
     def step_done():
         steps = len(ahead) + 1
-        wait_until(lambda: streams[0].reads >= steps + PREFETCHED_BATCHES)
+        wait_until(lambda: streams[0].reads > steps + PREFETCHED_BATCHES // 2)
         time.sleep(0.001)
         ahead.append(streams[0].reads - steps)
         return steps == 5
 
     train("tiny", replace(TINY_CONFIG, epochs=1), options, should_stop=step_done)
-    assert ahead == [PREFETCHED_BATCHES] * 5
+    assert max(ahead) <= PREFETCHED_BATCHES
 
 
 class InterruptAfter(StopAfter):
@@ -187,8 +197,8 @@ def test_resumed_run_trains_on_the_batches_that_were_not_trained_on(options, str
     for calls, step in ((4, 4), (3, 7)):
         stop = StopAfter(calls)
 
-        def stop_ahead(stop=stop, reads=calls + PREFETCHED_BATCHES):
-            return stop() and wait_until(lambda: streams[-1].reads >= reads)
+        def stop_ahead(stop=stop):
+            return stop() and wait_until(lambda: streams[-1].reads >= PREFETCHED_BATCHES)
 
         assert train("tiny", config, options, should_stop=stop_ahead).step == len(trained_on) == step
     resumed = train("tiny", config, options).run

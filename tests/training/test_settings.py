@@ -15,7 +15,6 @@ from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.transforms import PCAColor, RandomCrop, RandomFlip
 from alexnet_jax.data.prepare.convert import PrepareOptions
 from alexnet_jax.errors import UserError, check_number
-from alexnet_jax.evaluation.paired_ci import PairedDifference
 from alexnet_jax.model.summary import LayerSummary
 from alexnet_jax.parallel.distributed import DistributedOptions
 from alexnet_jax.training.config import Options, TrainConfig
@@ -150,7 +149,6 @@ def test_defaults_of_options():
     [
         TINY, TrainConfig(TINY), Options(), Augmentation(), RandomCrop(), RandomFlip(), PCAColor(), ReduceOnPlateau(),
         StepDecay(), StaircaseExponential(), LayerRate("conv1", 1, 0.0), LayerSummary("conv1", (1,), 1, "own", 1, 1, 1, 0),
-        PairedDifference(0.0, None, None),
     ],
     ids=lambda settings: type(settings).__name__,
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Tests of when the form of the training step is measured, stored and used again."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import jax
 import pytest
@@ -99,14 +99,14 @@ def test_resumed_run_keeps_its_form(run, task, steps, tmp_path, cache, tune):
         choose(run, task)
     if cache == "lost":
         next((tmp_path / "cache").rglob("*.json")).unlink()
-    run.write("config.json", {"tuning": Tuning(tuning_key(task, GPU), own).to_json()})
+    run.write("config.json", {"tuning": asdict(Tuning(tuning_key(task, GPU), own))})
     steps.measured.clear()
     assert choose(run, task, tune) == own
     assert not steps.measured
 
 
 def test_run_on_another_device_is_tuned_again(run, task, steps):
-    run.write("config.json", {"tuning": Tuning({**tuning_key(task, GPU), "device": "NVIDIA A100"}, DEFAULT).to_json()})
+    run.write("config.json", {"tuning": asdict(Tuning({**tuning_key(task, GPU), "device": "NVIDIA A100"}, DEFAULT))})
     (run.checkpoints / "10").mkdir()
     choose(run, task)
     assert steps.measured

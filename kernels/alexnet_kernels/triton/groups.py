@@ -23,20 +23,12 @@ Channels = list[Array]
 """Values of neighboring channels, one array [block] for each channel."""
 
 
-def group_size(channels: int, *dtypes: Any) -> int:
-    """Return the number of channels in a group.
-
-    A group has 16 bytes of the narrowest dtype, or fewer if the number of channels is not divisible.
-    """
-    size = 16 // min(jnp.dtype(dtype).itemsize for dtype in dtypes)
+def group_size(channels: int, dtype: Any) -> int:
+    """Return the number of channels in a group: 16 bytes, or fewer if the number of channels is not divisible."""
+    size = 16 // jnp.dtype(dtype).itemsize
     while channels % size:
         size //= 2
     return size
-
-
-def to_groups(x: Array, size: int) -> Array:
-    """Reshape [..., channels] to [groups, size], without a copy."""
-    return x.reshape(-1, size)
 
 
 @dataclass(frozen=True)
@@ -127,9 +119,10 @@ def position_in_segment(channel_group: Array, groups: int, segments: int) -> tup
 
 def call_kernel(
     kernel: Callable[..., None],
-    out: Sequence[jax.ShapeDtypeStruct],
+    out: Sequence[Array | jax.ShapeDtypeStruct],
     inputs: Sequence[Array],
     *,
+    size: int,
     name: str,
     axes: tuple[int, ...],
     block: Block,
@@ -140,8 +133,9 @@ def call_kernel(
 
     Args:
       kernel: function of the input and output references; it also receives `axes`, `block` (elements per program) and `settings`.
-      out: shapes and types of the outputs.
-      inputs: input arrays.
+      out: arrays or structures with the shapes and types of the outputs, [..., channels].
+      inputs: input arrays, [..., channels], which the kernel reads as [groups, size], without a copy.
+      size: number of channels in a group.
       name: name of the kernel in profiles and compiled code.
       axes: lengths of the axes over which the elements are distributed.
       block: size of a program.
@@ -151,16 +145,17 @@ def call_kernel(
     Returns:
       Outputs of the kernel.
     """
-    return pl.pallas_call(
+    outputs = pl.pallas_call(
         partial(kernel, axes=axes, block=block.elements, **settings),
-        out_shape=list(out),
+        out_shape=[jax.ShapeDtypeStruct((math.prod(y.shape) // size, size), y.dtype) for y in out],
         grid=(pl.cdiv(math.prod(axes), block.elements),),
         interpret=interpret,
         name=name,
         # The parameters select the backend: without them, some versions of JAX use Mosaic and others Triton. One stage is enough
         # because pipelining applies to loops, which the kernels do not have.
         compiler_params=triton.CompilerParams(num_warps=block.warps, num_stages=1),
-    )(*inputs)
+    )(*(x.reshape(-1, size) for x in inputs))
+    return [grouped.reshape(y.shape) for grouped, y in zip(outputs, out, strict=True)]
 
 
 def _split_channels(groups: Array) -> Channels:

@@ -15,7 +15,6 @@ from alexnet_kernels.triton.groups import (
     element_coordinates,
     group_size,
     position_in_segment,
-    to_groups,
 )
 
 
@@ -110,40 +109,32 @@ class Norm:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def response_norm(x: Array, norm: Norm, interpret: bool) -> Array:
-    """Normalize `x` across its last axis, the channels.
-
-    Args:
-      x: activations, `[..., channels]`.
-      norm: window and constants.
-      interpret: whether to run in Pallas's interpreter.
-
-    Returns:
-      Normalized activations, with the shape and dtype of `x`.
-    """
-    return _call(_forward, x, x, norm=norm, interpret=interpret, name="response_norm")
+    """Normalize `x`, `[..., channels]`, across its last axis; `interpret` runs Pallas's interpreter."""
+    return _call(_forward, "response_norm", norm, interpret, x)
 
 
 def _bwd(norm: Norm, interpret: bool, x: Array, g: Array) -> tuple[Array]:
-    return (_call(_backward, x, x, g, norm=norm, interpret=interpret, name="response_norm_gradient"),)
+    return (_call(_backward, "response_norm_gradient", norm, interpret, x, g),)
 
 
 response_norm.defvjp(lambda x, norm, interpret: (response_norm(x, norm, interpret), x), _bwd)
 
 
-def _call(kernel, like: Array, *inputs: Array, norm: Norm, interpret: bool, name: str) -> Array:
-    channels = like.shape[-1]
-    size = group_size(channels // norm.segments, like.dtype)
-    out = jax.ShapeDtypeStruct((like.size // size, size), like.dtype)
-    return call_kernel(
+def _call(kernel, name: str, norm: Norm, interpret: bool, x: Array, *gradients: Array) -> Array:
+    channels = x.shape[-1]
+    size = group_size(channels // norm.segments, x.dtype)
+    (y,) = call_kernel(
         kernel,
-        [out],
-        [to_groups(x, size) for x in inputs],
+        [x],
+        [x, *gradients],
+        size=size,
         name=name,
-        axes=(like.size // channels, channels // size),
-        block=block_for(name, like.dtype),
+        axes=(x.size // channels, channels // size),
+        block=block_for(name, x.dtype),
         interpret=interpret,
         norm=norm,
-    )[0].reshape(like.shape)
+    )
+    return y
 
 
 def _forward(x_ref, y_ref, *, norm: Norm, axes: tuple[int, int], block: int) -> None:

@@ -22,7 +22,6 @@ from alexnet_kernels.triton.groups import (
     element_coordinates,
     group_size,
     position_in_segment,
-    to_groups,
 )
 from alexnet_kernels.triton.norm import Norm
 
@@ -56,11 +55,7 @@ class Pool:
         return [jnp.where(x < 0, 0.0, x) for x in xs] if self.norm else xs
 
     def comparison_keys(self, xs: Channels) -> Channels:
-        """Return values with the same order as the normalized activations, but cheaper to compute.
-
-        Args:
-          xs: activations after `rectify`.
-        """
+        """Return values with the same order as the normalized activations of rectified `xs`, but cheaper to compute."""
         if self.norm is None:
             return xs
         centers = zip(xs[self.norm.before :], self.norm.divisors(xs), strict=False)
@@ -79,16 +74,7 @@ class Pool:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def max_pool(x: Array, pool: Pool, interpret: bool) -> Array:
-    """Compute the maximum of each window, after ReLU and normalization if `pool.norm` is given.
-
-    Args:
-      x: activations, `[..., height, width, channels]`.
-      pool: windows and normalization.
-      interpret: whether to run in Pallas's interpreter.
-
-    Returns:
-      Maxima, `[..., pooled height, pooled width, channels]`, in the type of `x`.
-    """
+    """Return the maxima of `x`, `[..., height, width, channels]`, after ReLU and normalization if `pool.norm` is given."""
     return _fwd(x, pool, interpret)[0]
 
 
@@ -100,11 +86,12 @@ def _fwd(x: Array, pool: Pool, interpret: bool) -> tuple[Array, tuple[Array, Arr
     name = "norm_pool" if pool.norm else "max_pool"
     block = block_for(name, x.dtype)
     axes = (x.size // (height * width * channels), -(-rows // block.tile[0]), -(-columns // block.tile[1]), channels // size)
-    shape = (axes[0] * rows * columns * axes[3], size)
+    shape = (*leading, rows, columns, channels)
     y, argmax = call_kernel(
         _forward,
         [jax.ShapeDtypeStruct(shape, x.dtype), jax.ShapeDtypeStruct(shape, jnp.int8)],
-        [to_groups(x, size)],
+        [x],
+        size=size,
         name=name,
         axes=axes,
         block=block,
@@ -114,7 +101,6 @@ def _fwd(x: Array, pool: Pool, interpret: bool) -> tuple[Array, tuple[Array, Arr
         width=width,
         tile=block.tile,
     )
-    y, argmax = (out.reshape(*leading, rows, columns, channels) for out in (y, argmax))
     return y, (argmax, x)
 
 
@@ -129,8 +115,9 @@ def _bwd(pool: Pool, interpret: bool, residuals: tuple[Array, Array], g: Array) 
     inputs = [argmax, g, x] if pool.norm else [argmax, g]  # without normalization, only the shape of x is used
     (dx,) = call_kernel(
         _backward,
-        [jax.ShapeDtypeStruct((x.size // size, size), x.dtype)],
-        [to_groups(array, size) for array in inputs],
+        [x],
+        inputs,
+        size=size,
         name=name,
         axes=axes,
         block=block,
@@ -139,7 +126,7 @@ def _bwd(pool: Pool, interpret: bool, residuals: tuple[Array, Array], g: Array) 
         height=height,
         width=width,
     )
-    return (dx.reshape(x.shape),)
+    return (dx,)
 
 
 max_pool.defvjp(_fwd, _bwd)

@@ -5,8 +5,7 @@ from typing import Any
 
 from jax import Array
 
-from alexnet_kernels.reference import unsupported_reason
-from alexnet_kernels.segments import per_segment
+from alexnet_kernels.reference import per_segment, unsupported_reason
 from alexnet_kernels.xla.max_pool import max_pool
 from alexnet_kernels.xla.norm_pool import norm_pool as _norm_pool
 from alexnet_kernels.xla.response_norm import response_norm as _response_norm

@@ -56,15 +56,7 @@ def backward(window: int, stride: int, residuals: tuple[Array, Array], g: Array)
 
 
 def gradient(size: tuple[int, ...], window: int, stride: int, g: Array, argmax: Array) -> Array:
-    """Compute the gradient with respect to the input of `forward`.
-
-    Args:
-      size: height and width of the input.
-      window: side of a window, pixels.
-      stride: pixels between the starts of neighboring windows.
-      g: gradient of the maxima.
-      argmax: positions of the maxima, as returned by `forward`.
-    """
+    """Compute the gradient with respect to the input of `forward`, of height and width `size`, from that of the maxima."""
     pooled = g.shape[-3:-1]
     out = jnp.zeros((*g.shape[:-3], *size, g.shape[-1]), g.dtype)
     for position in range(window * window):

@@ -23,11 +23,7 @@ def _fwd(x: Array, window: int, stride: int, size: int, k: float, alpha: float, 
     def normalize(x: Array) -> Array:
         return response_norm(jax.nn.relu(x), size, k, alpha, beta, (-1,))
 
-    @outlined
-    def pool(x: Array) -> tuple[Array, Array]:
-        return pool_forward(x, window, stride)
-
-    maxima, argmax = pool(normalize(x))
+    maxima, argmax = outlined(partial(pool_forward, window=window, stride=stride))(normalize(x))
     return maxima, (argmax, x)
 
 

@@ -3,8 +3,7 @@
 The paper suggests it without results: "This could be made efficient by training an auto-encoder to compress these vectors to
 short binary codes." Here the encoder and the decoder have one hidden layer each. As in Krizhevsky and Hinton, Using Very Deep
 Autoencoders for Content-Based Image Retrieval (ESANN 2011), code units are rounded in the forward pass only; noise added before
-rounding pushes them away from the threshold. Random hyperplanes and signs of principal components are baselines that need no
-training.
+rounding pushes them away from the threshold.
 """
 
 from collections.abc import Callable
@@ -39,9 +38,6 @@ CODE_CHUNK = 1 << 16
 @dataclass(frozen=True)
 class PerceptronEncoder:
     """Encoder with one hidden layer, whose bits are the signs of its outputs.
-
-    Attributes:
-      tensors: parameters, see `SHAPES`.
 
     Raises:
       ValueError: if a tensor is missing, or has another type or shape.
@@ -123,12 +119,7 @@ class Autoencoder:
     seed: int = 0
 
     def train(self, features: Features, bits: int) -> PerceptronEncoder:
-        """Train an autoencoder and return its encoder.
-
-        Args:
-          features: features to train on.
-          bits: number of bits of a code.
-        """
+        """Train an autoencoder and return its encoder."""
         images = jax.device_put(features)
         mean, scale = _mean_and_scale(images)
         init_key, training_key = jax.random.split(jax.random.key(self.seed))
@@ -208,40 +199,6 @@ def _mean_and_scale(features: Float[Array, "images features"]) -> tuple[Float[Ar
     mean = features.mean(axis=0)
     scale = jnp.sqrt(jnp.square(features - mean).mean(axis=0).mean())
     return mean, jnp.where(scale > 0, scale, 1)
-
-
-def random_hyperplanes(features: Features, bits: int, seed: int = 0) -> Encoder:
-    """Return an encoder whose bits give the side of each of several random hyperplanes through the mean of the features.
-
-    Args:
-      features: features whose mean the hyperplanes pass through.
-      bits: number of hyperplanes.
-      seed: random seed of the hyperplanes.
-    """
-    normals = np.random.default_rng(seed).normal(size=(features.shape[1], bits)).astype(np.float32)
-    return _hyperplane_encoder(features.mean(axis=0), normals)
-
-
-def principal_component_signs(features: Features, bits: int) -> Encoder:
-    """Return an encoder whose bits are the signs of the projections on the first principal components.
-
-    Args:
-      features: features from which the mean and the principal components are computed.
-      bits: number of bits. Bits beyond the number of features are always zero.
-    """
-    mean = features.mean(axis=0)
-    _, components = np.linalg.eigh(np.cov(features - mean, rowvar=False))  # by ascending variance
-    normals = np.zeros((features.shape[1], bits), np.float32)
-    used = min(bits, features.shape[1])
-    normals[:, :used] = components[:, ::-1][:, :used]
-    return _hyperplane_encoder(mean, normals)
-
-
-def _hyperplane_encoder(mean: Float32[np.ndarray, " features"], normals: Float32[np.ndarray, "features bits"]) -> Encoder:
-    def encode(features: Features) -> Codes:
-        return np.packbits((features - mean) @ normals > 0, axis=1)
-
-    return encode
 
 
 def nearest_codes(queries: Codes, codes: Codes, count: int) -> Int[np.ndarray, "queries neighbors"]:

@@ -20,7 +20,7 @@ from alexnet_jax.analysis.index import Features, Index
 from alexnet_jax.console import console, track_progress
 from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.files import lock_file
-from alexnet_jax.model.digest import params_digest
+from alexnet_jax.model.tower import params_digest
 from alexnet_jax.weights.safetensors_file import read_tensors, write_tensors
 
 FILE = "codes.safetensors"
@@ -40,12 +40,7 @@ MAX_BITS = 4096
 
 @dataclass(frozen=True)
 class IndexCodes:
-    """Binary codes of the images of an index.
-
-    Attributes:
-      encoder: encoder of features.
-      codes: codes of the images, in the order of the index.
-    """
+    """Binary codes of the images of an index, in its order, and the encoder of the features of queries."""
 
     encoder: PerceptronEncoder
     codes: Codes

@@ -21,12 +21,6 @@ def draw_confusion_matrix(confusions: Confusions, classes: Sequence[str], file: 
     """Draw a confusion matrix: a row for each true class, a column for each predicted class.
 
     The darker a cell is, the larger is its fraction of the images of the true class; the diagonal is red, errors are blue.
-
-    Args:
-      confusions: numbers of images.
-      classes: class names.
-      file: PNG file to write.
-      title: title of the figure.
     """
     matrix, count = confusions.matrix, len(classes)
     fractions = row_fractions(confusions)[..., None]

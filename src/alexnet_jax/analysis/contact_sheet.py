@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from alexnet_jax.analysis.plots import save_image
+from alexnet_jax.data.images import SquarePixels
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.batches import training_batches
 from alexnet_jax.data.pipeline.loading import DecodedImages
@@ -21,8 +21,6 @@ MIN_SIDE = 120
 CAPTION, GAP = 18, 4  # screen pixels
 _CROPS = ("top left", "top right", "bottom left", "bottom right", "center")
 VIEWS = (*_CROPS, *(f"{crop}, flipped" for crop in _CROPS))
-
-Pixels = UInt8[np.ndarray, "size size 3"]
 
 
 def draw_contact_sheet(
@@ -67,7 +65,7 @@ def draw_contact_sheet(
     save_image(sheet, file)
 
 
-def _row(cells: list[tuple[Pixels, str]]) -> Image.Image:
+def _row(cells: list[tuple[SquarePixels, str]]) -> Image.Image:
     """Draw images side by side, each with a caption below."""
     scale = max(1, -(-MIN_SIDE // len(cells[-1][0])))
     sides = [scale * len(pixels) for pixels, _ in cells]

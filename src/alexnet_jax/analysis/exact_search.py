@@ -89,13 +89,7 @@ def _candidates(
 ) -> dict[int, Int[np.ndarray, " candidates"]]:
     """Return the rows of a block that may be among the `count` nearest of a query, for each query for which there are any.
 
-    Args:
-      queries: features to search for.
-      query_norms: squared norms of the queries.
-      block: rows to search.
-      norms: squared norms of the rows.
-      worst: largest squared distance among the neighbors found so far, per query.
-      count: number of neighbors per query.
+    `worst` has the largest squared distance among the neighbors of each query found so far.
     """
     features, longest = block.shape[1], norms.max(initial=0)
     # The error of a float32 sum of n products is at most n eps / (2 - n eps) times the sum of their absolute values (Higham,

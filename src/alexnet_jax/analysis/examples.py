@@ -15,7 +15,6 @@ from alexnet_jax.console import track_progress
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import MAX_SEED, UserError, check_number
-from alexnet_jax.evaluation.metrics import top_classes
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.weights.trained_model import TrainedModel
 
@@ -34,7 +33,7 @@ class Prediction(NamedTuple):
     """Image and its most probable classes with their probabilities, most probable first."""
 
     image: LabeledImage
-    top_classes: list[tuple[str, float]]
+    top_classes: Sequence[tuple[str, float]]
 
 
 class Retrieval(NamedTuple):
@@ -112,11 +111,7 @@ def find_examples(
     printed = dict(zip(model.classes, model.printed_classes, strict=True))
     examples = read_images(images, _sample(rng, len(images), options.images), dataset, printed)
     pixels = np.stack([image.pixels for image in examples])
-    probabilities = Predictor(model, batch_size=len(examples))(pixels)
-    predictions = [
-        Prediction(example, [(model.printed_classes[label], float(row[label])) for label in labels])
-        for example, row, labels in zip(examples, probabilities, top_classes(probabilities), strict=True)
-    ]
+    predictions = list(map(Prediction, examples, Predictor(model, batch_size=len(examples)).classify(pixels)))
 
     extract_features = Predictor(model, layer=last_hidden_layer(model.network), batch_size=BATCH_SIZE)
     queries = extract_features(pixels[: options.queries])
@@ -148,14 +143,7 @@ def find_examples(
 def read_images(
     images: DecodedImages, indices: Sequence[int] | Int[np.ndarray, " images"], dataset: Dataset, printed: Mapping[str, str]
 ) -> list[LabeledImage]:
-    """Read images of a split. Images without a label have an empty one.
-
-    Args:
-      images: images of the split.
-      indices: indices of the images to read.
-      dataset: data set of the images.
-      printed: names of classes to print, by class.
-    """
+    """Read images of a split. Images without a label have an empty one; `printed` are the names of classes to print, by class."""
     records = [images.record(int(index)) for index in indices]
     labels = [dataset.class_of(record.label) for record in records]
     return [

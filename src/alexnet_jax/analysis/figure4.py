@@ -15,12 +15,7 @@ COLUMNS = 4
 
 
 def draw_predictions(predictions: Sequence[Prediction], file: Path) -> None:
-    """Draw images with their true classes and bars for the most probable classes; the bar of the true class is red.
-
-    Args:
-      predictions: images and their most probable classes.
-      file: PNG file to write.
-    """
+    """Draw images with their true classes and bars for the most probable classes; the bar of the true class is red."""
     columns = min(COLUMNS, len(predictions))
     rows = -(-len(predictions) // columns)
     figure = Figure(figsize=(2.2 * columns, 3.5 * rows), layout="constrained")
@@ -35,12 +30,7 @@ def draw_predictions(predictions: Sequence[Prediction], file: Path) -> None:
 
 
 def draw_retrievals(retrievals: Sequence[Retrieval], file: Path) -> None:
-    """Draw one row per retrieval: the query in the first column, then the retrieved images, nearest first.
-
-    Args:
-      retrievals: query images and their nearest images.
-      file: PNG file to write.
-    """
+    """Draw one row per retrieval: the query in the first column, then the retrieved images, nearest first."""
     columns = max(len(retrieval.neighbors) for retrieval in retrievals)
     widths = [1, 0.12, *[1] * columns]
     figure = Figure(figsize=(1.4 * columns + 1.6, 1.6 * len(retrievals)), layout="constrained")

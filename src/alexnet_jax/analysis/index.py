@@ -77,16 +77,9 @@ class IndexMetadata:
 class Index:
     """Reader of an on-disk feature index.
 
-    Args:
-      path: folder of the index.
-
     Raises:
       UserError: if the folder is not an index, is incomplete or has a different format version.
       OSError: if the system refuses to read it, which is no damage.
-
-    Attributes:
-      path: folder of the index.
-      metadata: content of index.json.
     """
 
     def __init__(self, path: Path):

@@ -32,26 +32,14 @@ class IndexFiles(NamedTuple):
 
 
 class IndexWriter:
-    """Writer that appends images to an index.
-
-    Args:
-      files: files to write to.
-
-    Attributes:
-      num_written: number of images added so far.
-    """
+    """Writer that appends images to an index."""
 
     def __init__(self, files: IndexFiles):
         self._files = files
         self.num_written = 0
 
     def add(self, features: Features, images: Sequence[IndexedImage]) -> None:
-        """Append images to the index.
-
-        Args:
-          features: features, one row per image.
-          images: names and classes of the images, in the same order.
-        """
+        """Append images to the index."""
         self._files.features.write(np.ascontiguousarray(features).data)
         self._files.squared_norms.write(squared_norms(features).data)
         for image in images:

@@ -15,9 +15,9 @@ from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset, open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
-from alexnet_jax.model.digest import params_digest
 from alexnet_jax.model.layers import Dropout, WeightedLayer
 from alexnet_jax.model.network import Network
+from alexnet_jax.model.tower import params_digest
 from alexnet_jax.parallel.distributed import from_main_process, is_main_process, sync_processes
 from alexnet_jax.weights.safetensors_file import SUFFIX
 from alexnet_jax.weights.trained_model import TrainedModel, load
@@ -55,14 +55,6 @@ def build_index(
 
     If `path` is an index of the same model and images, it is only opened. With several processes, all call this function, and
     process 0 writes the index.
-
-    Args:
-      model: trained model.
-      dataset: prepared data set.
-      split: split to index.
-      path: folder to create.
-      batch_size: images per batch.
-      devices: number of devices to use in every process, see `Predictor`.
 
     Raises:
       UserError: if the data set lacks the split or the model's image size, a feature is not finite, `path` exists with different

@@ -50,12 +50,7 @@ def format_color_statistics(statistics: dict[str, Any]) -> str:
 
 
 def draw_colors(statistics: dict[str, Any], file: Path) -> None:
-    """Draw a histogram of the color fractions for each tower, with tower 0 at the top, as in the figure of the kernels.
-
-    Args:
-      statistics: result of `color_statistics`.
-      file: PNG file to write.
-    """
+    """Draw a histogram of the color fractions for each tower, with tower 0 at the top, as in the figure of the kernels."""
     towers = statistics["towers"]
     figure = Figure(figsize=(7, 1 + 1.4 * len(towers)), layout="constrained")
     rows = figure.subplots(len(towers), 1, sharex=True, sharey=True, squeeze=False)

@@ -25,13 +25,7 @@ DPI = 110
 
 
 def draw_curves(log: list[dict[str, Any]], file: Path, *, title: str) -> None:
-    """Draw loss and errors over training steps.
-
-    Args:
-      log: lines of the run's log.jsonl.
-      file: PNG file to write.
-      title: title of the figure.
-    """
+    """Draw loss and errors over training steps, from the lines of the run's log.jsonl."""
     losses = [(line["step"], line["loss"]) for line in log if "epoch" not in line]
     epochs = [line for line in log if "epoch" in line]
     evaluated = [line for line in epochs if "top1_error" in line]

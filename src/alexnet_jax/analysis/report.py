@@ -68,18 +68,9 @@ def draw_figures(
     options: ExampleOptions,
     index: Index | None = None,
 ) -> Path:
-    """Draw all figures of a trained network, write the HTML page, and print the color statistics of its first-layer kernels.
+    """Draw all figures of a trained network, print the color statistics of its first-layer kernels, and return the HTML page.
 
-    Args:
-      model: trained network, from a run or a file.
-      dataset: data set of the examples.
-      split: split of the images to classify.
-      folder: folder to write to.
-      options: selection of the examples.
-      index: index of the training images, to search instead of a random sample of them; see `find_examples`.
-
-    Returns:
-      Path of the HTML page.
+    With an index of the training images, it is searched instead of a random sample of them, see `find_examples`.
 
     Raises:
       UserError: if the index was built with a different model, or the disk is full.

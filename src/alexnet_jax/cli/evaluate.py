@@ -1,15 +1,6 @@
 """`evaluate`: measure the errors of trained networks, and of the mean of their predictions, on a split of a data set.
 
-The command writes these files to its output folder:
-
-errors.json             errors of each network and of their mean, for each of the `views`; top-1 errors of each class; the
-                        most frequent confusions
-classes.csv             one row per class: number of images, top-1 error for each of the `views`
-predictions-VIEWS.csv   one row per image: name, class, and the five most probable classes with their probabilities
-confusion-VIEWS.csv     numbers of images by true class (rows) and predicted class (columns), if there are at most 1,000 classes
-confusion-VIEWS.png     the same as a figure, if there are at most 30 classes
-
-With several networks, the files about classes, images and confusions are those of their (weighted) mean.
+docs/evaluation.md describes the files that the command writes.
 """
 
 import csv
@@ -116,13 +107,7 @@ def run(arguments: list[str]) -> None:
 
 
 def evaluate(settings: Evaluate) -> Path:
-    """Measure the errors, print them and write the output files. With several processes, process 0 writes them.
-
-    Args:
-      settings: command line arguments.
-
-    Returns:
-      Path of errors.json.
+    """Measure and print the errors, write the output files (in process 0), and return the path of errors.json.
 
     Raises:
       UserError: if a network, the data set or a split does not exist or cannot be read, the networks or the data set have

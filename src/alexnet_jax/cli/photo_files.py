@@ -1,10 +1,10 @@
 """Photos that are named on the command line: files, folders and archives."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from alexnet_jax.console import console, count
+from alexnet_jax.console import console, count, track_progress
 from alexnet_jax.data.sources import file_tree, layout
 from alexnet_jax.data.sources.file_table import Entry
 from alexnet_jax.errors import UserError
@@ -40,30 +40,32 @@ def photo_files(path: Path) -> list[Entry]:
     return images
 
 
-def read_photos(files: Sequence[Entry], decode: Callable[[bytes, str], Decoded]) -> tuple[list[str], list[Decoded]]:
-    """Return the names and the decoded contents of the photos that can be read; print the reason for each other one.
+def read_photos(
+    files: Sequence[Entry], decode: Callable[[bytes, str], Decoded], batch_size: int, description: str
+) -> Iterator[tuple[list[str], list[Decoded]]]:
+    """Yield the names and the decoded contents of the photos that can be read, in batches; print the reason for each other one.
 
     Args:
       files: photos.
       decode: function of the content and the name of a photo.
+      batch_size: number of files of a batch.
+      description: label of the progress bar, which is shown if there are several batches.
     """
-    names: list[str] = []
-    photos: list[Decoded] = []
-    for file in files:
-        try:
-            photos.append(decode(file_tree.read(file), file.name))
-            names.append(file.name)
-        except UserError as error:
-            console.print(str(error), style="yellow")
-    return names, photos
+    batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
+    for batch in batches if len(batches) < 2 else track_progress(batches, description, len(batches), "batch"):
+        names: list[str] = []
+        photos: list[Decoded] = []
+        for file in batch:
+            try:
+                photos.append(decode(file_tree.read(file), file.name))
+                names.append(file.name)
+            except UserError as error:
+                console.print(str(error), style="yellow")
+        yield names, photos
 
 
 def check_all_read(files: int, read: int) -> None:
     """Check that all photos were read; each of the others has been named before.
-
-    Args:
-      files: number of photos.
-      read: number of photos that were read.
 
     Raises:
       UserError: if there are fewer.

@@ -158,30 +158,19 @@ def _predict_files(ensemble: Ensemble, files: Sequence[Entry], settings: Predict
     Raises:
       UserError: at the end, if files cannot be read. The contest's format ends before them: a missing line would move later ones.
     """
-    starts: Iterable[int] = range(0, len(files), ensemble.batch_size)
-    if len(files) > ensemble.batch_size:
-        starts = track_progress(starts, "predicting", -(-len(files) // ensemble.batch_size), "batch")
-    num_read = 0
-    for start in starts:
-        batch = files[start : start + ensemble.batch_size]
-        predictions = list(_predict(ensemble, batch, settings.top))
-        num_read += len(predictions)
-        if settings.format == "ilsvrc":
-            check_all_read(len(files), num_read + len(files) - start - len(batch))
-        yield from predictions
-    check_all_read(len(files), num_read)
-
-
-def _predict(ensemble: Ensemble, files: Sequence[Entry], top: int) -> Iterator[Prediction]:
-    """Yield the predictions for the files that can be read; print the reason for each other file."""
 
     def decode(data: bytes, name: str) -> dict[int, np.ndarray]:
         return {size: decode_photo(data, name, size) for size in ensemble.image_sizes}
 
-    names, photos = read_photos(files, decode)
-    if photos:
-        batch = {size: np.stack([photo[size] for photo in photos]) for size in ensemble.image_sizes}
-        yield from _top(names, ensemble(batch), top)
+    num_read = 0
+    for number, (names, photos) in enumerate(read_photos(files, decode, ensemble.batch_size, "predicting"), 1):
+        num_read += len(names)
+        if settings.format == "ilsvrc":
+            check_all_read(len(files), num_read + max(0, len(files) - number * ensemble.batch_size))
+        if photos:
+            batch = {size: np.stack([photo[size] for photo in photos]) for size in ensemble.image_sizes}
+            yield from _top(names, ensemble(batch), settings.top)
+    check_all_read(len(files), num_read)
 
 
 def _top(names: Iterable[str], rows: Float[np.ndarray, "images classes"], top: int) -> Iterator[Prediction]:

@@ -25,11 +25,7 @@ _UNSUPPORTED = {
 
 
 def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
-    """Configure JAX's devices and threads on a CPU, malloc, the compilation cache and log levels; call before JAX is first used.
-
-    Args:
-      devices: number of virtual CPU devices.
-      data_parallel: see `configure_cpu`.
+    """Configure JAX's CPU devices and threads, malloc, the compilation cache and log levels; call before JAX is first used.
 
     Raises:
       UserError: if there are too many devices for the CPUs, JAX has none, or an environment variable of JAX has a value that the
@@ -49,12 +45,7 @@ def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
 
 
 def configure_training(options: Options, towers: int) -> None:
-    """Configure the process for training: its place among other processes, and one CPU device per tower by default.
-
-    Args:
-      options: data, devices, folders and logging.
-      towers: number of towers of the network.
-    """
+    """Configure the process for training: its place among other processes, and one CPU device per tower by default."""
     initialize_distributed(options.processes)
     single = options.placement == "single"
     devices = options.devices or (1 if single else towers)

@@ -1,6 +1,6 @@
 """`retrieve`: find the images of an index that are nearest to photos."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -17,7 +17,7 @@ from alexnet_jax.analysis.indexing import load_indexed_model, open_indexed_datas
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.cli.photo_files import check_all_read, photo_files, read_photos
 from alexnet_jax.cli.process import configure_process
-from alexnet_jax.console import console, count, track_progress
+from alexnet_jax.console import console, count
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.pipeline.photo import decode_as_stored
 from alexnet_jax.data.sources.file_table import Entry
@@ -139,31 +139,20 @@ def _queries(files: Sequence[Entry], index: Index, model: TrainedModel, size: in
     names: list[str] = []
     features: list[np.ndarray] = []
     pixels: list[np.ndarray] = []
-    starts: Iterable[int] = range(0, len(files), BATCH_SIZE)
-    if len(files) > BATCH_SIZE:
-        starts = track_progress(starts, "Searching", len(range(0, len(files), BATCH_SIZE)), "batch")
-    for start in starts:
-        batch_names, photos = read_photos(files[start : start + BATCH_SIZE], decode)
+    for number, (batch_names, photos) in enumerate(read_photos(files, decode, BATCH_SIZE, "Searching"), 1):
         if photos:
             names += batch_names
             features.append(predictor(np.stack(photos)))
             pixels += photos[:num_shown]
             num_shown -= len(photos[:num_shown])
-        is_last = start + BATCH_SIZE >= len(files)
+        is_last = number * BATCH_SIZE >= len(files)
         if names and (is_last or len(names) >= size):
             yield _Queries(names, np.concatenate(features), pixels)
             names, features, pixels = [], [], []
 
 
 def _print_neighbors(photos: Sequence[str], neighbors: Neighbors, index: Index, printed: dict[str, str]) -> None:
-    """Print one line per neighbor of each photo.
-
-    Args:
-      photos: names of the photos.
-      neighbors: their neighbors.
-      index: index that was searched.
-      printed: names of classes to print, by class.
-    """
+    """Print one line per neighbor of each photo."""
     images = index.images(neighbors.indices)
     for photo, indices, distances in zip(photos, neighbors.indices.tolist(), neighbors.distances.tolist(), strict=True):
         for rank, (image, distance) in enumerate(zip(indices, distances, strict=True), 1):

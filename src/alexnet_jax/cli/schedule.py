@@ -46,9 +46,6 @@ def schedule_table(config: TrainConfig) -> Table:
     share columns. Each row is a range of epochs. With `ReduceOnPlateau`, the epochs are not known in advance, and rows list the
     rates in order.
 
-    Args:
-      config: training config.
-
     Raises:
       UserError: if the config changes the learning rate of a layer that its network does not have.
     """

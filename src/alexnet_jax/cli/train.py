@@ -89,8 +89,8 @@ def _with_schedule_of_run(config: TrainConfig, run: Path | None) -> TrainConfig:
     """Return the config with the schedule of an existing run, or as it is if there is no such run."""
     if run is None or not (run / CONFIG).is_file():
         return config
-    training = load_run_config(run).training
-    return config if training is None else config.with_schedule_of(training)
+    training = load_run_config(run).training or config
+    return replace(config, schedule=training.schedule, layer_rates=training.layer_rates, color_epochs=training.color_epochs)
 
 
 def train_with_report(name: str, config: TrainConfig, options: Options) -> Path:

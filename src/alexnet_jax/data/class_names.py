@@ -62,11 +62,7 @@ def parse_synset_names(text: str) -> dict[str, str]:
 
 
 def ilsvrc_classes(names: Sequence[str]) -> list[str] | None:
-    """Return the WordNet ids of ILSVRC's classes if these are their names in the usual order, by WordNet id; otherwise None.
-
-    Args:
-      names: names, each with or without its synonyms.
-    """
+    """Return the WordNet ids of ILSVRC's classes if these are their names in the usual order, by WordNet id; otherwise None."""
     known = ilsvrc_names()
     wordnet_ids = sorted(known)
     if len(names) != len(wordnet_ids):

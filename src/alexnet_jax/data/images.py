@@ -108,11 +108,7 @@ def named_image(name: str) -> Iterator[None]:
 
 
 def shorter_side(image: bytes | Pixels) -> int | None:
-    """Return the shorter side of an image, in pixels, or None if it cannot be read.
-
-    Args:
-      image: content of an image file, or pixels.
-    """
+    """Return the shorter side of an image, in pixels, or None if it cannot be read."""
     if not isinstance(image, bytes):
         return min(image.shape[:2])
     try:

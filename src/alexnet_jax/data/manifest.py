@@ -20,14 +20,7 @@ MAX_SIZE = 1 << 14
 
 
 class Shard(NamedTuple):
-    """Manifest entry of one record file.
-
-    Attributes:
-      file: file name.
-      num_images: number of records.
-      num_bytes: file size, in bytes.
-      sha256: SHA-256 of the file, in hexadecimal.
-    """
+    """Manifest entry of one record file."""
 
     file: str
     num_images: int
@@ -89,7 +82,7 @@ class Manifest:
         checks = {
             "name": isinstance(self.name, str),
             "size": _is_count(self.size) and 0 < self.size <= MAX_SIZE,
-            "classes": isinstance(classes, list) and len(classes) > 0 and _are_names(classes, len(classes)),
+            "classes": isinstance(classes, list) and len(classes) > 0 and are_names(classes, len(classes)),
             "splits": isinstance(splits, dict)
             and set(splits) <= {"train", "validation", "test"}
             and _are_counts(splits.values()),
@@ -99,7 +92,7 @@ class Manifest:
             "encoding": self.encoding in get_args(Encoding),
             "left_out": isinstance(self.left_out, list),
             "plan": isinstance(self.plan, str),
-            "display_names": self.display_names == [] or _are_names(self.display_names, len(classes)),
+            "display_names": self.display_names == [] or are_names(self.display_names, len(classes)),
             "unlabeled": isinstance(self.unlabeled, list) and set(self.unlabeled) <= set(splits) - set(self.counts),
         }
         if wrong := [name for name, valid in checks.items() if not valid]:
@@ -130,9 +123,6 @@ class Manifest:
 def read_manifest(path: Path) -> Manifest:
     """Read the manifest of a prepared data set.
 
-    Args:
-      path: folder of the data set.
-
     Raises:
       UserError: if the manifest is missing, damaged, or has a different format version.
       OSError: if the system refuses to read it, which is no damage.
@@ -154,7 +144,8 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _are_names(names: object, count: int) -> bool:
+def are_names(names: object, count: int) -> bool:
+    """Return whether an object from JSON is a list of a given number of strings."""
     return isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
 
 

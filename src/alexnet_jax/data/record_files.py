@@ -39,10 +39,6 @@ class RecordFiles:
 
     `grain.sources.ArrayRecordDataSource` is not used, for two reasons: it opens every file to count the records, which are
     already known, and it reads a record in a time proportional to the number of records in its file.
-
-    Args:
-      paths: files.
-      sizes: number of records of each file.
     """
 
     def __init__(self, paths: Sequence[str], sizes: Sequence[int]):

@@ -44,12 +44,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Prepared data set.
-
-    Attributes:
-      path: folder of the data set.
-      manifest: content of its `manifest.json`.
-    """
+    """Prepared data set: its folder, and the content of its `manifest.json`."""
 
     path: Path
     manifest: Manifest
@@ -140,9 +135,6 @@ def open_dataset(path: Path) -> Dataset:
     """Open a prepared data set.
 
     Checks that all files exist and have the expected sizes; `prepare --verify` also checks their content.
-
-    Args:
-      path: folder of the data set.
 
     Raises:
       UserError: if the data set has a different format version, or one of its files is missing or damaged.

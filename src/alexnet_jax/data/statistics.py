@@ -47,12 +47,7 @@ class PixelStatistics:
         self.products = np.zeros((3, 3), np.int64)
 
     def add(self, image: UInt8[np.ndarray, "height width 3"], products: Int64[np.ndarray, "3 3"] | None = None) -> None:
-        """Add an image.
-
-        Args:
-          image: RGB pixels, `size` pixels on a side.
-          products: `color_products(image)` if already computed; None computes it.
-        """
+        """Add an image; `products` are its `color_products` if they are already computed."""
         self.num_images += 1
         self.total += image
         self.products += color_products(image) if products is None else products

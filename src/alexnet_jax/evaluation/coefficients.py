@@ -66,9 +66,6 @@ def search_coefficients(predictions: CachedPredictions) -> Float[np.ndarray, " m
     The search starts from equal coefficients. Each coefficient in turn is set to the value of `GRID` with the fewest errors,
     until a pass over all of them changes nothing, or for `MAX_PASSES` passes.
 
-    Args:
-      predictions: predictions on labeled images.
-
     Returns:
       Coefficients that sum to 1. On these images they have at most as many errors as the plain mean.
     """

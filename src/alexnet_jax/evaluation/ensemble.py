@@ -68,12 +68,7 @@ class Ensemble:
         return self.mean(np.stack(probabilities))
 
     def classify(self, images: Photos | Mapping[int, Photos], top: int = 5) -> list[list[ClassProbability]]:
-        """Return the most probable classes of each image, by the mean of the models' probabilities, most probable first.
-
-        Args:
-          images: one image or several, as for `__call__`.
-          top: number of classes to return per image.
-        """
+        """Return the most probable classes of each image, by the mean of the models' probabilities, most probable first."""
         return most_probable(self.models[0].printed_classes, self(images), top)
 
     def mean(
@@ -81,12 +76,7 @@ class Ensemble:
         probabilities: Float[np.ndarray, "models images classes"],
         coefficients: Float[np.ndarray, " models"] | None = None,
     ) -> Float[np.ndarray, "images classes"]:
-        """Return the mean of the models' probabilities.
-
-        Args:
-          probabilities: probabilities of each model, from `batches`.
-          coefficients: weights of the models; None weights them equally.
-        """
+        """Return the mean of the models' probabilities, from `batches`, weighted by `coefficients` or else equally."""
         count = len(self.models)
         return np.tensordot(np.full(count, 1 / count) if coefficients is None else coefficients, probabilities, axes=1)
 

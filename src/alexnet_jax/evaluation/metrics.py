@@ -59,9 +59,6 @@ def _smallest(values: Float[np.ndarray, "rows columns"], count: int) -> Int[np.n
 class ErrorCounter:
     """Accumulator of errors and loss over batches.
 
-    Args:
-      num_classes: number of classes.
-
     Attributes:
       images: number of images per class.
       top1_errors: number of top-1 errors per class.
@@ -75,12 +72,7 @@ class ErrorCounter:
         self._loss = 0.0
 
     def add(self, labels: Int[np.ndarray, " images"], probabilities: Float[np.ndarray, "images classes"]) -> None:
-        """Add a batch.
-
-        Args:
-          labels: indices of the true classes.
-          probabilities: predicted probabilities, which sum to 1 over the classes.
-        """
+        """Add a batch of true classes and of predicted probabilities, which sum to 1 over the classes."""
         rank, num_classes = label_ranks(labels, probabilities), len(self.images)
         self.images += np.bincount(labels, minlength=num_classes)
         self.top1_errors += np.bincount(labels[rank >= 1], minlength=num_classes)

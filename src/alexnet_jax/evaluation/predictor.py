@@ -63,11 +63,6 @@ def most_probable(
 ) -> list[list[ClassProbability]]:
     """Return the most probable classes of each image, most probable first.
 
-    Args:
-      classes: class names.
-      probabilities: predicted probabilities.
-      count: number of classes to return per image.
-
     Raises:
       UserError: if `count` is less than 1.
     """
@@ -194,12 +189,7 @@ class Predictor:
         return self._predict(images, self.batch_size)[: len(images) if num_images is None else num_images]
 
     def _predict(self, images: UInt8[np.ndarray, "local size size 3"], size: int) -> Float[np.ndarray, "batch outputs"]:
-        """Return the outputs for a batch that is padded to `size` images.
-
-        Args:
-          images: images of this process's part of the batch, without padding.
-          size: number of images of the padded batch, in all processes.
-        """
+        """Return the outputs for this process's part of a batch, which is padded to `size` images in all processes."""
         return np.asarray(self._average(self._params, self._mean, to_padded_batch(images, self.mesh, size)))
 
     def classify(self, images: Photos, top: int = 5) -> list[list[ClassProbability]]:
@@ -243,7 +233,7 @@ class Predictor:
             except (InvalidImageError, OSError) as error:
                 raise UserError(f"the image cannot be read: {error}; pass another image") from error
         if isinstance(image, str | Path):
-            return read_photo(Path(image), size=size, encoding="raw", image_size=size)
+            return read_photo(Path(image), size)
         return self._checked(np.asarray(image)[None])[0]
 
     def _checked(self, images: np.ndarray) -> UInt8[np.ndarray, "images size size 3"]:

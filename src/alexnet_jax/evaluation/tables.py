@@ -20,13 +20,7 @@ def metrics_json(counter: ErrorCounter) -> dict[str, Any]:
 
 
 def format_errors(name: str, views: str, metrics: dict[str, Any]) -> str:
-    """Return one line with the errors of a network or of a mean of networks.
-
-    Args:
-      name: name of the network or of the mean.
-      views: views over which the probabilities were averaged.
-      metrics: errors and loss, from `metrics_json`.
-    """
+    """Return one line with the errors of a network or of a mean of networks, from `metrics_json`."""
     parts = [f"top-1 error {metrics['top1_error']:.2%}"]
     parts += [] if metrics["top5_error"] is None else [f"top-5 error {metrics['top5_error']:.2%}"]
     parts += [f"mean class error {metrics['mean_class_error']:.2%}", f"loss {metrics['loss']:.4f}"]
@@ -47,10 +41,6 @@ class PredictionRows:
     """Rows of the predictions CSV file: image name, true class, and the five most probable classes with their probabilities.
 
     Names that a spreadsheet would take for a formula are quoted, see `text.csv_cell`.
-
-    Args:
-      classes: class names.
-      image_names: image names, in the order in which predictions are passed.
     """
 
     def __init__(self, classes: Sequence[str], image_names: Iterator[str]):
@@ -71,12 +61,7 @@ class PredictionRows:
 
 
 def class_errors(classes: Sequence[str], counters: dict[str, ErrorCounter]) -> list[dict[str, Any]]:
-    """Return the number of images and the top-1 errors of each class as JSON.
-
-    Args:
-      classes: class names.
-      counters: errors by views; all must have counted the same images.
-    """
+    """Return the number of images and the top-1 errors of each class as JSON; the counters, by views, counted the same images."""
     errors = {views: counter.class_errors for views, counter in counters.items()}
     images = next(iter(counters.values())).images.tolist()
     return [
@@ -104,13 +89,7 @@ def class_table(classes: list[dict[str, Any]]) -> Table:
 
 
 def confusions_json(confusions: Confusions, classes: Sequence[str], count: int) -> list[dict[str, Any]]:
-    """Return the most frequent confusions as JSON, most frequent first.
-
-    Args:
-      confusions: numbers of images.
-      classes: class names.
-      count: maximum number of confusions.
-    """
+    """Return the most frequent confusions as JSON, most frequent first."""
     return [
         {"class": classes[each.label], "predicted": classes[each.prediction], "images": each.images, "of": each.of}
         for each in confusions.most_frequent(count)
@@ -118,12 +97,7 @@ def confusions_json(confusions: Confusions, classes: Sequence[str], count: int) 
 
 
 def confusion_table(confusions: list[dict[str, Any]], views: str) -> Table:
-    """Return the result of `confusions_json` as a table for the terminal.
-
-    Args:
-      confusions: confusions to print.
-      views: views over which the probabilities were averaged.
-    """
+    """Return the result of `confusions_json` as a table for the terminal."""
     table = Table(f"most frequent confusions, {views}", "images")
     for row in confusions:
         table.add_row(f"{row['class']} → {row['predicted']}", f"{row['images']} of {row['of']}")

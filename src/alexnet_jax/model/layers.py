@@ -193,12 +193,7 @@ class MaxPool(Layer):
 
 
 class NormPool(Layer):
-    """ReLU, response normalization and max-pooling as one operation; `tower.rewrite_pooling` creates it from the three layers.
-
-    Attributes:
-      norm: the normalization.
-      pool: the pooling.
-    """
+    """ReLU, response normalization and max-pooling as one operation; `tower.rewrite_pooling` creates it from the three layers."""
 
     norm: LocalResponseNorm
     pool: MaxPool

@@ -5,7 +5,7 @@ is slow. If each tower has a device of its own, there is no such axis, and they 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal
@@ -44,8 +44,7 @@ _lowering: ContextVar[Lowering | None] = ContextVar("lowering", default=None)
 _conv_lowering: ContextVar[ConvLowering] = ContextVar("conv_lowering", default="direct")
 
 
-@contextmanager
-def tower_lowering(lowering: Lowering) -> Iterator[None]:
+def tower_lowering(lowering: Lowering) -> AbstractContextManager[None]:
     """Context manager that sets the lowering of networks (`placement.forward`) and training steps created inside it.
 
     They keep it when they are traced later. Layers called outside a network use the lowering of the context they are called in.
@@ -55,8 +54,7 @@ def tower_lowering(lowering: Lowering) -> Iterator[None]:
       ...     print(current_lowering())
       grouped
     """
-    with _set(_lowering, lowering):
-        yield
+    return _set(_lowering, lowering)
 
 
 def current_lowering() -> Lowering | None:
@@ -64,11 +62,9 @@ def current_lowering() -> Lowering | None:
     return _lowering.get()
 
 
-@contextmanager
-def conv_lowering(lowering: ConvLowering) -> Iterator[None]:
+def conv_lowering(lowering: ConvLowering) -> AbstractContextManager[None]:
     """Context manager that sets the lowering of convolutions with a stride and few channels; see `tower_lowering`."""
-    with _set(_conv_lowering, lowering):
-        yield
+    return _set(_conv_lowering, lowering)
 
 
 def current_conv_lowering() -> ConvLowering:
@@ -136,13 +132,10 @@ def conv_per_tower(operation: Callable[[Array, Array], Array]) -> Callable[[Arra
     Args:
       operation: function of `x` and `kernel` that is linear in each of them; its gradient needs only the arguments.
     """
-    if _lowering.get() == "grouped":
-        return _grouped_conv(operation)
-    separate = _separate_conv(operation)
-    return lambda x, kernel, bias: add_bias(separate(x, kernel), bias)
+    if _lowering.get() != "grouped":
+        separate = _separate_conv(operation)
+        return lambda x, kernel, bias: add_bias(separate(x, kernel), bias)
 
-
-def _grouped_conv(operation: Callable[[Array, Array], Array]) -> Callable[[Array, Array, Array], Array]:
     @custom_vmap
     def call(x: Array, kernel: Array, bias: Array) -> Array:
         return operation(x, kernel) + bias
@@ -177,20 +170,16 @@ def kernel_per_tower(operation: Callable[..., Array]) -> Callable[[Array], Array
     def rule(towers: int, in_batched: Sequence[bool], x: Array, tower: Array) -> tuple[Array, bool]:
         if not in_batched[0]:
             return operation(x), False
-        return _to_towers(operation(_to_channels(x), segments=towers), towers), True
+        side_by_side = jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)
+        return _to_towers(operation(side_by_side, segments=towers), towers), True
 
     # The index of the tower makes the rule apply even if all towers have the same `x`: without its rule, custom_vmap cannot be
     # differentiated.
     return lambda x: call(x, lax.axis_index(TOWER))
 
 
-def _to_channels(x: Array) -> Array:
-    """Merge a first axis of towers into the channels: [towers, ..., channels] to [..., towers * channels]."""
-    return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)
-
-
 def _to_towers(x: Array, towers: int) -> Array:
-    """Divide the channels among a first axis of towers, the inverse of `_to_channels`."""
+    """Divide the channels among a first axis of towers: [..., towers * channels] to [towers, ..., channels]."""
     return jnp.moveaxis(x.reshape(*x.shape[:-1], towers, -1), -2, 0)
 
 
@@ -204,13 +193,15 @@ def _separate_conv(operation: Callable[[Array, Array], Array]) -> Callable[[Arra
     def backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
         x, kernel = residuals
 
+        @unrolled_vmap
         def x_gradient(kernel: Array, g: Array) -> Array:
             return jax.linear_transpose(lambda x: operation(x, kernel), x)(g)[0]
 
+        @unrolled_vmap
         def kernel_gradient(x: Array, g: Array) -> Array:
             return jax.linear_transpose(lambda kernel: operation(x, kernel), kernel)(g)[0]
 
-        return unrolled_vmap(x_gradient)(kernel, g), unrolled_vmap(kernel_gradient)(x, g)
+        return x_gradient(kernel, g), kernel_gradient(x, g)
 
     call.defvjp(lambda x, kernel: (call(x, kernel), (x, kernel)), backward)
     return call
@@ -250,7 +241,7 @@ def matmul_per_tower(x: Array, kernel: Array) -> Array:
     def product(x: Array, kernel: Array) -> Array:
         return lax.dot_general(_transposed(x), kernel, (((0,), (0,)), ((), ())))
 
-    return _with_batched_arguments(product)(x, kernel)
+    return _with_all_batched(product, jax.vmap(product))(x, kernel)
 
 
 def _matmul_bwd(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
@@ -261,7 +252,8 @@ def _matmul_bwd(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]
         x_gradient = _transposed(lax.dot_general(kernel, g, (((1,), (1,)), ((), ()))))
         return x_gradient, lax.dot_general(x, g, (((0,), (0,)), ((), ())))
 
-    return _with_batched_arguments(gradients, transform=partial(outlined, unroll=False))(x, kernel, g)
+    outline = partial(outlined, unroll=False)
+    return _with_all_batched(outline(gradients), outline(jax.vmap(gradients)))(x, kernel, g)
 
 
 matmul_per_tower.defvjp(lambda x, kernel: (matmul_per_tower(x, kernel), (x, kernel)), _matmul_bwd)
@@ -272,18 +264,13 @@ def _transposed(x: Array) -> Array:
     return outlined(jnp.transpose)(x)
 
 
-def _with_batched_arguments(function: Callable[..., Any], transform: Callable[[Any], Any] = lambda f: f) -> Callable[..., Any]:
-    """Return `function` with a batching rule that broadcasts arguments without a tower axis along it, then uses `vmap`.
-
-    Args:
-      function: function of arrays.
-      transform: transformation of `function`, also of its batched form.
-    """
-    wrapped = custom_vmap(transform(function))
+def _with_all_batched(function: Callable[..., Any], batched: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` with a batching rule that calls `batched` with a first axis of towers for all arguments."""
+    wrapped = custom_vmap(function)
 
     @wrapped.def_vmap
     def rule(towers: int, in_batched: Sequence[bool], *args: Array) -> tuple[Any, Any]:
-        results = transform(jax.vmap(function))(*_broadcast(towers, in_batched, *args))
+        results = batched(*_broadcast(towers, in_batched, *args))
         return results, jax.tree.map(lambda _: True, results)
 
     return wrapped

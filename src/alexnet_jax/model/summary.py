@@ -49,22 +49,17 @@ def summarize(network: Network) -> list[LayerSummary]:
     previous: tuple[int, ...] = (side, side, 3)
     for name, layer in network.named_layers.items():
         _, _, *spatial, channels = intermediates[name]["__call__"][0].shape
-        shape = (*spatial, channels * towers)
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(params.get(name, {})))
-        neurons = prod(shape) if isinstance(layer, WeightedLayer) else 0
-        macs = 0
-        if isinstance(layer, WeightedLayer):
-            kernel = params[name]["kernel"]
-            macs = kernel.size * (prod(spatial) if isinstance(layer, Conv) else 1)
+        shape, weighted = (*spatial, channels * towers), isinstance(layer, WeightedLayer)
+        uses_per_weight = prod(spatial) if isinstance(layer, Conv) else 1
         rows.append(
             LayerSummary(
                 name=name,
                 shape=shape,
-                per_tower=channels if isinstance(layer, WeightedLayer) else 0,
+                per_tower=channels if weighted else 0,
                 reads=layer.reads,
-                parameters=parameters,
-                macs=macs,
-                neurons=neurons,
+                parameters=sum(leaf.size for leaf in jax.tree.leaves(params.get(name, {}))),
+                macs=uses_per_weight * params[name]["kernel"].size if weighted else 0,
+                neurons=prod(shape) if weighted else 0,
                 gathered_bytes=4 * (towers - 1) * prod(previous) if layer.reads == "all" else 0,
             )
         )
@@ -75,9 +70,7 @@ def summarize(network: Network) -> list[LayerSummary]:
 def format_summary(network: Network, **console_options: Any) -> str:
     """Return Flax's table of the layers, shapes in one tower and parameters of all towers, and the totals of `summarize`.
 
-    Args:
-      network: network to summarize.
-      **console_options: arguments of `rich.console.Console`, such as `width`.
+    Further arguments are those of `rich.console.Console`, such as `width`.
     """
     tabulate: Any = nn.tabulate  # type: ignore[reportPrivateImportUsage]
     towers = stacked_towers(network)

@@ -3,6 +3,8 @@
 Flax is used as linen rather than NNX, because `shard_map` needs pure functions of explicit parameters, which can be sharded.
 """
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -29,10 +31,6 @@ class Tower(nn.Module):
 
     It runs inside a mapped axis named `TOWER`, provided by `shard_map` (one device per tower) or `vmap` (`stacked_towers`).
     Dropout is applied if `apply` is called with `rngs={"dropout": key}`.
-
-    Attributes:
-      network: the network.
-      lowering: form of the layers under `vmap`.
     """
 
     network: Network
@@ -128,3 +126,12 @@ def parameter_shapes(network: Network) -> dict[str, dict[str, tuple[int, ...]]]:
     changing = tuple(layer for layer in layers if not isinstance(layer, ReLU | LocalResponseNorm | Dropout))
     shapes = jax.eval_shape(lambda: init(replace(network, layers=changing), jax.random.key(0)))
     return jax.tree.map(lambda leaf: leaf.shape, shapes)
+
+
+def params_digest(params: Mapping[str, Any]) -> str:
+    """Return the SHA-256 digest of the names, shapes and values of all arrays in nested dictionaries, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path, values in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(f"{jax.tree_util.keystr(path)} {values.shape}".encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()

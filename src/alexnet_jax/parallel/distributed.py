@@ -154,10 +154,7 @@ def any_process(value: bool) -> bool:
 
 
 def check_same_settings(settings: Any) -> None:
-    """Check that all processes have the same settings.
-
-    Args:
-      settings: JSON-serializable settings of the run.
+    """Check that all processes have the same JSON-serializable settings.
 
     Raises:
       UserError: in all processes, if the settings differ.
@@ -216,13 +213,9 @@ class RequestConsensus:
         self._delay, self._pending = delay, deque[jax.Array]()
 
     def __call__(self, request: Request) -> Request:
-        """Return the action that all processes take after this step.
+        """Return the action that all processes take after this step: the highest request of all processes `delay` steps ago.
 
-        Args:
-          request: action requested by this process.
-
-        Returns:
-          The highest request of all processes `delay` steps ago; with a single process, `request`.
+        With a single process, it is `request`.
         """
         if jax.process_count() == 1:
             return request

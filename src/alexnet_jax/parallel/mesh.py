@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -47,6 +48,11 @@ def to_global_array(values: Any, sharding: NamedSharding) -> Any:
         return jax.make_array_from_process_local_data(sharding, values)
 
 
+def place_like(like: Any, values: np.ndarray) -> jax.Array:
+    """Return a JAX array with the shape and sharding of `like`, from NumPy values of which every process has all."""
+    return jax.make_array_from_callback(like.shape, like.sharding, lambda part: values[part])
+
+
 def parameter_sharding(mesh: Mesh) -> NamedSharding:
     """Return the sharding of arrays with a first axis of towers."""
     return NamedSharding(mesh, P(TOWER) if TOWER in mesh.axis_names else P())
@@ -61,10 +67,6 @@ def local_batch_slice(mesh: Mesh, batch_size: int) -> slice:
     """Return the slice of a global batch that the devices of this process read.
 
     A process that holds only some of the towers reads the whole batch.
-
-    Args:
-      mesh: device mesh.
-      batch_size: number of images of the global batch.
     """
     device_indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
     ranges = [index[0].indices(batch_size) for index in device_indices if index]
@@ -86,8 +88,7 @@ def choose_mesh(network: Network, placement: Placement = "auto", devices: int | 
 
     Args:
       network: network to place.
-      placement: "split" runs every tower on its own devices, "single" runs all towers on every device, and "auto" splits the
-        towers if the number of devices is a multiple of the number of towers.
+      placement: placement of the towers.
       devices: number of devices to use in every process. None uses all GPUs, or one CPU device per tower; with fewer CPU devices,
         "auto" runs all towers on one. `runtime.configure_cpu` divides a CPU into several virtual devices;
         experiments/results/bench.json compares one and two.

@@ -6,7 +6,7 @@ global batches; the shardings are in `parallel.mesh`.
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -23,28 +23,13 @@ from alexnet_jax.parallel.gradients import copies_spec
 from alexnet_jax.parallel.mesh import parameter_sharding
 from alexnet_kernels import default_implementation, dispatch
 
+Forward = Callable[..., Float[Array, "batch outputs"]]
+"""Function `(params, images, key, rounded_params=None)` that returns the logits of a global batch, or the outputs of a layer.
 
-@runtime_checkable
-class Forward(Protocol):
-    """Function that returns the logits of a global batch, or the outputs of a layer."""
-
-    def __call__(
-        self,
-        params: tower.Params,
-        images: Float[Array, "batch height width 3"],
-        key: Key[Array, ""] | None,
-        rounded_params: tower.Params | None = None,
-    ) -> Float[Array, "batch outputs"]:
-        """Compute the outputs.
-
-        Args:
-          params: parameters in float32.
-          images: images; the layers compute in their dtype.
-          key: random key for dropout in training, and None for evaluation.
-          rounded_params: the parameters in the dtype of the images, which the layers read if given instead of casting `params`.
-            The gradient with respect to `params` is the same.
-        """
-        ...
+`params` are in float32. The layers compute in the dtype of the images, [batch, height, width, 3]. `key` is the random key for
+dropout in training, and None for evaluation. `rounded_params` are the parameters in the dtype of the images, which layers read
+if given instead of casting `params`; the gradient with respect to `params` is the same.
+"""
 
 
 def forward(
@@ -97,8 +82,11 @@ def forward(
     )
 
     def global_forward(
-        params: tower.Params, images: Array, key: Array | None, rounded_params: tower.Params | None = None
-    ) -> Array:
+        params: tower.Params,
+        images: Float[Array, "batch height width 3"],
+        key: Key[Array, ""] | None,
+        rounded_params: tower.Params | None = None,
+    ) -> Float[Array, "batch outputs"]:
         # If the towers do not divide the number of classes, the last tower has padding units.
         return sharded_forward(params, rounded_params, images, key)[..., :classes]
 

@@ -17,6 +17,8 @@ _MALLOC_OPTIONS = ((-8, 1), (-4, 0), (-1, -1))
 that never shrinks (M_TRIM_THRESHOLD = -1)."""
 MAX_DEVICES_PER_CPU = 8
 """Maximum number of virtual devices per CPU: XLA ends the process if they do not reach a collective within 40 seconds."""
+_MADV_HUGEPAGE = 14
+_HUGE_PAGE = 2**21
 
 
 def configure_cpu(devices: int = 1, *, data_parallel: bool = True) -> None:
@@ -134,12 +136,30 @@ def retain_freed_memory() -> None:
     """Configure malloc to retain freed buffers instead of returning them to the OS; call before other threads allocate memory.
 
     Otherwise every training step requests its memory from the OS again, page by page, which takes a fifth of the step time of the
-    paper's network on two cores. Does nothing without glibc.
+    paper's network on two cores. The memory is in pages of 2 MB, if the OS has them, which saves a few percent more. Does nothing
+    without glibc.
     """
     with contextlib.suppress(AttributeError):  # mallopt exists in glibc only
-        mallopt = ctypes.CDLL(None).mallopt
+        libc = ctypes.CDLL(None)
         for option, value in _MALLOC_OPTIONS:
-            mallopt(option, value)
+            libc.mallopt(option, value)
+        _use_huge_pages(libc)
+
+
+def _use_huge_pages(libc: ctypes.CDLL) -> None:
+    """Reserve addresses for a heap of half of the machine's memory, and advise the kernel to use huge pages for it.
+
+    The advice holds for addresses that the heap has. No memory is used before it is written to.
+    """
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    address = libc.malloc(size)
+    if address:  # a limit of the process, such as `ulimit -d`, can be smaller
+        start = -(-address // _HUGE_PAGE) * _HUGE_PAGE
+        libc.madvise(start, size - _HUGE_PAGE, _MADV_HUGEPAGE)
+        libc.free(address)
 
 
 @cache

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 from jax import lax
 from jaxtyping import Array, UInt32
@@ -16,6 +15,7 @@ from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 from alexnet_jax.console import console
 from alexnet_jax.errors import UserError, disk_full_as_user_error
 from alexnet_jax.parallel.distributed import is_main_process, main_process_first
+from alexnet_jax.parallel.mesh import place_like
 from alexnet_jax.training.checkpoint_reader import first_sentence, read_arrays, read_json, system_error
 from alexnet_jax.training.step import TrainState
 from alexnet_jax.version import versions
@@ -187,7 +187,7 @@ class Checkpoints:
                 message = f"cannot read {checkpoint} ({reason})"
                 raise UserError(f"{message}: delete it to resume from the previous checkpoint") from error
             return reason
-        return jax.tree.unflatten(jax.tree.structure(like), map(_place, jax.tree.leaves(like), arrays)), metadata
+        return jax.tree.unflatten(jax.tree.structure(like), map(place_like, jax.tree.leaves(like), arrays)), metadata
 
     def delete_from(self, step: int) -> int | None:
         """Delete the checkpoints of `step` and later steps; return the latest remaining step, or None."""
@@ -217,10 +217,6 @@ def _one_leaf_each(tree: Any) -> list[Any]:
     """Return the tree once per leaf, with placeholders for all other leaves."""
     leaves, structure = jax.tree.flatten(tree)
     return [structure.unflatten([0 if i == j else ocp.PLACEHOLDER for j in range(len(leaves))]) for i in range(len(leaves))]
-
-
-def _place(like: jax.ShapeDtypeStruct, array: np.ndarray) -> jax.Array:
-    return jax.make_array_from_callback(like.shape, like.sharding, lambda part: array[part])
 
 
 class _LatestAndBest(PreservationPolicy):

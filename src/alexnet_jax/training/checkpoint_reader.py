@@ -19,9 +19,6 @@ from alexnet_jax.parallel.runtime import check_platform
 def read_metadata(checkpoint: Path) -> dict[str, Any]:
     """Read the metadata of a checkpoint: config, package versions, checksums, and step of the smallest validation error.
 
-    Args:
-      checkpoint: folder of the checkpoint.
-
     Raises:
       UserError: if the metadata cannot be read.
     """
@@ -33,9 +30,6 @@ def read_metadata(checkpoint: Path) -> dict[str, Any]:
 
 def read_params(checkpoint: Path) -> tuple[dict[str, Any], HostParams]:
     """Read the metadata of a checkpoint, and its parameters as NumPy arrays.
-
-    Args:
-      checkpoint: folder of the checkpoint.
 
     Raises:
       UserError: if the checkpoint cannot be read.

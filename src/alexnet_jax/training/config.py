@@ -89,10 +89,8 @@ class TrainConfig:
         check_number("--momentum", self.momentum, at_least=0, below=1)
         check_number("--weight-decay", self.weight_decay, at_least=0)
         check_number("--evaluate-every", self.evaluate_every, at_least=1)
-        if self.evaluate_images is not None:
-            check_number("--evaluate-images", self.evaluate_images, at_least=1)
-        if self.color_epochs is not None:
-            check_number("--color-epochs", self.color_epochs, at_least=0)
+        check_number("--evaluate-images", self.evaluate_images, at_least=1)
+        check_number("--color-epochs", self.color_epochs, at_least=0)
 
     def with_epochs(self, epochs: int) -> "TrainConfig":
         """Return the config with a different number of epochs and a schedule rescaled to it.
@@ -116,10 +114,6 @@ class TrainConfig:
     def schedule_depends_on_epochs(self) -> bool:
         """Whether `with_epochs` changes more than the number of epochs."""
         return self.with_epochs(2 * self.epochs) != replace(self, epochs=2 * self.epochs)
-
-    def with_schedule_of(self, other: "TrainConfig") -> "TrainConfig":
-        """Return the config with the schedule, layer rates and color epochs of another config."""
-        return replace(self, schedule=other.schedule, layer_rates=other.layer_rates, color_epochs=other.color_epochs)
 
     def check_evaluations(self) -> None:
         """Check that epochs are evaluated often enough for the schedule.
@@ -195,9 +189,10 @@ class Options:
       checkpoint_seconds: seconds between checkpoints. The state of an epoch with the smallest validation error so far is saved
         immediately if the last checkpoint is older, otherwise with the next one or at the end.
       loss_delay: number of later steps that are dispatched before the loss of a step is read. The device waits for the host only
-        if the host falls this many steps behind. A non-finite loss is found as many steps later and is reported with its own
-        step. Before a checkpoint, a validation or a stop, all losses are read, so a checkpoint contains no step whose loss has
-        not been checked. The results do not depend on this number. None uses 4 on GPUs, and 1 on CPUs, whose steps take longer.
+        if the host falls this many steps behind. Losses are read ten times a second at most, or after every step if this is 0. A
+        non-finite loss is found that much later and is reported with its own step. Before a checkpoint, a validation or a stop,
+        all losses are read, so a checkpoint contains no step whose loss has not been checked. The results do not depend on this
+        number. None uses 4 on GPUs, and 1 on CPUs, whose steps take longer.
       tensorboard: also write the log to the run folder as TensorBoard events.
       processes: arguments of multi-process training: coordinator, number of processes and index of this one.
     """

@@ -33,9 +33,6 @@ class Confusion(NamedTuple):
 class Confusions:
     """Accumulator of the numbers of images by true and predicted class. Only pairs that occur take memory.
 
-    Args:
-      num_classes: number of classes.
-
     Examples:
       >>> confusions = Confusions(3)
       >>> confusions.add(np.array([0, 0, 1, -1]), np.array([0, 2, 2, 1]))
@@ -91,11 +88,7 @@ class Confusions:
         return matrix
 
     def most_frequent(self, count: int) -> list[Confusion]:
-        """Return the pairs of different classes with the most images, most images first; ties are in the order of the classes.
-
-        Args:
-          count: maximum number of pairs.
-        """
+        """Return the pairs of different classes with the most images, at most `count`; ties are in the order of the classes."""
         totals: Counter[int] = Counter()
         for (label, _), images in self._images.items():
             totals[label] += images
@@ -110,9 +103,6 @@ class Confusions:
         """Yield the rows of a CSV file: predicted classes in the header, then the true class and the numbers of its images.
 
         Names that a spreadsheet would take for a formula are quoted, see `text.csv_cell`.
-
-        Args:
-          classes: class names.
         """
         names = [csv_cell(name) for name in classes]
         yield ["class", *names]

@@ -53,11 +53,6 @@ def make_evaluation_step(network: Network, mesh: Mesh, *, precision: Precision =
     """Return a jitted evaluation step `(params, batch, mean_image) -> EvalOutputs`.
 
     Images with a negative label are padding and are not counted. Parameters and sums are float32 with either precision.
-
-    Args:
-      network: network to evaluate.
-      mesh: device mesh.
-      precision: dtype of activations.
     """
     forward = placement.forward(network, mesh)
     k = min(5, network.num_classes)

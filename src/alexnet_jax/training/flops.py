@@ -24,10 +24,6 @@ def measure_matmul_flops(mesh: Mesh, precision: Precision) -> float:
     The measurement takes a fraction of a second. The matrices have 1024 rows on a CPU and 8192 on other devices. All devices
     multiply at the same time, because virtual CPU devices share the cores.
 
-    Args:
-      mesh: device mesh.
-      precision: dtype of the matrices.
-
     Returns:
       FLOP/s of the fastest of `REPEATS` runs, summed over the devices.
     """

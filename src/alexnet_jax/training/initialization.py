@@ -10,9 +10,9 @@ import numpy as np
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.model import tower
-from alexnet_jax.model.digest import params_digest
 from alexnet_jax.model.network import Network
-from alexnet_jax.model.tower import HostParams
+from alexnet_jax.model.tower import HostParams, params_digest
+from alexnet_jax.parallel.mesh import place_like
 from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.run_config import InitialLayersRecord
 from alexnet_jax.training.run_directory import RunDirectory
@@ -24,32 +24,18 @@ Shapes = dict[str, dict[str, tuple[int, ...]]]
 
 @runtime_checkable
 class InitialModel(Protocol):
-    """Trained network to copy layers from; implemented by `weights.trained_model.TrainedModel`."""
+    """Network to copy layers from; implemented by `weights.trained_model.TrainedModel`, which describes its attributes."""
 
     @property
-    def path(self) -> Path:
-        """Run folder or file from which the network was loaded."""
-        ...
-
+    def path(self) -> Path: ...
     @property
-    def step(self) -> int:
-        """Training step at which the network was saved."""
-        ...
-
+    def step(self) -> int: ...
     @property
-    def network(self) -> Network:
-        """Architecture of the network."""
-        ...
-
+    def network(self) -> Network: ...
     @property
-    def params(self) -> HostParams:
-        """Parameters, stacked along a first axis of towers."""
-        ...
-
+    def params(self) -> HostParams: ...
     @property
-    def classes(self) -> list[str]:
-        """Class names, ordered by label."""
-        ...
+    def classes(self) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -78,7 +64,7 @@ class InitialLayers:
                 f"{self.record.path} is no longer available, and the run that was initialized from it has no checkpoint: "
                 "pass a different --init-from"
             )
-        copied = {name: jax.tree.map(_place, state.params[name], layer) for name, layer in self.params.items()}
+        copied = {name: jax.tree.map(place_like, state.params[name], layer) for name, layer in self.params.items()}
         return replace(state, params={**state.params, **copied})
 
 
@@ -133,14 +119,7 @@ def select_initial_layers(
 
 
 def _differences(network: Network, shapes: Shapes, classes: list[str], model: InitialModel) -> dict[str, str]:
-    """Return the layers of a network that cannot be copied from a trained one, with the reason.
-
-    Args:
-      network: network to train.
-      shapes: shapes of its parameters, see `tower.parameter_shapes`.
-      classes: class names of the training data.
-      model: trained network.
-    """
+    """Return the layers of a network to train that cannot be copied from a trained one, with the reason."""
     differences: dict[str, str] = {}
     for name, layer in shapes.items():
         if name not in model.params:
@@ -176,10 +155,6 @@ def recorded_initial_layers(config: TrainConfig, started: Path | None) -> Initia
         if str(config.init_from.expanduser().resolve()) in paths and record.layers == requested:
             return record
     return None
-
-
-def _place(array: jax.Array, values: np.ndarray) -> jax.Array:
-    return jax.make_array_from_callback(array.shape, array.sharding, lambda part: values[part])
 
 
 def _join(names: Iterable[str]) -> str:

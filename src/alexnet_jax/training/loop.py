@@ -41,6 +41,9 @@ from alexnet_jax.training.validation import validate
 LOSS_DELAY, CPU_LOSS_DELAY = 4, 1
 """Default values of `Options.loss_delay` on GPUs and on CPUs."""
 
+READ_INTERVAL_S = 0.1
+"""Minimum time between readings of metrics, in seconds. Reading those of several short steps at once takes less time."""
+
 
 def run_loop(context: TrainContext, should_stop: Callable[[], bool]) -> TrainResult:
     """Run the remaining steps of a training run.
@@ -77,7 +80,7 @@ class _Loop:
 
     def __init__(self, context: TrainContext, should_stop: Callable[[], bool]):
         c, on_cpu = context, context.mesh.devices.flat[0].platform == "cpu"
-        self._context, self._should_stop, self._on_cpu = context, should_stop, on_cpu
+        self._context, self._should_stop = context, should_stop
         self.checkpoints = Checkpoints(c.run.checkpoints, c.run_config.to_json())
         state, self._history = _restore_or_initialize(c, self.checkpoints)
         state = for_precision(state, c.config.precision)
@@ -92,8 +95,11 @@ class _Loop:
         self._step_hparams = None if self._hparams is None else _transfer_hparams(c, state, self._hparams)
         default_delay = CPU_LOSS_DELAY if on_cpu else LOSS_DELAY
         self._loss_delay = default_delay if c.options.loss_delay is None else c.options.loss_delay
+        # On a CPU, several concurrent steps can block all of XLA's threads and deadlock.
+        self._max_ahead = 1 if on_cpu else self._loss_delay
         self._consensus = RequestConsensus(c.mesh, delay=CPU_LOSS_DELAY if on_cpu else max(1, self._loss_delay))
         self._unread: deque[tuple[int, TrainMetrics]] = deque()  # steps whose metrics have not been read
+        self._read_time = time.monotonic()
         self._final: Validation | None = None  # validation of the current parameters on the whole split
         # The step determines the batches that follow, so a checkpoint needs no position of the stream, which is ahead of it.
         self.prefetcher = Prefetcher(_batches(c, self.step), lambda batch: put_batch(batch, c.mesh))
@@ -145,12 +151,14 @@ class _Loop:
         self._state, metrics = c.train_step(self._state, next(self._batches), c.mean, self._step_hparams)
         self.step += 1
         self._unread.append((self.step, metrics))
-        if self._on_cpu and len(self._unread) > 1:
-            jax.block_until_ready(self._unread[-2])  # several concurrent steps can block all of XLA's threads and deadlock
-        self._read_metrics(self._loss_delay)
+        if len(self._unread) > self._max_ahead:
+            jax.block_until_ready(self._unread[-1 - self._max_ahead])
+        if self._loss_delay == 0 or time.monotonic() - self._read_time >= READ_INTERVAL_S:
+            self._read_metrics(self._loss_delay)
 
     def _read_metrics(self, delay: int) -> None:
         """Read and log the metrics of all steps but the last `delay`."""
+        self._read_time = time.monotonic()
         while len(self._unread) > delay:
             step, metrics = self._unread.popleft()
             loss, error = (float(value) for value in jax.device_get((metrics.loss, metrics.top1_error)))

@@ -19,13 +19,7 @@ def normalize(batch: Example, mean: MeanImage) -> Float[Array, "batch size size 
 
 
 def crop_mean_image(mean: MeanImage, crop: Crop, size: int) -> Float[Array, "batch size size 3"]:
-    """Return the crop of the mean image for each image of a batch, flipped if the image is flipped.
-
-    Args:
-      mean: mean image before cropping.
-      crop: positions and flips of the images.
-      size: side of the crops, pixels.
-    """
+    """Return the crop of the mean image for each image of a batch, flipped if the image is flipped."""
     position, flipped = jnp.asarray(crop.position), jnp.asarray(crop.flipped)
     offsets = jnp.arange(size)
     rows = position[:, 0, None] + offsets

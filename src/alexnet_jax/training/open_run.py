@@ -1,5 +1,6 @@
 """Opening of a run folder for training: lock, `--fresh`, and comparison with the settings of the earlier run in it."""
 
+import json
 import shutil
 import tempfile
 import textwrap
@@ -152,7 +153,7 @@ _NOT_COMPARED = ("epochs", "data.path", "data.display_names")
 
 def _differences(before: RunConfig, now: RunConfig) -> dict[str, tuple[Any, Any]]:
     """Return the values of the settings that differ, by name, except those that do not identify a run."""
-    old, new = _flat(before.to_json()), _flat(now.to_json())
+    old, new = (_flat(json.loads(json.dumps(config.to_json()))) for config in (before, now))  # tuples become lists
     names = [name for name in dict.fromkeys((*new, *old)) if name not in _NOT_COMPARED and old.get(name) != new.get(name)]
     return {name: (old.get(name), new.get(name)) for name in names}
 
@@ -166,12 +167,8 @@ def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested JSON objects as one, with names such as augmentation.crop."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": _lists(value)}
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
-
-
-def _lists(value: Any) -> Any:
-    return [_lists(each) for each in value] if isinstance(value, tuple | list) else value
 
 
 def _difference(name: str, before: Any, now: Any) -> str:

@@ -15,11 +15,7 @@ Item = TypeVar("Item")
 
 
 class TimedIterator(Generic[Item]):
-    """Iterator that measures how long its consumer waits for items.
-
-    Args:
-      items: iterator to wrap.
-    """
+    """Iterator that measures how long its consumer waits for items."""
 
     def __init__(self, items: Iterator[Item]):
         self._items = items
@@ -58,14 +54,8 @@ class TrainingProgress:
     """
 
     def __init__(self, console: Console, *, start: int, steps: int, steps_per_epoch: int, batch_size: int):
-        self._console, self._start, self._steps, self._steps_per_epoch, self._batch_size = (
-            console,
-            start,
-            steps,
-            steps_per_epoch,
-            batch_size,
-        )
-        self._step = start
+        self._console, self._step, self._batch_size = console, start, batch_size
+        self._steps, self._steps_per_epoch = steps, steps_per_epoch
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), console=console, transient=True
         )
@@ -94,12 +84,7 @@ class TrainingProgress:
         self._last_step_time = None
 
     def advance(self, step: int, loss: float) -> None:
-        """Update the progress bar after a step.
-
-        Args:
-          step: number of the step, counted from 1.
-          loss: training loss of its batch.
-        """
+        """Update the progress bar after a step, counted from 1, with the loss of its batch."""
         now = time.monotonic()
         if self._last_step_time is not None:
             self._train_seconds += now - self._last_step_time

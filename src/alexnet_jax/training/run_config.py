@@ -85,14 +85,7 @@ class RunConfig:
     def of_training(
         cls, config: TrainConfig, network: Network, dataset: Dataset, initial_layers: InitialLayersRecord | None = None
     ) -> "RunConfig":
-        """Return the config of a training run.
-
-        Args:
-          config: training config.
-          network: network to train, with the number of classes of the data set.
-          dataset: training data.
-          initial_layers: origin of the layers copied from a trained network; None for random initialization.
-        """
+        """Return the config of a training run, whose network has the number of classes of the data set."""
         manifest, path = dataset.manifest, str(dataset.path.resolve())
         data = DataRecord(path, manifest.splits, manifest.classes, dataset.checksum, manifest.display_names)
         defaults = {each.name: each.default for each in fields(TrainConfig) if each.name in _NOT_RECORDED}

@@ -32,18 +32,9 @@ from alexnet_jax.training.config import Options
 from alexnet_jax.training.confusion import Confusions
 from alexnet_jax.training.run_config import ADDED_SETTINGS, RunConfig
 
-CONFUSIONS = "confusion.csv"
-"""File name of the confusion matrix in a run folder."""
-DATA_SHEET = "data.png"
-"""File name of the contact sheet of a run's data, which `data show` draws."""
-CONFIG = "config.json"
-"""File name of the config in a run folder."""
-LOG = "log.jsonl"
-"""File name of the log in a run folder."""
-RESULT = "result.json"
-"""File name of the result in a run folder."""
-MEAN_IMAGE = "mean_image.npy"
-"""File name of the mean image in a run folder."""
+# Names of files in a run folder, see above.
+CONFIG, LOG, RESULT = "config.json", "log.jsonl", "result.json"
+MEAN_IMAGE, CONFUSIONS, DATA_SHEET = "mean_image.npy", "confusion.csv", "data.png"
 _RESULT_TYPES = {
     **dict.fromkeys(("config", "split"), str),
     **dict.fromkeys(("images", "epochs", "steps", "ended_by_schedule"), int),
@@ -108,12 +99,7 @@ class RunDirectory:
         return content
 
     def write(self, name: str, content: dict[str, Any]) -> None:
-        """Write a JSON file in the folder atomically.
-
-        Args:
-          name: file name.
-          content: JSON object.
-        """
+        """Write a JSON file in the folder atomically."""
         if self.is_writer:
             write_json(self.folder / name, content)
 
@@ -123,11 +109,7 @@ class RunDirectory:
             (self.folder / name).unlink(missing_ok=True)
 
     def write_confusions(self, rows: Iterable[list[str]]) -> None:
-        """Write the confusion matrix.
-
-        Args:
-          rows: rows of the CSV file.
-        """
+        """Write the rows of the confusion matrix."""
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
         self._write_bytes(CONFUSIONS, text.getvalue().encode())
@@ -161,9 +143,6 @@ class RunDirectory:
 
     def log(self, **values: Any) -> None:
         """Append a line to `log.jsonl`, if this process is the writer.
-
-        Args:
-          **values: entries of the line.
 
         Raises:
           UserError: if the disk is full.
@@ -199,12 +178,6 @@ def default_run_directory(runs_dir: Path, name: str, dataset: Dataset, config: R
 
     The digest is computed from all settings except the number of epochs and the place of the data, so running a command again
     resumes its run, and running it with more epochs continues it. Added settings change it only if they are used.
-
-    Args:
-      runs_dir: folder of run folders.
-      name: name of the config.
-      dataset: training data.
-      config: config of a training run.
     """
     record = config.to_json()
     del record["epochs"], record["data"]["path"]

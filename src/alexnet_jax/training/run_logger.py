@@ -63,12 +63,8 @@ class RunLogger:
         self._progress.__exit__()
 
     def start(self, epochs: int) -> None:
-        """Write config.json, delete log lines of steps and epochs that will be repeated, and print the config, data and devices.
-
-        Args:
-          epochs: number of completed epochs.
-        """
-        config = {**self._context.run_config.to_json(), **self._environment, "tuning": self._context.tuning.to_json()}
+        """Write config.json, delete log lines of steps and epochs to be repeated, and print the config, data and devices."""
+        config = {**self._context.run_config.to_json(), **self._environment, "tuning": asdict(self._context.tuning)}
         self._run.write(CONFIG, config)
         self._run.resume_log(self._start, epochs)
         self._run.discard_result()
@@ -145,12 +141,7 @@ class RunLogger:
         self._console.print(f"Stopped at step {step} of {self._context.steps}; {saved}. Run {command} to resume.", markup=False)
 
     def finish(self, validation: Validation, summary: dict[str, Any]) -> None:
-        """Write result.json and print it.
-
-        Args:
-          validation: result of the validation of the final parameters.
-          summary: additional entries of result.json.
-        """
+        """Write result.json, with `summary` as additional entries, and print it."""
         metrics = validation.metrics
         result = {
             "config": self._context.name,

@@ -36,25 +36,7 @@ from alexnet_jax.training.tuning import Tuning, choose_form
 
 @dataclass(frozen=True)
 class TrainContext:
-    """Constants of a training run.
-
-    Attributes:
-      name: name of the config.
-      config: training config.
-      options: data, devices, folders and logging.
-      dataset: training data.
-      network: network to train, with the number of classes of the data set.
-      mesh: device mesh.
-      run: run folder.
-      run_config: record of all settings that determine the results.
-      initial_layers: layers copied from a trained network; None for random initialization.
-      optimizer: optax transformation of the training step.
-      gradient_sum: form of the sum of gradients over devices.
-      tuning: form of the jitted steps.
-      train_step: jitted training step.
-      evaluation_step: jitted evaluation step.
-      mean: mean image before cropping, on the devices.
-    """
+    """Constants of a training run. The network has the number of classes of the data set; the mean image is on the devices."""
 
     name: str
     config: TrainConfig

@@ -69,12 +69,7 @@ class StepForm:
 
 
 def default_form(mesh: Mesh, precision: Precision) -> StepForm:
-    """Return the form of steps that are made on `mesh` in the current context.
-
-    Args:
-      mesh: device mesh.
-      precision: dtype of activations and gradients.
-    """
+    """Return the form of steps that are made on `mesh` in the current context."""
     supported: list[ImplementationName] = [name for name in current_order() if _supports(name, mesh, precision)]
     placement = "split" if TOWER in mesh.axis_names else "single"
     return StepForm(supported[0] if supported else "xla", placement, default_lowering(mesh), current_conv_lowering())

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -98,7 +98,7 @@ class Trial:
         return f"{self.form}: {1000 * self.seconds:.3g} ms per step, compiled in {self.compile_seconds:.1f} s"
 
 
-def measure_forms(task: TuningTask, limit: float) -> Iterator[Trial]:
+def measure_forms(task: TuningTask, limit: float) -> list[Trial]:
     """Measure forms and print a line for each: the reference, the default, then the alternatives of one field at a time.
 
     The forms of a field differ in it from the fastest form so far.
@@ -109,38 +109,34 @@ def measure_forms(task: TuningTask, limit: float) -> Iterator[Trial]:
     """
     start, meter, trials = time.monotonic(), _Meter(task), dict[StepForm, Trial]()
 
-    def measure(form: StepForm) -> Iterator[Trial]:
-        if form in trials or meter.unusable:
+    def measure(form: StepForm) -> None:
+        if form in trials or (trials and meter.reference is None):  # there is nothing to compare with
             return
         seconds = (time.monotonic() - start) * (1 + 1 / max(1, len(trials)))  # with this form, if it takes as long as the others
         if from_main_process(form not in (task.reference, task.default) and seconds > limit):
             print_line(f"  {form}: not measured, because the time is up")
             return
-        trial = trials[form] = meter.measure(form, fastest=min((trial.seconds for trial in trials.values()), default=math.inf))
-        print_line(f"  {trial}")
-        yield trial
+        trials[form] = meter.measure(form, fastest=min((trial.seconds for trial in trials.values()), default=math.inf))
+        print_line(f"  {trials[form]}")
 
-    yield from measure(task.reference)
-    yield from measure(task.default)
+    measure(task.reference)
+    measure(task.default)
     for field, values in task.alternatives.items():
         best = min(trials.values(), key=lambda trial: trial.seconds).form
         if field == "towers" and best.placement == "split":
             continue
         for value in values:
-            yield from measure(replace(best, **{field: value}))
+            measure(replace(best, **{field: value}))
+    return list(trials.values())
 
 
 class _Meter:
-    """Measures forms and compares their numbers with those of the first one.
-
-    Attributes:
-      unusable: whether the first form could not be measured, so that there is nothing to compare with.
-    """
+    """Measures forms and compares their numbers with those of the first one."""
 
     def __init__(self, task: TuningTask):
         self._task = task
-        self._reference: tuple[float, Any, Any] | None = None  # loss, optimizer state and its norms
-        self.unusable = False
+        self.reference: tuple[float, Any, Any] | None = None
+        """Loss, optimizer state and its norms of the first form; None if it could not be measured."""
 
     def measure(self, form: StepForm, fastest: float) -> Trial:
         """Compile, check and time the training step in a form.
@@ -150,13 +146,10 @@ class _Meter:
           fastest: seconds of the fastest form so far; one that takes twice as long in its first step is not timed further.
         """
         start = time.monotonic()
-        trial = Trial(form, math.inf, 0.0)
         try:
-            trial = self._measure(form, fastest)
+            return self._measure(form, fastest)
         except _Dropped as error:
-            trial = Trial(form, math.inf, time.monotonic() - start, str(error))
-        self.unusable |= self._reference is None
-        return trial
+            return Trial(form, math.inf, time.monotonic() - start, str(error))
 
     def _measure(self, form: StepForm, fastest: float) -> Trial:
         compiled = _attempt("it does not compile", lambda: self._compile(form))
@@ -204,13 +197,13 @@ class _Meter:
           _Dropped: if they differ.
         """
         tolerance = TOLERANCES[self._task.precision]
-        if self._reference is None:
+        if self.reference is None:
             norms = jax.device_get(_distances(opt_state, jax.tree.map(jnp.zeros_like, opt_state)))
             if not all(map(math.isfinite, [loss, *jax.tree.leaves(norms)])):
                 raise _Dropped("its numbers are not finite")
-            self._reference = loss, jax.tree.map(jnp.copy, opt_state), norms  # the next step reuses its buffers
+            self.reference = loss, jax.tree.map(jnp.copy, opt_state), norms  # the next step reuses its buffers
             return
-        reference_loss, reference_state, norms = self._reference
+        reference_loss, reference_state, norms = self.reference
         shardings = jax.tree.map(lambda x: x.sharding, opt_state)
         distances = jax.device_get(_distances(opt_state, jax.device_put(reference_state, shardings)))
         errors = {"loss": abs(loss - reference_loss) / abs(reference_loss)}

@@ -9,6 +9,7 @@ import struct
 import time
 from pathlib import Path
 
+from alexnet_jax.data.sources.tfrecord import masked_crc32c
 from alexnet_jax.errors import disk_full_as_user_error
 
 
@@ -32,11 +33,6 @@ class EventWriter:
     def write(self, step: int, group: str, **values: int | float) -> None:
         """Write scalars with the tags "group/name".
 
-        Args:
-          step: training step.
-          group: first part of the tags.
-          **values: scalars by name.
-
         Raises:
           UserError: if the disk is full.
         """
@@ -54,24 +50,7 @@ class EventWriter:
 def record(data: bytes) -> bytes:
     """Encode data as a TFRecord: length, masked CRC of the length, data, masked CRC of the data."""
     length = struct.pack("<Q", len(data))
-    return length + _masked_crc(crc32c(length)) + data + _masked_crc(crc32c(data))
-
-
-def crc32c(data: bytes) -> int:
-    """Return the CRC-32C checksum (Castagnoli polynomial, RFC 3720).
-
-    The bitwise computation is fast enough for events of about a hundred bytes.
-    """
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
-
-
-def _masked_crc(crc: int) -> bytes:
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+    return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
 
 
 def _int_field(field: int, value: int) -> bytes:

@@ -42,18 +42,9 @@ class Tuning:
     key: dict[str, Any]
     form: StepForm
 
-    def to_json(self) -> dict[str, Any]:
-        """Return all fields as JSON."""
-        return {"key": self.key, "form": asdict(self.form)}
-
 
 def tuning_key(task: TuningTask, mesh: Mesh) -> dict[str, Any]:
-    """Return what the fastest form depends on, as JSON. A run that is resumed with another key is tuned again.
-
-    Args:
-      task: training step to tune.
-      mesh: device mesh of the default form.
-    """
+    """Return what the fastest form depends on, as JSON. A run that is resumed with another key is tuned again."""
     network = json.dumps(task.network.to_json(), sort_keys=True)
     return {
         "device": mesh.devices.flat[0].device_kind,
@@ -71,14 +62,7 @@ def tuning_key(task: TuningTask, mesh: Mesh) -> dict[str, Any]:
 def choose_form(run: RunDirectory, task: TuningTask, mesh: Mesh, tune: Tune, *, steps: int) -> Tuning:
     """Return the form of the training step of a run: its own, if it is resumed, or a stored or a measured one.
 
-    All processes use the form that process 0 chooses.
-
-    Args:
-      run: run folder.
-      task: training step to tune.
-      mesh: device mesh of the default form.
-      tune: when to measure.
-      steps: number of steps of the training, whose estimated time limits that of tuning.
+    All processes use the form that process 0 chooses. The estimated time of the training's steps limits that of tuning.
     """
     key = tuning_key(task, mesh)
     stored = _stored_form(run, task, key, tune) if is_main_process() else None
@@ -94,7 +78,7 @@ def choose_form(run: RunDirectory, task: TuningTask, mesh: Mesh, tune: Tune, *, 
         return Tuning(key, task.default)
     device = f"{mesh.size} × {key['device']}, batch {task.batch_size}, {task.precision}"
     print_line(f"tuning the training step ({device}) for at most {limit:.0f} s; --tune off skips this")
-    trials = [*measure_forms(task, limit)]
+    trials = measure_forms(task, limit)
     fastest = min(trials, key=lambda trial: trial.seconds * (1 - MIN_GAIN[platform] if trial.form == task.default else 1))
     if math.isinf(fastest.seconds):
         print_line(f"no form can be measured; using {task.default}")
@@ -137,7 +121,7 @@ def _store(tuning: Tuning, trials: list[Trial]) -> str:
     Nothing is written if there was no time to compare forms.
     """
     file = _cache_file(tuning.key)
-    record = {**tuning.to_json(), "trials": [str(trial) for trial in trials]}
+    record = {**asdict(tuning), "trials": [str(trial) for trial in trials]}
     if is_main_process() and file is not None and len(trials) > 1:
         with suppress(OSError, UserError):
             write_json(file, record)

@@ -20,16 +20,11 @@ from alexnet_jax.data.npy_file import read_array
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.tower import HostParams
 from alexnet_jax.pickles import PickleError, load_arrays
-from alexnet_jax.protobuf import parse_fields
-from alexnet_jax.weights.caffe_blob import parse_blob
-from alexnet_jax.weights.caffe_layers import LAYERS, LAYERS_V1, CaffeNet, parse_caffe_net
+from alexnet_jax.weights.caffe_layers import CaffeNet, parse_caffe_net
 from alexnet_jax.weights.file_format import Format
 
 MAX_COMPRESSION = 8
 """Maximum ratio of the size of the arrays to that of their file; trained weights cannot be compressed to half."""
-
-_NAME_V1, _BLOBS_V1 = 4, 6  # field numbers of V1LayerParameter in caffe.proto
-_NAME, _BLOBS = 1, 7  # of LayerParameter
 
 
 def swap_bgr_rgb(params: HostParams) -> HostParams:
@@ -54,11 +49,17 @@ def read_caffe_weights(path: Path, file_format: Format) -> tuple[dict[str, np.nd
       UserError: if the file is damaged or contains a pickle.
     """
     readers: dict[Format, Callable[[Path], dict[str, np.ndarray]]] = {
-        "caffemodel": _read_caffemodel, "npz": _read_npz, "hdf5": _read_hdf5, "npy folder": _read_folder,
+        "npz": _read_npz, "hdf5": _read_hdf5, "npy folder": _read_folder,
     }  # fmt: skip
     try:
-        weights = readers[file_format](path)
-        net = parse_caffe_net(memoryview(path.read_bytes())) if file_format == "caffemodel" else CaffeNet("", [])
+        if file_format in readers:
+            return readers[file_format](path), CaffeNet()
+        net, weights = parse_caffe_net(memoryview(path.read_bytes())), dict[str, np.ndarray]()
+        for layer in net.layers:
+            weights |= _name_blobs(layer.name, dict(enumerate(layer.blobs)))
+        if not weights:
+            raise ValueError("the file contains no weights")
+        return weights, net
     except UserError:
         raise
     except Exception as error:  # NumPy, zipfile and h5py raise exceptions of many types on damaged files
@@ -66,7 +67,6 @@ def read_caffe_weights(path: Path, file_format: Format) -> tuple[dict[str, np.nd
         if "allow_pickle" in reason:
             reason = "it contains a pickle"
         raise UserError(f"cannot read {path}: {reason}; download it again") from error
-    return weights, net
 
 
 def read_kernels(path: Path, file_format: Format) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -116,23 +116,6 @@ def _kernel_and_bias(layer: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _text(name: str | bytes) -> str:
     return name.decode() if isinstance(name, bytes) else name
-
-
-def _read_caffemodel(path: Path) -> dict[str, np.ndarray]:
-    weights: dict[str, np.ndarray] = {}
-    for number, layer in parse_fields(memoryview(path.read_bytes())):
-        if number in (LAYERS_V1, LAYERS) and isinstance(layer, memoryview):
-            name_field, blobs_field = (_NAME_V1, _BLOBS_V1) if number == LAYERS_V1 else (_NAME, _BLOBS)
-            name, blobs = "", []
-            for layer_field, value in parse_fields(layer):
-                if layer_field == name_field and isinstance(value, memoryview):
-                    name = bytes(value).decode("utf-8", "backslashreplace")
-                elif layer_field == blobs_field and isinstance(value, memoryview):
-                    blobs.append(parse_blob(value))
-            weights.update(_name_blobs(name, dict(enumerate(blobs))))
-    if not weights:
-        raise ValueError("the file contains no weights")
-    return weights
 
 
 def _name_blobs(layer: str, blobs: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:

@@ -9,14 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.layers import Conv, Dense, Layer, LocalResponseNorm, MaxPool, WeightedLayer
 from alexnet_jax.model.network import Network
 from alexnet_jax.protobuf import parse_fields, parse_varints
 
 # Field numbers in caffe.proto.
-LAYERS_V1, LAYERS = 2, 100  # of NetParameter
-_NET_NAME = 1
+_NET_NAME, _LAYERS_V1, _LAYERS = 1, 2, 100  # of NetParameter
+_LEGACY_SHAPE = (1, 2, 3, 4)  # of BlobProto: num, channels, height, width
+_DATA, _SHAPE, _DOUBLE_DATA = 5, 7, 8  # of BlobProto
+_DIM = 1  # of BlobShape
 _KINDS_V1 = {4: "Convolution", 14: "InnerProduct", 15: "LRN", 17: "Pooling", 5: "Data", 12: "ImageData", 18: "ReLU"}
 _PARAMS_V1 = {"Convolution": 10, "LRN": 18, "Pooling": 19, "Data": 36, "ImageData": 36}
 _PARAMS = {"Convolution": 106, "LRN": 118, "Pooling": 121, "Data": 100, "ImageData": 100}
@@ -45,42 +49,46 @@ class CaffeLayer:
       name: name of the layer.
       kind: Caffe's type, such as "Convolution".
       numbers: hyperparameters that the file states or that Caffe's defaults imply; empty if the file has none for the layer.
+      blobs: weight and bias.
     """
 
     name: str = ""
     kind: str = ""
     numbers: dict[str, float] = field(default_factory=dict)
+    blobs: list[np.ndarray] = field(default_factory=list)
 
 
 @dataclass
 class CaffeNet:
     """Name and layers of a .caffemodel, in the order of the file, which is that of the computation."""
 
-    name: str
-    layers: list[CaffeLayer]
+    name: str = ""
+    layers: list[CaffeLayer] = field(default_factory=list)
 
 
 def parse_caffe_net(message: memoryview) -> CaffeNet:
-    """Parse the description of a network.
+    """Parse the description and the weights of a network.
 
     Raises:
       ValueError: if the message is damaged.
     """
-    net = CaffeNet("", [])
+    net = CaffeNet()
     for number, value in parse_fields(message):
         if number == _NET_NAME and isinstance(value, memoryview):
             net.name = bytes(value).decode("utf-8", "backslashreplace")
-        elif number in (LAYERS_V1, LAYERS) and isinstance(value, memoryview):
-            net.layers.append(_parse_layer(value, number == LAYERS_V1))
+        elif number in (_LAYERS_V1, _LAYERS) and isinstance(value, memoryview):
+            net.layers.append(_parse_layer(value, number == _LAYERS_V1))
     return net
 
 
 def _parse_layer(message: memoryview, v1: bool) -> CaffeLayer:
-    layer = CaffeLayer()
+    layer, (name_field, blobs_field) = CaffeLayer(), (4, 6) if v1 else (1, 7)
     messages: dict[int, memoryview] = {}
     for number, value in parse_fields(message):
-        if number == (4 if v1 else 1) and isinstance(value, memoryview):
+        if number == name_field and isinstance(value, memoryview):
             layer.name = bytes(value).decode("utf-8", "backslashreplace")
+        elif number == blobs_field and isinstance(value, memoryview):
+            layer.blobs.append(parse_blob(value))
         elif v1 and number == 5 and isinstance(value, int):
             layer.kind = _KINDS_V1.get(value, "")
         elif not v1 and number == 2 and isinstance(value, memoryview):
@@ -91,6 +99,27 @@ def _parse_layer(message: memoryview, v1: bool) -> CaffeLayer:
     if params is not None:
         layer.numbers = {**_DEFAULTS.get(layer.kind, {}), **dict(_numbers(layer.kind, params))}
     return layer
+
+
+def parse_blob(message: memoryview) -> np.ndarray:
+    """Parse a BlobProto message of Caffe into an array.
+
+    Raises:
+      ValueError: if the message is damaged, or its values do not match its shape.
+    """
+    shape, legacy_shape = None, [1, 1, 1, 1]
+    floats: list[memoryview] = []
+    doubles: list[memoryview] = []
+    for number, value in parse_fields(message):
+        if number == _SHAPE and isinstance(value, memoryview):
+            shape = [size for shape_field, dim in parse_fields(value) if shape_field == _DIM for size in parse_varints(dim)]
+        elif number in _LEGACY_SHAPE and isinstance(value, int):
+            legacy_shape[_LEGACY_SHAPE.index(number)] = value
+        elif number in (_DATA, _DOUBLE_DATA) and isinstance(value, memoryview):
+            (floats if number == _DATA else doubles).append(value)
+    values, dtype = (doubles, "<f8") if doubles else (floats, "<f4")  # packed or not
+    data = np.frombuffer(values[0] if len(values) == 1 else b"".join(values), dtype)
+    return data.reshape(legacy_shape if shape is None else shape)
 
 
 def _numbers(kind: str, params: memoryview) -> Iterator[tuple[str, float]]:
@@ -105,11 +134,6 @@ def _numbers(kind: str, params: memoryview) -> Iterator[tuple[str, float]]:
 
 def check_network(net: CaffeNet, network: Network, file: str) -> None:
     """Check that the description in a file, as far as there is one, is that of a network.
-
-    Args:
-      net: description in the file.
-      network: network that the weights are imported as.
-      file: file, for the error message.
 
     Raises:
       UserError: naming the first difference.

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from alexnet_jax.data.npy_file import read_array
 from alexnet_jax.data.statistics import check_mean_image
 from alexnet_jax.errors import UserError
-from alexnet_jax.weights.caffe_blob import parse_blob
+from alexnet_jax.weights.caffe_layers import parse_blob
 
 ColorOrder = Literal["rgb", "bgr"]
 

@@ -72,11 +72,8 @@ def is_torchvision_alexnet(network: Network) -> bool:
 
 def to_torchvision(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Rename the arrays of a state dict to torchvision's names."""
-    renamed: dict[str, np.ndarray] = {}
-    for name, array in arrays.items():
-        layer, _, kind = name.rpartition(".")
-        renamed[f"{TORCHVISION[layer]}.{kind}"] = array
-    return renamed
+    parts = ((*name.rsplit(".", 1), array) for name, array in arrays.items())
+    return {f"{TORCHVISION[layer]}.{kind}": array for layer, kind, array in parts}
 
 
 def _layer_names(names: list[str], path: Path) -> dict[str, str]:

@@ -19,13 +19,13 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from alexnet_jax.data.manifest import are_names
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.statistics import check_mean_image
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import atomic_write
-from alexnet_jax.model.digest import params_digest
 from alexnet_jax.model.network import Network
-from alexnet_jax.model.tower import HostParams, parameter_shapes
+from alexnet_jax.model.tower import HostParams, parameter_shapes, params_digest
 from alexnet_jax.training.run_config import RunConfig
 from alexnet_jax.weights.state_dict import check_finite, check_names
 
@@ -39,14 +39,7 @@ MAX_IMAGE_SIZE = 4096
 
 
 def write_tensors(file: Path, tensors: dict[str, np.ndarray], json_metadata: dict[str, Any], **metadata: str) -> None:
-    """Write a .safetensors file atomically.
-
-    Args:
-      file: file to write.
-      tensors: tensors by name.
-      json_metadata: metadata whose values are encoded as JSON.
-      **metadata: metadata that is stored unchanged.
-    """
+    """Write a .safetensors file atomically, with metadata that are encoded as JSON and others that are stored unchanged."""
     encoded = {key: json.dumps(value) for key, value in json_metadata.items()}
     contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}  # keeps scalars, too
     atomic_write(file, save(contiguous, {**metadata, **encoded}))
@@ -54,10 +47,6 @@ def write_tensors(file: Path, tensors: dict[str, np.ndarray], json_metadata: dic
 
 def read_tensors(file: Path, advice: str = "download or export it again") -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read a .safetensors file and return its tensors by name and its metadata.
-
-    Args:
-      file: file to read.
-      advice: what to do if it cannot be read, for the error message.
 
     Raises:
       UserError: if the file cannot be read.
@@ -89,11 +78,6 @@ def read_run_config(file: Path) -> RunConfig:
 
 def read_json_metadata(metadata: dict[str, str], key: str, file: Path) -> Any:
     """Return a metadata value that `write_tensors` encoded as JSON.
-
-    Args:
-      metadata: metadata of the file.
-      key: name of the value.
-      file: file that the metadata was read from, for the error message.
 
     Raises:
       UserError: if the value is missing or is not valid JSON.
@@ -130,10 +114,6 @@ def read_step(metadata: dict[str, str], file: Path) -> int:
 def check_config(config: Any, source: Path) -> None:
     """Check the entries of a run's config that evaluation uses: network, image size, kind of mean, and class names.
 
-    Args:
-      config: config of a run, see `run_config` in `training.run_directory`.
-      source: file or folder of the config, for error messages.
-
     Raises:
       UserError: if an entry is missing, has a different type, or contradicts another one.
     """
@@ -144,7 +124,7 @@ def check_config(config: Any, source: Path) -> None:
             "image_size": isinstance(size, int) and network.input_size <= size <= MAX_IMAGE_SIZE,
             "mean": mean in get_args(get_type_hints(Augmentation)["mean"]),
             "classes": isinstance(names, list) and all(isinstance(name, str) for name in names),
-            "display_names": (shown := config["data"].get("display_names", [])) == [] or _are_names(shown, len(names)),
+            "display_names": (shown := config["data"].get("display_names", [])) == [] or are_names(shown, len(names)),
             "path": isinstance(config["data"]["path"], str),
         }
         problem = ", ".join(name for name, valid in problems.items() if not valid)
@@ -154,10 +134,6 @@ def check_config(config: Any, source: Path) -> None:
         problem = f"{type(error).__name__} {' '.join(str(error).split())[:100]}"
     if problem:
         raise UserError(f"{source} has no valid config ({problem}): export the model again, or use an unchanged file")
-
-
-def _are_names(names: Any, count: int) -> bool:
-    return isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
 
 
 def write_model(file: Path, params: HostParams, mean_image: np.ndarray, metadata: dict[str, Any]) -> None:

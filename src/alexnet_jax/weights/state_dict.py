@@ -75,10 +75,6 @@ def state_dict_shapes(network: Network) -> dict[str, tuple[int, ...]]:
 def to_state_dict(network: Network, params: HostParams) -> dict[str, np.ndarray]:
     """Convert parameters to a state dict.
 
-    Args:
-      network: network of the parameters.
-      params: parameters with a leading tower axis.
-
     Raises:
       UserError: if the network has a layer without a PyTorch equivalent.
     """
@@ -152,12 +148,7 @@ def from_kernels(network: Network, layers: Mapping[str, tuple[np.ndarray, np.nda
 
 
 def check_names(arrays: Mapping[str, object], expected: Mapping[str, object], source: str) -> None:
-    """Check that two mappings have the same keys.
-
-    Args:
-      arrays: arrays of a file, by name.
-      expected: mapping whose keys are the expected names.
-      source: file or other origin of the arrays, for the error message.
+    """Check that a file's arrays have the names that are the keys of `expected`.
 
     Raises:
       UserError: if names are missing or unexpected.
@@ -189,11 +180,6 @@ def _reshape(array: np.ndarray, shape: tuple[int, ...], name: str, source: str) 
 
 def check_finite(values: np.ndarray, name: str, source: str | Path) -> None:
     """Check that all values of an array are finite.
-
-    Args:
-      values: array to check.
-      name: name of the array, for the error message.
-      source: file or other origin of the array, for the error message.
 
     Raises:
       UserError: if a value is infinite or NaN.

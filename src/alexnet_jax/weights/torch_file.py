@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alexnet_jax.errors import UserError
-from alexnet_jax.pickles import PickleError, load_arrays, load_next
+from alexnet_jax.pickles import PickleError, load_arrays
 from alexnet_jax.weights.file_format import LEGACY_TORCH
 
 _DTYPES = {
@@ -65,9 +65,6 @@ class Tensor:
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     """Read the state dict of a file: the file's only object, or a value of its dictionary.
-
-    Args:
-      path: file written by `torch.save`.
 
     Returns:
       Arrays by name, as in the file.
@@ -119,7 +116,7 @@ def _text(key: Any) -> Any:
 def _functions() -> dict[tuple[str, str], Callable[..., Any]]:
     def tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
         if not isinstance(storage, _Storage):
-            raise PickleError("the pickle is damaged or contains other objects than arrays")
+            raise PickleError
         return Tensor(storage, offset, tuple(shape), tuple(strides))
 
     def same(value: Any, *_: Any) -> Any:
@@ -141,7 +138,7 @@ class _StorageType:
     dtype: np.dtype
 
     def __call__(self, *_: Any) -> None:
-        raise PickleError("the pickle is damaged or contains other objects than arrays")
+        raise PickleError
 
 
 def _load_zip(path: Path) -> Any:
@@ -160,7 +157,7 @@ def _load_zip(path: Path) -> Any:
         def storage(pid: Any) -> _Storage:
             kind, storage_type, key, _, numel = pid
             if kind != "storage" or not isinstance(storage_type, _StorageType) or not isinstance(numel, int):
-                raise PickleError("the pickle is damaged or contains other objects than arrays")
+                raise PickleError
             name = f"{prefix}data/{key}"
             if members[name].file_size != numel * storage_type.dtype.itemsize:
                 raise ValueError("a tensor is larger than its data")
@@ -178,13 +175,13 @@ def _load_legacy(path: Path) -> Any:
     def storage(pid: Any) -> _Storage:
         kind, storage_type, key, _, numel, view = pid
         if _text(kind) != "storage" or not isinstance(storage_type, _StorageType) or view is not None:
-            raise PickleError("the pickle is damaged or contains other objects than arrays")
+            raise PickleError
         return storages.setdefault(key, _Storage(storage_type.dtype, numel, lambda: b""))
 
     for _ in range(3):  # magic number, version of the format, description of the computer
-        load_next(file)
-    loaded = load_next(file, functions=_functions(), persistent_load=storage, ignore_unknown=True)
-    for key in load_next(file):
+        load_arrays(file)
+    loaded = load_arrays(file, functions=_functions(), persistent_load=storage, ignore_unknown=True)
+    for key in load_arrays(file):
         numel, itemsize = int.from_bytes(file.read(8), "little"), storages[key].dtype.itemsize
         content = file.read(numel * itemsize)
         if numel != storages[key].numel or len(content) != numel * itemsize:

@@ -5,14 +5,14 @@ import re
 import numpy as np
 import pytest
 
-from alexnet_jax.data.pipeline.photo import read_photo
+from alexnet_jax.data.pipeline.photo import decode_as_stored, read_photo
 from alexnet_jax.errors import UserError
 
 
-def test_read_photo_applies_the_encoding_of_the_data_set(photos):
-    photo = read_photo(photos / "train" / "above" / "3.jpg", size=256, encoding="jpeg", image_size=32)
+def test_photo_has_the_encoding_of_the_data_set(photos):
+    data = (photos / "train" / "above" / "3.jpg").read_bytes()
+    photo, raw = (decode_as_stored(data, "3.jpg", 256, encoding, 32) for encoding in ("jpeg", "raw"))
     assert photo.shape == (32, 32, 3)
-    raw = read_photo(photos / "train" / "above" / "3.jpg", size=256, encoding="raw", image_size=32)
     np.testing.assert_allclose(photo.astype(int), raw.astype(int), atol=40)
     assert (photo != raw).any()
 
@@ -23,4 +23,4 @@ def test_read_photo_error_names_the_file(exists, tmp_path):
     if exists:
         file.write_text("…")
     with pytest.raises(UserError, match=rf"{re.escape(str(file))}.*(No such file|one of JPEG)"):
-        read_photo(file, size=256, encoding="jpeg", image_size=32)
+        read_photo(file, 256)

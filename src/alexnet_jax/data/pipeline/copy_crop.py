@@ -8,20 +8,11 @@ import math
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-Image = UInt8[np.ndarray, "height width 3"]
-"""RGB pixels, 0 to 255."""
+from alexnet_jax.data.images import Pixels
 
 
-def copy_crop(image: Image, top: int, left: int, flipped: bool, out: UInt8[np.ndarray, "size size 3"]) -> None:
-    """Copy a square crop to `out`.
-
-    Args:
-      image: RGB image.
-      top: first row of the crop.
-      left: first column of the crop.
-      flipped: whether to flip the crop horizontally.
-      out: array to write to; its side is the side of the crop.
-    """
+def copy_crop(image: Pixels, top: int, left: int, flipped: bool, out: UInt8[np.ndarray, "size size 3"]) -> None:
+    """Copy a square crop, whose side is that of `out`, to `out`."""
     size = len(out)
     crop = image[top : top + size, left : left + size]
     if not flipped:

@@ -19,17 +19,8 @@ from alexnet_jax.data.pipeline.augment import downscale
 from alexnet_jax.errors import UserError
 
 
-def read_photo(file: Path, *, size: int, encoding: Encoding, image_size: int) -> UInt8[np.ndarray, "side side 3"]:
-    """Read a photo and process it like an image of a data set: resize the shorter side, center-crop, encode and decode.
-
-    Args:
-      file: image file of any format that `prepare` accepts.
-      size: side of stored images, pixels.
-      encoding: encoding of stored images.
-      image_size: side to which stored images are decoded, pixels.
-
-    Returns:
-      RGB pixels of side `image_size`.
+def read_photo(file: Path, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """Read and decode an image file as `decode_photo` does.
 
     Raises:
       UserError: if the file cannot be read or is not an image.
@@ -38,16 +29,18 @@ def read_photo(file: Path, *, size: int, encoding: Encoding, image_size: int) ->
         data = file.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
-    return decode_as_stored(data, str(file), size, encoding, image_size)
+    return decode_photo(data, str(file), size)
 
 
 def decode_as_stored(data: bytes, name: str, size: int, encoding: Encoding, image_size: int) -> UInt8[np.ndarray, "side side 3"]:
-    """Process the content of an image file as `read_photo` does.
+    """Decode an image file as `decode_photo` does, then encode and decode it like an image of a data set.
 
     Args:
       data: content of an image file of any format that `prepare` accepts.
       name: name of the file, for messages.
-      size, encoding, image_size: as for `read_photo`.
+      size: side of stored images, pixels.
+      encoding: encoding of stored images.
+      image_size: side to which stored images are decoded, pixels.
 
     Raises:
       UserError: if the file is not an image, or is damaged.

@@ -70,23 +70,15 @@ class PrepareOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.size is not None:
-            check_number("--size", self.size, at_least=1, at_most=MAX_SIZE)
+        check_number("--size", self.size, at_least=1, at_most=MAX_SIZE)
         check_number("--max-bad", self.max_bad, at_least=0)
         check_number("--held-out", self.held_out, at_least=0, below=1)
         check_number("--seed", self.seed, at_least=0)
-        if self.threads is not None:
-            check_number("--threads", self.threads, at_least=1)
+        check_number("--threads", self.threads, at_least=1)
 
 
 class PreparedImage(NamedTuple):
-    """Result of converting an image.
-
-    Attributes:
-      record: encoded image with its label and name.
-      pixels: the image before encoding.
-      products: `color_products` of `pixels`.
-    """
+    """Image, encoded, with its label and name; its pixels before encoding; and their `color_products`."""
 
     record: Record
     pixels: Pixels
@@ -189,11 +181,6 @@ def _print_left_out(source: Source) -> None:
 
 def prepare_path(source: str | Path, out: Path, options: PrepareOptions = PrepareOptions()) -> Dataset:
     """Convert the source at a path or with a `tfds:` name to a prepared data set, as `prepare` does.
-
-    Args:
-      source: path or name, see `sources.registry.find_source`.
-      out: path of the data set.
-      options: options of the conversion.
 
     Raises:
       UserError: if the source does not exist, `out` is inside it, or the conversion fails as in `prepare`.

@@ -51,13 +51,7 @@ class ShardWriter:
         self._statistics = PixelStatistics(size)
 
     def write(self, record: Record, pixels: Pixels, products: Int64[np.ndarray, "3 3"] | None = None) -> None:
-        """Write an image and update the statistics.
-
-        Args:
-          record: encoded image with its label and name.
-          pixels: the image before encoding.
-          products: `color_products` of `pixels`; None computes them here.
-        """
+        """Write an image and update the statistics; `pixels` are those before encoding, and `products` their `color_products`."""
         with _array_record_errors_as_os_errors():
             self._writer.write(pack(record))
         self._counts[record.label] = self._counts.get(record.label, 0) + 1

@@ -72,9 +72,8 @@ class PreparePlan:
     @property
     def digest(self) -> str:
         """SHA-256 of the plan, in hexadecimal. A partial data set is resumed only if its plan has the same digest."""
-        values = asdict(self)
-        for name in ("display_names", "unlabeled"):  # data sets without them have the digests of earlier versions
-            values = values if values[name] else {key: value for key, value in values.items() if key != name}
+        added = ("display_names", "unlabeled")  # data sets without them have the digests of earlier versions
+        values = {name: value for name, value in asdict(self).items() if value or name not in added}
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
@@ -133,10 +132,6 @@ class PartialDataset:
 
     def finish(self, path: Path, num_shards: dict[str, int]) -> None:
         """Write the mean image and the manifest, and rename the data set to `path`.
-
-        Args:
-          path: final path of the data set.
-          num_shards: number of finished shards for each split.
 
         Raises:
           UserError: if all images of a split, or all training images of a class of the source, were skipped.
@@ -253,12 +248,6 @@ def create_dataset(path: Path, classes: list[str], *, size: int, encoding: Encod
     """Yield a writer for a new data set, which appears at `path` when the block ends without an exception.
 
     After an exception, everything written is deleted.
-
-    Args:
-      path: path of the data set.
-      classes: class names, indexed by label.
-      size: side of the images, pixels.
-      encoding: encoding of an image in a record.
 
     Raises:
       UserError: if `path` exists or cannot be written, or the disk is full.

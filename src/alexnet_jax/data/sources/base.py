@@ -60,10 +60,6 @@ class Source(ABC):
     def read(self, split: str, index: int) -> SourceImage:
         """Return one image.
 
-        Args:
-          split: split name.
-          index: index of the image in the split, from 0.
-
         Raises:
           InvalidImageError: if this image cannot be read.
           UserError: if the source was changed or removed after it was opened.

@@ -11,7 +11,7 @@ import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -69,29 +69,16 @@ LAYOUTS = (
 """Supported versions of CIFAR."""
 
 
-class Batch:
-    """Images and labels of one file.
+class Batch(NamedTuple):
+    """Images and labels of one file; pixels are in the order channel, row, column."""
 
-    Args:
-      file: name of the file.
-      images: pixels, in the order channel, row, column.
-      labels: class indices.
-    """
-
-    def __init__(self, file: str, images: UInt8[np.ndarray, "images 3072"], labels: Int[np.ndarray, " images"]):
-        self.file = PurePosixPath(file).stem
-        self.images = images.reshape(-1, 3, SIZE, SIZE)
-        self.labels = labels
+    file: str
+    images: UInt8[np.ndarray, "images 3072"]
+    labels: Int[np.ndarray, " images"]
 
 
 class CifarSource(Source):
-    """CIFAR-10 or CIFAR-100, held in memory.
-
-    Args:
-      description: name of the version, such as "cifar-10-binary".
-      classes: class names.
-      batches: content of the image files, by split.
-    """
+    """CIFAR-10 or CIFAR-100, held in memory."""
 
     size = SIZE
     raw = True
@@ -103,8 +90,8 @@ class CifarSource(Source):
     def read(self, split: str, index: int) -> SourceImage:
         for batch in self.batches[split]:
             if index < len(batch.labels):
-                pixels = np.ascontiguousarray(batch.images[index].transpose(1, 2, 0))
-                return SourceImage(f"{split}/{batch.file}/{index:05}", int(batch.labels[index]), pixels)
+                pixels = np.ascontiguousarray(batch.images[index].reshape(3, SIZE, SIZE).transpose(1, 2, 0))
+                return SourceImage(f"{split}/{PurePosixPath(batch.file).stem}/{index:05}", int(batch.labels[index]), pixels)
             index -= len(batch.labels)
         raise IndexError(index)
 
@@ -171,13 +158,7 @@ def _read_archive(archive: Path) -> tuple[Layout, dict[str, bytes]] | None:
 
 
 def _parse(layout: Layout, location: Path, files: dict[str, bytes]) -> CifarSource:
-    """Parse the files of a layout.
-
-    Args:
-      layout: version of CIFAR.
-      location: archive or folder, for error messages.
-      files: file contents by name.
-    """
+    """Parse the files of a layout."""
     if missing := [name for name in _file_names(layout) if name not in files]:
         advice = "download it again" if location.is_file() else "unpack its archive again"
         raise UserError(f"{location} has no file {', '.join(missing)}: {advice}")

@@ -8,6 +8,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
@@ -58,12 +59,12 @@ def read(entry: Entry, size: int | None = None) -> bytes:
     Raises:
       UserError: if the file on disk cannot be read, or is shorter than it was when it was listed.
     """
-    with FileReader() as reader:
+    with closing(FileReader()) as reader:
         return reader.read(entry, size)
 
 
 class FileReader:
-    """Reader of many files in the order of a listing, for one thread; a context manager that closes its file.
+    """Reader of many files in the order of a listing, for one thread; the caller closes it.
 
     The last file on disk is kept open, since opening an archive takes longer than reading one of its small files.
     """
@@ -97,21 +98,11 @@ class FileReader:
             self._file.close()
         self._file = None
 
-    def __enter__(self) -> "FileReader":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
 
 def list_files(root: Path, archive_listed: Callable[[Listing, int], None] | None = None) -> Listing:
-    """List all files below a folder or in an archive.
+    """List all files below a folder or in an archive; for `archive_listed`, see `Listing`.
 
     Hidden files, files of the operating system, empty files, links in archives, and links to nothing are left out.
-
-    Args:
-      root: folder or archive.
-      archive_listed: see `Listing`.
 
     Raises:
       UserError: if a folder cannot be read, an archive is damaged, or two files have the same name.
@@ -206,15 +197,7 @@ def _list_archive(listing: Listing, path: Path, prefix: str) -> None:
 
 
 def _list_members(listing: Listing, file: BufferedReader, root: Entry, display_name: str, depth: int) -> None:
-    """Add the files of an archive, including those of nested archives.
-
-    Args:
-      listing: listing to add to.
-      file: the archive, opened.
-      root: entry of the archive: name prefix of its files, and its offset in the file on disk.
-      display_name: name of the archive in messages.
-      depth: number of archives that contain the files.
-    """
+    """Add the files of an archive and of those in it; `root` has the prefix of their names and its offset in the file on disk."""
     if depth > MAX_NESTING:
         raise UserError(f"{display_name} has more than {MAX_NESTING} archives inside one another: unpack it first")
     if root.name:

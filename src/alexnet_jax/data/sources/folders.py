@@ -19,7 +19,7 @@ from jaxtyping import Bool, Int32
 
 from alexnet_jax.console import console
 from alexnet_jax.data.records import UNLABELED
-from alexnet_jax.data.sources import file_tree, label_files, layout, name_files
+from alexnet_jax.data.sources import file_tree, label_files, layout
 from alexnet_jax.data.sources.base import SPLITS, Source, SourceImage
 from alexnet_jax.data.sources.file_table import Files
 from alexnet_jax.data.sources.file_tree import Listing
@@ -56,15 +56,7 @@ class ClassImages(NamedTuple):
 
 
 class FolderSource(Source):
-    """Image files of a folder or archive.
-
-    Args:
-      classes: class names.
-      images: image files, by split.
-      labels: their labels, by split.
-      left_out: reason for each file that is not read, by name.
-      description: short description.
-    """
+    """Image files of a folder or archive."""
 
     def __init__(
         self,
@@ -172,14 +164,7 @@ def _select(found: ClassImages, validation_split: ValidationSplit) -> Bool[np.nd
 
 
 def _check_classes(root: Path, classes: list[str], listing: Listing, prefix: str) -> None:
-    """Check that there are two classes with different names, and that every class folder has images.
-
-    Args:
-      root: folder or archive, for error messages.
-      classes: names of the classes that have images.
-      listing: all folders of the tree.
-      prefix: folder of the class folders.
-    """
+    """Check that there are two classes with different names, and that every class folder has images."""
     folders = {folder.removeprefix(prefix) for folder in listing.folders if folder.startswith(prefix)}
     folders = {folder for folder in folders if "/" not in folder and not layout.folder_split(folder)}
     if empty := sorted(folders - set(classes)):
@@ -215,18 +200,12 @@ def _assign_labels(
 ) -> FolderSource:
     """Build the source, taking labels from class folders or, for a split without class folders, from a label file.
 
-    Args:
-      root: folder or archive, for error messages.
-      classes: class names.
-      splits: images and their classes, by split.
-      first: split that defines the classes.
-      other_files: files that are not images.
-      left_out: files left out so far; more are added.
+    Files that are left out are added to `left_out`.
     """
     numbers = {class_name: label for label, class_name in enumerate(classes)}
     images: dict[str, Files] = {}
     labels: dict[str, Int32[np.ndarray, " images"]] = {}
-    display_names, used = name_files.find_names(other_files, classes)
+    display_names, used = label_files.find_names(other_files, classes)
     unlabeled: list[str] = []
     for split, found in splits.items():
         if not len(found.images):

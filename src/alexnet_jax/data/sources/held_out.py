@@ -55,12 +55,7 @@ class ValidationSplit:
 
 
 class HeldOutSource(Source):
-    """Source with validation images that are held out from the training images of another source.
-
-    Args:
-      source: source that has training images only.
-      validation_split: rule that selects the validation images.
-    """
+    """Source with validation images that are held out from the training images of another source."""
 
     def __init__(self, source: Source, validation_split: ValidationSplit):
         self.description, self.classes, self.display_names = source.description, source.classes, source.display_names

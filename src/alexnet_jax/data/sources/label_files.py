@@ -1,22 +1,26 @@
-"""Labels of images without class folders, from the label files distributed with ImageNet's validation and test images.
+"""Labels of images without class folders, and names of classes to print, from files that are distributed with ImageNet.
 
-The format is detected from the lines of the file:
+The format of a label file is detected from its lines:
 
     n01751748                              class of image i, on line i; i is the number at the end of the image's name
     490                                    the same, as a class number of the development kit, whose meta.mat has the names
     ILSVRC2012_val_00000001.JPEG 65        image name, and index into the sorted class names, from 0
     ILSVRC2012_val_00000001 n01751748      image name and class
     ILSVRC2012_val_00000001,n01751748 1…   the same, from Kaggle; bounding boxes after the class are ignored
+
+Names are in LOC_synset_mapping.txt or synset_words.txt, as in "n01440764 tench, Tinca tinca"; in words.txt, the same with a tab
+for all synsets of WordNet; or in meta.mat, also in the development kit, as a table of MATLAB.
 """
 
 import io
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from alexnet_jax.data.class_names import first_synonym, parse_synset_names
 from alexnet_jax.data.sources import file_tree
 from alexnet_jax.data.sources.file_table import Entry, Files
 from alexnet_jax.errors import UserError
@@ -26,6 +30,8 @@ SHORT_NAMES = {"validation": "val", "test": "test"}
 DEVKIT = re.compile(r".*devkit.*\.(tar\.gz|tgz)")
 META = "meta.mat"
 """File of the development kit that gives the class of each number."""
+NAME_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
+"""Names of text files with the names of WordNet ids, the preferred one first."""
 MAX_FILE_BYTES = 64 << 20
 """Size limit of label files and development kits."""
 
@@ -105,13 +111,7 @@ def _parse(name: str, data: bytes) -> _LabelFile:
 
 
 def _label_classes(label_file: _LabelFile, classes: list[str], meta: bytes | None) -> dict[str, str]:
-    """Return a mapping from each label, as written in the file, to its class name.
-
-    Args:
-      label_file: parsed label file.
-      classes: class names.
-      meta: content of the development kit's meta.mat, or None.
-    """
+    """Return a mapping from each label, as written in the file, to its class name."""
     if not all(label.isdecimal() for label in label_file.labels):
         return {name: name for name in classes}
     if label_file.image_names:
@@ -198,3 +198,28 @@ def read_devkit_synsets(meta: bytes) -> list[Synset]:
         ]
     except Exception as error:  # scipy raises exceptions of many types on a damaged file
         raise UserError(f"{META} of the development kit is damaged ({error}): download it again") from error
+
+
+def find_names(files: Files, classes: Sequence[str]) -> tuple[list[str], set[str]]:
+    """Return the names of classes to print, and the names of the files that they are read from.
+
+    Returns:
+      Names in the order of the classes, or none if no file has a name for any class.
+
+    Raises:
+      UserError: if a development kit is damaged.
+    """
+    paths = ((index, PurePosixPath(path).name) for index, path in enumerate(files.names()))
+    by_name = {name: files[index] for index, name in paths if name in NAME_FILES or name == META or DEVKIT.fullmatch(name)}
+    by_name = {name: entry for name, entry in by_name.items() if entry.size <= MAX_FILE_BYTES}
+    for name in NAME_FILES:
+        if name in by_name:
+            names = parse_synset_names(file_tree.read(by_name[name]).decode("utf-8-sig", "backslashreplace"))
+            if not names.keys().isdisjoint(classes):
+                return [names.get(key, key) for key in classes], {by_name[name].name}
+    kits = [entry for name, entry in by_name.items() if name == META or DEVKIT.fullmatch(name)]
+    for _, content in read_label_files(kits):
+        names = {synset.wordnet_id: first_synonym(synset.words) for synset in read_devkit_synsets(content)}
+        if any(names.get(key) for key in classes):
+            return [names.get(key) or key for key in classes], {entry.name for entry in kits}
+    return [], set()

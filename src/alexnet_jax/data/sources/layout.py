@@ -98,13 +98,7 @@ def shard_split(path: str) -> str | None:
 
 
 def is_image(files: FileTable, row: int, name: str) -> bool:
-    """Return whether a file is an image, by its extension or, if that is unknown, by its first bytes.
-
-    Args:
-      files: table of files.
-      row: row of the file.
-      name: its name.
-    """
+    """Return whether a file is an image, by its extension or, if that is unknown, by its first bytes."""
     if (known := _IS_IMAGE.get(suffix_of(name))) is not None:
         return known
     head = file_tree.read(files[row], 16)
@@ -175,10 +169,6 @@ def wrapping_folder(folders: Iterable[str]) -> str:
 
 def split_folders(root: Path, images: Files) -> dict[str, str]:
     """Return the folder of each split, by split; empty if the folders are classes.
-
-    Args:
-      root: folder or archive, for error messages.
-      images: image files, with names relative to the layout.
 
     Raises:
       UserError: if two folders are the same split, folders look like splits but are not recognized, or classes contain splits.

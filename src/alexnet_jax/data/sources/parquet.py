@@ -49,16 +49,7 @@ class RowGroup(NamedTuple):
 
 
 class ParquetSource(Source):
-    """Images of Parquet files.
-
-    Args:
-      root: folder or file.
-      columns: columns of the images and the labels.
-      classes: class names.
-      groups: row groups of each split.
-      labels: labels of the images, by split.
-      splits_named: whether the names of the images begin with their split.
-    """
+    """Images of Parquet files."""
 
     def __init__(
         self,
@@ -72,13 +63,8 @@ class ParquetSource(Source):
         self.description = "Parquet files"
         self.classes = classes
         self.num_images = {split: len(values) for split, values in labels.items()}
-        self._root, self._image, self._groups, self._labels, self._splits_named = (
-            root,
-            columns.image,
-            groups,
-            labels,
-            splits_named,
-        )
+        self._root, self._image, self._splits_named = root, columns.image, splits_named
+        self._groups, self._labels = groups, labels
         self._ends = {split: list(accumulate(group.rows for group in split_groups)) for split, split_groups in groups.items()}
         self._cache: OrderedDict[RowGroup, tuple[Any, Any]] = OrderedDict()
         self._lock = Lock()

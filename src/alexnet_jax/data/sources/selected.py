@@ -18,10 +18,6 @@ MAX_NAMED = 4
 class SelectedClasses(Source):
     """Images of some classes of a prepared data set, in its order and with labels from 0.
 
-    Args:
-      dataset: prepared data set with all classes.
-      classes: names of the classes, in any order.
-
     Raises:
       UserError: if the data set does not have one of the classes, or fewer than two are given.
     """

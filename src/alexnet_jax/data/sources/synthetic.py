@@ -61,12 +61,7 @@ class SyntheticSource(Source):
 
 
 def draw_image(class_name: str, rng: np.random.Generator) -> Pixels:
-    """Draw a 256x256 image of a random object of a class.
-
-    Args:
-      class_name: one of `CLASSES`.
-      rng: random number generator.
-    """
+    """Draw a 256x256 image of a random object of one of `CLASSES`."""
     texture, shape = class_name.split()
     rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
     image = _draw_background(rows, columns, rng)

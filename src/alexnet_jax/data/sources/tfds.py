@@ -49,15 +49,7 @@ class Split:
 
 
 class TfdsSource(Source):
-    """Images of a data set of TFDS, as encoded image files.
-
-    Args:
-      folder: folder of the prepared data set.
-      classes: class names.
-      size: default side of a prepared image, in pixels; at most 256.
-      splits: files of each split.
-      file_format: one of `FORMATS`.
-    """
+    """Images of a data set of TFDS, as encoded image files."""
 
     def __init__(self, folder: Path, classes: list[str], size: int, splits: dict[str, Split], file_format: str):
         info = json.loads((folder / INFO).read_text("utf-8"))
@@ -146,11 +138,7 @@ def find_tfds_folder(path: Path) -> Path | None:
 
 
 def open_tfds_folder(folder: Path, *, testing: bool = False) -> TfdsSource:
-    """Open a data set prepared by TFDS.
-
-    Args:
-      folder: folder of the data set, from `find_tfds_folder`.
-      testing: whether the images are only tested.
+    """Open a data set prepared by TFDS, in a folder from `find_tfds_folder`.
 
     Raises:
       UserError: if the data set is damaged, is in another format than `FORMATS`, has no labeled training images unless `testing`,

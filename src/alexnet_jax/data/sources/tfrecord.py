@@ -29,12 +29,7 @@ _FEATURES, _FEATURE, _KEY, _VALUE, _BYTES_LIST, _INT64_LIST, _ITEM = 1, 1, 1, 2,
 
 
 class TfrecordFiles:
-    """Random access to the records of several files, by any number of threads.
-
-    Args:
-      paths: files.
-      sizes: number of records of each file.
-    """
+    """Random access to the records of several files with the given numbers of records, by any number of threads."""
 
     def __init__(self, paths: Sequence[Path], sizes: Sequence[int]):
         self._paths, self._sizes, self._ends = paths, sizes, list(accumulate(sizes))

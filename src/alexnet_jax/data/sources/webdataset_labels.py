@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import closing
 from itertools import compress, groupby
 from pathlib import Path
 
@@ -20,9 +21,6 @@ Label = int | str
 
 class LabelReader:
     """Reader of the labels of images, while their archives are listed.
-
-    Args:
-      root: folder or archive, for error messages.
 
     Attributes:
       found: whether an image has a file that could be its label: a .cls file, or a .json or .txt file in an archive.
@@ -52,7 +50,7 @@ class LabelReader:
         rows = [row for row in range(start, len(files)) if files.folder(row).name in folders]
         kept = bytearray(b"\1") * (len(files) - start)
         # The files are sorted by name, so those of an image are neighbors.
-        with FileReader() as reader:
+        with closing(FileReader()) as reader:
             for _, group in groupby(zip(rows, map(files.name, rows), strict=True), lambda file: layout.stem(file[1])):
                 images: list[int] = []
                 label_files: list[tuple[str, int]] = []
@@ -78,13 +76,7 @@ class LabelReader:
             files.keep([*compress(range(start, len(files)), kept)], start)
 
     def _first_label(self, reader: FileReader, files: FileTable, label_files: Mapping[str, int]) -> Label | None:
-        """Return the label of an image, from the first of its files that has one.
-
-        Args:
-          reader: reader of the files.
-          files: all files.
-          label_files: rows of the files, by extension.
-        """
+        """Return the label of an image, from the first of its files that has one."""
         for suffix in (suffix for suffix in _LABEL_SUFFIXES if suffix in label_files):
             label = _read_label(self._root, reader, files[label_files[suffix]], suffix)
             if label is not None:
