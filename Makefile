@@ -9,6 +9,8 @@ PY := $(VENV)/bin/python
 # One extra, by the driver at hand: its CUDA version is what nvidia-smi prints on its last header line.
 CUDA := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/\1/p')
 comma := ,
+# The value of a variable as one argument of a command, whatever characters it has.
+quoted = '$(subst ','\'',$(value $(1)))'
 EXTRAS := dev$(if $(CUDA),$(comma)$(if $(filter 13 14 15,$(CUDA)),cuda13,cuda12))
 
 .PHONY: help setup train figures tables docs notebooks test lint parity experiment readme clean kernel-check gpu-check bench bench-kernels bench-data baselines
@@ -33,14 +35,15 @@ $(VENV)/installed-%: $(VENV)/installed
 # After Ctrl-C, make waits for the training to save its state, and then ends itself with SIGINT (130 in a shell), whatever the exit
 # code of the training was.
 train: setup ## Train EXP, a config of the package or a Python file [DATA=folder ARGS="--epochs 10 …"]
-	@$(PY) -m alexnet_jax train $(EXP) $(if $(DATA),--data '$(DATA)') $(ARGS)
+	@$(PY) -m alexnet_jax train $(call quoted,EXP) $(if $(value DATA),--data $(call quoted,DATA)) $(ARGS)
 
 experiment: setup ## Run the study experiments/EXP.py
-	@$(PY) experiments/$(EXP).py $(ARGS)
+	@test -f experiments/$(call quoted,EXP).py || { echo 'name a study of experiments/README.md without .py: make experiment EXP=ablate'; exit 1; }
+	@$(PY) experiments/$(call quoted,EXP).py $(ARGS)
 
 figures: setup ## Draw kernels, predictions and retrieval of RUN, a run folder [ARGS="--to folder …"]
-	@test -n '$(RUN)' || { echo 'name a run folder: make figures RUN=runs/quickstart/…'; exit 1; }
-	@$(PY) -m alexnet_jax figures '$(RUN)' $(ARGS)
+	@test -n $(call quoted,RUN) || { echo 'name a run folder: make figures RUN=runs/quickstart/…'; exit 1; }
+	@$(PY) -m alexnet_jax figures $(call quoted,RUN) $(ARGS)
 
 bench: $(VENV)/installed-parity ## Benchmark training steps on this CPU, with PyTorch (installed first)
 	@$(PY) experiments/benchmarks/train_step.py
@@ -52,9 +55,9 @@ tables: setup ## Print Tables 1 and 2 of the paper and its ablations: published,
 	@$(PY) experiments/paper_tables.py
 
 baselines: $(VENV)/installed-baselines ## Evaluate SIFT + Fisher vectors and sparse coding on DATA [ARGS="--images 30"]
-	@test -n '$(DATA)' || { echo 'name a data set: make baselines DATA=path/to/photos'; exit 1; }
-	@$(PY) experiments/baselines/fisher_vectors.py --data '$(DATA)' $(ARGS)
-	@$(PY) experiments/baselines/sparse_coding.py --data '$(DATA)' $(ARGS)
+	@test -n $(call quoted,DATA) || { echo 'name a data set: make baselines DATA=path/to/photos'; exit 1; }
+	@$(PY) experiments/baselines/fisher_vectors.py --data $(call quoted,DATA) $(ARGS)
+	@$(PY) experiments/baselines/sparse_coding.py --data $(call quoted,DATA) $(ARGS)
 
 docs: $(VENV)/installed-docs ## Build the documentation; open site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet $(ARGS)

@@ -27,12 +27,13 @@ from paper_tables import THIRD
 from published_results import ABLATIONS, Ablation, Errors
 from rich.table import Table
 
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.cli.process import configure_training
 from alexnet_jax.configs import load_config
 from alexnet_jax.console import console, count
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import DivergedError, UserError, exit_on_user_error
+from alexnet_jax.errors import DivergedError, UserError
 from alexnet_jax.evaluation.predictor import Predictor, Views
 from alexnet_jax.files import write_json
 from alexnet_jax.parallel.mesh import Placement
@@ -289,5 +290,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with exit_on_error():
         main()

@@ -29,13 +29,14 @@ from hyperplane_codes import principal_component_signs, random_hyperplanes
 from alexnet_jax.analysis.binary_codes import Autoencoder, Encoder, nearest_codes
 from alexnet_jax.analysis.exact_search import nearest_neighbors
 from alexnet_jax.analysis.indexing import last_hidden_layer
+from alexnet_jax.cli.exit import exit_on_error
+from alexnet_jax.cli.process import configure_process
 from alexnet_jax.console import console
 from alexnet_jax.cpus import available_cpus
 from alexnet_jax.data.find import find_training_dataset
-from alexnet_jax.errors import exit_on_user_error
+from alexnet_jax.errors import check_at_least
 from alexnet_jax.evaluation.predictor import Predictor, SplitPredictions
 from alexnet_jax.files import write_json
-from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 from alexnet_jax.weights.trained_model import load
 
 matplotlib.use("Agg")
@@ -69,6 +70,9 @@ class Compare:
     seeds: int = 3
     timed: int = 100_000
     out: Path = RESULTS / "codes.json"
+
+    def __post_init__(self) -> None:
+        check_at_least(self, bits=8, seeds=1, timed=1)
 
 
 def blocks(features: np.ndarray) -> Iterator[np.ndarray]:
@@ -176,8 +180,7 @@ def draw(rows: list[dict[str, Any]], file: Path, *, title: str) -> None:
 
 def main() -> None:
     compare = tyro.cli(Compare)
-    enable_compilation_cache()
-    configure_cpu()
+    configure_process()
     model = load(compare.run)
     dataset = find_training_dataset(compare.data, model.config.data.path, compare.data_dir)
     predictor = Predictor(model, layer=last_hidden_layer(model.network))
@@ -202,5 +205,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with exit_on_error():
         main()

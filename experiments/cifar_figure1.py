@@ -23,14 +23,15 @@ from typing import Any
 import matplotlib
 import tyro
 
+from alexnet_jax.cli.exit import exit_on_error
+from alexnet_jax.cli.process import configure_process
 from alexnet_jax.data.pipeline.augment import Augmentation
-from alexnet_jax.errors import DivergedError, exit_on_user_error
+from alexnet_jax.errors import DivergedError, check_at_least
 from alexnet_jax.files import write_json
 from alexnet_jax.model.cifar import THREE_CONVOLUTIONS
 from alexnet_jax.model.comparison_layers import Tanh
 from alexnet_jax.model.layers import ReLU
 from alexnet_jax.model.network import Network
-from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.preemption import StopOnSignal
 from alexnet_jax.training.run_directory import RunDirectory
@@ -72,6 +73,9 @@ class Figure1:
     max_epochs: int = 80
     runs_dir: Path = Path("runs")
     to: Path = RESULTS
+
+    def __post_init__(self) -> None:
+        check_at_least(self, rates=0, max_epochs=1)
 
 
 Curves = dict[float, list[float]]
@@ -175,17 +179,19 @@ def result(curves: dict[str, Curves], data: str) -> dict[str, Any]:
     return {"data": data, **networks, "tanh_by_relu": ratio}
 
 
-if __name__ == "__main__":
+def main() -> None:
     settings = tyro.cli(Figure1)
-    enable_compilation_cache()
-    configure_cpu()
+    configure_process()
     tanh_layers = tuple(Tanh() if isinstance(layer, ReLU) else layer for layer in THREE_CONVOLUTIONS.layers)
     networks = {"relu": THREE_CONVOLUTIONS, "tanh": replace(THREE_CONVOLUTIONS, name="cifar_19pct_tanh", layers=tanh_layers)}
     curves = {}
     for name, network in networks.items():
-        with exit_on_user_error():
-            curves[name] = train_candidates(network, settings)
-        settings.to.mkdir(parents=True, exist_ok=True)
+        curves[name] = train_candidates(network, settings)
         write_json(settings.to / "cifar_figure1.json", result(curves, settings.data))
     draw(curves, settings.to / "cifar_figure1.png")
     print(json.dumps(result(curves, settings.data)))
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        main()

@@ -19,14 +19,15 @@ import tyro
 from paired_ci import PairedDifference, paired_difference
 from rich.table import Table
 
+from alexnet_jax.cli.exit import exit_on_error
+from alexnet_jax.cli.process import configure_process
 from alexnet_jax.configs import load_config
 from alexnet_jax.console import console
 from alexnet_jax.data.find import find_dataset
-from alexnet_jax.errors import exit_on_user_error
+from alexnet_jax.errors import check_at_least
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.files import write_json
 from alexnet_jax.model.cifar import FOUR_LAYERS
-from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.preemption import StopOnSignal
 from alexnet_jax.training.run_directory import RunDirectory
@@ -53,6 +54,9 @@ class Comparison:
     epochs: int | None = None
     runs_dir: Path = Path("runs")
     to: Path = RESULT
+
+    def __post_init__(self) -> None:
+        check_at_least(self, seeds=0, epochs=1)
 
 
 def compare(settings: Comparison) -> dict[str, Any]:
@@ -98,11 +102,14 @@ def table(result: dict[str, Any]) -> Table:
     return rows
 
 
-if __name__ == "__main__":
+def main() -> None:
     settings = tyro.cli(Comparison)
-    enable_compilation_cache()
-    configure_cpu()
-    with exit_on_user_error():
-        result = compare(settings)
+    configure_process()
+    result = compare(settings)
     console.print(table(result))
     print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        main()

@@ -22,11 +22,12 @@ from alexnet_jax.analysis.binary_codes import Codes, Encoder, nearest_codes
 from alexnet_jax.analysis.code_search import AUTOENCODER, TRAINING_IMAGES, read_codes
 from alexnet_jax.analysis.index import Index
 from alexnet_jax.analysis.indexing import load_indexed_model, open_indexed_dataset
+from alexnet_jax.cli.exit import exit_on_error
+from alexnet_jax.cli.process import configure_process
 from alexnet_jax.console import console
-from alexnet_jax.errors import UserError, exit_on_user_error
+from alexnet_jax.errors import UserError, check_at_least
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.files import write_json
-from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -49,6 +50,9 @@ class Recall:
     seeds: int = 5
     out: Path = RESULTS / "code_recall.json"
 
+    def __post_init__(self) -> None:
+        check_at_least(self, neighbors=1, candidates=1, seeds=1)
+
 
 def encode(index: Index, encoder: Encoder) -> Codes:
     """Encode the images of an index."""
@@ -66,8 +70,7 @@ def recall(queries: Codes, codes: Codes, exact: np.ndarray, settings: Recall) ->
 
 def main() -> None:
     settings = tyro.cli(Recall)
-    enable_compilation_cache()
-    configure_cpu()
+    configure_process()
     index = Index(settings.index)
     codes = read_codes(index)
     if codes is None:
@@ -103,10 +106,10 @@ def main() -> None:
         "seeds": settings.seeds,
         "codes": rows,
     }
-    write_json(settings.out, result)
     print(json.dumps(result))
+    write_json(settings.out, result)
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with exit_on_error():
         main()

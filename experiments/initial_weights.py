@@ -5,23 +5,24 @@
 Trains the config of that page for each pair and writes results/initial_weights.json, in about ten minutes on two cores.
 """
 
-import json
 import math
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import tyro
 
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.cli.process import configure_training
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.pipeline.augment import center_crop, resize_mean_image
 from alexnet_jax.data.pipeline.batches import evaluation_batches
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import DivergedError
+from alexnet_jax.files import write_json
 from alexnet_jax.model.layers import WeightedLayer
 from alexnet_jax.model.tower import init, stacked_towers
 from alexnet_jax.training.config import Options, TrainConfig
@@ -76,9 +77,8 @@ def initial_logits(config: TrainConfig, dataset: Dataset) -> float:
 
 
 def main() -> None:
-    options = Options(runs_dir=RUNS, devices=1)
+    options = Options(runs_dir=RUNS, devices=1, fresh=True)
     configure_training(options, 1)
-    shutil.rmtree(RUNS, ignore_errors=True)
     dataset = find_dataset(None, "synthetic", options.data_dir)
     logits = {name: initial_logits(config, dataset) for name, config in configs().items()}
     errors: dict[str, list[float | None]] = {}
@@ -102,8 +102,9 @@ def main() -> None:
         "errors": errors,
         "jax": jax.__version__,
     }
-    RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    write_json(RESULT, result)
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_error():
+        tyro.cli(main, description=__doc__)

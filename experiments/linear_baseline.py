@@ -10,7 +10,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import tyro
 
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.pipeline.batches import evaluation_batches
 from alexnet_jax.data.records import Dataset
@@ -43,8 +45,13 @@ def accuracy(dataset: Dataset, side: int) -> float:
     return best
 
 
-if __name__ == "__main__":
+def main() -> None:
     dataset = find_dataset(synthetic.NAME, synthetic.NAME, Path("data"))
     result = {f"accuracy_{side}": accuracy(dataset, side) for side in (32, 64)}
-    write_json(RESULT, result)
     print(json.dumps(result))
+    write_json(RESULT, result)
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        tyro.cli(main, description=__doc__)

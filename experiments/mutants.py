@@ -29,6 +29,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from alexnet_jax.cli.exit import exit_on_error
+from alexnet_jax.files import write_json
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path("src/alexnet_jax")
 WORK, RESULT = ROOT / "runs" / "mutants", ROOT / "experiments" / "results" / "mutants.json"
@@ -238,7 +241,7 @@ def write_result(sample: list[Mutant], killed: set[Mutant], reasons: dict[Mutant
             survivors.append({**mutant._asdict(), "reason": reason})
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     result = {"commit": commit, "seed": SEED, **{name: dict(counts[name]) for name in sorted(counts)}, "survivors": survivors}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(RESULT, result)
     print(result["total"])
 
 
@@ -275,4 +278,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_error():
+        main()

@@ -16,6 +16,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import tyro
 from published_results import (
     ABLATIONS,
     CIFAR_WITH_NORMALIZATION,
@@ -30,6 +31,8 @@ from published_results import (
     Errors,
     Row,
 )
+
+from alexnet_jax.cli.exit import exit_on_error
 
 RESULTS = Path(__file__).parent / "results"
 DASH = "—"
@@ -228,5 +231,12 @@ TABLES = {
     "baselines": baselines,
 }
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Print all tables."""
     print("\n\n".join(make() for make in TABLES.values()))
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        tyro.cli(main, description=__doc__)

@@ -17,10 +17,11 @@ from typing import Any
 
 import jax
 
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.cli.process import configure_process
 from alexnet_jax.cpus import available_cpus
 from alexnet_jax.data.records import Dataset, open_dataset
-from alexnet_jax.errors import exit_on_user_error
+from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.files import write_json
 from alexnet_jax.training.run_directory import RunDirectory
@@ -49,6 +50,8 @@ def main() -> None:
     folders = parser.parse_args().runs
     configure_process()
     dataset = open_dataset(Path(load_run_config(folders[0]).data.path))
+    if missing := [split for split in ("validation", "test") if split not in dataset.manifest.counts]:
+        raise UserError(f"{dataset.path} has no labeled {missing[0]} images: train on photos in train, validation and test")
     counts = dataset.manifest.counts["validation"]
     record: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {"runs": {}}
     record |= {
@@ -66,5 +69,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with exit_on_error():
         main()

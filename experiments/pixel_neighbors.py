@@ -27,14 +27,15 @@ from binary_codes import NEIGHBORS, RESULTS, blocks, same_class
 from alexnet_jax.analysis.binary_codes import Autoencoder, nearest_codes
 from alexnet_jax.analysis.exact_search import nearest_neighbors
 from alexnet_jax.analysis.indexing import last_hidden_layer
+from alexnet_jax.cli.exit import exit_on_error
+from alexnet_jax.cli.process import configure_process
 from alexnet_jax.console import console
 from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import exit_on_user_error
+from alexnet_jax.errors import check_at_least
 from alexnet_jax.evaluation.predictor import Predictor, SplitPredictions
 from alexnet_jax.files import write_json
-from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 from alexnet_jax.weights.trained_model import load
 
 SIDE = 32
@@ -60,6 +61,9 @@ class Study:
     bits: int = 256
     seeds: int = 3
     to: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_at_least(self, bits=8, seeds=1)
 
 
 def pixels_of(dataset: Dataset, split: str) -> np.ndarray:
@@ -134,12 +138,14 @@ def compare(study: Study) -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
     study = tyro.cli(Study)
-    enable_compilation_cache()
-    configure_cpu()
-    with exit_on_user_error():
-        result = compare(study)
-    file = study.to or RESULTS / "pixel_neighbors" / f"{result['data']}.json"
-    write_json(file, result)
+    configure_process()
+    result = compare(study)
     print(json.dumps(result))
+    write_json(study.to or RESULTS / "pixel_neighbors" / f"{result['data']}.json", result)
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        main()

@@ -12,6 +12,10 @@ import benchmark_tables
 import data_tables
 import paper_tables
 import study_tables
+import tyro
+
+from alexnet_jax.cli.exit import exit_on_error
+from alexnet_jax.files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -26,6 +30,12 @@ def fill_tables(page: str) -> str:
     return page
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the tables of all pages."""
     for file in PAGES:
-        file.write_text(fill_tables(file.read_text()))
+        atomic_write(file, fill_tables(file.read_text("utf-8")).encode())
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        tyro.cli(main, description=__doc__)

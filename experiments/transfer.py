@@ -32,6 +32,8 @@ import tyro
 from paired_ci import PairedDifference, paired_difference
 from rich.table import Table
 
+from alexnet_jax.cli.exit import exit_on_error
+from alexnet_jax.cli.process import configure_process
 from alexnet_jax.console import console
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.pipeline.augment import Augmentation
@@ -39,13 +41,12 @@ from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.prepare.convert import prepare
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.data.sources.base import SPLITS, Source, SourceImage
-from alexnet_jax.errors import UserError, exit_on_user_error
+from alexnet_jax.errors import UserError, check_at_least
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.files import write_json
 from alexnet_jax.model.alexnet import QUICKSTART
 from alexnet_jax.model.layers import Dense
 from alexnet_jax.model.network import Network
-from alexnet_jax.parallel.runtime import configure_cpu, enable_compilation_cache
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.preemption import StopOnSignal
 from alexnet_jax.training.run_directory import RunDirectory
@@ -94,6 +95,9 @@ class Transfer:
     data_dir: Path = Path("data")
     runs_dir: Path = Path("runs")
     to: Path = RESULT
+
+    def __post_init__(self) -> None:
+        check_at_least(self, images=1, seeds=0, pretrain_epochs=1, epochs=1)
 
 
 class ClassSubset(Source):
@@ -257,11 +261,14 @@ def table(result: dict[str, Any]) -> Table:
     return rows
 
 
-if __name__ == "__main__":
+def main() -> None:
     settings = tyro.cli(Transfer)
-    enable_compilation_cache()
-    configure_cpu()
-    with exit_on_user_error():
-        result = compare(settings)
+    configure_process()
+    result = compare(settings)
     console.print(table(result))
     print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        main()

@@ -12,6 +12,7 @@ from alexnet_jax.cpus import available_cpus
 from alexnet_jax.data.pipeline import batches
 from alexnet_jax.data.pipeline.batches import LoaderOptions
 from alexnet_jax.data.prepare.convert import map_in_threads
+from alexnet_jax.errors import UserError
 from alexnet_jax.parallel import runtime
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the operating system has no affinity")
@@ -58,6 +59,13 @@ def test_xla_has_threads_for_the_cpus_that_may_be_used(one_of_64_cpus, monkeypat
     runtime.configure_cpu(2)
     assert os.environ["PJRT_NPROC"] == "18", "16 threads that may be blocked and 2 others, not 64"
     assert os.environ["XLA_FLAGS"] == "--xla_cpu_multi_thread_eigen=false"
+
+
+@pytest.mark.parametrize("devices", [0, 9, 500])
+def test_number_of_virtual_devices_is_limited(one_of_64_cpus, devices):
+    """Otherwise XLA aborts because not all of hundreds of devices reach a collective in time."""
+    with pytest.raises(UserError, match=f"--devices must be at least 1 and at most 8, not {devices}"):
+        runtime.configure_cpu(devices)
 
 
 def test_xla_flags_in_a_file_are_kept(one_of_64_cpus, monkeypatch, tmp_path):

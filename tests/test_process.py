@@ -9,9 +9,11 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import pytest
 
 import alexnet_jax as alexnet
+from alexnet_jax.cli.process import _print_warning
 from alexnet_jax.errors import UserError
 from alexnet_jax.parallel.runtime import configure_cpu
 from alexnet_jax.training.preemption import StopOnSignal
@@ -113,8 +115,27 @@ def test_training_in_a_thread_after_a_predictor_leaves_the_process_alone(options
 
 def test_configure_cpu_too_late_is_an_error():
     configure_cpu(4)
-    with pytest.raises(UserError, match=r"JAX already uses 4 CPU device\(s\).*: call configure_cpu\(devices=64\) before JAX is"):
-        configure_cpu(64)
+    with pytest.raises(UserError, match=r"JAX already uses 4 CPU device\(s\).*: call configure_cpu\(devices=8\) before JAX is"):
+        configure_cpu(8)
+
+
+@pytest.mark.parametrize(("name", "value"), [("jax_disable_jit", True), ("jax_numpy_rank_promotion", "raise")])
+def test_settings_for_debugging_are_refused(name, value, run_command):
+    previous = getattr(jax.config, name)
+    jax.config.update(name, value)
+    try:
+        error = run_command("evaluate", "run", code=1).err
+    finally:
+        jax.config.update(name, previous)
+    assert error == f"error: {name.upper()} is {value}, which the commands do not support: unset it\n"
+
+
+def test_warnings_of_libraries_are_printed_in_one_line(capsys):
+    _print_warning(UserWarning("first\n  second"), UserWarning, "file.py", 3)
+    _print_warning(UserWarning("Error reading persistent compilation cache entry for 'jit_f': x"), UserWarning, "file.py", 3)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "warning: first second"
+    assert second.endswith(f"'jit_f': x): delete {jax.config.jax_compilation_cache_dir}")  # type: ignore[reportAttributeAccessIssue]
 
 
 @pytest.fixture

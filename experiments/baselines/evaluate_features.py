@@ -27,7 +27,7 @@ from jaxtyping import Float32, UInt8
 from study import ErrorLists, Study, describe, write_result
 
 from alexnet_jax.console import console, track_progress
-from alexnet_jax.errors import UserError, exit_on_user_error
+from alexnet_jax.errors import UserError
 from alexnet_jax.files import atomic_write
 
 PART_IMAGES = 256
@@ -141,9 +141,8 @@ def main(method: type[Any]) -> None:
     Args:
       method: dataclass of features, with a field `study`.
     """
-    with exit_on_user_error():
-        features = tyro.cli(method)
-        print(json.dumps(evaluate(features, features.study)))
+    features = tyro.cli(method)
+    print(json.dumps(evaluate(features, features.study)))
 
 
 def _digest(pool: ImagePool, splits: list[Split], settings: dict[str, Any]) -> str:

@@ -30,6 +30,8 @@ from sklearn.exceptions import ConvergenceWarning  # type: ignore[reportMissingI
 from sklearn.mixture import GaussianMixture  # type: ignore[reportMissingImports]
 from study import Study
 
+from alexnet_jax.cli.exit import exit_on_error
+
 CELLS = (6, 2)
 """Rows and columns of the grid of cells of which all regions consist."""
 REGIONS = (
@@ -111,4 +113,5 @@ def improved(vector: Float64[np.ndarray, " features"]) -> Float64[np.ndarray, " 
 
 
 if __name__ == "__main__":
-    main(FisherVectors)
+    with exit_on_error():
+        main(FisherVectors)

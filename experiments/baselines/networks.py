@@ -21,6 +21,7 @@ import tyro
 from image_pool import ImagePool, RandomSplitSource, open_source, splits_of
 from study import ErrorLists, Study, describe, write_result
 
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.cli.process import configure_process
 from alexnet_jax.configs import load_config
 from alexnet_jax.console import console
@@ -28,7 +29,7 @@ from alexnet_jax.data.find import find_dataset, select_classes
 from alexnet_jax.data.prepare.convert import prepare
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.data.sources.base import Source
-from alexnet_jax.errors import DivergedError, UserError, check_number, exit_on_user_error
+from alexnet_jax.errors import DivergedError, UserError, check_number
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.preemption import StopOnSignal
@@ -169,6 +170,6 @@ def evaluate(settings: Networks) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    configure_process()
-    with exit_on_user_error():
+    with exit_on_error():
+        configure_process()
         print(json.dumps(evaluate(tyro.cli(Networks))))

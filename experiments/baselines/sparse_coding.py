@@ -29,6 +29,8 @@ from jaxtyping import Float32, Int, UInt8
 from sklearn.cluster import MiniBatchKMeans  # type: ignore[reportMissingImports]
 from study import Study
 
+from alexnet_jax.cli.exit import exit_on_error
+
 PYRAMID = (4, 2, 1)
 """Cells along each side of the image at each level of the pyramid; each level pools the one before it."""
 
@@ -126,4 +128,5 @@ def pool(codes: Codes, positions: Float32[np.ndarray, "descriptors 2"], words: i
 
 
 if __name__ == "__main__":
-    main(SparseCoding)
+    with exit_on_error():
+        main(SparseCoding)

@@ -20,8 +20,10 @@ import tyro
 from turns import Worker, serve
 
 from alexnet_jax import QUICKSTART
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.console import track_progress
 from alexnet_jax.cpus import available_cpus
+from alexnet_jax.errors import check_at_least
 from alexnet_jax.files import write_json
 from alexnet_jax.parallel.mesh import choose_mesh
 from alexnet_jax.parallel.runtime import bind_threads, configure_cpu
@@ -45,6 +47,9 @@ class Bench:
     turns: int = 8
     seconds: float = 6.0
     out: Path = RESULT
+
+    def __post_init__(self) -> None:
+        check_at_least(self, turns=2, seconds=0)
 
 
 def train(devices: int, bound: bool) -> None:
@@ -86,12 +91,13 @@ def main() -> None:
     bench = tyro.cli(Bench)
     deciles = {devices: compare(devices, bench) for devices in (1, 2)}
     result = {"cpus": available_cpus(), "batch": BATCH, "turns": bench.turns, "step_ms_deciles": deciles}
-    write_json(bench.out, result)
     print(json.dumps(result))
+    write_json(bench.out, result)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--train"]:
-        train(int(sys.argv[2]), bound=sys.argv[3] == "bound")
-    else:
-        main()
+    with exit_on_error():
+        if sys.argv[1:2] == ["--train"]:
+            train(int(sys.argv[2]), bound=sys.argv[3] == "bound")
+        else:
+            main()

@@ -33,7 +33,9 @@ from alexnet_jax.analysis.binary_codes import Autoencoder, nearest_codes
 from alexnet_jax.analysis.code_search import CANDIDATES, build_codes, read_codes, search_by_codes
 from alexnet_jax.analysis.exact_search import squared_norms
 from alexnet_jax.analysis.index import Index, IndexMetadata
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.cpus import available_cpus
+from alexnet_jax.errors import check_at_least
 from alexnet_jax.files import write_json
 from alexnet_jax.parallel.runtime import configure_cpu
 
@@ -68,6 +70,9 @@ class CodeSearch:
     steps: int = 20
     folder: Path = Path(tempfile.gettempdir())
     out: Path = RESULT
+
+    def __post_init__(self) -> None:
+        check_at_least(self, images=CHUNK, stored=1, features=1, bits=8, candidates=1, queries=1, steps=1)
 
     @property
     def stored_per_chunk(self) -> int:
@@ -192,9 +197,10 @@ def main() -> None:
         "milliseconds": milliseconds,
         "build": built,
     }
-    write_json(search.out, result)
     print(json.dumps(result))
+    write_json(search.out, result)
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_error():
+        main()

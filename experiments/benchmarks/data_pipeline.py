@@ -30,6 +30,7 @@ import tyro
 from lock_time import lock_microseconds, null_decoder
 from other_loaders import BATCH, CORES, SIZE, STORED, other_loaders
 
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.console import console, track_progress
 from alexnet_jax.data.images import decode_jpeg, encode_jpeg
 from alexnet_jax.data.pipeline.augment import Augmentation
@@ -39,7 +40,7 @@ from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.data.sources.synthetic import CLASSES, draw_image
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, check_at_least
 from alexnet_jax.files import write_json
 
 RESULT = Path(__file__).parents[1] / "results" / "data.json"
@@ -76,6 +77,9 @@ class Bench:
     batches: int = 40
     memory_batches: int = 1000
     out: Path = RESULT
+
+    def __post_init__(self) -> None:
+        check_at_least(self, images=1, rounds=1, batches=1, memory_batches=0)
 
 
 def make_images(folder: Path, bench: Bench) -> None:
@@ -248,8 +252,8 @@ def main(bench: Bench) -> None:
         "versions": {name: version(name) for name in PACKAGES},
         "notes": "microseconds per image on one core: " + ", ".join(f"{name} {time:.1f}" for name, time in microseconds.items()),
     }
-    write_json(bench.out, result)
     print(json.dumps(result))
+    write_json(bench.out, result)
 
 
 def best(median: dict[str, int], kind: str) -> str:
@@ -279,12 +283,10 @@ def measure(what: str, *arguments: str) -> Any:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--only"]:
-        print(json.dumps(measure(*sys.argv[2:])))
-    elif find_spec("torch") is None:
-        sys.exit("error: PyTorch is not installed; run make bench-data, which installs it")
-    else:
-        try:
+    with exit_on_error():
+        if sys.argv[1:2] == ["--only"]:
+            print(json.dumps(measure(*sys.argv[2:])))
+        elif find_spec("torch") is None:
+            raise UserError("PyTorch is not installed: run make bench-data, which installs it")
+        else:
             main(tyro.cli(Bench))
-        except UserError as error:
-            sys.exit(f"error: {error}")

@@ -25,7 +25,9 @@ import tyro
 
 from alexnet_jax.analysis.index import Index, IndexedImage, IndexMetadata
 from alexnet_jax.analysis.index_writer import create_index
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.cpus import available_cpus
+from alexnet_jax.errors import check_at_least
 from alexnet_jax.files import write_json
 
 RESULT = Path(__file__).parents[1] / "results" / "search.json"
@@ -50,6 +52,9 @@ class Search:
     queries: tuple[int, ...] = (1, 64)
     folder: Path = Path(tempfile.gettempdir())
     out: Path = RESULT
+
+    def __post_init__(self) -> None:
+        check_at_least(self, images=1, features=1, queries=1)
 
 
 def random_index(path: Path, search: Search) -> Index:
@@ -133,9 +138,10 @@ def main() -> None:
         "one_pass_seconds": passes,
         "megabytes": {"before": before, "peak": peak},
     }
-    write_json(search.out, result)
     print(json.dumps(result))
+    write_json(search.out, result)
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_error():
+        main()

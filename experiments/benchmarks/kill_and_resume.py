@@ -28,8 +28,10 @@ import jax
 import numpy as np
 import tyro
 
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.data.prepare.convert import prepare
 from alexnet_jax.data.sources.synthetic import SyntheticSource
+from alexnet_jax.errors import check_at_least
 from alexnet_jax.files import write_json
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training.checkpoint import Checkpoints
@@ -60,6 +62,9 @@ class Kill:
     config: str = "quickstart"
     seed: int = 0
     out: Path = RESULT
+
+    def __post_init__(self) -> None:
+        check_at_least(self, kills=1, epochs=3, seed=0)
 
 
 class SmallSyntheticSource(SyntheticSource):
@@ -227,9 +232,10 @@ def main() -> None:
     settings = tyro.cli(Kill)
     with tempfile.TemporaryDirectory() as folder:
         result = kill_and_resume(settings, Path(folder))
-    write_json(settings.out, result)
     print(json.dumps(result))
+    write_json(settings.out, result)
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_error():
+        main()

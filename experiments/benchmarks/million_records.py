@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.data.manifest import Manifest, Shard
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.batches import LoaderOptions, image_indices, training_batches
@@ -33,6 +34,7 @@ from alexnet_jax.data.prepare.shard_writer import ShardWriter
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.data.sources.held_out import ValidationSplit
 from alexnet_jax.data.sources.registry import find_source
+from alexnet_jax.errors import check_at_least
 from alexnet_jax.files import write_json
 
 RESULT = Path(__file__).parents[1] / "results" / "million_records.json"
@@ -53,6 +55,9 @@ class Bench:
 
     images: int = 1_281_167
     out: Path = RESULT
+
+    def __post_init__(self) -> None:
+        check_at_least(self, images=BATCH)
 
 
 def write_dataset(folder: Path, images: int) -> None:
@@ -150,14 +155,15 @@ def main(bench: Bench) -> None:
         write_archives(Path(folder), bench.images)
         result["webdataset"] = _in_new_process("--measure-listing", f"{folder}/archives")
     result["cores"] = os.cpu_count()
-    write_json(bench.out, result)
     print(json.dumps(result))
+    write_json(bench.out, result)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--measure"]:
-        print(json.dumps(measure(Path(sys.argv[2]), int(sys.argv[3]))))
-    elif sys.argv[1:2] == ["--measure-listing"]:
-        print(json.dumps(measure_listing(Path(sys.argv[2]))))
-    else:
-        main(tyro.cli(Bench))
+    with exit_on_error():
+        if sys.argv[1:2] == ["--measure"]:
+            print(json.dumps(measure(Path(sys.argv[2]), int(sys.argv[3]))))
+        elif sys.argv[1:2] == ["--measure-listing"]:
+            print(json.dumps(measure_listing(Path(sys.argv[2]))))
+        else:
+            main(tyro.cli(Bench))

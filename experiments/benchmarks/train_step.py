@@ -20,12 +20,17 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import tyro
 from turns import Turn, Worker, serve
 
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.cpus import available_cpus
+from alexnet_jax.errors import UserError
+from alexnet_jax.files import write_json
 
 BATCHES = (32, 128)
 OURS = ("one device", "two devices")
@@ -227,6 +232,8 @@ def comparison(results: Results) -> dict[str, Any]:
 
 def main() -> None:
     """Run all measurements; write and print the results."""
+    if find_spec("torch") is None:
+        raise UserError("PyTorch is not installed: run make bench, which installs it")
     left_out: dict[str, str] = {}
     batches = {batch: measure(batch, left_out) for batch in BATCHES}
     comparisons = {batch: comparison(results) for batch, results in batches.items()}
@@ -248,16 +255,17 @@ def main() -> None:
         "memory_ratio_vs_best": max(compared["memory_ratio_vs_best"] for compared in comparisons.values()),
         "ratio_vs_best": min(compared["ratio_vs_best"] for compared in comparisons.values()),
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
+    write_json(RESULT, result)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3 and sys.argv[1] == "layers":
-        from layer_times import layer_times
+    with exit_on_error():
+        if len(sys.argv) == 3 and sys.argv[1] == "layers":
+            from layer_times import layer_times
 
-        print(json.dumps(layer_times(int(sys.argv[2]))))
-    elif len(sys.argv) == 3:
-        run(sys.argv[1], int(sys.argv[2]))
-    else:
-        main()
+            print(json.dumps(layer_times(int(sys.argv[2]))))
+        elif len(sys.argv) == 3:
+            run(sys.argv[1], int(sys.argv[2]))
+        else:
+            tyro.cli(main, description=__doc__)

@@ -30,10 +30,12 @@ import numpy as np
 import tyro
 from jax.sharding import Mesh
 
+from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.configs import load_config
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.pipeline.augment import Example
 from alexnet_jax.data.pipeline.batches import training_batches
+from alexnet_jax.errors import check_at_least
 from alexnet_jax.files import write_json
 from alexnet_jax.parallel.mesh import replicated
 from alexnet_jax.parallel.runtime import bind_threads, configure_cpu, enable_compilation_cache
@@ -73,6 +75,9 @@ class Bench:
     configs: tuple[str, ...] = tuple(STEPS)
     host: bool = False
     out: Path = RESULT
+
+    def __post_init__(self) -> None:
+        check_at_least(self, rounds=1, steps=2)
 
 
 def step_rate(context: TrainContext) -> float:
@@ -197,9 +202,10 @@ def main() -> None:
             "loop": round(statistics.median(loop for _, loop in rounds), 1),
             "ratio": round(statistics.median(loop / step for step, loop in rounds), 3),
         }
-    write_json(bench.out, result)
     print(json.dumps(result))
+    write_json(bench.out, result)
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_error():
+        main()

@@ -37,6 +37,8 @@ from rich.console import Console
 from rich.table import Table
 
 import alexnet_kernels
+from alexnet_jax.cli.exit import exit_on_error
+from alexnet_jax.files import write_json
 from alexnet_jax.model.alexnet import TWO_TOWER
 from alexnet_jax.model.lowering import Lowering, tower_lowering
 from alexnet_jax.parallel.gradients import GradientSum
@@ -309,11 +311,12 @@ def main() -> int:
         log(failure)
     result = {"spill_bytes": spilled, "norm_pool_bytes_ratio": max_ratios, "bytes": rows, "steps": step_rows, "sent": sent_rows}
     result["jax"] = jax.__version__
-    if not quick:
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
+    if not quick:
+        write_json(RESULT, result)
     return bool(failures)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with exit_on_error():
+        sys.exit(main())

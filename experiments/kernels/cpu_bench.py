@@ -17,8 +17,11 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import tyro
 
 import alexnet_kernels
+from alexnet_jax.cli.exit import exit_on_error
+from alexnet_jax.files import write_json
 from alexnet_kernels.specs import OPERATIONS, conv1_spec
 
 ROUNDS, CALLS = 15, 5
@@ -66,11 +69,12 @@ def main() -> None:
         reference, xla = milliseconds["reference"], milliseconds["xla"]
         print(f"{op}: xla {xla:.1f} ms, reference {reference:.1f} ms, speedup {speedup:.2f}", flush=True)
     result |= {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
+    write_json(RESULT, result)
 
 
 if __name__ == "__main__":
     if not os.environ.keys() >= RETAIN_FREED_MEMORY.keys():
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | RETAIN_FREED_MEMORY)
-    main()
+    with exit_on_error():
+        tyro.cli(main, description=__doc__)

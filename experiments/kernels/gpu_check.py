@@ -22,8 +22,6 @@ from typing import Any
 from packages import install_hint, not_installed
 from report import PARTS, Report, TimeBudget, print_now, run_measurements
 
-from alexnet_jax.cpus import available_cpus
-
 PACKAGES = ("jax", "flax", "optax", "numpy", "jaxtyping")
 RESULTS = Path(__file__).parents[1] / "results" / "gpu"
 
@@ -55,9 +53,18 @@ def main() -> int:
     if os.environ.get("JAX_PLATFORMS") in ("cuda", "gpu"):
         os.environ["JAX_PLATFORMS"] += ",cpu"  # the reference is computed on the CPU
     measurements = import_measurements()
+    from alexnet_jax.cli.exit import exit_on_error
+
+    with exit_on_error():
+        return check(options, measurements)
+
+
+def check(options: argparse.Namespace, measurements: Any) -> int:
+    """Run the measurements, print and write the results, and return the exit status."""
     import jax
     import jax.numpy as jnp
 
+    from alexnet_jax.cpus import available_cpus
     from alexnet_kernels import triton
 
     device = jax.devices()[0]

@@ -9,6 +9,10 @@ they are up to date.
 from pathlib import Path
 
 import jupytext  # type: ignore[reportMissingImports]
+import tyro
+
+from alexnet_jax.cli.exit import exit_on_error
+from alexnet_jax.files import atomic_write
 
 FOLDER = Path(__file__).parent
 
@@ -26,6 +30,12 @@ def sources() -> list[Path]:
     return sorted(file for file in FOLDER.glob("*.py") if file != Path(__file__))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Convert all files."""
     for source in sources():
-        source.with_suffix(".ipynb").write_text(notebook_text(source))
+        atomic_write(source.with_suffix(".ipynb"), notebook_text(source).encode())
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        tyro.cli(main, description=__doc__)

@@ -4,7 +4,6 @@ import errno
 import math
 import operator
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -67,6 +66,24 @@ def check_number(
         raise UserError(f"{name} must be {condition}, not {value}")
 
 
+def check_at_least(settings: object, **minimums: int) -> None:
+    """Check the smallest values of the fields of a dataclass whose fields are options.
+
+    Args:
+      settings: the dataclass.
+      **minimums: smallest allowed value of a number, or of each number of a tuple, by the name of the field. None is allowed.
+
+    Raises:
+      UserError: if a number is too small or not finite, or a tuple is empty.
+    """
+    for name, minimum in minimums.items():
+        option, value = f"--{name.replace('_', '-')}", getattr(settings, name)
+        if value == ():
+            raise UserError(f"{option} has no value: pass one or more")
+        for number in value if isinstance(value, tuple) else (value,):
+            check_number(option, number, at_least=minimum)
+
+
 MAX_SEED = 2**32 - 1
 """Largest random seed, a limit of Grain."""
 
@@ -90,17 +107,6 @@ def describe_os_error(error: OSError, path: str | os.PathLike[str] | None = None
     denied = error.errno in (errno.EACCES, errno.EPERM)
     advice = "choose a different path, or change its permissions" if denied else "choose a different path"
     return f"cannot access {os.fspath(path)} ({reason}): {advice}"
-
-
-@contextmanager
-def exit_on_user_error() -> Iterator[None]:
-    """Print a `UserError` or `OSError` of the block as one line and exit with code 1, as the commands do; for scripts."""
-    try:
-        yield
-    except OSError as error:
-        sys.exit(f"error: {describe_os_error(error)}")
-    except UserError as error:
-        sys.exit(f"error: {error}")
 
 
 @contextmanager

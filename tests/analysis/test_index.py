@@ -190,6 +190,16 @@ def test_damaged_index_is_rejected(file, damage, message, copy):
     assert "\n" not in str(error.value)
 
 
+def test_nothing_is_to_be_deleted_because_of_an_error_of_the_system_or_a_wrong_path(copy, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"photo")
+    with pytest.raises(UserError, match=r"photo.jpg is not an index .*: build an index with alexnet-jax index RUN"):
+        Index(tmp_path / "photo.jpg")
+    (copy / "index.json").unlink()
+    (copy / "index.json").mkdir()  # a user other than root could remove a permission
+    with pytest.raises(IsADirectoryError):
+        Index(copy)
+
+
 def test_truncation_during_a_search_is_reported(copy):
     index = Index(copy)
     os.truncate(copy / "features.npy", 4000)

@@ -116,9 +116,18 @@ def test_errors_of_trained_networks_are_one_line(tmp_path):
     for find, name, message in (
         (find_config, "imported.safetensors", "was not trained by this program"),
         (find_network, "damaged.safetensors", "cannot read .*damaged.safetensors: .*; download or export it again"),
-        (find_network, "run", "cannot read .*run/config.json: pass a checkpoint"),
+        (find_network, "run", "cannot read .*run/config.json: restore it, or pass a checkpoint"),
         (find_network, ".", "has no checkpoints: pass a run folder"),
     ):
         with pytest.raises(UserError, match=message) as error:
             find(str(tmp_path / name))
         assert not re.search(r"\n", str(error.value))
+
+
+def test_config_file_in_the_home_folder(tmp_path, monkeypatch):
+    """Check that ~ is expanded, which the shell does not do inside of quotes, as in make."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.py").write_text("from alexnet_jax import load_config\nCONFIG = load_config('quickstart')\n")
+    assert load_config("~/own.py") == load_config("quickstart")
+    with pytest.raises(UserError, match=r"other.py does not exist: pass a Python file that defines CONFIG"):
+        load_config("~/other.py")

@@ -1,6 +1,7 @@
 """Tests of the help of every command, and of output to a program that stops reading."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -89,3 +90,32 @@ def test_closed_streams_are_not_replaced_by_files(closed, tmp_path):
     command = ["sh", "-c", script, sys.executable, STREAMS, str(tmp_path / "file")]
     assert subprocess.run(command, capture_output=True).returncode == 0
     assert (tmp_path / "file").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ("JAX_ENABLE_X64=maybe", "error: an environment variable has an invalid value .*'maybe'.*: correct or unset it\n"),
+        ("MPLBACKEND=nothing", "error: .*run does not exist: .*\n"),
+    ],
+)
+def test_environment_variables_of_libraries(variable, message, tmp_path):
+    """An invalid value is an error in one line, unless the variable does not matter."""
+    environment = dict(os.environ) | dict([variable.split("=")])
+    command = [sys.executable, "-m", "alexnet_jax", "figures", str(tmp_path / "run")]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert re.fullmatch(message, process.stderr), process.stderr
+
+
+@pytest.mark.parametrize(("fresh", "advice"), [([], "to resume."), (["--fresh"], "to resume; with --fresh, it starts over.")])
+def test_interrupted_training_says_how_to_resume(fresh, advice, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupt)
+    monkeypatch.setattr(sys, "argv", ["alexnet-jax", "train", "quickstart", *fresh])
+    with pytest.raises(SystemExit) as error:
+        cli.main()
+    assert error.value.code == 130
+    assert capsys.readouterr().err == f"Interrupted. Run the same command {advice}\n"

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -118,6 +119,12 @@ def test_damaged_photos_are_named_and_the_others_predicted(networks, photos, pre
     assert f"{tmp_path}/cut.png cannot be read as an image" in output.err
     assert "error: 1 of 2 photos cannot be read" in output.err
     assert not predict(networks[0], tmp_path / "cut.png", code=1).out
+
+
+def test_named_pipe_is_refused_instead_of_waiting_for_it(networks, predict, tmp_path):
+    os.mkfifo(tmp_path / "pipe.tar")
+    error = predict(networks[0], tmp_path / "pipe.tar", code=1).err
+    assert error == f"error: {tmp_path}/pipe.tar is no regular file: pass a photo, or a folder of photos\n"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from alexnet_jax.data.pipeline.augment import Crop
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.prepare.shard_writer import ShardWriter
 from alexnet_jax.data.record_files import RecordFiles, unpack_image
-from alexnet_jax.data.records import Dataset, Record, pack, unpack
+from alexnet_jax.data.records import Dataset, Record, open_dataset, pack, unpack
 from alexnet_jax.errors import UserError
 
 
@@ -27,6 +27,17 @@ def test_unpack_image_equals_unpack(size, label):
 def test_damaged_record(data):
     with pytest.raises(ValueError, match=r"not a record|incomplete"):
         unpack_image(data)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "mean_image.npy"])
+def test_error_of_the_system_is_no_damage_of_a_data_set(dataset, name):
+    np.save(dataset.path / "mean_image.npy", np.zeros((1, 1, 3), np.float32))
+    (dataset.path / "manifest.json").write_text(dataset.manifest.to_json())
+    open_dataset(dataset.path)
+    (dataset.path / name).unlink()
+    (dataset.path / name).mkdir()
+    with pytest.raises(IsADirectoryError):  # and no advice to delete it
+        open_dataset(dataset.path)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 from alexnet_jax.errors import UserError
 from alexnet_jax.training import checkpoint as checkpoint_module
 from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.training.checkpoint_reader import _read_error, first_sentence
 from alexnet_jax.training.step import TrainState
 from alexnet_jax.training.train import train
 from tests.conftest import TINY_CONFIG, read_log
@@ -215,3 +216,10 @@ def test_checkpoint_metadata(options):
     config = json.loads((folder / "config.json").read_text())
     assert {key: config[key] for key in metadata["config"]} == metadata["config"]
     assert metadata["errors"] == pytest.approx(errors, abs=1e-6)
+
+
+def test_reason_is_not_cut_inside_a_path(tmp_path):
+    checkpoint = tmp_path / "St. John's photos. 2" / "checkpoints" / "10"
+    error = FileNotFoundError(f"Metadata file {checkpoint}/metadata does not exist. This is because of {checkpoint}.")
+    assert first_sentence(error, checkpoint) == "Metadata file metadata does not exist"
+    assert "pass a different checkpoint" in str(_read_error(checkpoint, error))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import string
 from contextlib import closing
 from dataclasses import replace
@@ -184,6 +185,16 @@ def test_longer_training_discards_the_old_result(options, capsys):
     assert "more than 2 --epochs to continue" in " ".join(output.split())
 
 
+def test_finished_run_without_checkpoints_is_not_started_over(options, tmp_path):
+    options = replace(options, run=tmp_path / "run")
+    train("tiny", ONE_EPOCH, options)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    result = (tmp_path / "run" / "result.json").read_bytes()
+    message = "is finished, but has no checkpoint to continue from: choose a different --run, or pass --fresh to start over"
+    assert_train_raises(message, replace(ONE_EPOCH, epochs=2), options)
+    assert (tmp_path / "run" / "result.json").read_bytes() == result
+
+
 @pytest.mark.parametrize("content", ["", '{"network"', "[]", "\0"])
 def test_damaged_config_of_a_run_is_named(content, tmp_path):
     start(tmp_path / "run")
@@ -194,7 +205,13 @@ def test_damaged_config_of_a_run_is_named(content, tmp_path):
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("content", ["", '{"x', "[]", "{}", '{"steps": 1}'])
+NULL_STEPS = json.dumps(
+    {"config": "x", "top1_error": 0.5, "top5_error": None, "loss": 1.0, "images": 2, "split": "validation", "epochs": 1}
+    | {"steps": None, "ended_by_schedule": False, "seconds": 1.0, "images_per_second": 1.0}
+)
+
+
+@pytest.mark.parametrize("content", ["", '{"x', "[]", "{}", '{"steps": 1}', NULL_STEPS])
 def test_damaged_result_of_a_run_is_named(content, tmp_path):
     (tmp_path / "result.json").write_text(content)
     with pytest.raises(UserError, match=r"result.json is damaged: delete it, and run the training command again"):

@@ -79,6 +79,7 @@ class Index:
 
     Raises:
       UserError: if the folder is not an index, is incomplete or has a different format version.
+      OSError: if the system refuses to read it, which is no damage.
     """
 
     def __init__(self, path: Path):
@@ -98,10 +99,10 @@ class Index:
             has_arrays = self.metadata.format == FORMAT
             self._norms = self._array("squared_norms.npy", np.float64, images) if has_arrays else None
             self._line_ends = self._array("line_ends.npy", np.int64, images) if has_arrays else None
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             missing = f"is not an index ({Path(error.filename).name} is missing)" if path.exists() else "does not exist"
             raise UserError(f"{path} {missing}: build an index with alexnet-jax index RUN") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}): {advice}") from error
 
     def _array(self, name: str, dtype: type[np.generic], *shape: int) -> np.memmap:
@@ -204,7 +205,7 @@ class Index:
                     file.seek(start)
                     images[index] = IndexedImage(*json.loads(file.read(int(ends[index]) - start)))
             return images
-        except (OSError, ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, IndexError) as error:
             raise UserError(f"{self.path} is damaged (images.jsonl or line_ends.npy): delete it and rebuild the index") from error
 
 

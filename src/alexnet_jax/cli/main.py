@@ -9,8 +9,8 @@ from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
-from alexnet_jax.errors import UserError, describe_os_error
-from alexnet_jax.text import printable
+from alexnet_jax.cli.exit import exit_on_error
+from alexnet_jax.errors import UserError
 from alexnet_jax.training.preemption import exit_on_sigterm
 from alexnet_jax.version import __version__
 
@@ -50,11 +50,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Run the command named by `sys.argv`, after importing the files of --code.
-
-    A `UserError` or `OSError` is printed as one line on stderr with exit code 1; Ctrl-C exits with 130. If the program that reads
-    stdout has ended, as in `alexnet-jax schedule two_tower | head -3`, the exit code is 1, and nothing is printed.
-    """
+    """Run the command named by `sys.argv`, after importing the files of --code; for errors and exit codes, see `exit_on_error`."""
     words, files = sys.argv[1:], []
     while words[:1] == ["--code"]:
         files, words = files + words[1:2], words[2:]
@@ -63,29 +59,13 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         codecs.register_error(_encode_error.__name__, _encode_error)
         sys.stdout.reconfigure(errors=_encode_error.__name__)
-    try:
+    with exit_on_error():
         try:
             _run(name, arguments, files)
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more when it exits
-        sys.exit(1)
-    except (UserError, OSError) as error:  # OSError: for example, a name that is too long or a missing permission
-        message = describe_os_error(error) if isinstance(error, OSError) else str(error)
-        print(f"error: {printable(message)}", file=sys.stderr)
-        sys.exit(1)
-    except (RuntimeError, AssertionError):
-        try:  # JAX raises them for a platform that does not exist
-            import_module("alexnet_jax.parallel.runtime").check_platform()
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(1)
-        raise
-    except KeyboardInterrupt:
-        if name in ("train", "prepare"):
-            print("Interrupted. Run the same command to resume.", file=sys.stderr)
-        sys.exit(130)
+        except KeyboardInterrupt:
+            if name in ("train", "prepare"):
+                print(f"Interrupted. {_how_to_resume(arguments)}", file=sys.stderr)
+            raise
 
 
 def _open_closed_streams() -> None:
@@ -121,9 +101,16 @@ def _run(name: str, arguments: list[str], files: list[str]) -> None:
         raise UserError(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")
     _check_not_empty(name, arguments)
     if name == "train":
-        exit_on_sigterm(_interrupted_exit_code(arguments))  # before the imports below, which take seconds
+        exit_on_sigterm(
+            _interrupted_exit_code(arguments), _how_to_resume(arguments)
+        )  # before the imports below, which take seconds
     gc.disable()  # searches for garbage, of which there is none, would take a tenth of the time of the imports
-    command = import_module(f"alexnet_jax.cli.{COMMANDS[name]}")
+    os.environ["MPLBACKEND"] = "agg"  # figures are drawn to files
+    try:
+        command = import_module(f"alexnet_jax.cli.{COMMANDS[name]}")
+    except ValueError as error:  # JAX checks its environment variables when it is imported
+        reason = " ".join(str(error).split())
+        raise UserError(f"an environment variable has an invalid value ({reason}): correct or unset it") from error
     if not gc.get_freeze_count():
         gc.freeze()  # later searches skip what was imported
     gc.enable()
@@ -142,6 +129,10 @@ def _check_not_empty(name: str, arguments: list[str]) -> None:
         if not argument or (argument.startswith("--") and argument.endswith("=")):
             empty = f"the value of {argument[:-1] or previous}" if (argument or previous).startswith("--") else "an argument"
             raise UserError(f"{empty} is empty: pass one, or omit it")
+
+
+def _how_to_resume(arguments: list[str]) -> str:
+    return f"Run the same command to resume{'; with --fresh, it starts over' if '--fresh' in arguments else ''}."
 
 
 def _interrupted_exit_code(arguments: list[str]) -> int:

@@ -26,8 +26,9 @@ def photo_files(path: Path) -> list[Entry]:
     if path.is_file() and not file_tree.is_archive(path.name):
         status = path.stat()
         return [Entry(file_name_text(str(path)), str(path), 0, status.st_size, status.st_mtime_ns)]
-    if not path.exists():
-        raise UserError(f"{path} does not exist: pass a photo, or a folder of photos")
+    if not (path.is_file() or path.is_dir()):  # opening a named pipe would wait forever
+        problem = "is no regular file" if path.exists() else "does not exist"
+        raise UserError(f"{path} {problem}: pass a photo, or a folder of photos")
     listing = file_tree.list_files(path)
     files, no_images = layout.images_and_others(listing.files)
     images = [entry._replace(name=f"{file_name_text(str(path))}/{entry.name}") for entry in files]

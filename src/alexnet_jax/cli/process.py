@@ -3,19 +3,37 @@
 import logging
 import os
 import sys
+import warnings
 from typing import Any
 
 import jax
 
 from alexnet_jax.console import console
-from alexnet_jax.errors import check_number
+from alexnet_jax.errors import UserError
 from alexnet_jax.parallel.distributed import DistributedOptions, initialize_distributed, is_main_process
 from alexnet_jax.parallel.runtime import bind_threads, check_platform, configure_cpu, enable_compilation_cache
 from alexnet_jax.training.config import Options
 
+_UNSUPPORTED = {
+    "jax_disable_jit": (True,),  # a step would take minutes
+    "jax_check_tracer_leaks": (True,),
+    "jax_numpy_dtype_promotion": ("strict",),
+    "jax_numpy_rank_promotion": ("raise",),
+    "jax_transfer_guard": ("disallow", "disallow_explicit"),
+}
+"""Values of JAX's settings, for debugging, with which training or evaluation fails."""
+
 
 def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
-    """Configure JAX's CPU devices and threads, malloc, the compilation cache and log levels; call before JAX is first used."""
+    """Configure JAX's CPU devices and threads, malloc, the compilation cache and log levels; call before JAX is first used.
+
+    Raises:
+      UserError: if there are too many devices for the CPUs, JAX has none, or an environment variable of JAX has a value that the
+        commands do not support.
+    """
+    for name, unsupported in _UNSUPPORTED.items():
+        if getattr(jax.config, name) in unsupported:
+            raise UserError(f"{name.upper()} is {getattr(jax.config, name)}, which the commands do not support: unset it")
     enable_compilation_cache()
     configure_cpu(devices, data_parallel=data_parallel)
     check_platform()
@@ -23,6 +41,7 @@ def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
     for name in ("absl", "asyncio"):  # Orbax logs every file and asyncio every array; errors are raised anyway
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.unraisablehook = _ignore_closed_event_loop
+    warnings.showwarning = _print_warning
 
 
 def configure_training(options: Options, towers: int) -> None:
@@ -45,9 +64,8 @@ def configure_inference(devices: int | None, processes: DistributedOptions) -> N
     Raises:
       UserError: if an option is invalid, or the processes cannot be connected.
     """
-    check_number("--devices", devices, at_least=1)
     initialize_distributed(processes)
-    configure_process(devices or 1, data_parallel=False)
+    configure_process(1 if devices is None else devices, data_parallel=False)
     console.quiet = not is_main_process()
     if jax.process_count() > 1:
         _reserve_stdout()
@@ -62,6 +80,15 @@ def _reserve_stdout() -> None:
     results = os.dup(1)
     os.dup2(2, 1)
     sys.stdout = os.fdopen(results, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+
+
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning of a library in one line, without its place in the source code."""
+    line = " ".join(str(message).split())
+    if "persistent compilation cache" in line:  # JAX warns in every run, and does not replace a damaged file
+        folder = jax.config.jax_compilation_cache_dir  # type: ignore[reportAttributeAccessIssue]
+        line = f"the compilation cache cannot be used, so that starting takes longer ({line}): delete {folder}"
+    console.print(f"warning: {line}", style="yellow")
 
 
 def _ignore_closed_event_loop(unraisable: Any) -> None:

@@ -27,7 +27,7 @@ def load_config(name: str) -> TrainConfig:
       UserError: if there is no such config or file, or the file defines no `CONFIG`.
     """
     if name.endswith(".py"):
-        return _load_file(Path(name))
+        return _load_file(Path(name).expanduser())
     if name not in config_names():
         raise UserError(f"no config {name!r}; choose one of {', '.join(config_names())}, or a Python file that defines CONFIG")
     return importlib.import_module(f"{__name__}.{name}").CONFIG
@@ -40,7 +40,7 @@ def import_file(file: Path) -> ModuleType:
       UserError: if there is no such file, or it raises an exception.
     """
     if not file.is_file():
-        raise UserError(f"config file {file} does not exist")
+        raise UserError(f"config file {file} does not exist: pass a Python file that defines CONFIG")
     spec = importlib.util.spec_from_file_location(f"alexnet_jax_config_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None

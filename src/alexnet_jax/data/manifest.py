@@ -125,6 +125,7 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises:
       UserError: if the manifest is missing, damaged, or has a different format version.
+      OSError: if the system refuses to read it, which is no damage.
     """
     try:
         values = json.loads((path / "manifest.json").read_text("utf-8"))
@@ -132,9 +133,9 @@ def read_manifest(path: Path) -> Manifest:
             raise UserError(f"{path} was prepared by a different version of alexnet-jax: delete it and prepare it again")
         shards = {split: [Shard(*shard) for shard in files] for split, files in values.pop("shards").items()}
         return Manifest(**values, shards=shards)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path} is not a prepared data set (no manifest.json): create it with alexnet-jax prepare") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}/manifest.json is damaged ({reason}): delete {path} and prepare it again") from error
 

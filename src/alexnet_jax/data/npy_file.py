@@ -16,7 +16,8 @@ def read_array(file: Path, advice: str) -> np.ndarray:
       advice: end of the error message: what to do.
 
     Raises:
-      UserError: if the file cannot be read, is damaged, or contains Python objects.
+      UserError: if the file is missing, is damaged, or contains Python objects.
+      OSError: if the system refuses to read it.
     """
     try:
         with open(file, "rb") as opened:
@@ -27,6 +28,8 @@ def read_array(file: Path, advice: str) -> np.ndarray:
             return np.array(array)
     except FileNotFoundError as error:
         raise UserError(f"cannot read {file} (it is missing): {advice}") from error
+    except OSError:  # for example, a missing permission, which is no damage
+        raise
     except Exception as error:  # NumPy raises exceptions of many types on a damaged header
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(f"cannot read {file} ({reason}): {advice}") from error

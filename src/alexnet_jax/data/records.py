@@ -138,6 +138,7 @@ def open_dataset(path: Path) -> Dataset:
 
     Raises:
       UserError: if the data set has a different format version, or one of its files is missing or damaged.
+      OSError: if the system refuses to read it, which is no damage.
     """
     dataset = Dataset(path, read_manifest(path))
     manifest = dataset.manifest
@@ -148,6 +149,6 @@ def open_dataset(path: Path) -> Dataset:
                 raise ValueError(f"{shard.file} has {size:,} bytes, expected {shard.num_bytes:,}")
     except FileNotFoundError as error:
         raise UserError(f"{path} is damaged ({Path(error.filename).name} is missing): delete it and prepare it again") from error
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): delete it and prepare it again") from error
     return dataset

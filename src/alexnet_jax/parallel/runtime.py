@@ -9,12 +9,14 @@ from pathlib import Path
 import jax
 
 from alexnet_jax.cpus import available_cpus
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, check_number
 
 _MULTI_THREAD_FLAG = "xla_cpu_multi_thread_eigen"
 _MALLOC_OPTIONS = ((-8, 1), (-4, 0), (-1, -1))
 """Options of `mallopt`: one arena for all threads (M_ARENA_MAX = 1), no separately mapped buffers (M_MMAP_MAX = 0), and a heap
 that never shrinks (M_TRIM_THRESHOLD = -1)."""
+MAX_DEVICES_PER_CPU = 8
+"""Maximum number of virtual devices per CPU: XLA ends the process if they do not reach a collective within 40 seconds."""
 _MADV_HUGEPAGE = 14
 _HUGE_PAGE = 2**21
 
@@ -39,7 +41,7 @@ def configure_cpu(devices: int = 1, *, data_parallel: bool = True) -> None:
         towers needs few.
 
     Raises:
-      UserError: if JAX already uses the CPU with fewer devices.
+      UserError: if there are too many devices for the CPUs, or JAX already uses the CPU with fewer devices.
 
     Examples:
       >>> configure_cpu(devices=2)
@@ -47,6 +49,7 @@ def configure_cpu(devices: int = 1, *, data_parallel: bool = True) -> None:
       True
     """
     cpus, multi_process = available_cpus(), jax.distributed.is_initialized()
+    check_number("--devices", devices, at_least=1, at_most=MAX_DEVICES_PER_CPU * cpus)
     if devices > 1 or multi_process:
         blocked_threads = 8 if data_parallel or multi_process else 1
         os.environ.setdefault("PJRT_NPROC", str(max(cpus, (1 + blocked_threads) * devices)))

@@ -123,8 +123,9 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # Orbax raises many types of errors
+            reason = first_sentence(error, self._folder)
             raise UserError(
-                f"the first checkpoint in {self._folder} cannot be read back ({first_sentence(error)}): choose a different --run"
+                f"the first checkpoint in {self._folder} cannot be read back ({reason}): choose a different --run"
             ) from error
         self.any_saved = True
 
@@ -181,7 +182,7 @@ class Checkpoints:
         except Exception as error:  # Orbax raises many types of errors for damaged files
             if cause := system_error(error):
                 raise UserError(f"cannot read {checkpoint} ({cause}): it may be intact, so nothing was changed") from error
-            reason = first_sentence(error)
+            reason = first_sentence(error, checkpoint)
             if jax.process_count() > 1:  # the other processes may have read their parts, so all must stop
                 message = f"cannot read {checkpoint} ({reason})"
                 raise UserError(f"{message}: delete it to resume from the previous checkpoint") from error

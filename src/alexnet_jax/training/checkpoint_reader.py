@@ -117,11 +117,12 @@ _SYSTEM_ERRORS = (
 )  # fmt: skip
 
 
-def first_sentence(error: Exception) -> str:
-    """Return the beginning of an error message, on one line."""
-    return " ".join(str(error).split()).split(". ")[0][:100]
+def first_sentence(error: Exception, checkpoint: Path) -> str:
+    """Return the beginning of an error message, on one line, without the path of the checkpoint, which may be long."""
+    message = str(error).replace(f"{checkpoint}/", "").replace(str(checkpoint), checkpoint.name)
+    return " ".join(message.split()).split(". ")[0][:100]
 
 
 def _read_error(checkpoint: Path, error: Exception) -> UserError:
-    reason = system_error(error) or first_sentence(error)
+    reason = system_error(error) or first_sentence(error, checkpoint)
     return UserError(f"cannot read the checkpoint {checkpoint} ({reason}): pass a different checkpoint")

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from alexnet_jax.data.pipeline.augment import Augmentation
-from alexnet_jax.errors import MAX_SEED, UserError, check_number
+from alexnet_jax.errors import MAX_SEED, UserError, check_at_least, check_number
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.distributed import DistributedOptions
 from alexnet_jax.parallel.gradients import GradientDtype
@@ -216,8 +216,4 @@ class Options:
     processes: DistributedOptions = field(default_factory=DistributedOptions)
 
     def __post_init__(self) -> None:
-        check_number("--devices", self.devices, at_least=1)
-        check_number("--threads", self.threads, at_least=1)
-        check_number("--workers", self.workers, at_least=0)
-        check_number("--checkpoint-seconds", self.checkpoint_seconds, at_least=0)
-        check_number("--loss-delay", self.loss_delay, at_least=0)
+        check_at_least(self, devices=1, threads=1, workers=0, checkpoint_seconds=0, loss_delay=0)

@@ -14,7 +14,7 @@ import numpy as np
 from alexnet_jax.console import console
 from alexnet_jax.data.pipeline.augment import Example
 from alexnet_jax.data.pipeline.batches import LoaderOptions, training_batches
-from alexnet_jax.errors import DivergedError
+from alexnet_jax.errors import DivergedError, UserError
 from alexnet_jax.parallel.distributed import Request, RequestConsensus
 from alexnet_jax.parallel.mesh import local_batch_slice, replicated, to_global_array
 from alexnet_jax.training.checkpoint import Checkpoints
@@ -252,6 +252,9 @@ def _restore_or_initialize(context: TrainContext, checkpoints: Checkpoints) -> t
     if restored is not None:
         state, metadata = restored
         return state, History.from_json(metadata)
+    if context.run.result is not None:  # starting over would delete it
+        problem = f"{context.run.folder} is finished, but has no checkpoint to continue from"
+        raise UserError(f"{problem}: choose a different --run, or pass --fresh to start over")
     if context.initial_layers is None:
         return state, History()
     state = context.initial_layers.copy_into(state)

@@ -50,11 +50,16 @@ class StopOnSignal:
             os.write(STDERR, b"Stopping after this step. Press Ctrl-C again to stop at once.\n")
 
 
-def exit_on_sigterm(exit_code: int = 0) -> None:
-    """Install a SIGTERM handler that exits with a code; all state needed to resume is already on disk."""
+def exit_on_sigterm(exit_code: int = 0, advice: str = "Run the same command to resume.") -> None:
+    """Install a SIGTERM handler that exits with a code; all state needed to resume is already on disk.
+
+    Args:
+      exit_code: exit code of the process.
+      advice: how to resume, for the message.
+    """
 
     def handler(number: int, frame: object) -> None:
-        os.write(STDERR, b"Stopped. Run the same command to resume.\n")
+        os.write(STDERR, f"Stopped. {advice}\n".encode())
         sys.exit(exit_code)
 
     signal.signal(signal.SIGTERM, handler)

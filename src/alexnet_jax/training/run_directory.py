@@ -18,7 +18,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,10 +35,13 @@ from alexnet_jax.training.run_config import ADDED_SETTINGS, RunConfig
 # Names of files in a run folder, see above.
 CONFIG, LOG, RESULT = "config.json", "log.jsonl", "result.json"
 MEAN_IMAGE, CONFUSIONS, DATA_SHEET = "mean_image.npy", "confusion.csv", "data.png"
-_RESULT_KEYS = frozenset(
-    ("config", "top1_error", "top5_error", "loss", "images", "split", "epochs", "steps", "ended_by_schedule", "seconds")
-)
-"""Entries of result.json that are read again."""
+_RESULT_TYPES = {
+    **dict.fromkeys(("config", "split"), str),
+    **dict.fromkeys(("images", "epochs", "steps", "ended_by_schedule"), int),
+    **dict.fromkeys(("top1_error", "loss", "seconds", "images_per_second"), int | float),
+    "top5_error": int | float | None,
+}
+"""Entries of result.json that are read again, with their types."""
 
 
 class RunDirectory:
@@ -71,7 +74,7 @@ class RunDirectory:
           UserError: if it is damaged.
           OSError: if it cannot be read.
         """
-        return self._read_object(CONFIG, frozenset(), "restore it, or choose a different run")
+        return self._read_object(CONFIG, {}, "restore it, or choose a different run")
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -82,16 +85,16 @@ class RunDirectory:
         """
         if not (self.folder / RESULT).is_file():
             return None
-        return self._read_object(RESULT, _RESULT_KEYS, "delete it, and run the training command again")
+        return self._read_object(RESULT, _RESULT_TYPES, "delete it, and run the training command again")
 
-    def _read_object(self, name: str, keys: frozenset[str], advice: str) -> dict[str, Any]:
-        """Read a JSON object that has certain keys."""
+    def _read_object(self, name: str, types: Mapping[str, Any], advice: str) -> dict[str, Any]:
+        """Read a JSON object whose entries have certain types."""
         file = self.folder / name
         try:
             content = json.loads(file.read_text("utf-8"))
         except (ValueError, RecursionError):
             content = None
-        if not isinstance(content, dict) or not keys <= content.keys():
+        if not isinstance(content, dict) or not all(isinstance(content.get(name, ...), kind) for name, kind in types.items()):
             raise UserError(f"{file} is damaged: {advice}")
         return content
 

@@ -143,7 +143,7 @@ def load_run_config(path: str | Path) -> RunConfig:
         try:
             record = RunDirectory(path).config
         except (OSError, UserError) as error:
-            raise UserError(f"cannot read {path / CONFIG}: pass a checkpoint, {path}/checkpoints/STEP, instead") from error
+            raise UserError(f"cannot read {path / CONFIG}: restore it, or pass a checkpoint, {path}/checkpoints/STEP") from error
         return RunConfig.from_json(record)
     run, step = _find_checkpoint(path, best=False)
     return RunConfig.from_json(read_metadata(run / "checkpoints" / str(step))["config"])

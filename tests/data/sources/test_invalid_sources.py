@@ -128,6 +128,9 @@ def test_unsupported_paths(tmp_path):
     (tmp_path / "loop" / "a" / "again").symlink_to(tmp_path / "loop")
     with pytest.raises(UserError, match="is a link to one of its parent folders"):
         open_source(tmp_path / "loop")
+    (tmp_path / "deep" / "/".join(["x"] * 300)).mkdir(parents=True)
+    with pytest.raises(UserError, match="deep has more than 100 folders inside one another: pass a folder of images"):
+        open_source(tmp_path / "deep")
 
 
 def test_truncated_or_deleted_archive(tmp_path):

@@ -69,6 +69,13 @@ def test_refused_layouts(tmp_path, files, message):
     assert "\n" not in str(error.value)
 
 
+def test_classes_that_look_alike_are_named(tmp_path, capsys):
+    source = open_source(write_files(tmp_path, tree("Cat", "cat", "dog ", "dog", "fox")))
+    assert source.classes == ["Cat", "cat", "dog", "dog ", "fox"]
+    message = "differ only in case or spaces: 'Cat' and 'cat', 'dog' and 'dog '; merge those of the same class"
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("name", "split"), [("dev", "validation"), ("Testing", "test"), ("retrain", None), ("trainer", None)])
 def test_names_of_splits(name, split):
     assert folder_split(name) == split

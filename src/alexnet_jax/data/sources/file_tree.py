@@ -27,6 +27,8 @@ SYSTEM_FILES = {"thumbs.db", "desktop.ini", "icon\r"}
 _SYSTEM_NAMES = SYSTEM_FOLDERS | SYSTEM_FILES
 MAX_FILE_BYTES = 512 << 20
 """Size limit of a file that is not an archive."""
+MAX_DEPTH = 100
+"""Maximum number of folders inside one another."""
 MAX_NESTING = 4
 """Maximum number of archives inside one another; the releases of ImageNet have two."""
 
@@ -139,6 +141,8 @@ def _system_reason(name: str) -> str | None:
 
 def _list_folder(listing: Listing, folder: Path, prefix: str, parents: tuple[Path, ...], reason: str | None) -> None:
     """Add the files below a folder; if there is a `reason`, they are left out."""
+    if len(parents) >= MAX_DEPTH:
+        raise UserError(f"{parents[0]} has more than {MAX_DEPTH} folders inside one another: pass a folder of images")
     resolved = folder.resolve()
     if resolved in parents:
         raise UserError(f"{folder} is a link to one of its parent folders: remove it")

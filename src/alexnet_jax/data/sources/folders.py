@@ -175,12 +175,19 @@ def _check_classes(root: Path, classes: list[str], listing: Listing, prefix: str
     if len(classes) < 2:
         raise UserError(f"{root} has images of one class only ({classes[0]}): add a folder for at least one more class")
     forms: dict[str, str] = {}
+    alike: dict[str, list[str]] = {}
     for name in classes:
+        alike.setdefault(" ".join(normalized(name).casefold().split()), []).append(name)
         if (other := forms.setdefault(normalized(name), name)) != name:
             raise UserError(
                 f"{root} has two class folders with the name {name!r}, {other!a} and {name!a}, which differ in their "
                 "Unicode form only: merge them"
             )
+    if pairs := [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]:
+        console.print(
+            f"{root} has classes that differ only in case or spaces: {', '.join(pairs[:5])}; merge those of the same class",
+            style="yellow",
+        )
 
 
 def _assign_labels(
