@@ -148,6 +148,7 @@ def host_cost(context: TrainContext) -> dict[str, float]:
         mock.patch.object(loop, "validate", return_value=_validation(context)),
         mock.patch.object(loop.Checkpoints, "save"),
         mock.patch.object(loop, "put_batch", put),
+        mock.patch.object(loop, "READ_INTERVAL_S", 0.0),  # as for steps that take longer than it
         mock.patch.object(jax, "device_get", get),
     ):
         loop.run_loop(stubbed, should_stop)

@@ -59,4 +59,3 @@ def test_statements_of_the_page_are_measured(study):
     assert min(he) > 0.89
     text = study.PAGE.read_text()
     assert f"590^(2/3) = {590 ** (2 / 3):.0f}" in text
-    assert f"= {0.01 * math.sqrt(363) * 59:.0f} for pixels" in text

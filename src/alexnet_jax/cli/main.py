@@ -50,7 +50,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Run the command named by `sys.argv`, after importing the files of --code; for errors and exit codes, see `exit_on_error`."""
+    """Run the command named by `sys.argv`, after importing the files of --code; see `exit_on_error` for errors and exit codes."""
     words, files = sys.argv[1:], []
     while words[:1] == ["--code"]:
         files, words = files + words[1:2], words[2:]
@@ -101,9 +101,8 @@ def _run(name: str, arguments: list[str], files: list[str]) -> None:
         raise UserError(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")
     _check_not_empty(name, arguments)
     if name == "train":
-        exit_on_sigterm(
-            _interrupted_exit_code(arguments), _how_to_resume(arguments)
-        )  # before the imports below, which take seconds
+        # Before the imports below, which take seconds.
+        exit_on_sigterm(_interrupted_exit_code(arguments), _how_to_resume(arguments))
     gc.disable()  # searches for garbage, of which there is none, would take a tenth of the time of the imports
     os.environ["MPLBACKEND"] = "agg"  # figures are drawn to files
     try:

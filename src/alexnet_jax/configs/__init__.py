@@ -55,6 +55,8 @@ def import_file(file: Path) -> ModuleType:
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
         where = f"line {line} of {file}" if line else str(file)
         raise UserError(f"{where} fails with {type(error).__name__} ({' '.join(str(error).split())}): correct it") from error
+    finally:
+        del sys.modules[spec.name]  # worker processes, which cannot import it, get its transforms by value
     return module
 
 
