@@ -3,10 +3,11 @@
     make experiment EXP=benchmarks/training_loop
     make experiment EXP=benchmarks/training_loop ARGS="--data path/to/photos --rounds 5"
 
-The training step is timed alone, on one batch that is already on the devices. The loop is that of `train`, with data loading,
-logging, progress display and checkpoints, timed until the last checkpoint is on disk; every epoch counts as the best so far.
-Validation is excluded, because it has its own step. Both are measured in alternation in one process; the ratio is the median over
-rounds of the loop's throughput divided by the step's. The last line of the output is one JSON object.
+The loop is that of `train`, with data loading, logging, progress display and checkpoints, timed until the last checkpoint is on
+disk; every epoch counts as the best so far. Validation is excluded, because it has its own step. The speed of a shared machine
+changes within seconds, so the loop is paused several times in a round, and the training step is timed alone, on one batch that is
+already on the devices. The ratio is the median over rounds of the loop's throughput divided by the step's. The last line of the
+output is one JSON object.
 
     make experiment EXP=benchmarks/training_loop ARGS=--host
 
@@ -35,7 +36,7 @@ from alexnet_jax.configs import load_config
 from alexnet_jax.data.find import find_dataset
 from alexnet_jax.data.pipeline.augment import Example
 from alexnet_jax.data.pipeline.batches import training_batches
-from alexnet_jax.errors import check_at_least
+from alexnet_jax.errors import UserError, check_at_least
 from alexnet_jax.files import write_json
 from alexnet_jax.parallel.mesh import replicated
 from alexnet_jax.parallel.runtime import bind_threads, configure_cpu, enable_compilation_cache
@@ -54,6 +55,10 @@ The first epoch decodes the images, and later epochs read them from memory, as i
 quickstart.
 """
 BATCH = 32
+TURNS, MIN_TURN = 16, 40
+"""Number of turns in a round, and minimum number of steps in a turn."""
+LOADED = 12
+"""Maximum number of batches that are loaded ahead: those of `Prefetcher` and of Grain."""
 
 
 @dataclass(frozen=True)
@@ -80,41 +85,75 @@ class Bench:
         check_at_least(self, rounds=1, steps=2)
 
 
-def step_rate(context: TrainContext) -> float:
-    """Return the throughput of the training step alone, in images/s."""
-    config = context.config
-    state = for_precision(initial_state(context.network, context.mesh, context.optimizer, config.seed), config.precision)
-    hparams = jax.device_put(constant_hparams(state, config.learning_rate), replicated(context.mesh))
-    batches = training_batches(
-        context.dataset,
-        config.augmentation,
-        input_size=context.network.input_size,
-        batch_size=config.batch_size,
-        seed=config.seed,
-    )
-    batch = put_batch(next(batches), context.mesh)
-    state, previous = context.train_step(state, batch, context.mean, hparams)
-    jax.block_until_ready(previous)
-    start = time.perf_counter()
-    for _ in range(context.steps - 1):
-        state, metrics = context.train_step(state, batch, context.mean, hparams)
-        jax.block_until_ready(previous)  # metrics are read one step late, as in the loop
-        previous = metrics
-    jax.block_until_ready(state)
-    return (context.steps - 1) * config.batch_size / (time.perf_counter() - start)
+class Turns:
+    """Value of `should_stop` that pauses the loop and times the training step alone, in turns.
 
+    Args:
+      context: training run.
 
-def loop_rate(context: TrainContext) -> float:
-    """Return the throughput of the loop after its first step, in images/s."""
-    asked: list[float] = []  # times after each step
+    Attributes:
+      loop: steps and seconds of the loop, without the steps after a pause whose batches were loaded during the pause.
+      step: steps and seconds of the step alone.
+    """
 
-    def should_stop() -> bool:
-        asked.append(time.perf_counter())
+    def __init__(self, context: TrainContext):
+        if context.steps < MIN_TURN:
+            raise UserError(f"the training has {context.steps} steps: pass --steps {MIN_TURN} or more")
+        config = context.config
+        state = for_precision(initial_state(context.network, context.mesh, context.optimizer, config.seed), config.precision)
+        hparams = jax.device_put(constant_hparams(state, config.learning_rate), replicated(context.mesh))
+        batches = training_batches(
+            context.dataset,
+            config.augmentation,
+            input_size=context.network.input_size,
+            batch_size=config.batch_size,
+            seed=config.seed,
+        )
+        batch = put_batch(next(batches), context.mesh)
+        self._context, self._state, self._arguments = context, state, (batch, context.mean, hparams)
+        self._length = max(MIN_TURN, context.steps // TURNS)
+        self._calls, self._start = 0, 0.0
+        self.loop, self.step = np.zeros(2), np.zeros(2)
+        self._run_steps(1)
+
+    def __call__(self) -> bool:
+        """Time the step if a turn of the loop ends, and return False."""
+        self._calls += 1
+        position = self._calls % self._length
+        if position == LOADED:
+            self._start = time.perf_counter()
+        if position == 0:
+            self.end_turn(self._length)
+            time.sleep(0.1)  # until the loader has filled its buffers
+            self._run_steps(1)
+            start = time.perf_counter()
+            self._run_steps(self._length - LOADED)
+            self.step += self._length - LOADED, time.perf_counter() - start
         return False
 
+    def end_turn(self, position: int | None = None) -> None:
+        """Add the time since the start of the turn to that of the loop; `position` is the number of its steps."""
+        steps = (self._calls % self._length if position is None else position) - LOADED
+        if steps > 0:
+            self.loop += steps, time.perf_counter() - self._start
+
+    def _run_steps(self, number: int) -> None:
+        previous = None
+        for _ in range(number):
+            self._state, metrics = self._context.train_step(self._state, *self._arguments)
+            jax.block_until_ready(previous)  # metrics are read one step late, as in the loop
+            previous = metrics
+        jax.block_until_ready(self._state)
+
+
+def step_and_loop_rate(context: TrainContext) -> tuple[float, float]:
+    """Return the throughput of the training step alone and of the loop, in images/s."""
+    turns = Turns(context)
     with mock.patch.object(loop, "validate", return_value=_validation(context)):
-        loop.run_loop(context, should_stop)
-    return (context.steps - 1) * context.config.batch_size / (time.perf_counter() - asked[0])
+        loop.run_loop(context, turns)
+    turns.end_turn()
+    step, whole = (context.config.batch_size * steps / seconds for steps, seconds in (turns.step, turns.loop))
+    return step, whole
 
 
 def host_cost(context: TrainContext) -> dict[str, float]:
@@ -177,7 +216,7 @@ def contexts(name: str, bench: Bench, folder: Path) -> Iterator[TrainContext]:
 def rates(name: str, bench: Bench, folder: Path) -> Iterator[tuple[float, float]]:
     """Yield the throughputs of the step and of the loop in images/s, for each round."""
     for context in contexts(name, bench, folder):
-        yield step_rate(context), loop_rate(context)
+        yield step_and_loop_rate(context)
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
 def test_step_and_loop_are_timed(photos, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     benchmark = import_module("training_loop")
+    monkeypatch.setattr(benchmark, "MIN_TURN", 4)
+    monkeypatch.setattr(benchmark, "LOADED", 1)
     bench = benchmark.Bench(data=str(photos), rounds=2, steps=6)
     rounds = list(benchmark.rates("tests/tiny_config.py", bench, tmp_path))
     assert len(rounds) == 2
