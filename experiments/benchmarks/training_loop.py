@@ -112,18 +112,17 @@ class Turns:
         batch = put_batch(next(batches), context.mesh)
         self._context, self._state, self._arguments = context, state, (batch, context.mean, hparams)
         self._length = max(MIN_TURN, context.steps // TURNS)
-        self._calls, self._start = 0, 0.0
+        self._position, self._start = 0, 0.0  # number of steps of the turn, and time after the first `LOADED` of them
         self.loop, self.step = np.zeros(2), np.zeros(2)
         self._run_steps(1)
 
     def __call__(self) -> bool:
         """Time the step if a turn of the loop ends, and return False."""
-        self._calls += 1
-        position = self._calls % self._length
-        if position == LOADED:
+        self._position += 1
+        if self._position == LOADED:
             self._start = time.perf_counter()
-        if position == 0:
-            self.end_turn(self._length)
+        if self._position == self._length:
+            self.end_turn()
             time.sleep(0.1)  # until the loader has filled its buffers
             self._run_steps(1)
             start = time.perf_counter()
@@ -131,11 +130,11 @@ class Turns:
             self.step += self._length - LOADED, time.perf_counter() - start
         return False
 
-    def end_turn(self, position: int | None = None) -> None:
-        """Add the time since the start of the turn to that of the loop; `position` is the number of its steps."""
-        steps = (self._calls % self._length if position is None else position) - LOADED
-        if steps > 0:
-            self.loop += steps, time.perf_counter() - self._start
+    def end_turn(self) -> None:
+        """Add the steps since the start of the turn, and their time, to those of the loop."""
+        if self._position > LOADED:
+            self.loop += self._position - LOADED, time.perf_counter() - self._start
+        self._position = 0
 
     def _run_steps(self, number: int) -> None:
         previous = None
@@ -187,7 +186,7 @@ def host_cost(context: TrainContext) -> dict[str, float]:
         mock.patch.object(loop, "validate", return_value=_validation(context)),
         mock.patch.object(loop.Checkpoints, "save"),
         mock.patch.object(loop, "put_batch", put),
-        mock.patch.object(loop, "READ_INTERVAL_S", 0.0),  # as for steps that take longer than it
+        mock.patch.object(loop, "READ_INTERVAL_S", 0.0),  # read after every step, as if steps took longer
         mock.patch.object(jax, "device_get", get),
     ):
         loop.run_loop(stubbed, should_stop)

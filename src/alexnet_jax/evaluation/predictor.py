@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image
 
-from alexnet_jax.data.images import InvalidImageError, center_crop_image, decode_and_center_crop
+from alexnet_jax.data.images import center_crop_image
 from alexnet_jax.data.pipeline.augment import center_crop
+from alexnet_jax.data.pipeline.photo import decode_without_warnings
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.metrics import ErrorCounter, top_classes
@@ -70,22 +71,6 @@ def most_probable(
         [ClassProbability(classes[label], float(row[label])) for label in map(int, labels)]
         for row, labels in zip(probabilities, top_classes(probabilities, count), strict=True)
     ]
-
-
-def _decode(image: str | Path | bytes, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Decode an image file, without printing Pillow's warnings: this would change `warnings` settings, which threads share.
-
-    Args:
-      image: path or content of the file.
-      size: side of the result, pixels.
-    """
-    name = "the image" if isinstance(image, bytes) else str(image)
-    try:
-        return decode_and_center_crop(image if isinstance(image, bytes) else Path(image).read_bytes(), size)
-    except OSError as error:
-        raise UserError(f"cannot read {name}: {error.strerror}") from error
-    except InvalidImageError as error:
-        raise UserError(f"{name} cannot be read as an image: {error}") from error
 
 
 Average = Callable[[HostParams, Float[Array, "size size 3"], UInt8[Array, "batch size size 3"]], Float[Array, "batch outputs"]]
@@ -247,8 +232,14 @@ class Predictor:
                 return center_crop_image(image, size)
             except Exception as error:  # on damaged files, Pillow raises exceptions of many types
                 raise UserError(f"the image cannot be read: {error}; pass another image") from error
-        if isinstance(image, str | Path | bytes):
-            return _decode(image, size)
+        if isinstance(image, bytes):
+            return decode_without_warnings(image, "the image", size)
+        if isinstance(image, str | Path):
+            try:
+                data = Path(image).read_bytes()
+            except OSError as error:
+                raise UserError(f"cannot read {image}: {error.strerror}") from error
+            return decode_without_warnings(data, str(image), size)
         return self._checked(np.asarray(image)[None])[0]
 
     def _checked(self, images: np.ndarray) -> UInt8[np.ndarray, "images size size 3"]:

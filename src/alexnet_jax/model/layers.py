@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from alexnet_jax.errors import unknown_class_error
+from alexnet_jax.errors import find_class
 from alexnet_jax.model.lowering import TOWER, conv_per_tower, convolution, kernel_per_tower, matmul_per_tower
 from alexnet_kernels import max_pool, norm_pool, response_norm
 
@@ -51,9 +51,7 @@ class Layer(nn.Module):
         Raises:
           UserError: if no imported module defines one.
         """
-        if name not in Layer._classes:
-            raise unknown_class_error("layer class", name)
-        return Layer._classes[name]
+        return find_class(Layer._classes, "layer class", name)
 
     def __call__(self, x: Activations) -> Activations:
         raise NotImplementedError

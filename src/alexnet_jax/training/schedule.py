@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
-from alexnet_jax.errors import check_number, unknown_class_error
+from alexnet_jax.errors import check_number, find_class
 
 LEARNING_MARGIN = 0.01
 """Decrease of the validation error below that of the most frequent class by which a network has begun to learn."""
@@ -42,9 +42,7 @@ class LearningRateSchedule:
         Raises:
           UserError: if no imported module defines one.
         """
-        if name not in LearningRateSchedule._classes:
-            raise unknown_class_error("schedule", name)
-        return LearningRateSchedule._classes[name]
+        return find_class(LearningRateSchedule._classes, "schedule", name)
 
     def factors(self, epochs: int, errors: Mapping[int, float], majority_error: float = math.inf) -> Factors | None:
         """Return the factors for the next epoch.

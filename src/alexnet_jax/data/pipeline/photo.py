@@ -47,8 +47,13 @@ def decode_photo(data: bytes, name: str, size: int) -> UInt8[np.ndarray, "size s
     Raises:
       UserError: if the file is not an image, or is damaged.
     """
+    with report_warnings(console.print), named_image(name):
+        return decode_without_warnings(data, name, size)
+
+
+def decode_without_warnings(data: bytes, name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """Decode an image file as `decode_photo` does, in any thread: printing warnings changes settings of all threads."""
     try:
-        with report_warnings(console.print), named_image(name):
-            return decode_and_center_crop(data, size)
+        return decode_and_center_crop(data, size)
     except InvalidImageError as error:
         raise UserError(f"{name} cannot be read as an image: {error}") from error

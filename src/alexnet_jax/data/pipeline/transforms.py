@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from alexnet_jax.data.statistics import ColorComponents
-from alexnet_jax.errors import UserError, check_number, unknown_class_error
+from alexnet_jax.errors import UserError, check_number, find_class
 
 ColorScale = Literal["variance", "deviation"]
 """Scale of the color shift along a principal component: "variance", an eigenvalue of the color covariance, as in the paper's
@@ -91,10 +91,9 @@ class Transform:
         """
         fields = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
         name = fields.pop("transform")
-        if name not in Transform._classes:
-            raise unknown_class_error("transform", name)
+        transform = find_class(Transform._classes, "transform", name)
         try:
-            return Transform._classes[name](**fields)
+            return transform(**fields)
         except TypeError as error:
             raise UserError(f"the transform {name} has different fields ({error}): use the version that saved it") from error
 
