@@ -222,7 +222,7 @@ def main() -> None:
     """Run all measurements; write and print the results."""
     bench = tyro.cli(Bench)
     enable_compilation_cache()
-    configure_cpu(2, data_parallel=False)
+    configure_cpu()
     bind_threads()  # as `train` does
     if bench.host:
         with tempfile.TemporaryDirectory() as folder:

@@ -55,7 +55,7 @@ def events(monkeypatch):
         return step
 
     monkeypatch.setattr(alexnet_jax.training.setup, "make_train_step", make)
-    monkeypatch.setattr(RunLogger, "log_step", lambda logger, step, loss: events.append(step))
+    monkeypatch.setattr(RunLogger, "log_steps", lambda logger, losses: events.extend(losses))
     monkeypatch.setattr(alexnet_jax.training.loop, "READ_INTERVAL_S", 0.0)
     return events
 

@@ -85,7 +85,7 @@ def test_items_are_in_order_and_their_number_ahead_is_bounded(size):
             wait_until(lambda expected=consumed + size // 2 + 1: items.reads >= min(20, expected))
             time.sleep(0.001)
             assert items.reads <= consumed + size
-    assert not [name for name in loading_threads() if name.startswith("prefetch_")]
+    assert not [name for name in loading_threads() if name == "prefetch"]
 
 
 def test_items_are_prepared_when_half_of_them_are_consumed():
@@ -131,7 +131,7 @@ def test_close_ends_the_thread_while_it_waits_for_an_item():
     threading.Timer(0.05, proceed.set).start()
     prefetcher.close()
     assert items.reads == 1
-    assert not [name for name in loading_threads() if name.startswith("prefetch_")]
+    assert not [name for name in loading_threads() if name == "prefetch"]
 
 
 def test_training_reads_a_bounded_number_of_batches_ahead(options, stream):
@@ -171,7 +171,7 @@ def test_no_thread_is_left_after_training(end, options, stream):
         should_stop, outcome = InterruptAfter(3), pytest.raises(KeyboardInterrupt)
     with outcome:
         train("tiny", config, options, should_stop=should_stop)
-    assert not [name for name in loading_threads() if name.startswith("prefetch_")]
+    assert not [name for name in loading_threads() if name == "prefetch"]
     wait_until(lambda: not loading_threads())  # Grain's threads end after the batches that they are loading
 
 

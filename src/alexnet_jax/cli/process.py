@@ -45,11 +45,11 @@ def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
 
 
 def configure_training(options: Options, towers: int) -> None:
-    """Configure the process for training: its place among other processes, and one CPU device per tower by default."""
+    """Configure the process for training: its place among other processes, and one CPU device, or one per tower to split them."""
     initialize_distributed(options.processes)
-    single = options.placement == "single"
-    devices = options.devices or (1 if single else towers)
-    configure_process(devices, data_parallel=single or devices != towers)
+    split = options.placement == "split"
+    devices = options.devices or (towers if split else 1)
+    configure_process(devices, data_parallel=options.placement == "single" or devices != towers)
 
 
 def configure_inference(devices: int | None, processes: DistributedOptions) -> None:

@@ -64,12 +64,17 @@ def check_mesh(network: Network, mesh: Mesh | AbstractMesh) -> None:
 def to_global_array(values: Any, sharding: NamedSharding) -> Any:
     """Convert this process's NumPy arrays to global JAX arrays.
 
+    On a CPU, JAX can use the memory of an array instead of copying it, so that it must not be changed afterwards.
+
     Args:
       values: pytree of NumPy arrays: the local slice of axes that are sharded over processes, and all elements of other axes.
       sharding: sharding of the global arrays.
     """
-    with jax.transfer_guard("allow"):  # with several processes, JAX counts this explicit transfer as an implicit one
-        return jax.make_array_from_process_local_data(sharding, values)
+    with jax.transfer_guard("allow"):  # JAX counts these explicit transfers as implicit ones
+        if jax.process_count() > 1:
+            return jax.make_array_from_process_local_data(sharding, values)
+        # The function for several processes would take several times as long.
+        return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, lambda part: x[part]), values)
 
 
 def place_like(like: Any, values: np.ndarray) -> jax.Array:

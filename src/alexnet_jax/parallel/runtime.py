@@ -12,9 +12,10 @@ from alexnet_jax.cpus import available_cpus
 from alexnet_jax.errors import UserError, check_number
 
 _MULTI_THREAD_FLAG = "xla_cpu_multi_thread_eigen"
-_MALLOC_OPTIONS = ((-8, 1), (-4, 0), (-1, -1))
-"""Options of `mallopt`: one arena for all threads (M_ARENA_MAX = 1), no separately mapped buffers (M_MMAP_MAX = 0), and a heap
-that never shrinks (M_TRIM_THRESHOLD = -1)."""
+_MALLOC_OPTIONS = ((-4, 0), (-1, -1), (-2, 2**26))
+"""Options of `mallopt`: no separately mapped buffers (M_MMAP_MAX = 0), a heap that never shrinks (M_TRIM_THRESHOLD = -1), and the
+same for the heaps of other arenas (M_TOP_PAD, their largest size)."""
+_ARENA_MAX = -8
 MAX_DEVICES_PER_CPU = 8
 """Maximum number of virtual devices per CPU: XLA ends the process if they do not reach a collective within 40 seconds."""
 _MADV_HUGEPAGE = 14
@@ -24,14 +25,17 @@ _HUGE_PAGE = 2**21
 def configure_cpu(devices: int = 1, *, data_parallel: bool = True) -> None:
     """Set the number of virtual CPU devices of this process, XLA's threads and malloc; call before JAX is first used.
 
-    Sets `jax_num_cpu_devices`, PJRT_NPROC and XLA_FLAGS, and calls `retain_freed_memory`. The commands call this function; the
-    rest of the library uses the devices that JAX has and changes no setting of the process.
+    Sets JAX's options of CPU devices, PJRT_NPROC and XLA_FLAGS, and calls `retain_freed_memory`. The commands call this function;
+    the rest of the library uses the devices that JAX has and changes no setting of the process.
 
     A device that waits in a collective blocks one of XLA's threads. With one thread per CPU, all threads can be blocked while
     no thread is left for the work they wait for, which is a deadlock. PJRT_NPROC therefore raises the number of threads, to no
     more than needed, because surplus threads compete for the CPUs. With no more CPUs than devices, Eigen uses a single thread
     per device, which is also faster than sharing the threads. CPUs are those that this process may use. An existing value of
     PJRT_NPROC is kept.
+
+    With one device, a function runs in the thread that calls it (`jax_cpu_enable_async_dispatch` is false): the large buffers are
+    those of one thread then, and the threads that compute can have arenas of their own, see `retain_freed_memory`.
 
     In multi-process training, call `jax.distributed.initialize` first.
 
@@ -57,7 +61,9 @@ def configure_cpu(devices: int = 1, *, data_parallel: bool = True) -> None:
     is_file = bool(flags) and not flags.lstrip().startswith("--")  # XLA reads flags from it, and takes no others
     if devices > 1 and cpus <= devices and _MULTI_THREAD_FLAG not in flags and not is_file:
         os.environ["XLA_FLAGS"] = f"{flags} --{_MULTI_THREAD_FLAG}=false".strip()
-    retain_freed_memory()
+    alone = devices == 1 and not multi_process
+    retain_freed_memory(arenas=1 + cpus if alone else 1)
+    jax.config.update("jax_cpu_enable_async_dispatch", not alone)
     try:
         jax.config.update("jax_num_cpu_devices", devices)
     except RuntimeError as error:  # the backends are initialized
@@ -132,16 +138,21 @@ def user_cache_folder() -> Path | None:
         return None
 
 
-def retain_freed_memory() -> None:
+def retain_freed_memory(arenas: int = 1) -> None:
     """Configure malloc to retain freed buffers instead of returning them to the OS; call before other threads allocate memory.
 
     Otherwise every training step requests its memory from the OS again, page by page, which takes a fifth of the step time of the
     paper's network on two cores. The memory is in pages of 2 MB, if the OS has them, which saves a few percent more. Does nothing
     without glibc.
+
+    Args:
+      arenas: maximum number of heaps, each with a lock. XLA's convolutions allocate thousands of small buffers in a step, for
+        which their threads wait for each other if they share a heap. But only the heap of the main thread retains buffers of more
+        than 64 MB, so that there should be only one if other threads allocate those.
     """
     with contextlib.suppress(AttributeError):  # mallopt exists in glibc only
         libc = ctypes.CDLL(None)
-        for option, value in _MALLOC_OPTIONS:
+        for option, value in (*_MALLOC_OPTIONS, (_ARENA_MAX, arenas)):
             libc.mallopt(option, value)
         _use_huge_pages(libc)
 

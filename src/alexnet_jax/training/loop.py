@@ -95,8 +95,9 @@ class _Loop:
         self._step_hparams = None if self._hparams is None else _transfer_hparams(c, state, self._hparams)
         default_delay = CPU_LOSS_DELAY if on_cpu else LOSS_DELAY
         self._loss_delay = default_delay if c.options.loss_delay is None else c.options.loss_delay
-        # On a CPU, several concurrent steps can block all of XLA's threads and deadlock.
-        self._max_ahead = 1 if on_cpu else self._loss_delay
+        # On several CPU devices, concurrent steps can block all of XLA's threads and deadlock; on one, a step that is started
+        # before the state is ready does not run in this thread, see `runtime.configure_cpu`.
+        self._max_ahead = min(1, c.mesh.size - 1) if on_cpu else self._loss_delay
         self._consensus = RequestConsensus(c.mesh, delay=CPU_LOSS_DELAY if on_cpu else max(1, self._loss_delay))
         self._unread: deque[tuple[int, TrainMetrics]] = deque()  # steps whose metrics have not been read
         self._read_time = time.monotonic()
@@ -152,22 +153,25 @@ class _Loop:
         self.step += 1
         self._unread.append((self.step, metrics))
         if len(self._unread) > self._max_ahead:
-            jax.block_until_ready(self._unread[-1 - self._max_ahead])
+            self._unread[-1 - self._max_ahead][1].loss.block_until_ready()
         if self._loss_delay == 0 or time.monotonic() - self._read_time >= READ_INTERVAL_S:
             self._read_metrics(self._loss_delay)
 
     def _read_metrics(self, delay: int) -> None:
         """Read and log the metrics of all steps but the last `delay`."""
         self._read_time = time.monotonic()
-        while len(self._unread) > delay:
-            step, metrics = self._unread.popleft()
-            loss, error = (float(value) for value in jax.device_get((metrics.loss, metrics.top1_error)))
+        unread = [self._unread.popleft() for _ in range(len(self._unread) - delay)]
+        training_error, losses = self._history.training_error, dict[int, float]()
+        for step, metrics in jax.device_get(unread):  # one call for all: a call for each takes several times as long
+            loss = float(metrics.loss)
             if not math.isfinite(loss):
+                self.logger.log_steps(losses)
                 # The loss was computed with the parameters of the previous step, which may already have been saved.
                 raise self._diverged(f"the training loss is {loss} at step {step}", first_bad_step=step - 1)
-            self.logger.log_step(step, loss)
-            training_error = self._history.training_error + error / self._context.steps_per_epoch
-            self._history = replace(self._history, training_error=training_error)
+            losses[step] = loss
+            training_error += float(metrics.top1_error) / self._context.steps_per_epoch
+        self.logger.log_steps(losses)
+        self._history = replace(self._history, training_error=training_error)
 
     def _epoch_ended(self) -> bool:
         """Return whether an epoch ended at or before the current step that the history does not contain."""

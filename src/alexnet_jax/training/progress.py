@@ -84,11 +84,11 @@ class TrainingProgress:
         self._last_step_time = None
 
     def advance(self, step: int, loss: float) -> None:
-        """Update the progress bar after a step, counted from 1, with the loss of its batch."""
+        """Update the progress bar after one or more steps: with the last one, counted from 1, and the loss of its batch."""
         now = time.monotonic()
         if self._last_step_time is not None:
             self._train_seconds += now - self._last_step_time
-            self._timed_steps += 1
+            self._timed_steps += step - self._step
         self._last_step_time = now
         self._step = step
         epoch = f"epoch {(step - 1) // self._steps_per_epoch + 1}/{-(-self._steps // self._steps_per_epoch)}"

@@ -1,7 +1,7 @@
 """Logger of a training run: terminal output, log.jsonl, TensorBoard events and result.json."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -78,13 +78,15 @@ class RunLogger:
         """Print the hyperparameters that apply from `epoch` on."""
         self._console.print(f"from epoch {epoch}: {hparams}", markup=False)
 
-    def log_step(self, step: int, loss: float) -> None:
-        """Log the training loss of a completed step."""
-        if step % LOG_EVERY == 0 or step == 1:
-            self._run.log(step=step, loss=loss)
-            if self._events:
-                self._events.write(step, "train", loss=loss)
-        self._progress.advance(step, loss)
+    def log_steps(self, losses: Mapping[int, float]) -> None:
+        """Log the training losses of consecutive completed steps."""
+        for step, loss in losses.items():
+            if step % LOG_EVERY == 0 or step == 1:
+                self._run.log(step=step, loss=loss)
+                if self._events:
+                    self._events.write(step, "train", loss=loss)
+        if losses:
+            self._progress.advance(*list(losses.items())[-1])
 
     def pause(self) -> None:
         """Pause the throughput timer until the next step."""

@@ -225,7 +225,9 @@ def put_batch(batch: Example, mesh: Mesh) -> Example:
       batch: global batch; in multi-process training, this process's `local_batch_slice` of it.
       mesh: device mesh.
     """
-    return to_global_array(batch, batch_sharding(mesh))
+    on_devices = to_global_array(batch, batch_sharding(mesh))
+    # On one CPU device, a step whose arguments are still being copied runs in another thread, see `runtime.configure_cpu`.
+    return jax.block_until_ready(on_devices) if mesh.devices.flat[0].platform == "cpu" else on_devices
 
 
 def random_batch(batch_size: int, size: int) -> Example:

@@ -10,6 +10,17 @@ from jaxtyping import Shaped, UInt8
 
 from alexnet_jax.data.images import Pixels
 
+XLA_ALIGNMENT = 64
+"""Alignment in bytes of arrays that JAX uses on a CPU without copying them."""
+
+
+def aligned_empty(*shape: int) -> UInt8[np.ndarray, "..."]:
+    """Return an array with any values and the alignment `XLA_ALIGNMENT`."""
+    size = math.prod(shape)
+    memory = np.empty(size + XLA_ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % XLA_ALIGNMENT
+    return memory[start : start + size].reshape(shape)
+
 
 def copy_crop(image: Pixels, top: int, left: int, flipped: bool, out: UInt8[np.ndarray, "size size 3"]) -> None:
     """Copy a square crop, whose side is that of `out`, to `out`."""

@@ -10,7 +10,7 @@ from jaxtyping import Int, UInt8
 
 from alexnet_jax.data.images import InvalidImageError, Pixels, decode_jpeg
 from alexnet_jax.data.pipeline.augment import Crop, Example, downscale
-from alexnet_jax.data.pipeline.copy_crop import CropBuffer, copy_crop
+from alexnet_jax.data.pipeline.copy_crop import CropBuffer, aligned_empty, copy_crop
 from alexnet_jax.data.pipeline.memory import available_memory
 from alexnet_jax.data.pipeline.transforms import BatchParams
 from alexnet_jax.data.record_files import RecordFiles, unpack_image
@@ -87,7 +87,7 @@ class DecodedImages:
         Raises:
           UserError: if a record is damaged.
         """
-        batch = np.empty((len(indices), size, size, 3), np.uint8)
+        batch = aligned_empty(len(indices), size, size, 3)
         positions = zip(indices, crop.position.tolist(), crop.flipped.tolist(), strict=True)
         if self._cache is None and self._encoding == "jpeg":
             return batch, self._decode_crops(positions, batch)
