@@ -212,3 +212,28 @@ def test_freed_memory_is_retained_in_huge_pages():
     assert faults < 100  # 16,384 pages of 4 kB
     if HUGE_PAGES.exists() and "[never]" not in HUGE_PAGES.read_text():
         assert huge_kilobytes >= 2**15
+
+
+HEAPS = """
+import ctypes, sys
+import jax
+from alexnet_jax.parallel.runtime import configure_cpu
+
+configure_cpu(int(sys.argv[1]), data_parallel=False)
+x = jax.numpy.ones((1024, 1024))
+jax.block_until_ready(x @ x)
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+libc.malloc_info(0, ctypes.c_void_p(libc.fopen(b"/dev/stdout", b"w")))
+libc.fflush(None)
+print("asynchronous" if jax.config.values["jax_cpu_enable_async_dispatch"] else "in the calling thread")
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc has these options")
+@pytest.mark.parametrize("devices", [1, 2])
+def test_functions_run_in_the_calling_thread_and_threads_have_their_own_heaps_on_one_device(devices):
+    command = [sys.executable, "-c", HEAPS, str(devices)]
+    process = subprocess.run(command, capture_output=True, text=True, check=True, env=process_environment())
+    assert (process.stdout.count("<heap nr=") > 1) == (devices == 1)
+    assert process.stdout.endswith("in the calling thread\n" if devices == 1 else "asynchronous\n")

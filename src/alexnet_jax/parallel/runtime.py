@@ -16,6 +16,10 @@ _MALLOC_OPTIONS = ((-4, 0), (-1, -1), (-2, 2**26))
 """Options of `mallopt`: no separately mapped buffers (M_MMAP_MAX = 0), a heap that never shrinks (M_TRIM_THRESHOLD = -1), and the
 same for the heaps of other arenas (M_TOP_PAD, their largest size)."""
 _ARENA_MAX = -8
+_CPU_OPTIONS = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT",
+    "xla_cpu_prefer_vector_width": "512",
+}
 MAX_DEVICES_PER_CPU = 8
 """Maximum number of virtual devices per CPU: XLA ends the process if they do not reach a collective within 40 seconds."""
 _MADV_HUGEPAGE = 14
@@ -178,19 +182,20 @@ def compiler_options(platform: str) -> dict[str, str]:
     """Return the `compiler_options` of `jax.jit` for training and evaluation steps.
 
     On a CPU, the options select Eigen instead of YNNPACK for convolutions, which makes the paper's training step one sixth faster
-    on two cores.
+    on two cores, and vectors of 512 bits where the CPU has them, which makes the small networks' steps a few percent faster.
 
     Args:
       platform: platform of the devices, such as "cpu" or "gpu".
 
     Returns:
-      XLA option names and values; empty on other platforms, or if XLA does not support the option.
+      XLA option names and values, without those that XLA does not support; empty on other platforms.
     """
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
-    if platform != "cpu":
-        return {}
+    return {name: value for name, value in _CPU_OPTIONS.items() if platform == "cpu" and _is_supported(name, value)}
+
+
+def _is_supported(name: str, value: str) -> bool:
     try:
-        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:  # the option is experimental and may be missing in other XLA versions
-        return {}
-    return options
+        jax.jit(lambda x: x, compiler_options={name: value}).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:  # some options are experimental and may be missing in other XLA versions
+        return False
+    return True

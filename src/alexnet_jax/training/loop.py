@@ -151,6 +151,7 @@ class _Loop:
         assert self._step_hparams is not None
         self._state, metrics = c.train_step(self._state, next(self._batches), c.mean, self._step_hparams)
         self.step += 1
+        self.logger.resume(self.step)
         self._unread.append((self.step, metrics))
         if len(self._unread) > self._max_ahead:
             self._unread[-1 - self._max_ahead][1].loss.block_until_ready()
@@ -162,7 +163,9 @@ class _Loop:
         self._read_time = time.monotonic()
         unread = [self._unread.popleft() for _ in range(len(self._unread) - delay)]
         training_error, losses = self._history.training_error, dict[int, float]()
-        for step, metrics in jax.device_get(unread):  # one call for all: a call for each takes several times as long
+        # One call for all: a call for each takes several times as long.
+        all_metrics = jax.device_get([metrics for _, metrics in unread])
+        for (step, _), metrics in zip(unread, all_metrics, strict=True):
             loss = float(metrics.loss)
             if not math.isfinite(loss):
                 self.logger.log_steps(losses)

@@ -80,8 +80,13 @@ class TrainingProgress:
         return self._timed_steps * self._batch_size / self._train_seconds if self._train_seconds else 0.0
 
     def pause(self) -> None:
-        """Pause the throughput timer until the next step."""
+        """Pause the throughput timer."""
         self._last_step_time = None
+
+    def resume(self, step: int) -> None:
+        """Resume the throughput timer, if it is paused, after a step was started, which is not counted: it may have compiled."""
+        if self._last_step_time is None:
+            self._step, self._last_step_time = step, time.monotonic()
 
     def advance(self, step: int, loss: float) -> None:
         """Update the progress bar after one or more steps: with the last one, counted from 1, and the loss of its batch."""
@@ -89,8 +94,7 @@ class TrainingProgress:
         if self._last_step_time is not None:
             self._train_seconds += now - self._last_step_time
             self._timed_steps += step - self._step
-        self._last_step_time = now
-        self._step = step
+        self._step, self._last_step_time = step, now
         epoch = f"epoch {(step - 1) // self._steps_per_epoch + 1}/{-(-self._steps // self._steps_per_epoch)}"
         text = f"step {step}/{self._steps}  loss {loss:.3f}  {self.images_per_second:.0f} images/s  {self._time_left()}"
         self._bar.update(self._task, completed=step, description=epoch, text=text)

@@ -89,8 +89,12 @@ class RunLogger:
             self._progress.advance(*list(losses.items())[-1])
 
     def pause(self) -> None:
-        """Pause the throughput timer until the next step."""
+        """Pause the throughput timer."""
         self._progress.pause()
+
+    def resume(self, step: int) -> None:
+        """Resume the throughput timer, if it is paused, after starting a step."""
+        self._progress.resume(step)
 
     def log_epoch(
         self, step: int, validation: Validation | None, rate: float, training_error: float, errors: Sequence[float]
