@@ -89,9 +89,10 @@ def pytorch_step(batch: int, *, channels_last: bool, compiled: bool) -> Step:
     import torch  # type: ignore[reportMissingImports]
     from pytorch_two_tower import TwoTower, optimizer_for, train_step
 
+    from alexnet_jax.cpus import available_cpus
     from alexnet_jax.parallel.runtime import retain_freed_memory
 
-    retain_freed_memory()
+    retain_freed_memory(arenas=1 + available_cpus())  # as `configure_cpu` on one device
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = TwoTower().to(memory_format=layout)  # type: ignore[reportCallIssue]
     optimizer = optimizer_for(model)
