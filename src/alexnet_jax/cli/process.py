@@ -45,9 +45,12 @@ def configure_process(devices: int = 1, *, data_parallel: bool = True) -> None:
 
 
 def configure_training(options: Options, towers: int) -> None:
-    """Configure the process for training: its place among other processes, and one CPU device, or one per tower to split them."""
+    """Configure the process for training: its place among other processes, and its CPU devices.
+
+    There is one CPU device by default, or one per tower if there are several processes, so that each has all towers.
+    """
     initialize_distributed(options.processes)
-    split = options.placement == "split"
+    split = options.placement == "split" or (options.placement == "auto" and jax.distributed.is_initialized())
     devices = options.devices or (towers if split else 1)
     configure_process(devices, data_parallel=options.placement == "single" or devices != towers)
 

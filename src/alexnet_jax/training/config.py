@@ -178,7 +178,7 @@ class Options:
       placement: "split" runs every tower on its own devices, "single" runs all towers on every device, and "auto" splits the
         towers if the number of devices is a multiple of the number of towers.
       devices: number of devices to use in each process; None uses all GPUs. On a CPU, the commands then make one device, or
-        one per tower with "split"; a program uses one per tower if JAX has them.
+        one per tower with "split" or several processes; a program uses one per tower if JAX has them.
       tune: when to measure which form of the training step is fastest on the devices: "auto" for a long training, once for a
         kind of device; "off" never, which does not use earlier measurements either; "again" always, also for a resumed run.
       shard_update: each of the devices that divide a batch updates a part of every parameter and sends it to the others, instead
