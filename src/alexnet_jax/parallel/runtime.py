@@ -67,7 +67,8 @@ def configure_cpu(devices: int = 1, *, data_parallel: bool = True) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --{_MULTI_THREAD_FLAG}=false".strip()
     alone = devices == 1 and not multi_process
     retain_freed_memory(arenas=1 + cpus if alone else 1)
-    jax.config.update("jax_cpu_enable_async_dispatch", not alone)
+    if alone:
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         jax.config.update("jax_num_cpu_devices", devices)
     except RuntimeError as error:  # the backends are initialized
@@ -150,9 +151,9 @@ def retain_freed_memory(arenas: int = 1) -> None:
     without glibc.
 
     Args:
-      arenas: maximum number of heaps, each with a lock. XLA's convolutions allocate thousands of small buffers in a step, for
-        which their threads wait for each other if they share a heap. But only the heap of the main thread retains buffers of more
-        than 64 MB, so that there should be only one if other threads allocate those.
+      arenas: maximum number of malloc's arenas, which are heaps with a lock each. XLA's convolutions allocate thousands of small
+        buffers in a step, and threads that share an arena wait for each other. But only the arena of the main thread retains
+        buffers of more than 64 MB, so there should be only one if other threads allocate those.
     """
     with contextlib.suppress(AttributeError):  # mallopt exists in glibc only
         libc = ctypes.CDLL(None)

@@ -97,7 +97,8 @@ class _Loop:
         self._loss_delay = default_delay if c.options.loss_delay is None else c.options.loss_delay
         # On several CPU devices, concurrent steps can block all of XLA's threads and deadlock; on one, a step that is started
         # before the state is ready does not run in this thread, see `runtime.configure_cpu`.
-        self._max_ahead = min(1, c.mesh.size - 1) if on_cpu else self._loss_delay
+        cpu_max_ahead = 0 if c.mesh.size == 1 else 1
+        self._max_ahead = cpu_max_ahead if on_cpu else self._loss_delay
         self._consensus = RequestConsensus(c.mesh, delay=CPU_LOSS_DELAY if on_cpu else max(1, self._loss_delay))
         self._unread: deque[tuple[int, TrainMetrics]] = deque()  # steps whose metrics have not been read
         self._read_time = time.monotonic()

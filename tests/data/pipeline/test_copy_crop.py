@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from alexnet_jax.data.pipeline.copy_crop import CropBuffer, copy_crop
+from alexnet_jax.data.pipeline.copy_crop import CropBuffer, aligned_empty, copy_crop
+from alexnet_jax.parallel.mesh import batch_sharding, to_global_array
+from tests.conftest import TINY, cpu_mesh
 
 
 @pytest.mark.parametrize("size", [1, 3, 24, 29, 30, 32])
@@ -30,3 +32,11 @@ def test_copy_crop_matches_numpy(size, flipped, rng):
 
 def test_views_of_an_empty_batch():
     assert CropBuffer(32, 24).words_of(np.empty((0, 24, 24, 3), np.uint8)).shape == (0, 24, 9)
+
+
+@pytest.mark.parametrize("size", [1, 27, 112])
+def test_aligned_array_is_used_in_place(size):
+    """JAX copies an array with another alignment."""
+    array = aligned_empty(4, size, size, 3)
+    placed = to_global_array(array, batch_sharding(cpu_mesh(TINY, 1, split=False)))
+    assert placed.unsafe_buffer_pointer() == array.ctypes.data
