@@ -13,10 +13,10 @@ from flax import linen as nn
 from alexnet_jax import NETWORKS, ONE_GPU, SIXTH_CONV, SOURCE_145, TWO_TOWER
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.comparison_layers import GroupedConv, LocallyConnected
-from alexnet_jax.model.layers import TOWER, Conv, Dense, LocalResponseNorm, MaxPool, NormPool, ReLU, WeightedLayer
+from alexnet_jax.model.layers import TOWER, Conv, ConvPool, Dense, LocalResponseNorm, MaxPool, NormPool, ReLU, WeightedLayer
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.summary import summarize
-from alexnet_jax.model.tower import Tower, rewrite_pooling, stacked_towers
+from alexnet_jax.model.tower import Tower, init, rewrite_pooling, stacked_towers
 from alexnet_jax.parallel import placement
 from tests.conftest import cpu_mesh, layer_outputs
 from tests.numpy_network import tiny_logits
@@ -131,14 +131,52 @@ def test_fall2011_and_two_columns_differ_from_source_145_as_documented():
 def test_relu_norm_and_pool_are_fused():
     fused = rewrite_pooling(TWO_TOWER).named_layers
     assert [name for name, layer in fused.items() if isinstance(layer, NormPool)] == ["conv1/pool", "conv2/pool"]
-    removed = {"conv1/relu", "conv1/norm", "conv2/relu", "conv2/norm"}
+    removed = {"conv1/relu", "conv1/norm", "conv2/relu", "conv2/norm", "conv5/pool"}
     assert set(TWO_TOWER.named_layers) - set(fused) == removed
 
 
 def test_relu_follows_max_pooling():
-    """Check both orders: source_145 already has ReLU after the pooling of conv5, and is unchanged."""
-    assert list(rewrite_pooling(TWO_TOWER).named_layers)[-9:-7] == ["conv5/pool", "conv5/relu"]
-    assert list(rewrite_pooling(SOURCE_145).named_layers) == list(SOURCE_145.named_layers)
+    """Check both orders: source_145 already has ReLU after the pooling of conv5."""
+    for network in (TWO_TOWER, SOURCE_145):
+        conv5, relu = list(rewrite_pooling(network).named_layers.items())[-9:-7]
+        assert (conv5[0], type(conv5[1]), relu[0], type(relu[1])) == ("conv5", ConvPool, "conv5/relu", ReLU)
+
+
+class Square(ReLU):
+    """Nonlinearity for which neither the order of pooling nor the fused layer is right."""
+
+    def __call__(self, x):
+        return x * x
+
+
+@pytest.mark.parametrize("norm", [(), (LocalResponseNorm(),)], ids=["pooling", "normalization and pooling"])
+def test_subclasses_are_not_rewritten(norm):
+    network = Network("square", (Conv(4, name="conv1"), Square(), *norm, MaxPool(), Dense(2, name="fc2")), input_size=9)
+    rewritten = rewrite_pooling(network).named_layers
+    assert {name: type(layer) for name, layer in rewritten.items()} == {
+        name: type(layer) for name, layer in network.named_layers.items()
+    }
+
+
+@pytest.mark.parametrize("lowering", ["separate", "grouped"])
+@pytest.mark.parametrize("relu", [(), (ReLU(),)], ids=["linear", "relu"])
+def test_bias_is_added_to_maxima_of_convolution(lowering, relu, rng):
+    """Check values and gradients. All are integers, for which the order of additions makes no difference, with equal maxima."""
+    network = Network("conv_pool", (Conv(4, name="conv1"), *relu, MaxPool(3, 2), Dense(6, name="fc2")), input_size=8)
+    fused = rewrite_pooling(network)
+    assert isinstance(fused.layers[0], ConvPool)
+    images = jnp.asarray(rng.integers(-2, 3, (2, 8, 8, 3)), jnp.float32)
+    shapes = jax.eval_shape(lambda: init(network, jax.random.key(0)))
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.integers(-2, 3, leaf.shape), jnp.float32), shapes)
+    g = jnp.asarray(rng.integers(-2, 3, (2, 2, 3)), jnp.float32)
+
+    def outputs_and_gradients(network: Network) -> Any:
+        outputs, vjp = jax.vjp(lambda params: stacked_towers(network, lowering).apply({"params": params}, images), params)
+        return outputs, vjp(g)[0]
+
+    expected, actual = (jax.jit(partial(outputs_and_gradients, layers))() for layers in (network, fused))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(expected))
+    jax.tree.map(np.testing.assert_array_equal, expected, actual)
 
 
 @pytest.mark.parametrize("side", [9, 10])

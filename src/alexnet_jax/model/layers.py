@@ -109,9 +109,9 @@ class Conv(WeightedLayer):
     padding: tuple[int, int] = (0, 0)
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, pool=lambda y: y):
         kernel, bias = self.kernel_and_bias(x, self.kernel, self.kernel, x.shape[-1] // self.groups)
-        return conv_per_tower(convolution(self.stride, self.padding, self.groups))(x, kernel, bias)
+        return conv_per_tower(convolution(self.stride, self.padding, self.groups), pool)(x, kernel, bias)
 
 
 class Dense(WeightedLayer):
@@ -189,6 +189,24 @@ class MaxPool(Layer):
 
     def __call__(self, x):
         return kernel_per_tower(lambda x, segments=1: max_pool(x, self.size, self.stride))(x)
+
+
+class ConvPool(Layer):
+    """Convolution and max-pooling as one operation; `tower.rewrite_pooling` creates it from the two layers.
+
+    The bias is added to the maxima, of which there are a quarter as many as pixels; the sums are the same. The parameters are
+    those of `conv`, under the name of this layer.
+    """
+
+    conv: Conv
+    pool: MaxPool
+
+    def setup(self) -> None:
+        """Make the parameters of the convolution those of this layer."""
+        nn.share_scope(self, self.conv)
+
+    def __call__(self, x):
+        return self.conv(x, partial(max_pool, window=self.pool.size, stride=self.pool.stride))
 
 
 class NormPool(Layer):

@@ -123,22 +123,25 @@ def _space_to_depth(x: Array, kernel: Array, stride: int, padding: tuple[int, in
     return x.reshape(*x.shape[:3], -1), kernel.reshape(kernel_blocks, kernel_blocks, -1, kernel.shape[-1])
 
 
-def conv_per_tower(operation: Callable[[Array, Array], Array]) -> Callable[[Array, Array, Array], Array]:
-    """Return `operation(x, kernel) + bias` with a batching rule for the current lowering.
+def conv_per_tower(
+    operation: Callable[[Array, Array], Array], pool: Callable[[Array], Array] = lambda y: y
+) -> Callable[[Array, Array, Array], Array]:
+    """Return `pool(operation(x, kernel)) + bias` with a batching rule for the current lowering.
 
     If the towers read the same `x`, both lowerings make one convolution with the kernels of all towers, which is faster than one
     per tower.
 
     Args:
       operation: function of `x` and `kernel` that is linear in each of them; its gradient needs only the arguments.
+      pool: function of activations `[..., channels]` that computes each channel separately.
     """
     if _lowering.get() != "grouped":
         separate = _separate_conv(operation)
-        return lambda x, kernel, bias: add_bias(separate(x, kernel), bias)
+        return lambda x, kernel, bias: add_bias(pool(separate(x, kernel)), bias)
 
     @custom_vmap
     def call(x: Array, kernel: Array, bias: Array) -> Array:
-        return operation(x, kernel) + bias
+        return pool(operation(x, kernel)) + bias
 
     @call.def_vmap
     def rule(towers: int, in_batched: Sequence[bool], x: Array, kernel: Array, bias: Array) -> tuple[Array, bool]:
@@ -147,7 +150,7 @@ def conv_per_tower(operation: Callable[[Array, Array], Array]) -> Callable[[Arra
         # The default batching makes a grouped convolution. The bias is added before the channels are divided among the towers,
         # because XLA lets cuDNN add it only if nothing is in between.
         y = jax.vmap(operation, (0 if in_batched[0] else None, 0), out_axes=-2)(x, kernel)
-        return _to_towers(y.reshape(*y.shape[:-2], -1) + bias.reshape(-1), towers), True
+        return _to_towers(pool(y.reshape(*y.shape[:-2], -1)) + bias.reshape(-1), towers), True
 
     return call
 

@@ -14,7 +14,19 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array
 
-from alexnet_jax.model.layers import TOWER, Activations, Dropout, Layer, LocalResponseNorm, MaxPool, NormPool, ReLU, WeightedLayer
+from alexnet_jax.model.layers import (
+    TOWER,
+    Activations,
+    Conv,
+    ConvPool,
+    Dropout,
+    Layer,
+    LocalResponseNorm,
+    MaxPool,
+    NormPool,
+    ReLU,
+    WeightedLayer,
+)
 from alexnet_jax.model.lowering import Lowering, tower_lowering
 from alexnet_jax.model.network import Network
 
@@ -96,16 +108,23 @@ def rewrite_pooling(network: Network) -> Network:
 
     ReLU, response normalization and max-pooling become one `NormPool` with the name of the pooling. A ReLU just before
     max-pooling follows it instead, where it has a quarter of the pixels: the maximum of `max(0, x)` is `max(0, maximum of x)`.
+    For the same reason, the bias of a convolution before max-pooling is added after it: they become one `ConvPool` with the name
+    of the convolution.
     """
     remaining = [layer.clone(name=name) for name, layer in network.named_layers.items()]
     layers: list[Layer] = []
     while remaining:
-        match remaining[:3]:
+        # Subclasses, for example of users, may compute something else.
+        match [layer if type(layer) in (Conv, ReLU, LocalResponseNorm, MaxPool) else None for layer in remaining[:3]]:
             case [ReLU(), LocalResponseNorm() as norm, MaxPool() as pool]:
                 layers.append(NormPool(norm, pool, name=pool.name))
                 del remaining[:3]
             case [ReLU() as relu, MaxPool() as pool, *_]:
-                layers += [pool, relu]
+                remaining[:2] = pool, relu
+            case [Conv(), ReLU() as relu, MaxPool() as pool]:
+                remaining[1:3] = pool, relu
+            case [Conv() as conv, MaxPool() as pool, *_]:
+                layers.append(ConvPool(conv.clone(name=None), pool, name=conv.name))
                 del remaining[:2]
             case _:
                 layers.append(remaining.pop(0))

@@ -41,7 +41,7 @@ from alexnet_jax.training.validation import validate
 LOSS_DELAY, CPU_LOSS_DELAY = 4, 1
 """Default values of `Options.loss_delay` on GPUs and on CPUs."""
 
-READ_INTERVAL_S = 0.1
+READ_INTERVAL_S = 0.25
 """Minimum time between readings of metrics, in seconds. Reading those of several short steps at once takes less time."""
 
 
