@@ -138,10 +138,17 @@ def loop() -> str:
     if result_or_none("loop") is None:
         return "Not measured yet. Run `make experiment EXP=benchmarks/training_loop`."
     rows = [
-        [f"`{name}`", f"{rates['step']:.1f}", f"{rates['loop']:.1f}", f"{rates['ratio']:.1%}"]
-        for name, rates in result("loop").items()
+        [
+            f"`{name}`, batch {measured['batch']}",
+            f"{measured['step']:,.0f}",
+            f"{measured['loop']:,.0f}",
+            f"{measured['ratio']:.1%}",
+            f"{measured['matmul_fraction']:.1%}",
+        ]
+        for name, measured in result("loop").items()
     ]
-    return table(["batch 32, 2 CPU cores", "training step alone, images/s", "training loop, images/s", "loop / step"], rows)
+    columns = ["training step alone, images/s", "training loop, images/s", "loop / step", "FLOP/s of the step / matrix products"]
+    return table(["2 CPU cores", *columns], rows)
 
 
 def search() -> str:

@@ -6,8 +6,8 @@
 The loop is that of `train`, with data loading, logging, progress display and checkpoints, timed until the last checkpoint is on
 disk; every epoch counts as the best so far. Validation is excluded, because it has its own step. The speed of a shared machine
 changes within seconds, so the loop is paused several times in a round, and the training step is timed alone, on one batch that is
-already on the devices. The ratio is the median over rounds of the loop's throughput divided by the step's. The last line of the
-output is one JSON object.
+already on the devices, and so are matrix products. The ratio is the median over rounds of the loop's throughput divided by the
+step's. The last line of the output is one JSON object.
 
     make experiment EXP=benchmarks/training_loop ARGS=--host
 
@@ -43,18 +43,20 @@ from alexnet_jax.parallel.runtime import bind_threads, configure_cpu, enable_com
 from alexnet_jax.training import loop
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.confusion import Confusions
+from alexnet_jax.training.flops import measure_matmul_flops, training_flops_per_image
 from alexnet_jax.training.metrics import EvalMetrics, Validation
 from alexnet_jax.training.setup import TrainContext, setup
 from alexnet_jax.training.step import TrainMetrics, constant_hparams, for_precision, initial_state, put_batch
 
 RESULT = Path(__file__).parents[1] / "results" / "loop.json"
-STEPS = {"quickstart": 2500, "two_tower": 100}
+STEPS = {"quickstart": 2500, "two_tower": 100, "cifar_four_layers": 600}
 """Default minimum number of steps per round and config, rounded up to whole epochs.
 
 The first epoch decodes the images, and later epochs read them from memory, as in every training run. These are all epochs of
 quickstart.
 """
-BATCH = 32
+BATCH = {"cifar_four_layers": 128}
+"""Batch size by config, instead of 32."""
 TURNS, MIN_TURN = 16, 40
 """Number of turns in a round, and minimum number of steps in a turn."""
 LOADED = 12
@@ -94,6 +96,7 @@ class Turns:
     Attributes:
       loop: steps and seconds of the loop, without the steps after a pause whose batches were loaded during the pause.
       step: steps and seconds of the step alone.
+      matmul: FLOP/s of matrix products in each turn.
     """
 
     def __init__(self, context: TrainContext):
@@ -113,7 +116,7 @@ class Turns:
         self._context, self._state, self._arguments = context, state, (batch, context.mean, hparams)
         self._length = max(MIN_TURN, context.steps // TURNS)
         self._position, self._start = 0, 0.0  # number of steps of the turn, and time after the first `LOADED` of them
-        self.loop, self.step = np.zeros(2), np.zeros(2)
+        self.loop, self.step, self.matmul = np.zeros(2), np.zeros(2), list[float]()
         self._run_steps(1)
 
     def __call__(self) -> bool:
@@ -128,6 +131,7 @@ class Turns:
             start = time.perf_counter()
             self._run_steps(self._length - LOADED)
             self.step += self._length - LOADED, time.perf_counter() - start
+            self.matmul.append(measure_matmul_flops.__wrapped__(self._context.mesh, self._context.config.precision))
         return False
 
     def end_turn(self) -> None:
@@ -145,14 +149,25 @@ class Turns:
         jax.block_until_ready(self._state)
 
 
-def step_and_loop_rate(context: TrainContext) -> tuple[float, float]:
-    """Return the throughput of the training step alone and of the loop, in images/s."""
+def measure(context: TrainContext) -> dict[str, float]:
+    """Measure a training run.
+
+    Returns:
+      "step" and "loop": throughput of the training step alone and of the loop, images/s; "ratio": loop divided by step;
+      "matmul_fraction": FLOP/s of the training step alone divided by those of matrix products.
+    """
     turns = Turns(context)
     with mock.patch.object(loop, "validate", return_value=_validation(context)):
         loop.run_loop(context, turns)
     turns.end_turn()
     step, whole = (context.config.batch_size * steps / seconds for steps, seconds in (turns.step, turns.loop))
-    return step, whole
+    step_flops = step * training_flops_per_image(context.network)
+    return {
+        "step": step,
+        "loop": whole,
+        "ratio": whole / step,
+        "matmul_fraction": step_flops / statistics.median(turns.matmul),
+    }
 
 
 def host_cost(context: TrainContext) -> dict[str, float]:
@@ -201,21 +216,15 @@ def _validation(context: TrainContext) -> Validation:
 
 def contexts(name: str, bench: Bench, folder: Path) -> Iterator[TrainContext]:
     """Yield the training run of each round."""
-    config = replace(load_config(name), batch_size=BATCH)
+    config = replace(load_config(name), batch_size=BATCH.get(name, 32))
     options = Options(data=bench.data or "synthetic")
     dataset = find_dataset(options.data, "", options.data_dir)
-    steps_per_epoch = dataset.manifest.splits["train"] // BATCH
+    steps_per_epoch = dataset.manifest.splits["train"] // config.batch_size
     epochs = -(-(bench.steps or STEPS[name]) // steps_per_epoch)
     for number in range(bench.rounds):
         context = setup(name, replace(config, epochs=epochs), replace(options, run=folder / f"{Path(name).stem}-{number}"))
         with closing(context.run):
             yield context
-
-
-def rates(name: str, bench: Bench, folder: Path) -> Iterator[tuple[float, float]]:
-    """Yield the throughputs of the step and of the loop in images/s, for each round."""
-    for context in contexts(name, bench, folder):
-        yield step_and_loop_rate(context)
 
 
 def main() -> None:
@@ -229,18 +238,15 @@ def main() -> None:
             rows = {name: [host_cost(context) for context in contexts(name, bench, Path(folder))] for name in bench.configs}
         print(json.dumps({name: jax.tree.map(lambda *v: round(statistics.median(v), 3), *rows[name]) for name in rows}))
         return
-    result = {}
+    result: dict[str, dict[str, float]] = {}
     for name in bench.configs:
-        rounds = []
+        rounds: list[dict[str, float]] = []
         with tempfile.TemporaryDirectory() as folder:
-            for step, loop in rates(name, bench, Path(folder)):
-                rounds.append((step, loop))
-                print(f"{name}: step {step:.1f} images/s, loop {loop:.1f} images/s, ratio {loop / step:.3f}", flush=True)
-        result[name] = {
-            "step": round(statistics.median(step for step, _ in rounds), 1),
-            "loop": round(statistics.median(loop for _, loop in rounds), 1),
-            "ratio": round(statistics.median(loop / step for step, loop in rounds), 3),
-        }
+            for context in contexts(name, bench, Path(folder)):
+                rounds.append(measure(context))
+                print(f"{name}: " + ", ".join(f"{key} {value:.5g}" for key, value in rounds[-1].items()), flush=True)
+        result[name] = {key: float(f"{statistics.median(r[key] for r in rounds):.4g}") for key in rounds[0]}
+        result[name]["batch"] = BATCH.get(name, 32)
     print(json.dumps(result))
     write_json(bench.out, result)
 

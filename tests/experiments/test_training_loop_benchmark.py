@@ -12,9 +12,10 @@ def test_step_and_loop_are_timed(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "MIN_TURN", 4)
     monkeypatch.setattr(benchmark, "LOADED", 1)
     bench = benchmark.Bench(data=str(photos), rounds=2, steps=6)
-    rounds = list(benchmark.rates("tests/tiny_config.py", bench, tmp_path))
+    rounds = [benchmark.measure(context) for context in benchmark.contexts("tests/tiny_config.py", bench, tmp_path)]
     assert len(rounds) == 2
-    assert all(step > 0 and loop > 0 for step, loop in rounds)
+    assert all(values["ratio"] == values["loop"] / values["step"] > 0 for values in rounds)
+    assert all(0 < values["matmul_fraction"] < 1 for values in rounds)
     assert len(list(tmp_path.glob("*/checkpoints/*"))) >= 2, "the loop is timed with its checkpoints"
 
 

@@ -9,7 +9,7 @@ from alexnet_kernels.xla.max_pool import backward as pool_backward
 from alexnet_kernels.xla.max_pool import forward as pool_forward
 from alexnet_kernels.xla.outlined import outlined
 from alexnet_kernels.xla.response_norm import gradient as norm_gradient
-from alexnet_kernels.xla.response_norm import response_norm
+from alexnet_kernels.xla.response_norm import normalize
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5, 6))
@@ -20,10 +20,10 @@ def norm_pool(x: Array, window: int, stride: int, size: int, k: float, alpha: fl
 
 def _fwd(x: Array, window: int, stride: int, size: int, k: float, alpha: float, beta: float) -> tuple[Array, tuple[Array, Array]]:
     @outlined
-    def normalize(x: Array) -> Array:
-        return response_norm(jax.nn.relu(x), size, k, alpha, beta, (-1,))
+    def relu_and_normalize(x: Array) -> Array:
+        return normalize(jax.nn.relu(x), size, k, alpha, beta, (-1,))
 
-    maxima, argmax = outlined(partial(pool_forward, window=window, stride=stride))(normalize(x))
+    maxima, argmax = outlined(partial(pool_forward, window=window, stride=stride))(relu_and_normalize(x))
     return maxima, (argmax, x)
 
 

@@ -15,6 +15,11 @@ from alexnet_kernels.xla.outlined import outlined
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
 def response_norm(x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...]) -> Array:
     """Compute `alexnet_kernels.response_norm`, with sums in float32 or wider."""
+    return outlined(partial(normalize, size=size, k=k, alpha=alpha, beta=beta, axes=axes))(x)
+
+
+def normalize(x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...]) -> Array:
+    """Compute `response_norm` as a part of other operations, which XLA can fuse with it."""
     wide = _widen(x)
     return (wide * _power(_divisor(wide, size, k, alpha, axes), beta)).astype(x.dtype)
 
