@@ -151,6 +151,23 @@ def loop() -> str:
     return table(["2 CPU cores", *columns], rows)
 
 
+def cpu_settings() -> str:
+    """Return a table of the time of a training step with each setting for CPUs undone."""
+    networks = result("cpu_settings")["networks"]
+    settings = {
+        "memory": "memory returned to the operating system",
+        "pages": "pages of 4 KB",
+        "heaps": "one heap for all threads",
+        "dispatch": "steps in a thread of JAX",
+        "convolutions": "XLA's default library for convolutions",
+        "vectors": "XLA's default width of vectors",
+        "towers": "one grouped convolution of both towers",
+    }
+    rows = [["all settings", *(f"{measured['step_ms']:.0f} ms" for measured in networks.values())]]
+    rows += [[text, *(f"× {measured[name]:.2f}" for measured in networks.values())] for name, text in settings.items()]
+    return table(["training step", *(f"`{name}`, batch {measured['batch']}" for name, measured in networks.items())], rows)
+
+
 def search() -> str:
     """Return a table of the time and memory of exact search in an index."""
     measured = result("search")
@@ -200,6 +217,7 @@ TABLES = {
     "gpu": gpu,
     "kill": kill,
     "loop": loop,
+    "cpu settings": cpu_settings,
     "search": search,
     "code search": code_search,
 }

@@ -25,7 +25,8 @@ TOWER = "tower"
 Lowering = Literal["separate", "grouped"]
 """Form of the layers before the first dense one, for towers that share a device; the values are equal up to rounding.
 
-"separate" makes one convolution per tower: on a CPU, XLA runs a grouped convolution 5 to 7 times slower than two separate ones.
+"separate" makes one convolution per tower: on a CPU, a grouped convolution takes several times as long as two separate ones
+(`experiments/benchmarks/cpu_settings.py`).
 "grouped" makes one grouped convolution of all towers, which lie side by side along the channels, [batch, height, width,
 towers * channels]. The towers are not stacked and sliced, for which a GPU would copy all activations.
 """
@@ -214,7 +215,7 @@ def _separate_conv(operation: Callable[[Array, Array], Array]) -> Callable[[Arra
 def add_bias(x: Array, bias: Array) -> Array:
     """Compute `x + bias`, where `bias` has the last axis of `x`; on a CPU, its gradient is a matrix product.
 
-    XLA computes a sum over all but the last axis one output at a time on a CPU, which takes ten times as long.
+    XLA computes a sum over all but the last axis one output at a time on a CPU, which takes many times as long.
     """
     return x + bias
 
@@ -240,7 +241,7 @@ def matmul_per_tower(x: Array, kernel: Array) -> Array:
     slice one tower out of a stack, XLA copies kernels of 150 MB.
     """
 
-    # For few images, a CPU takes about two thirds of the time if the activations are the transposed operand, not the kernel.
+    # For few images, a CPU takes less time if the activations are the transposed operand, not the kernel.
     def product(x: Array, kernel: Array) -> Array:
         return lax.dot_general(_transposed(x), kernel, (((0,), (0,)), ((), ())))
 

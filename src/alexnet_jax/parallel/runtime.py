@@ -146,9 +146,8 @@ def user_cache_folder() -> Path | None:
 def retain_freed_memory(arenas: int = 1) -> None:
     """Configure malloc to retain freed buffers instead of returning them to the OS; call before other threads allocate memory.
 
-    Otherwise every training step requests its memory from the OS again, page by page, which takes a fifth of the step time of the
-    paper's network on two cores. The memory is in pages of 2 MB, if the OS has them, which saves a few percent more. Does nothing
-    without glibc.
+    Otherwise every training step requests its memory from the OS again, page by page. The memory is in pages of 2 MB, if the OS
+    has them. `experiments/benchmarks/cpu_settings.py` measures what both save. Does nothing without glibc.
 
     Args:
       arenas: maximum number of malloc's arenas, which are heaps with a lock each. XLA's convolutions allocate thousands of small
@@ -182,8 +181,8 @@ def _use_huge_pages(libc: ctypes.CDLL) -> None:
 def compiler_options(platform: str) -> dict[str, str]:
     """Return the `compiler_options` of `jax.jit` for training and evaluation steps.
 
-    On a CPU, the options select Eigen instead of YNNPACK for convolutions, which makes the paper's training step one sixth faster
-    on two cores, and vectors of 512 bits where the CPU has them, which makes the small networks' steps a few percent faster.
+    On a CPU, the options select Eigen instead of YNNPACK for convolutions, and vectors of 512 bits where the CPU has them.
+    `experiments/benchmarks/cpu_settings.py` measures what both save.
 
     Args:
       platform: platform of the devices, such as "cpu" or "gpu".
