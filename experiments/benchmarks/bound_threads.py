@@ -15,8 +15,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import tyro
+from random_training import random_training
 from turns import Worker, serve
 
 from alexnet_jax import QUICKSTART
@@ -27,8 +27,6 @@ from alexnet_jax.errors import check_at_least
 from alexnet_jax.files import write_json
 from alexnet_jax.parallel.mesh import choose_mesh
 from alexnet_jax.parallel.runtime import bind_threads, configure_cpu
-from alexnet_jax.training.optimizer import paper_update
-from alexnet_jax.training.step import constant_hparams, initial_state, make_train_step, put_batch, random_batch
 
 RESULT = Path(__file__).parents[1] / "results" / "bound_threads.json"
 BATCH = 32
@@ -55,21 +53,10 @@ class Bench:
 def train(devices: int, bound: bool) -> None:
     """Run training steps in turns."""
     configure_cpu(devices, data_parallel=False)
-    mesh, optimizer = choose_mesh(QUICKSTART, "auto" if devices > 1 else "single", devices), paper_update()
+    mesh = choose_mesh(QUICKSTART, "auto" if devices > 1 else "single", devices)
     if bound:
         bind_threads()
-    state = initial_state(QUICKSTART, mesh, optimizer, 0)
-    hparams = jax.device_put(constant_hparams(state, 1e-4))
-    train_step = make_train_step(QUICKSTART, mesh, optimizer, seed=0)
-    batch = put_batch(random_batch(BATCH, QUICKSTART.input_size), mesh)
-    mean = jax.numpy.zeros((QUICKSTART.input_size, QUICKSTART.input_size, 3))
-
-    def step() -> None:
-        nonlocal state
-        state, metrics = train_step(state, batch, mean, hparams)
-        jax.block_until_ready(metrics)
-
-    serve(step)
+    serve(random_training(QUICKSTART, mesh, BATCH))
 
 
 def compare(devices: int, bench: Bench) -> dict[str, list[float]]:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 import jax
-import numpy as np
 import tyro
+from random_training import random_training
 from turns import Worker, serve
 
 from alexnet_jax import NETWORKS, Network
@@ -30,10 +30,8 @@ from alexnet_jax.files import write_json
 from alexnet_jax.model.cifar import CIFAR_NETWORKS
 from alexnet_jax.model.lowering import tower_lowering
 from alexnet_jax.parallel import runtime
-from alexnet_jax.parallel.mesh import choose_mesh, replicated
+from alexnet_jax.parallel.mesh import choose_mesh
 from alexnet_jax.training import step as step_module
-from alexnet_jax.training.optimizer import paper_update
-from alexnet_jax.training.step import constant_hparams, initial_state, make_train_step, put_batch, random_batch
 
 RESULT = Path(__file__).parents[1] / "results" / "cpu_settings.json"
 BATCHES = {"two_tower": 32, "quickstart": 32, "cifar_norm": 128}
@@ -54,24 +52,13 @@ def train(network: Network, batch_size: int, undo: Undo) -> None:
     runtime.configure_cpu()
     if undo == "dispatch":
         jax.config.update("jax_cpu_enable_async_dispatch", True)
-    mesh, optimizer = choose_mesh(network, "single", 1), paper_update()
+    mesh = choose_mesh(network, "single", 1)
     runtime.bind_threads()
     option = {"convolutions": "xla_cpu_experimental_ynn_fusion_type", "vectors": "xla_cpu_prefer_vector_width"}.get(undo)
     options = {key: value for key, value in runtime.compiler_options("cpu").items() if key != option}
     step_module.compiler_options = lambda platform: options
-
-    state = initial_state(network, mesh, optimizer, 0)
-    mean = np.zeros((network.input_size, network.input_size, 3), np.float32)
-    arguments = jax.device_put((constant_hparams(state, 1e-4), mean), replicated(mesh))
-    batch, (hparams, mean) = put_batch(random_batch(batch_size, network.input_size), mesh), jax.block_until_ready(arguments)
     with tower_lowering("grouped" if undo == "towers" else "separate"):
-        train_step = make_train_step(network, mesh, optimizer, seed=0)
-
-    def step() -> None:
-        nonlocal state
-        state, metrics = train_step(state, batch, mean, hparams)
-        jax.block_until_ready((state, metrics))
-
+        step = random_training(network, mesh, batch_size)
     serve(step)
 
 

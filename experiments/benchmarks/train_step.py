@@ -55,33 +55,18 @@ Results = dict[str, dict[str, Any]]
 
 def alexnet_jax_step(devices: int, batch: int) -> tuple[Step, Callable[[], Turn]]:
     """Return the training step of alexnet_jax on one or two CPU devices, and a measurement of the rate of matrix products."""
-    import jax
+    from random_training import random_training
 
     from alexnet_jax.model.alexnet import TWO_TOWER
-    from alexnet_jax.parallel.mesh import choose_mesh, replicated
+    from alexnet_jax.parallel.mesh import choose_mesh
     from alexnet_jax.parallel.runtime import configure_cpu
     from alexnet_jax.training.flops import measure_matmul_flops, training_flops_per_image
-    from alexnet_jax.training.optimizer import paper_update
-    from alexnet_jax.training.step import constant_hparams, initial_state, make_train_step, put_batch, random_batch
 
     configure_cpu(devices, data_parallel=False)
     mesh = choose_mesh(TWO_TOWER, "split" if devices == 2 else "single", devices)
-    optimizer = paper_update()
-    state = initial_state(TWO_TOWER, mesh, optimizer, 0)
-    step = make_train_step(TWO_TOWER, mesh, optimizer, seed=0)
-    size = TWO_TOWER.input_size
-    replicated_sharding = replicated(mesh)
-    hparams = jax.device_put(constant_hparams(state, 1e-4), replicated_sharding)
-    mean = jax.device_put(jax.numpy.full((size, size, 3), 128.0), replicated_sharding)
-    images = put_batch(random_batch(batch, size), mesh)
-
-    def take_step() -> None:
-        nonlocal state
-        state, metrics = step(state, images, mean, hparams)
-        jax.block_until_ready((state, metrics))
-
+    step = random_training(TWO_TOWER, mesh, batch)
     # The rate of images that would take the time of matrix products of the same number of operations.
-    return take_step, lambda: {"matmul_rate": measure_matmul_flops(mesh, "float32") / training_flops_per_image(TWO_TOWER)}
+    return step, lambda: {"matmul_rate": measure_matmul_flops(mesh, "float32") / training_flops_per_image(TWO_TOWER)}
 
 
 def pytorch_step(batch: int, *, channels_last: bool, compiled: bool) -> Step:

@@ -194,8 +194,8 @@ class MaxPool(Layer):
 class ConvPool(Layer):
     """Convolution and max-pooling as one operation; `tower.rewrite_pooling` creates it from the two layers.
 
-    The bias is added to the maxima, of which there are a quarter as many as pixels; the sums are the same. The parameters are
-    those of `conv`, under the name of this layer.
+    The bias is added to the maxima, of which there are a quarter as many as pixels if the stride is 2; the sums are the same. The
+    parameters are those of `conv`, under the name of this layer.
     """
 
     conv: Conv
