@@ -7,7 +7,7 @@ WORKERS ?= 2
 VENV := .venv
 PY := $(VENV)/bin/python
 # One extra, by the driver at hand: its CUDA version is what nvidia-smi prints on its last header line.
-CUDA := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/\1/p')
+CUDA := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA.* Version: *\([0-9][0-9]*\)\..*/\1/p')
 comma := ,
 # The value of a variable as one argument of a command, whatever characters it has.
 quoted = '$(subst ','\'',$(value $(1)))'

@@ -261,6 +261,28 @@ def test_first_supported_implementation_is_used(rng):
     assert np.array_equal(max_pool(x, implementation=("triton", "xla")), max_pool(x))
 
 
+@pytest.mark.parametrize("op", ["max_pool", "norm_pool"])
+def test_gradient_of_windows_with_more_positions_than_int8_has(op):
+    x = jnp.arange(1.0, 145.0).reshape(1, 12, 12, 1)
+    gradient = jax.grad(lambda x: getattr(alexnet_kernels, op)(x, window=12).sum())(x)
+    assert np.flatnonzero(gradient).tolist() == [143]
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "message"),
+    [
+        ((1, 30, 30, 8), {"window": 12}, "windows of at most"),
+        ((1, 30, 30, 200), {"size": 101}, "normalization over at most"),
+        ((0, 30, 30, 8), {}, "at least one element"),
+        ((2**15, 256, 256, 1), {}, r"fewer than 2\*\*31 elements"),
+    ],
+    ids=str,
+)
+def test_kernels_do_not_support_arguments_that_exceed_their_limits(shape, settings, message):
+    x = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+    assert re.search(message, triton.unsupported_arguments("norm_pool", x, None, **settings) or "")
+
+
 @pytest.mark.parametrize(
     ("capability", "supported"), [("7.5", False), ("8.0", True), ("9.0", True), ("10.0", True), ("gfx942", False)]
 )

@@ -9,6 +9,9 @@ from alexnet_kernels.triton import norm, pool
 
 __all__ = ["max_pool", "norm_pool", "response_norm", "unsupported_reason"]
 
+MAX_WINDOW, MAX_SIZE = 11, 100
+"""Largest pooling window and normalization window. The kernels contain the code of every pixel and channel of a window."""
+
 
 def unsupported_reason(op: str, x: Array, device: Any, **settings: Any) -> str | None:
     """Return the reason why the kernels do not support this device or these arguments, or None."""
@@ -25,6 +28,12 @@ def unsupported_arguments(op: str, x: Array, device: Any, **settings: Any) -> st
         return f"supports float32, bfloat16 and float16, not {x.dtype}"
     if x.size >= 2**31:
         return f"supports fewer than 2**31 elements, but the input of shape {x.shape} has {x.size:,}"
+    if x.size == 0:
+        return f"needs at least one element, but the input has shape {x.shape}"
+    if settings.get("window", 1) > MAX_WINDOW:
+        return f"supports windows of at most {MAX_WINDOW} pixels, not {settings['window']}"
+    if settings.get("size", 1) > MAX_SIZE:
+        return f"supports normalization over at most {MAX_SIZE} channels, not {settings['size']}"
     if settings.get("axes", (-1,)) != (-1,):
         return f"supports only axes=(-1,), across channels, not {settings['axes']}"
     if settings.get("alpha", 1) <= 0:

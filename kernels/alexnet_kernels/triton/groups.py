@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
+# By name, so that a version of JAX without one of them raises ImportError, after which other implementations are used.
+from jax.experimental.pallas.triton import CompilerParams, load, store
 
 from alexnet_kernels.triton.blocks import Block
 
@@ -66,7 +67,7 @@ class GroupedRef:
 
     def store(self, index: Array, mask: Array, channels: Sequence[Array]) -> None:
         """Store all channels of the group at `index`, for the elements in `mask`."""
-        triton.store(self._pointer(index), _join_channels(channels).astype(self.ref.dtype), mask=self._broadcast(mask))
+        store(self._pointer(index), _join_channels(channels).astype(self.ref.dtype), mask=self._broadcast(mask))
 
     def _load_group(self, index: Array, mask: Array, offset: int) -> Channels:
         if offset < 0:
@@ -74,7 +75,7 @@ class GroupedRef:
         elif offset > 0:
             mask &= self.channel_group < self.groups_per_segment - offset
         # Without `other`, masked values are undefined.
-        values = triton.load(self._pointer(index + offset), mask=self._broadcast(mask), other=0)
+        values = load(self._pointer(index + offset), mask=self._broadcast(mask), other=0)
         dtype = jnp.float32 if jnp.issubdtype(values.dtype, jnp.floating) else jnp.int32
         return _split_channels(values.astype(dtype))
 
@@ -153,7 +154,7 @@ def call_kernel(
         name=name,
         # The parameters select the backend: without them, some versions of JAX use Mosaic and others Triton. One stage is enough
         # because pipelining applies to loops, which the kernels do not have.
-        compiler_params=triton.CompilerParams(num_warps=block.warps, num_stages=1),
+        compiler_params=CompilerParams(num_warps=block.warps, num_stages=1),
     )(*(x.reshape(-1, size) for x in inputs))
     return [grouped.reshape(y.shape) for grouped, y in zip(outputs, out, strict=True)]
 

@@ -100,7 +100,10 @@ def bind_threads(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
 
 
 def check_platform() -> None:
-    """Check that JAX can use a device, which it cannot if JAX_PLATFORMS names one that does not exist.
+    """Check that JAX can use a device.
+
+    It cannot if JAX_PLATFORMS names a platform that does not exist, or if JAX is installed for GPUs, but the driver is too old or
+    CUDA_VISIBLE_DEVICES hides all of them.
 
     Raises:
       UserError: if it cannot.
@@ -109,9 +112,13 @@ def check_platform() -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
         platforms = jax.config.jax_platforms  # type: ignore[reportAttributeAccessIssue]
+        # Without JAX's advice, which is to uninstall packages.
+        reason = " ".join(str(error).split()).partition(" (you may need")[0].split(". ")[0].rstrip(".")
         if not platforms:
-            raise
-        reason = " ".join(str(error).split()).split(". ")[0]
+            if "Unable to initialize backend" not in reason:
+                raise
+            advice = "update the driver and check CUDA_VISIBLE_DEVICES, or set JAX_PLATFORMS=cpu to use the CPU"
+            raise UserError(f"JAX cannot use its devices ({reason}): {advice}") from error
         problem = f"JAX_PLATFORMS={platforms}, but there is no such device" + (f" ({reason})" if reason else "")
         raise UserError(f"{problem}: install JAX for it, or unset JAX_PLATFORMS") from error
 
