@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
 
+import jax
+import jax.numpy as jnp
 import resumption
 from network_rates import STEPS, jax_images_per_second, torch_images_per_second
 from operations import (
@@ -39,7 +41,18 @@ SMALL = Network(
 """Network with a compilation time of a few seconds."""
 
 
-def plan(parts: Sequence[str], report: Report, budget: TimeBudget, compilation: Executor, *, tiny: bool) -> Iterator[Measurement]:
+def device_error() -> str | None:
+    """Return the error of a trivial computation, such as the one that all have after an illegal memory access, or None."""
+    try:
+        jax.block_until_ready(jnp.zeros(1) + 1)
+    except Exception as error:
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return None
+
+
+def plan(
+    parts: Sequence[str], report: Report, budget: TimeBudget, compilation: Executor, *, kernels: str, tiny: bool
+) -> Iterator[Measurement]:
     """Yield the measurements of the requested parts.
 
     Args:
@@ -47,9 +60,9 @@ def plan(parts: Sequence[str], report: Report, budget: TimeBudget, compilation: 
       report: report to which the results are added.
       budget: time budget of the process.
       compilation: executor that compiles operations ahead of their measurements.
-      tiny: whether to use small shapes, and the kernels in interpret mode.
+      kernels: implementation to check and compare with the others; "xla" if the GPU does not support the kernels.
+      tiny: whether to use small shapes.
     """
-    kernels = "triton.interpreted" if tiny else "triton"
     conv1 = [Spec("max_pool", (1, 5, 5, 8))] if tiny else [conv1_spec(op) for op in OPERATIONS]
     conv2 = [] if tiny else [conv2_spec(op) for op in OPERATIONS]
     dtypes = PRECISIONS[:1] if tiny else PRECISIONS  # each takes a third of a minute to compile in interpret mode
@@ -64,12 +77,12 @@ def plan(parts: Sequence[str], report: Report, budget: TimeBudget, compilation: 
     if "operations" in parts:
         yield from _operations(report, kernels, conv1, dtypes)
     if "network" in parts:
-        yield from _network(report, *settings[0], tiny)
+        yield from _network(report, kernels, *settings[0], tiny)
     if "operations" in parts:
         yield from _operations(report, kernels, conv2, dtypes)
     if "network" in parts:
         for precision, batch in settings[1:]:
-            yield from _network(report, precision, batch, tiny)
+            yield from _network(report, kernels, precision, batch, tiny)
     if "training" in parts:
         yield Measurement("training", "", partial(_training, report, budget, 1 if tiny else 28))
     if "operations" in parts and _measures_pytorch(tiny):
@@ -106,7 +119,7 @@ def _operations(report: Report, kernels: str, specs: Sequence[Spec], dtypes: Seq
     """Yield the measurements of operation times in JAX."""
 
     def measure(spec: Spec, dtype: str) -> None:
-        times = operation_times(spec, dtype, (kernels, "reference", "xla"))
+        times = operation_times(spec, dtype, dict.fromkeys((kernels, "reference", "xla")))
         if bandwidth := report.results.get("copy_bytes_per_second"):
             fractions = copy_bandwidth_fractions(spec, dtype, times[kernels], bandwidth)
             report.add("operations", {"spec": str(spec), "dtype": dtype}, copy_bandwidth_fraction=fractions)
@@ -144,15 +157,17 @@ def _add_operation_times(report: Report, spec: Spec, dtype: str, times: dict[str
     print_now(f"operation, {spec} {dtype}, forward / forward and backward, in microseconds: {each}")
 
 
-def _network(report: Report, precision: Precision, batch_size: int, tiny: bool) -> Iterator[Measurement]:
+def _network(report: Report, kernels: str, precision: Precision, batch_size: int, tiny: bool) -> Iterator[Measurement]:
     """Yield the measurements of training throughput with the kernels, without them, and in PyTorch."""
     network = SMALL if tiny else TWO_TOWER
     # Without "xla" as the alternative, an operation that the kernels do not support raises an error.
-    kernels = ("triton", "xla") if tiny else ("triton",)
+    implementations = ("triton", "xla") if tiny else ("triton",)
     rates = {
-        "kernels": partial(jax_images_per_second, network, precision, batch_size, kernels),
+        "kernels": partial(jax_images_per_second, network, precision, batch_size, implementations),
         "xla": partial(jax_images_per_second, network, precision, batch_size, ("xla",)),
     }
+    if kernels == "xla":
+        del rates["kernels"]
     if _measures_pytorch(tiny) and not (tiny and precision == "bfloat16"):  # bfloat16 takes minutes on a CPU
         steps = 1 if tiny else STEPS
         rates["pytorch"] = partial(torch_images_per_second, precision, batch_size, compiled=False, steps=steps)
@@ -164,7 +179,7 @@ def _network(report: Report, precision: Precision, batch_size: int, tiny: bool) 
         rate = rates[name]()
         report.add("network", key, images_per_second={name: rate})
         flops = report.results.get("matmul_flops_per_second")
-        if name == "kernels" and flops is not None:
+        if name == next(iter(rates)) and flops is not None:
             report.add("network", key, matmul_fraction=training_flops_per_image(network) * rate / flops[precision])
         print_now(f"training step, {network.name}, {precision}, batch {batch_size}, {name}: {rate:.0f} images/s")
 

@@ -111,12 +111,21 @@ class TimeBudget:
         return START + self.seconds - time.monotonic()
 
 
-def run_measurements(measurements: Sequence[Measurement], report: Report, budget: TimeBudget) -> None:
+def run_measurements(
+    measurements: Sequence[Measurement], report: Report, budget: TimeBudget, *, device_error: Callable[[], str | None] = lambda: None
+) -> None:
     """Run measurements in order within a time budget.
 
     A measurement is skipped if the remaining time is shorter than the longest measurement of the same part so far. If a
     measurement is still running when the budget runs out, the report is completed and the process exits, with status 1 after a
-    failure and 0 otherwise.
+    failure and 0 otherwise. The entry "running" of the report is the name of the measurement during which a process was killed.
+
+    Args:
+      measurements: measurements to run.
+      report: report to which failures and skipped measurements are added.
+      budget: time budget.
+      device_error: called after a failure; returns the reason why the device cannot be used any more, or None. If there is one, the
+        other measurements are skipped, because all would fail.
     """
     reason = f"the time budget of {budget.seconds / 60:g} minutes ran out; raise --minutes"
     pending, out_of_time = deque(measurements), list[str]()
@@ -136,13 +145,19 @@ def run_measurements(measurements: Sequence[Measurement], report: Report, budget
         if budget.remaining < longest.get(measurement.part, 0):
             out_of_time.append(str(measurement))
         else:
+            report.set(running=str(measurement))
+            failures = len(report.results["failed"])
             _run(measurement, report)
+            if len(report.results["failed"]) > failures and (error := device_error()):
+                pending.popleft()
+                report.skip([str(each) for each in pending], f"the device failed in {measurement} ({error}); run other parts with --only")
+                break
             longest[measurement.part] = max(longest.get(measurement.part, 0), time.monotonic() - start)
         pending.popleft()
     watchdog.cancel()
     if out_of_time:
         report.skip(out_of_time, reason)
-    report.set(seconds=round(budget.seconds - budget.remaining, 1))
+    report.set(seconds=round(budget.seconds - budget.remaining, 1), running=None)
 
 
 def _run(measurement: Measurement, report: Report) -> None:

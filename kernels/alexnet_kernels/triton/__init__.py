@@ -9,8 +9,9 @@ from alexnet_kernels.triton import norm, pool
 
 __all__ = ["max_pool", "norm_pool", "response_norm", "unsupported_reason"]
 
-MAX_WINDOW, MAX_SIZE = 11, 100
-"""Largest pooling window and normalization window. The kernels contain the code of every pixel and channel of a window."""
+MAX_WINDOW, MAX_SIZE = 5, 9
+"""Largest pooling and normalization window in `specs.ALL_SPECS`. The kernels contain the code of each pixel and channel of a window,
+so that larger ones take minutes to compile and spill registers."""
 
 
 def unsupported_reason(op: str, x: Array, device: Any, **settings: Any) -> str | None:
