@@ -112,7 +112,11 @@ class TimeBudget:
 
 
 def run_measurements(
-    measurements: Sequence[Measurement], report: Report, budget: TimeBudget, *, device_error: Callable[[], str | None] = lambda: None
+    measurements: Sequence[Measurement],
+    report: Report,
+    budget: TimeBudget,
+    *,
+    device_error: Callable[[], str | None] = lambda: None,
 ) -> None:
     """Run measurements in order within a time budget.
 
@@ -124,8 +128,8 @@ def run_measurements(
       measurements: measurements to run.
       report: report to which failures and skipped measurements are added.
       budget: time budget.
-      device_error: called after a failure; returns the reason why the device cannot be used any more, or None. If there is one, the
-        other measurements are skipped, because all would fail.
+      device_error: called after a failure; returns the reason why the device cannot be used any more, or None. If there is one,
+        the other measurements are skipped, because all would fail.
     """
     reason = f"the time budget of {budget.seconds / 60:g} minutes ran out; raise --minutes"
     pending, out_of_time = deque(measurements), list[str]()
@@ -150,7 +154,9 @@ def run_measurements(
             _run(measurement, report)
             if len(report.results["failed"]) > failures and (error := device_error()):
                 pending.popleft()
-                report.skip([str(each) for each in pending], f"the device failed in {measurement} ({error}); run other parts with --only")
+                report.skip(
+                    [str(each) for each in pending], f"the device failed in {measurement} ({error}); run other parts with --only"
+                )
                 break
             longest[measurement.part] = max(longest.get(measurement.part, 0), time.monotonic() - start)
         pending.popleft()

@@ -40,7 +40,8 @@ def skips(report):
 def test_other_measurements_run_after_a_failure(check):
     result = check({"a": fails, "b": skips, "c": passes})
     assert result["rows"] == [{"spec": "a", "value": 1}]
-    assert [(each["name"], each["reason"]) for each in result["failed"]] == [("part a", "RuntimeError: CUDA_ERROR_ILLEGAL_ADDRESS")]
+    (failure,) = result["failed"]
+    assert (failure["name"], failure["reason"]) == ("part a", "RuntimeError: CUDA_ERROR_ILLEGAL_ADDRESS")
     assert result["skipped"] == [{"name": "part b", "reason": "PyTorch is missing"}]
     assert result["running"] is None
 

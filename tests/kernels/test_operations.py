@@ -18,6 +18,7 @@ from alexnet_jax.parallel import placement
 from alexnet_kernels import default_implementation, max_pool, norm_pool, reference, response_norm, triton
 from alexnet_kernels.dispatch import ImplementationName
 from alexnet_kernels.specs import ALL_SPECS, OPERATIONS, SAME_MAP_SPECS, SAMPLED_SPECS, Spec
+from alexnet_kernels.triton import self_test
 
 from ..conftest import TINY, cpu_mesh
 
@@ -290,7 +291,34 @@ def test_required_compute_capability(capability, supported):
     """Check that the kernels require compute capability 8.0 (Ampere); a T4 has 7.5."""
 
     class Gpu:
+        platform = "gpu"
         device_kind = "a GPU"
         compute_capability = capability
 
     assert (triton.unsupported_reason("max_pool", jnp.ones((1, 9, 9, 4)), Gpu()) is None) == supported
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_self_test_of_the_kernels_passes(dtype):
+    assert self_test.compare(jax.devices()[0], dtype, interpret=True) is None
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [(None, "raised NotImplementedError: no lowering"), (2.0, "relative error of"), (np.nan, "relative error of nan")],
+)
+def test_kernels_that_fail_their_self_test_are_not_used(factor, message, monkeypatch, request):
+    """Run the self-test on a CPU in the place of a GPU, while a function is traced."""
+
+    def faulty(x, **_):
+        if factor is None:
+            raise NotImplementedError("no\nlowering")
+        return reference.max_pool(x, 3, 2) * factor
+
+    monkeypatch.setattr(self_test.pool, "max_pool", faulty)
+    self_test.failure.cache_clear()
+    request.addfinalizer(self_test.failure.cache_clear)
+    with pytest.warns(UserWarning, match=f"the Triton kernels are not used: on cpu, a test of them .*{message}"):
+        jax.jit(lambda x: x if self_test.failure("cpu", "float32") else 1 / 0).lower(1.0)
+    assert re.search(message, self_test.failure("cpu", "float32") or "")
+    assert self_test.failure("no platform", "float32") is None

@@ -102,9 +102,10 @@ def test_an_error_after_the_first_step_drops_the_form(run, task, steps, capsys):
 
 
 def test_gradients_may_differ_more_if_convolutions_round_their_arguments():
+    """Differences of correct gradients of conv1 of two_tower: 8 % between TF32 and float32, 25 % between kernels in bfloat16."""
     assert step_trials.tolerance_on("cpu", "float32") == 0.02
-    for rounded in (("gpu", "float32"), ("gpu", "bfloat16"), ("cpu", "bfloat16")):
-        assert step_trials.tolerance_on(*rounded) == 0.2
+    assert 2 * 0.08 < step_trials.tolerance_on("gpu", "float32") < 1
+    assert 1.5 * 0.25 < step_trials.tolerance_on("gpu", "bfloat16") < 1
 
 
 def test_correct_numbers_may_differ_by_rounding(run, task, steps):

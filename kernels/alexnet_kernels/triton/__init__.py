@@ -5,22 +5,28 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from alexnet_kernels.triton import norm, pool
+from alexnet_kernels.triton import norm, pool, self_test
 
-__all__ = ["max_pool", "norm_pool", "response_norm", "unsupported_reason"]
+__all__ = ["max_pool", "norm_pool", "response_norm", "unsupported_device", "unsupported_reason"]
 
 MAX_WINDOW, MAX_SIZE = 5, 9
-"""Largest pooling and normalization window in `specs.ALL_SPECS`. The kernels contain the code of each pixel and channel of a window,
-so that larger ones take minutes to compile and spill registers."""
+"""Largest pooling and normalization window in `specs.ALL_SPECS`. The kernels contain the code of each pixel and channel of a
+window, so that larger ones take minutes to compile and spill registers."""
 
 
 def unsupported_reason(op: str, x: Array, device: Any, **settings: Any) -> str | None:
     """Return the reason why the kernels do not support this device or these arguments, or None."""
+    reason = unsupported_device(device) or unsupported_arguments(op, x, device, **settings)
+    return reason or self_test.failure(device.platform, jnp.dtype(x.dtype).name)
+
+
+def unsupported_device(device: Any) -> str | None:
+    """Return the reason why the kernels do not support this kind of device, or None."""
     if (capability := _compute_capability(device)) is None:
         return f"needs an NVIDIA GPU, but the device is {device.device_kind}"
     if capability < 8:
         return f"needs compute capability 8.0 (Ampere) or higher, but {device.device_kind} has {capability}"
-    return unsupported_arguments(op, x, device, **settings)
+    return None
 
 
 def unsupported_arguments(op: str, x: Array, device: Any, **settings: Any) -> str | None:

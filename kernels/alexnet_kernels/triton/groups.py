@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
+
 # By name, so that a version of JAX without one of them raises ImportError, after which other implementations are used.
 from jax.experimental.pallas.triton import CompilerParams, load, store
 
