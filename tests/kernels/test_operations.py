@@ -281,7 +281,7 @@ def test_gradient_of_windows_with_more_positions_than_int8_has(op):
 )
 def test_kernels_do_not_support_arguments_that_exceed_their_limits(shape, settings, message):
     x = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
-    assert re.search(message, triton.unsupported_arguments("norm_pool", x, None, **settings) or "")
+    assert re.search(message, triton.unsupported_arguments("norm_pool", x, None, **settings) or "")  # type: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
