@@ -126,6 +126,14 @@ class ImplementationTests:
             np.testing.assert_allclose(y[..., part], expected, rtol=2e-5, atol=1e-4)
             np.testing.assert_allclose(gradient[..., part], expected_gradient, rtol=2e-5, atol=1e-4)
 
+    def test_gradient_of_windows_with_many_positions(self, rng):
+        """Check the last positions of a window of the whole map, which an int8 cannot store."""
+        x = draw((17, 17, 2), rng).at[16, 15:].add(1000)
+        implementation = (self.implementation, "xla")  # the kernels do not support it
+        gradient = jax.grad(lambda x: max_pool(x, 17, 17, implementation=implementation).sum())(x)
+        for channel in range(2):
+            assert np.flatnonzero(gradient[..., channel]).tolist() == [int(jnp.argmax(x[..., channel]))]
+
     def test_two_devices_equal_one(self, rng):
         """Check that a network has the same logits under `shard_map` and `vmap`, and that the kernels add no communication."""
         images = jnp.asarray(rng.normal(0, 50, (2, 29, 29, 3)), jnp.float32)

@@ -27,6 +27,8 @@ def unsupported_arguments(op: str, x: Array, device: Any, **settings: Any) -> st
         return f"supports fewer than 2**31 elements, but the input of shape {x.shape} has {x.size:,}"
     if settings.get("axes", (-1,)) != (-1,):
         return f"supports only axes=(-1,), across channels, not {settings['axes']}"
+    if settings.get("window", 1) > 11:  # positions in a window are stored as int8
+        return f"supports pooling windows of up to 11 pixels, not {settings['window']}"
     if settings.get("alpha", 1) <= 0:
         return f"needs a positive alpha, not {settings['alpha']}"
     return None

@@ -166,13 +166,14 @@ class Predictor:
             or of an image of Pillow is scaled to `model.image_size` pixels and the central square is used (paper, section 2).
 
         Raises:
-          UserError: if a file is not a readable image, or an array has a different type or shape.
+          UserError: if a file is not a readable image, or an array has a different type or shape. The message names the file, or
+            the item of a sequence, as in "images[3]".
         """
         images = self._several(images)
         devices = self.mesh.shape[DATA]
         size = min(self.batch_size, devices * (1 << (-(-len(images) // devices) - 1).bit_length()))
         local = local_batch_slice(self.mesh, size)
-        batches = (self._pixels(images[start : start + size]) for start in range(0, len(images), size))
+        batches = (self._pixels(images, slice(start, start + size)) for start in range(0, len(images), size))
         return np.concatenate([self._predict(batch[local], size)[: len(batch)] for batch in batches])
 
     def predict_batch(
@@ -222,30 +223,35 @@ class Predictor:
             raise UserError(f"{self._expected}, not {type(images).__name__ if images else 'no image'}")
         return images
 
-    def _pixels(self, images: Sequence[Photo] | np.ndarray) -> UInt8[np.ndarray, "images size size 3"]:
-        return images if isinstance(images, np.ndarray) else np.stack([self._read(image) for image in images])
+    def _pixels(self, images: Sequence[Photo] | np.ndarray, part: slice) -> UInt8[np.ndarray, "images size size 3"]:
+        """Return the pixels of `images[part]`."""
+        if isinstance(images, np.ndarray):
+            return images[part]
+        names = ["the image"] if len(images) == 1 else [f"images[{index}]" for index in range(len(images))[part]]
+        return np.stack([self._read(image, name) for image, name in zip(images[part], names, strict=True)])
 
-    def _read(self, image: Photo) -> UInt8[np.ndarray, "size size 3"]:
+    def _read(self, image: Photo, name: str) -> UInt8[np.ndarray, "size size 3"]:
+        """Return the pixels of one image; `name` stands for an image without a file name in messages."""
         size = self.model.image_size
         if isinstance(image, Image.Image):
             try:
                 return center_crop_image(image, size)
             except Exception as error:  # on damaged files, Pillow raises exceptions of many types
-                raise UserError(f"the image cannot be read: {error}; pass another image") from error
+                raise UserError(f"{name} cannot be read: {error}; pass another image") from error
         if isinstance(image, bytes):
-            return decode_without_warnings(image, "the image", size)
+            return decode_without_warnings(image, name, size)
         if isinstance(image, str | Path):
             try:
                 data = Path(image).read_bytes()
             except OSError as error:
                 raise UserError(f"cannot read {image}: {error.strerror}") from error
             return decode_without_warnings(data, str(image), size)
-        return self._checked(np.asarray(image)[None])[0]
+        return self._checked(np.asarray(image)[None], f"{name} is invalid: ")[0]
 
-    def _checked(self, images: np.ndarray) -> UInt8[np.ndarray, "images size size 3"]:
+    def _checked(self, images: np.ndarray, problem: str = "") -> UInt8[np.ndarray, "images size size 3"]:
         size = self.model.image_size
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3) or not len(images):
-            raise UserError(f"{self._expected}, not {images.dtype} {list(images.shape)}")
+            raise UserError(f"{problem}{self._expected}, not {images.dtype} {list(images.shape)}")
         return images
 
     @property

@@ -126,7 +126,7 @@ def _training_from_json(record: dict[str, Any], network: Network, augmentation: 
     record = ADDED_SETTINGS | record
     settings = {each.name: _as_tuples(record[each.name]) for each in fields(TrainConfig) if each.name not in _NOT_RECORDED}
     schedule = {name: _as_tuples(value) for name, value in record["schedule"].items()}
-    settings["schedule"] = LearningRateSchedule.class_named(schedule.pop("rule"))(**schedule)
+    settings["schedule"] = LearningRateSchedule.registry.find(schedule.pop("rule"))(**schedule)
     settings["layer_rates"] = tuple(LayerRate(**change) for change in record["layer_rates"])
     return TrainConfig(network, **{**settings, "augmentation": augmentation})
 
