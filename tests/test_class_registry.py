@@ -23,12 +23,7 @@ class Cubed(Layer):
 """
 
 
-@pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    """Restore the registered classes after a test."""
-    for base in (Layer, Transform, LearningRateSchedule):
-        classes = {name: dict(defined) for name, defined in base.registry.classes.items()}
-        monkeypatch.setattr(base.registry, "classes", classes)
+pytestmark = pytest.mark.usefixtures("registered_classes")
 
 
 @pytest.mark.parametrize(

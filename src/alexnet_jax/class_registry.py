@@ -45,7 +45,9 @@ class ClassRegistry(Generic[Class]):
         defined = self.classes.get(name, {})
         if len(defined) > 1:
             files = " and ".join(defined)
-            raise UserError(f"the {self.kind} {name} is ambiguous, because {files} define it: import one of them, or rename a class")
+            raise UserError(
+                f"the {self.kind} {name} is ambiguous, because {files} define it: import one of them, or rename a class"
+            )
         if not defined:
             own = "if it is your own, import the module that defines it, for a command by alexnet-jax --code FILE.py COMMAND"
             raise UserError(f"there is no {self.kind} {name}: {own}; otherwise, use the version that saved it")

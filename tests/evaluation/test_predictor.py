@@ -140,6 +140,8 @@ def test_unreadable_item_of_a_sequence_is_named(predictor, image):
     for item, message in (
         (b"text", r"^images\[129\] cannot be read as an image: unsupported file format"),
         (Image.fromarray(gray.astype(np.int32)), r"^images\[129\] cannot be read: 32-bit pixels are not supported"),
+        (Image.new("RGB", (0, 5)), r"^images\[129\] cannot be read: it has 0 x 5 pixels"),
+        ([[1], [1, 2]], r"^images\[129\] is invalid: pass image files.*, not list"),
         (gray, r"^images\[129\] is invalid: pass image files.*, not uint8 \[1, 32, 32\]"),
     ):
         with pytest.raises(UserError, match=message):

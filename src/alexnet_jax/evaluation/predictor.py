@@ -129,8 +129,8 @@ class Predictor:
       mesh: device mesh.
 
     Raises:
-      UserError: if `model` is not a TrainedModel, the network has no such layer, `views` or `batch_size` is invalid, or there are
-        fewer devices.
+      UserError: if `model` is not a TrainedModel, the network has no such layer, `views`, `batch_size` or `devices` is invalid, or
+        there are fewer devices.
     """
 
     def __init__(
@@ -143,6 +143,7 @@ class Predictor:
         devices: int | None = None,
     ):
         check_number("batch_size", batch_size, at_least=1)
+        check_number("devices", devices, at_least=1)
         if not isinstance(model, TrainedModel):
             raise UserError(f"pass a TrainedModel, as returned by load(path), not {type(model).__name__}")
         if views not in _VIEWS:
@@ -246,7 +247,11 @@ class Predictor:
             except OSError as error:
                 raise UserError(f"cannot read {image}: {error.strerror}") from error
             return decode_without_warnings(data, str(image), size)
-        return self._checked(np.asarray(image)[None], f"{name} is invalid: ")[0]
+        try:
+            array = np.asarray(image)
+        except ValueError as error:  # lists of different lengths
+            raise UserError(f"{name} is invalid: {self._expected}, not {type(image).__name__}") from error
+        return self._checked(array[None], f"{name} is invalid: ")[0]
 
     def _checked(self, images: np.ndarray, problem: str = "") -> UInt8[np.ndarray, "images size size 3"]:
         size = self.model.image_size
