@@ -55,6 +55,7 @@ def test_settings_that_json_keeps_are_accepted():
 @pytest.mark.usefixtures("registered_classes")
 def test_setting_whose_class_is_defined_again_is_refused():
     config = with_transform(Filtered())
-    dataclass(frozen=True)(type("Filtered", (Transform,), {"__module__": __name__}))
+    namespace = {"__module__": __name__, "__annotations__": {"kernel": Any}, "kernel": (1, 2, 1)}
+    dataclass(frozen=True)(type("Filtered", (Transform,), namespace))
     with pytest.raises(UserError, match=r"Filtered has been defined again .*: create the config again"):
         check_settings_can_be_stored(config)

@@ -129,8 +129,8 @@ class Predictor:
       mesh: device mesh.
 
     Raises:
-      UserError: if `model` is not a TrainedModel, the network has no such layer, `views`, `batch_size` or `devices` is invalid, or
-        there are fewer devices.
+      UserError: if `model` is not a TrainedModel, the network has no such layer, `views`, `batch_size` or `devices` is invalid,
+        or there are fewer devices.
     """
 
     def __init__(
