@@ -1,6 +1,7 @@
 """Config of a run: all settings that determine its results, as stored in config.json, in checkpoints and in exported files."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -137,8 +138,11 @@ def check_settings_can_be_stored(config: TrainConfig) -> None:
     Raises:
       UserError: if one does not, because of one of its fields, or because its class has been defined again.
     """
-    transforms = ((transform, Transform.to_json, Transform.from_json) for transform in config.augmentation.transforms)
-    for setting, to_json, from_json in ((config.schedule, _schedule_to_json, _schedule_from_json), *transforms):
+    settings: list[tuple[Any, Callable[[Any], dict[str, Any]], Callable[[dict[str, Any]], Any]]] = [
+        (config.schedule, _schedule_to_json, _schedule_from_json),
+        *((transform, Transform.to_json, Transform.from_json) for transform in config.augmentation.transforms),
+    ]
+    for setting, to_json, from_json in settings:
         name = type(setting).__name__
         try:
             copy = from_json(json.loads(json.dumps(to_json(setting))))
