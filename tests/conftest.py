@@ -52,7 +52,9 @@ from PIL import Image
 from alexnet_jax.cli import main as cli
 from alexnet_jax.cli.train import train_with_report
 from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.data.pipeline.transforms import Transform
 from alexnet_jax.errors import UserError
+from alexnet_jax.model.layers import Layer
 from alexnet_jax.model.lowering import current_conv_lowering, current_lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import Params, stacked_towers
@@ -60,6 +62,7 @@ from alexnet_jax.training import setup
 from alexnet_jax.training.config import Options, TrainConfig
 from alexnet_jax.training.evaluation_step import make_evaluation_step
 from alexnet_jax.training.optimizer import paper_update
+from alexnet_jax.training.schedule import LearningRateSchedule
 from alexnet_jax.training.step import make_train_step
 from alexnet_jax.training.train import train
 from alexnet_kernels.dispatch import current_order
@@ -153,6 +156,14 @@ def run_command(capsys, monkeypatch):
         return captured
 
     return run
+
+
+@pytest.fixture
+def registered_classes(monkeypatch):
+    """Forget the layers, transforms and schedules that a test defines: their names may be those of another test's."""
+    for base in (Layer, Transform, LearningRateSchedule):
+        classes = {name: dict(defined) for name, defined in base.registry.classes.items()}
+        monkeypatch.setattr(base.registry, "classes", classes)
 
 
 @pytest.fixture

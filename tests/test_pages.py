@@ -20,7 +20,8 @@ def examples(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=relative_path)
-def test_examples_run(page):
+def test_examples_run(page, tmp_path, monkeypatch, registered_classes):
+    monkeypatch.chdir(tmp_path)
     test = doctest.DocTestParser().get_doctest(examples(page), {}, relative_path(page), str(page), 0)
     failures: list[str] = []
     doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test, out=failures.append)

@@ -9,8 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-MAX_INT8_WINDOW = 11
-"""Largest pooling window whose positions, row * window + column, fit in int8."""
 
 
 def unsupported_reason(op: str, x: Array, device: Any, **settings: Any) -> None:

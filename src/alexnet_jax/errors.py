@@ -4,11 +4,8 @@ import errno
 import math
 import operator
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
-
-Class = TypeVar("Class")
 
 
 class UserError(Exception):
@@ -20,23 +17,6 @@ class UserError(Exception):
 
 class DivergedError(UserError):
     """Non-finite loss during training."""
-
-
-def find_class(classes: Mapping[str, type[Class]], kind: str, name: Any) -> type[Class]:
-    """Return the class that a file names.
-
-    Args:
-      classes: classes of the imported modules, by name.
-      kind: kind of these classes, for the message.
-      name: name in the file.
-
-    Raises:
-      UserError: if no imported module defines it.
-    """
-    if name in classes:
-        return classes[name]
-    own = "if it is your own, import the module that defines it, for a command by alexnet-jax --code FILE.py COMMAND"
-    raise UserError(f"there is no {kind} {name}: {own}; otherwise, use the version that saved it")
 
 
 def check_number(

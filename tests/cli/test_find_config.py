@@ -81,7 +81,7 @@ def test_commands_import_the_file_that_defines_a_layer(tmp_path, monkeypatch, ca
     network = load_config(str(tmp_path / "own.py")).network
     record = {"network": network.to_json(), "augmentation": Augmentation().to_json(), "data": asdict(DataRecord("", {}, []))}
     (tmp_path / "config.json").write_text(json.dumps(record))
-    monkeypatch.delitem(Layer._classes, "Negative")
+    monkeypatch.delitem(Layer.registry.classes, "Negative")
     monkeypatch.setattr(sys, "argv", ["alexnet-jax", "summary", str(tmp_path)])
     with pytest.raises(SystemExit):
         cli.main()

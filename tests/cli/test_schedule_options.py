@@ -191,6 +191,6 @@ def test_own_schedule_is_stored_and_has_no_options(monkeypatch):
     training = RunConfig.from_json(record).training
     assert training is not None
     assert training.schedule == Cosine(3)
-    monkeypatch.delitem(LearningRateSchedule._classes, "cosine")
+    monkeypatch.delitem(LearningRateSchedule.registry.classes, "cosine")
     with pytest.raises(UserError, match="there is no schedule cosine: if it is your own, import the module that defines it"):
         RunConfig.from_json(record)

@@ -135,6 +135,20 @@ def test_every_error_of_pillow_is_a_user_error(predictor, image, monkeypatch):
         predictor(b"text")
 
 
+def test_unreadable_item_of_a_sequence_is_named(predictor, image, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests check types, users do not
+    gray = image[..., 0]
+    for item, message in (
+        (b"text", r"^images\[129\] cannot be read as an image: unsupported file format"),
+        (Image.fromarray(gray.astype(np.int32)), r"^images\[129\] cannot be read: 32-bit pixels are not supported"),
+        (Image.new("RGB", (0, 5)), r"^images\[129\] cannot be read: it has 0 x 5 pixels"),
+        ([[1], [1, 2]], r"^images\[129\] is invalid: pass image files.*, not list"),
+        (gray, r"^images\[129\] is invalid: pass image files.*, not uint8 \[1, 32, 32\]"),
+    ):
+        with pytest.raises(UserError, match=message):
+            predictor([image] * 129 + [item, b"also text"])
+
+
 def test_unreadable_files_are_named(predictor, tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"text")
     with pytest.raises(UserError, match=r"a.jpg cannot be read as an image"):

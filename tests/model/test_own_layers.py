@@ -2,14 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 
 from alexnet_jax.errors import UserError
-from alexnet_jax.model.layers import Layer
+from alexnet_jax.model.layers import Layer, ReLU
 from alexnet_jax.model.network import Network, check_can_be_stored
+from alexnet_jax.model.tower import init, parameter_shapes
 from alexnet_jax.training.train import train
 from alexnet_jax.weights.trained_model import load
 from tests.conftest import TINY_CONFIG, assert_train_raises
@@ -40,6 +44,29 @@ def test_network_with_own_layer_is_loaded(options):
     config = with_layer(LeakyReLU(0.2))
     run = train("own", config, options).run
     assert load(run).network == config.network.with_num_classes(2)
+
+
+class PReLU(ReLU):
+    short_name = "prelu"
+    slope: float = 0.25
+
+    @nn.compact
+    def __call__(self, x):
+        return jnp.where(x > 0, x, self.param("slope", nn.initializers.constant(self.slope), (x.shape[-1],)) * x)
+
+
+class Concatenated(ReLU):
+    short_name = "concatenated"
+
+    def __call__(self, x):
+        return jnp.concatenate([nn.relu(x), nn.relu(-x)], axis=-1)
+
+
+@pytest.mark.parametrize("layer", [PReLU(), Concatenated()], ids=["parameters", "features"])
+def test_subclass_of_a_layer_may_add_parameters_and_features(layer):
+    network = with_layer(layer).network
+    params = jax.eval_shape(partial(init, network), jax.random.key(0))
+    assert parameter_shapes(network) == jax.tree.map(lambda leaf: leaf.shape, params)
 
 
 def test_layer_that_cannot_be_stored_is_refused(options):

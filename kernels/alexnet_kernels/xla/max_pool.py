@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from alexnet_kernels.reference import MAX_INT8_WINDOW, pooled_size
+from alexnet_kernels.reference import pooled_size
 from alexnet_kernels.xla.outlined import outlined
 
 
@@ -17,7 +17,7 @@ def max_pool(x: Array, window: int, stride: int) -> Array:
 
 
 def forward(x: Array, window: int, stride: int) -> tuple[Array, Array]:
-    """Return the maximum of each window, and its position in the window: row * window + column.
+    """Return the maximum of each window, and its position in the window: row * window + column, as int8 if that is enough.
 
     The maximum of each row of a window is found first, then that of its rows: 2 * window comparisons instead of window ** 2.
     """
@@ -29,7 +29,7 @@ def forward(x: Array, window: int, stride: int) -> tuple[Array, Array]:
     columns = jnp.zeros(x.shape, jnp.float32)
     maxima, columns = _maxima(x, columns, 1, x.ndim - 2, window, stride)
     maxima, argmax = _maxima(maxima, columns, window, x.ndim - 3, window, stride)
-    return maxima, argmax.astype(jnp.int8 if window <= MAX_INT8_WINDOW else jnp.int32)
+    return maxima, argmax.astype(jnp.int8 if window**2 <= 128 else jnp.int32)
 
 
 def _maxima(x: Array, positions: Array, step: int, axis: int, window: int, stride: int) -> tuple[Array, Array]:

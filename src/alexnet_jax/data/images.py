@@ -67,8 +67,10 @@ def center_crop_image(image: Image.Image, size: int) -> SquarePixels:
     """Convert an image of Pillow as `decode_and_center_crop` does.
 
     Raises:
-      InvalidImageError: if the image has 32-bit pixels.
+      InvalidImageError: if the image has 32-bit pixels, or none.
     """
+    if not all(image.size):
+        raise InvalidImageError(f"it has {image.width} x {image.height} pixels")
     return _center_crop(_to_rgb(ImageOps.exif_transpose(image)), size)
 
 

@@ -129,8 +129,8 @@ class Predictor:
       mesh: device mesh.
 
     Raises:
-      UserError: if `model` is not a TrainedModel, the network has no such layer, `views` or `batch_size` is invalid, or there are
-        fewer devices.
+      UserError: if `model` is not a TrainedModel, the network has no such layer, `views`, `batch_size` or `devices` is invalid,
+        or there are fewer devices.
     """
 
     def __init__(
@@ -143,6 +143,7 @@ class Predictor:
         devices: int | None = None,
     ):
         check_number("batch_size", batch_size, at_least=1)
+        check_number("devices", devices, at_least=1)
         if not isinstance(model, TrainedModel):
             raise UserError(f"pass a TrainedModel, as returned by load(path), not {type(model).__name__}")
         if views not in _VIEWS:
@@ -166,13 +167,14 @@ class Predictor:
             or of an image of Pillow is scaled to `model.image_size` pixels and the central square is used (paper, section 2).
 
         Raises:
-          UserError: if a file is not a readable image, or an array has a different type or shape.
+          UserError: if a file is not a readable image, or an array has a different type or shape. The message names the file, or
+            the item of a sequence, as in "images[3]".
         """
         images = self._several(images)
         devices = self.mesh.shape[DATA]
         size = min(self.batch_size, devices * (1 << (-(-len(images) // devices) - 1).bit_length()))
         local = local_batch_slice(self.mesh, size)
-        batches = (self._pixels(images[start : start + size]) for start in range(0, len(images), size))
+        batches = (self._pixels(images, slice(start, start + size)) for start in range(0, len(images), size))
         return np.concatenate([self._predict(batch[local], size)[: len(batch)] for batch in batches])
 
     def predict_batch(
@@ -222,30 +224,39 @@ class Predictor:
             raise UserError(f"{self._expected}, not {type(images).__name__ if images else 'no image'}")
         return images
 
-    def _pixels(self, images: Sequence[Photo] | np.ndarray) -> UInt8[np.ndarray, "images size size 3"]:
-        return images if isinstance(images, np.ndarray) else np.stack([self._read(image) for image in images])
+    def _pixels(self, images: Sequence[Photo] | np.ndarray, part: slice) -> UInt8[np.ndarray, "images size size 3"]:
+        """Return the pixels of `images[part]`."""
+        if isinstance(images, np.ndarray):
+            return images[part]
+        names = ["the image"] if len(images) == 1 else [f"images[{index}]" for index in range(len(images))[part]]
+        return np.stack([self._read(image, name) for image, name in zip(images[part], names, strict=True)])
 
-    def _read(self, image: Photo) -> UInt8[np.ndarray, "size size 3"]:
+    def _read(self, image: Photo, name: str) -> UInt8[np.ndarray, "size size 3"]:
+        """Return the pixels of one image; `name` stands for an image without a file name in messages."""
         size = self.model.image_size
         if isinstance(image, Image.Image):
             try:
                 return center_crop_image(image, size)
             except Exception as error:  # on damaged files, Pillow raises exceptions of many types
-                raise UserError(f"the image cannot be read: {error}; pass another image") from error
+                raise UserError(f"{name} cannot be read: {error}; pass another image") from error
         if isinstance(image, bytes):
-            return decode_without_warnings(image, "the image", size)
+            return decode_without_warnings(image, name, size)
         if isinstance(image, str | Path):
             try:
                 data = Path(image).read_bytes()
             except OSError as error:
                 raise UserError(f"cannot read {image}: {error.strerror}") from error
             return decode_without_warnings(data, str(image), size)
-        return self._checked(np.asarray(image)[None])[0]
+        try:
+            array = np.asarray(image)
+        except ValueError as error:  # lists of different lengths
+            raise UserError(f"{name} is invalid: {self._expected}, not {type(image).__name__}") from error
+        return self._checked(array[None], f"{name} is invalid: ")[0]
 
-    def _checked(self, images: np.ndarray) -> UInt8[np.ndarray, "images size size 3"]:
+    def _checked(self, images: np.ndarray, problem: str = "") -> UInt8[np.ndarray, "images size size 3"]:
         size = self.model.image_size
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3) or not len(images):
-            raise UserError(f"{self._expected}, not {images.dtype} {list(images.shape)}")
+            raise UserError(f"{problem}{self._expected}, not {images.dtype} {list(images.shape)}")
         return images
 
     @property

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from alexnet_jax.errors import find_class
+from alexnet_jax.class_registry import ClassRegistry
 from alexnet_jax.model.lowering import TOWER, conv_per_tower, convolution, kernel_per_tower, matmul_per_tower
 from alexnet_kernels import max_pool, norm_pool, response_norm
 
@@ -29,29 +29,22 @@ class Layer(nn.Module):
     """Base class of the layers: `layer(x)` computes the output of one tower.
 
     A subclass in any module can be used in networks. A network is stored with the names of its layers' classes and the values of
-    their fields, so a module that defines a subclass must be imported before such a network is loaded.
+    their fields, so a module that defines a subclass must be imported before such a network is loaded, and its name must not be
+    that of another layer.
 
     Attributes:
       reads: "own" if the input is the activations of this tower, "all" if it is those of all towers.
       short_name: default name of a layer without weights, appended to that of the last weighted layer: "relu" in conv1/relu.
+      registry: subclasses by name.
     """
 
     reads = "own"
     short_name = ""
-    _classes: ClassVar[dict[str, type["Layer"]]] = {}
+    registry: ClassVar["ClassRegistry[Layer]"] = ClassRegistry("layer class")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        Layer._classes[cls.__name__] = cls
-
-    @staticmethod
-    def class_named(name: str) -> type["Layer"]:
-        """Return the subclass with a name.
-
-        Raises:
-          UserError: if no imported module defines one.
-        """
-        return find_class(Layer._classes, "layer class", name)
+        Layer.registry.add(cls.__name__, cls)
 
     def __call__(self, x: Activations) -> Activations:
         raise NotImplementedError

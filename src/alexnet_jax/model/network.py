@@ -146,7 +146,7 @@ def _layer_to_json(layer: Layer) -> dict[str, Any]:
 
 
 def _layer_from_json(layer: str, **values: Any) -> Layer:
-    layer_class: Any = Layer.class_named(layer)
+    layer_class: Any = Layer.registry.find(layer)
     hyperparameters: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     # Fields of layers outside of this package may have any values.
     for field in fields(layer_class) if layer_class.__module__.startswith("alexnet_jax.") else ():

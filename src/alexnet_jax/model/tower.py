@@ -140,9 +140,9 @@ def init(network: Network, key: jax.Array) -> Params:
 def parameter_shapes(network: Network) -> dict[str, dict[str, tuple[int, ...]]]:
     """Return the shapes of the parameters, stacked along a leading tower axis."""
     # Every command that loads a network waits for this. To save three quarters of the time, no random numbers are drawn (std=0),
-    # and layers that keep the shape of their input are left out.
+    # and layers that keep the shape of their input are left out; subclasses may change it, or have parameters.
     layers = [layer.clone(std=0.0) if isinstance(layer, WeightedLayer) else layer for layer in network.layers]
-    changing = tuple(layer for layer in layers if not isinstance(layer, ReLU | LocalResponseNorm | Dropout))
+    changing = tuple(layer for layer in layers if type(layer) not in (ReLU, LocalResponseNorm, Dropout))
     shapes = jax.eval_shape(lambda: init(replace(network, layers=changing), jax.random.key(0)))
     return jax.tree.map(lambda leaf: leaf.shape, shapes)
 

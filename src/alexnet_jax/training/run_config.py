@@ -1,10 +1,13 @@
 """Config of a run: all settings that determine its results, as stored in config.json, in checkpoints and in exported files."""
 
+import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from alexnet_jax.data.class_names import printed_names
 from alexnet_jax.data.pipeline.augment import Augmentation
+from alexnet_jax.data.pipeline.transforms import Transform
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.network import Network
@@ -94,8 +97,7 @@ class RunConfig:
         record: dict[str, Any] = {"network": self.network.to_json()}
         if self.training is not None:
             record |= {name: value for name, value in vars(self.training).items() if name not in _NOT_RECORDED}
-            schedule = self.training.schedule
-            record["schedule"] = {"rule": type(schedule).__name__.lower(), **asdict(schedule)}
+            record["schedule"] = _schedule_to_json(self.training.schedule)
             record["layer_rates"] = [asdict(change) for change in self.training.layer_rates]
         record |= {"augmentation": self.augmentation.to_json(), "data": asdict(self.data)}
         if self.initial_layers is not None:
@@ -125,10 +127,43 @@ class RunConfig:
 def _training_from_json(record: dict[str, Any], network: Network, augmentation: Augmentation) -> TrainConfig:
     record = ADDED_SETTINGS | record
     settings = {each.name: _as_tuples(record[each.name]) for each in fields(TrainConfig) if each.name not in _NOT_RECORDED}
-    schedule = {name: _as_tuples(value) for name, value in record["schedule"].items()}
-    settings["schedule"] = LearningRateSchedule.class_named(schedule.pop("rule"))(**schedule)
+    settings["schedule"] = _schedule_from_json(record["schedule"])
     settings["layer_rates"] = tuple(LayerRate(**change) for change in record["layer_rates"])
     return TrainConfig(network, **{**settings, "augmentation": augmentation})
+
+
+def check_settings_can_be_stored(config: TrainConfig) -> None:
+    """Check that the schedule and the transforms equal their copies that are stored as JSON and loaded again.
+
+    Raises:
+      UserError: if one does not, because of one of its fields, or because its class has been defined again.
+    """
+    settings: list[tuple[Any, Callable[[Any], dict[str, Any]], Callable[[dict[str, Any]], Any]]] = [
+        (config.schedule, _schedule_to_json, _schedule_from_json),
+        *((transform, Transform.to_json, Transform.from_json) for transform in config.augmentation.transforms),
+    ]
+    for setting, to_json, from_json in settings:
+        name = type(setting).__name__
+        try:
+            copy = from_json(json.loads(json.dumps(to_json(setting))))
+            if type(copy) is not type(setting):
+                raise UserError(f"{name} has been defined again since it was used in the config: create the config again")
+            if copy == setting:
+                continue
+            reason = "it differs from its stored copy"
+        except (TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+        advice = "make it a frozen dataclass with fields that JSON can store: numbers, text, None and tuples of them"
+        raise UserError(f"{name} cannot be stored with the run ({reason}): {advice}")
+
+
+def _schedule_to_json(schedule: LearningRateSchedule) -> dict[str, Any]:
+    return {"rule": type(schedule).__name__.lower(), **asdict(schedule)}
+
+
+def _schedule_from_json(record: dict[str, Any]) -> LearningRateSchedule:
+    values = {name: _as_tuples(value) for name, value in record.items()}
+    return LearningRateSchedule.registry.find(values.pop("rule"))(**values)
 
 
 def _as_tuples(value: Any) -> Any:

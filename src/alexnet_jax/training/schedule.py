@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
-from alexnet_jax.errors import check_number, find_class
+from alexnet_jax.class_registry import ClassRegistry
+from alexnet_jax.errors import check_number
 
 LEARNING_MARGIN = 0.01
 """Decrease of the validation error below that of the most frequent class by which a network has begun to learn."""
@@ -27,22 +28,17 @@ class LearningRateSchedule:
     """Base class of the schedules.
 
     A subclass in any module is a frozen dataclass whose fields can be stored as JSON. A run stores the name of its class, in
-    lower case, so a module that defines a subclass must be imported before such a run is loaded.
+    lower case, so a module that defines a subclass must be imported before such a run is loaded, and its name must not be that of
+    another schedule.
+
+    Attributes:
+      registry: subclasses by name in lower case.
     """
 
-    _classes: ClassVar[dict[str, type["LearningRateSchedule"]]] = {}
+    registry: ClassVar["ClassRegistry[LearningRateSchedule]"] = ClassRegistry("schedule")
 
     def __init_subclass__(cls) -> None:
-        LearningRateSchedule._classes[cls.__name__.lower()] = cls
-
-    @staticmethod
-    def class_named(name: str) -> type["LearningRateSchedule"]:
-        """Return the subclass with a name in lower case.
-
-        Raises:
-          UserError: if no imported module defines one.
-        """
-        return find_class(LearningRateSchedule._classes, "schedule", name)
+        LearningRateSchedule.registry.add(cls.__name__.lower(), cls)
 
     def factors(self, epochs: int, errors: Mapping[int, float], majority_error: float = math.inf) -> Factors | None:
         """Return the factors for the next epoch.

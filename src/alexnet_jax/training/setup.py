@@ -26,7 +26,7 @@ from alexnet_jax.training.initialization import InitialLayers, InitialModel, sel
 from alexnet_jax.training.normalization import MeanImage
 from alexnet_jax.training.open_run import find_run_with_other_schedule, open_run
 from alexnet_jax.training.optimizer import paper_update
-from alexnet_jax.training.run_config import RunConfig
+from alexnet_jax.training.run_config import RunConfig, check_settings_can_be_stored
 from alexnet_jax.training.run_directory import RunDirectory, default_run_directory, existing_runs
 from alexnet_jax.training.step import TrainStep, make_train_step
 from alexnet_jax.training.step_form import StepForm, alternative_forms, default_form
@@ -80,6 +80,7 @@ def setup(name: str, config: TrainConfig, options: Options, initial_model: Initi
         layers = ", ".join(config.init_layers)
         raise UserError(f"{name} needs a trained network to copy {layers} from: pass --init-from RUN")
     check_can_be_stored(config.network)
+    check_settings_can_be_stored(config)
     config.check_evaluations()
     mesh = choose_mesh(config.network, options.placement, options.devices)
     with main_process_first("prepare data"):

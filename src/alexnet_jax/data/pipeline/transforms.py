@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from alexnet_jax.class_registry import ClassRegistry
 from alexnet_jax.data.statistics import ColorComponents
-from alexnet_jax.errors import UserError, check_number, find_class
+from alexnet_jax.errors import UserError, check_number
 
 ColorScale = Literal["variance", "deviation"]
 """Scale of the color shift along a principal component: "variance", an eigenvalue of the color covariance, as in the paper's
@@ -49,7 +50,10 @@ class Transform:
     """Random transform of the parameters of a batch: a `grain.transforms.RandomMap`, without its import.
 
     A subclass is a frozen dataclass whose fields can be stored as JSON. It is recorded in a run's config.json under the name of
-    its class; a class of the same name in another module replaces it.
+    its class, which must not be that of another transform.
+
+    Attributes:
+      registry: subclasses by name.
 
     Examples:
       >>> @dataclass(frozen=True)
@@ -63,10 +67,10 @@ class Transform:
       {'transform': 'RandomBrightness', 'std': 20.0}
     """
 
-    _classes: ClassVar[dict[str, type["Transform"]]] = {}
+    registry: ClassVar["ClassRegistry[Transform]"] = ClassRegistry("transform")
 
     def __init_subclass__(cls) -> None:
-        Transform._classes[cls.__name__] = cls
+        Transform.registry.add(cls.__name__, cls)
 
     def random_map(self, element: BatchParams, rng: np.random.Generator) -> BatchParams:
         """Return the transformed parameters.
@@ -91,7 +95,7 @@ class Transform:
         """
         fields = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
         name = fields.pop("transform")
-        transform = find_class(Transform._classes, "transform", name)
+        transform = Transform.registry.find(name)
         try:
             return transform(**fields)
         except TypeError as error:
