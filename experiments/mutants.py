@@ -25,9 +25,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.files import write_json
@@ -167,6 +169,10 @@ def prepare_copy() -> None:
         shutil.copy(ROOT / name, WORK / "copy" / name)
     os.chdir(WORK / "copy")
     sys.path[:0] = [str(WORK / "copy"), *(str(WORK / "copy" / name) for name in ("src", "kernels"))]
+    # Tests import the copy, but modules of a package that is already imported would be looked up where it was found.
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE.name]:
+        del sys.modules[name]
+    assert Path(str(cast(ModuleSpec, find_spec(PACKAGE.name)).origin)).is_relative_to(WORK)
     # As in tests/conftest.py. Mutants share compiled programs, which JAX looks up by their content.
     os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(WORK / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
     os.environ |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path[:3])}
