@@ -1,4 +1,4 @@
-"""Reference of a two-tower network and its gradients: float64 loops in NumPy, written from the paper, independent of the package."""
+"""Reference of a two-tower network and its gradients in NumPy: float64 loops, written from the paper, without the package."""
 
 import numpy as np
 
@@ -113,7 +113,7 @@ def tiny_gradients(p, images, labels, masks):
     parts = [part * masks[t] * (a["fc6", t] > 0) for t, part in enumerate(np.split(g, 2, -1))]
     for t, part in enumerate(parts):
         set_gradients("fc6", t, a["flat"].T @ part, part.sum(0))
-    g = sum(part @ p["fc6"]["kernel"][t].T for t, part in enumerate(parts)).reshape(len(images), 3, 3, 10)
+    g = (parts[0] @ p["fc6"]["kernel"][0].T + parts[1] @ p["fc6"]["kernel"][1].T).reshape(len(images), 3, 3, 10)
     g_pool2 = np.zeros_like(a["pool2"])
     for t, part in enumerate(np.split(g, 2, -1)):
         dx, *parameters = conv_gradients(a["pool2"], p["conv3"]["kernel"][t], part * (a["conv3", t] > 0), 1, 1, 1)

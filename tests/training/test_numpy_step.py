@@ -1,6 +1,7 @@
 """Test of whole training steps of a two-tower network against float64 NumPy, written from the paper."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from alexnet_jax.data.pipeline.augment import Crop, Example
@@ -50,7 +51,7 @@ def test_training_steps_equal_numpy(rng):
         batch = draw_batch(rng, full, TINY.input_size)
         images = normalized_in_numpy(batch, mean)
         key = jax.random.fold_in(jax.random.key(SEED), number)
-        outputs = layer_outputs(TINY, jax.device_get(state.params), images.astype(np.float32), key)
+        outputs = layer_outputs(TINY, jax.device_get(state.params), jnp.asarray(images, jnp.float32), key)
         masks = np.asarray(outputs["fc6/drop"]) != 0
         hidden = relu(np.asarray(outputs["fc6"]))
         np.testing.assert_array_equal(outputs["fc6/drop"], hidden * masks, "kept units are not scaled in training")
