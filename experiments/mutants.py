@@ -44,18 +44,20 @@ MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))
 # Tests of the files whose paths begin so; the first match counts. Those after the bar take longer and run after all others.
 # Tests of tables need no fixtures: without tests/conftest.py they start in half the time.
 NETWORKS = "--noconftest model/test_published_networks.py | model/test_layers.py model/test_network.py"
-STEP = "data/pipeline/test_augment.py training/test_step.py | training/test_loop.py parallel/test_placement.py"
+STEP = "data/pipeline/test_augment.py training/test_numpy_step.py training/test_step.py | "
+STEP += "training/test_loop.py parallel/test_placement.py"
 TESTS = {
     **dict.fromkeys(("model/alexnet.py", "model/catalog.py", "model/cifar.py", "model/relatives.py"), NETWORKS),
     "model/ablations.py": "model/test_ablations.py |",
     "model/comparison_layers.py": "model/test_published_networks.py model/test_layers.py | model/test_ablations.py",
     "model/lowering.py": "model/test_lowering.py model/test_network.py | parallel/test_placement.py training/test_step.py",
-    "model/summary.py": "model/test_network.py training/test_settings.py | parallel/test_placement.py training/test_train.py",
+    "model/summary.py": "model/test_network.py training/test_variants.py | training/test_settings.py parallel/test_placement.py "
+    "training/test_train.py",
     "model/": "model/test_published_networks.py model/test_layers.py model/test_own_layers.py | model/test_network.py "
     "model/test_ablations.py parallel/test_placement.py training/test_step.py weights/test_caffe_layers.py test_fuzz.py",
     "training/config.py": "test_published_settings.py training/test_schedule.py training/test_settings.py | "
     "training/test_open_run.py training/test_train.py",
-    "training/optimizer.py": "training/test_optimizer.py | training/test_step.py",
+    "training/optimizer.py": "training/test_optimizer.py | training/test_numpy_step.py training/test_step.py",
     "training/schedule.py": "test_published_settings.py training/test_schedule.py training/test_settings.py | "
     "training/test_loop.py",
     **dict.fromkeys(("training/evaluation_step.py", "training/normalization.py", "training/step.py"), STEP),
