@@ -138,7 +138,8 @@ def test_transform_is_added():
     ids=["paper", "code", "none", "user's"],
 )
 def test_augmentation_is_stored_as_json(augmentation):
-    assert Augmentation.from_json(json.loads(json.dumps(augmentation.to_json()))) == augmentation
+    restored = Augmentation.from_json(json.loads(json.dumps(augmentation.to_json())))
+    assert {restored} == {augmentation}, "equal and hashable, because immutable"
 
 
 def test_properties_of_transforms():
