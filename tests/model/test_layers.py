@@ -1,5 +1,7 @@
 """Tests of layers against loops in NumPy, and of the CIFAR-10 networks of cuda-convnet."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +48,7 @@ def test_pooling_window_past_the_edge(layer_class, reduce, rng):
 def test_norm_layers_use_all_constants(rng):
     """Compare windows of maps, and of pixels of one map, for constants other than the defaults."""
     x = rng.normal(0, 3, (2, 4, 5, 6))
-    constants = {"k": 1.5, "alpha": 0.1, "beta": 0.5}
+    constants: Any = {"k": 1.5, "alpha": 0.1, "beta": 0.5}
     np.testing.assert_allclose(apply_layer(LocalResponseNorm(size=3, **constants), x), norm(x, n=3, **constants), rtol=1e-5)
     expected = np.zeros_like(x)
     for row, column in np.ndindex(4, 5):
