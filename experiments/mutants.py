@@ -25,9 +25,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.files import write_json
@@ -42,18 +44,20 @@ MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))
 # Tests of the files whose paths begin so; the first match counts. Those after the bar take longer and run after all others.
 # Tests of tables need no fixtures: without tests/conftest.py they start in half the time.
 NETWORKS = "--noconftest model/test_published_networks.py | model/test_layers.py model/test_network.py"
-STEP = "data/pipeline/test_augment.py training/test_step.py | training/test_loop.py parallel/test_placement.py"
+STEP = "data/pipeline/test_augment.py training/test_numpy_step.py training/test_step.py | "
+STEP += "training/test_loop.py parallel/test_placement.py"
 TESTS = {
     **dict.fromkeys(("model/alexnet.py", "model/catalog.py", "model/cifar.py", "model/relatives.py"), NETWORKS),
     "model/ablations.py": "model/test_ablations.py |",
     "model/comparison_layers.py": "model/test_published_networks.py model/test_layers.py | model/test_ablations.py",
     "model/lowering.py": "model/test_lowering.py model/test_network.py | parallel/test_placement.py training/test_step.py",
-    "model/summary.py": "model/test_network.py training/test_settings.py | parallel/test_placement.py training/test_train.py",
+    "model/summary.py": "model/test_network.py training/test_variants.py | training/test_settings.py parallel/test_placement.py "
+    "training/test_train.py",
     "model/": "model/test_published_networks.py model/test_layers.py model/test_own_layers.py | model/test_network.py "
     "model/test_ablations.py parallel/test_placement.py training/test_step.py weights/test_caffe_layers.py test_fuzz.py",
     "training/config.py": "test_published_settings.py training/test_schedule.py training/test_settings.py | "
     "training/test_open_run.py training/test_train.py",
-    "training/optimizer.py": "training/test_optimizer.py | training/test_step.py",
+    "training/optimizer.py": "training/test_optimizer.py | training/test_numpy_step.py training/test_step.py",
     "training/schedule.py": "test_published_settings.py training/test_schedule.py training/test_settings.py | "
     "training/test_loop.py",
     **dict.fromkeys(("training/evaluation_step.py", "training/normalization.py", "training/step.py"), STEP),
@@ -167,6 +171,10 @@ def prepare_copy() -> None:
         shutil.copy(ROOT / name, WORK / "copy" / name)
     os.chdir(WORK / "copy")
     sys.path[:0] = [str(WORK / "copy"), *(str(WORK / "copy" / name) for name in ("src", "kernels"))]
+    # Tests import the copy, but modules of a package that is already imported would be looked up where it was found.
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE.name]:
+        del sys.modules[name]
+    assert Path(str(cast(ModuleSpec, find_spec(PACKAGE.name)).origin)).is_relative_to(WORK)
     # As in tests/conftest.py. Mutants share compiled programs, which JAX looks up by their content.
     os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(WORK / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
     os.environ |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path[:3])}

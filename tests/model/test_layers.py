@@ -1,4 +1,6 @@
-"""Tests of the cuda-convnet layers against loops in NumPy, and of the CIFAR-10 networks built from them."""
+"""Tests of layers against loops in NumPy, and of the CIFAR-10 networks of cuda-convnet."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +9,10 @@ import pytest
 
 from alexnet_jax.model.cifar import CIFAR_NETWORKS
 from alexnet_jax.model.comparison_layers import AbsTanh, AvgPool, LocallyConnected, Sigmoid, Tanh
-from alexnet_jax.model.layers import TOWER, MaxPool
+from alexnet_jax.model.layers import TOWER, LocalResponseNorm, MaxPool, SameMapNorm
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.summary import summarize
+from tests.numpy_network import norm
 
 
 def apply_layer(layer, x, params=None):
@@ -40,6 +43,18 @@ def test_pooling_window_past_the_edge(layer_class, reduce, rng):
         for column in range(4):
             expected[:, row, column] = reduce(x[:, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3], axis=(1, 2))
     np.testing.assert_allclose(apply_layer(layer_class(3, 2), x), expected, rtol=1e-5)
+
+
+def test_norm_layers_use_all_constants(rng):
+    """Compare windows of maps, and of pixels of one map, for constants other than the defaults."""
+    x = rng.normal(0, 3, (2, 4, 5, 6))
+    constants: Any = {"k": 1.5, "alpha": 0.1, "beta": 0.5}
+    np.testing.assert_allclose(apply_layer(LocalResponseNorm(size=3, **constants), x), norm(x, n=3, **constants), rtol=1e-5)
+    expected = np.zeros_like(x)
+    for row, column in np.ndindex(4, 5):
+        pixels = x[:, max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+        expected[:, row, column] = x[:, row, column] / (1.5 + 0.1 * (pixels**2).sum((1, 2))) ** 0.5
+    np.testing.assert_allclose(apply_layer(SameMapNorm(size=3, **constants), x), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,13 @@ def test_parameters_that_cannot_be_divided_evenly_are_updated_by_all_devices():
     assert update_sharding(mesh, (4, 7)).spec == P(None)
 
 
+def test_the_default_sum_and_that_on_one_device_are_exact():
+    one, two = (cpu_mesh(SMALL, data, split=False) for data in (1, 2))
+    others = GradientSum("bfloat16"), GradientSum(sharded=True)
+    assert [GradientSum().is_exact_on(mesh) for mesh in (one, two)] == [True, True]
+    assert [form.is_exact_on(mesh) for form in others for mesh in (one, two)] == [True, False] * 2
+
+
 @pytest.mark.parametrize("form", [GradientSum("bfloat16"), GradientSum("bfloat16", sharded=True)], ids=str)
 def test_gradients_cross_in_bfloat16(form):
     """Each parameter has one sum over devices, of bfloat16 arrays."""

@@ -79,6 +79,9 @@ def test_rates_from_the_first_epoch_on_stay_so_with_other_numbers_of_epochs():
         ("conv1", 0), ("conv1", 10), ("conv1", 14), ("fc8", 0), ("fc8", 18), ("fc8", 44), ("fc8", 84),
     ]  # fmt: skip
     assert (config.schedule, config.color_epochs) == (StepDecay(milestones=(44, 84), bias_milestones=()), 76)
+    assert len({*config.layer_rates}) == 7, "hashable, because immutable"
+    with_bias_milestones = TrainConfig(TINY, epochs=10, schedule=StepDecay((4,), (6,)))
+    assert with_bias_milestones.with_epochs(20).schedule == StepDecay((8,), (12,))
     first = config.epoch_hparams(0)
     assert first is not None
     assert first.layers == {"conv1": (1e-4, pytest.approx(0.02)), "fc8": (0.01, pytest.approx(0.02))}
@@ -89,6 +92,7 @@ def test_rates_from_the_first_epoch_on_stay_so_with_other_numbers_of_epochs():
     [
         (lambda: ReduceOnPlateau(patience=0), "--patience must be at least 1, not 0"),
         (lambda: StepDecay((0,)), "--milestones must be at least 1, not 0"),
+        (lambda: StepDecay((1,), (0,)), "--bias-milestones must be at least 1, not 0"),
         (lambda: StaircaseExponential(num_levels=0), "--num-levels must be at least 1, not 0"),
         (
             lambda: TrainConfig(TINY, layer_rates=(LayerRate("conv9", 1, 0.0),)).epoch_hparams(0),

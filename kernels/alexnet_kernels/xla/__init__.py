@@ -13,11 +13,11 @@ from alexnet_kernels.xla.response_norm import response_norm as _response_norm
 __all__ = ["max_pool", "norm_pool", "response_norm", "unsupported_reason"]
 
 
-def response_norm(x: Array, *, segments: int = 1, **settings: Any) -> Array:
+def response_norm(x: Array, *, segments: int, **settings: Any) -> Array:
     """Compute `alexnet_kernels.response_norm`."""
     return per_segment(partial(_response_norm, **settings), x, segments)
 
 
-def norm_pool(x: Array, *, segments: int = 1, **settings: Any) -> Array:
+def norm_pool(x: Array, *, segments: int, **settings: Any) -> Array:
     """Compute `alexnet_kernels.norm_pool`."""
     return per_segment(partial(_norm_pool, **settings), x, segments)

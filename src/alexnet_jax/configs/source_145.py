@@ -13,6 +13,9 @@ The schedule is that of the log (layer-params-145.cfg): the learning rate of wei
 91. The log mentions reductions of the weights' rate only. The file that contains the log has 0.02 for biases, and 0 for those
 of conv1 from an unknown epoch on; here, it is epoch 72.
 
+Two differences remain: the original code has the same minibatches in every epoch, in the same order; and where several pixels of
+a pooling window are the maximum, its gradient goes to all of them instead of the first (conv_util.cu of cuda-convnet).
+
     alexnet-jax schedule source_145
 """
 

@@ -23,7 +23,8 @@ TWO_TOWER = Network(
     ),
 )  # fmt: skip
 """The network as the paper describes it: shapes from section 3.5 and Fig. 2, initial weights and biases from section 5.
-padding=(0, 3): 224 pixels give 55 outputs only if the last window of conv1 reads 3 pixels of zeros past the edge."""
+padding=(0, 3): 224 pixels give 55 outputs only if the last window of conv1 reads 3 pixels of zeros past the edge. conv1 has
+55 x 55 x 96 = 290,400 neurons; with the 253,440 of Fig. 2's caption, the total would not be the paper's 650,000."""
 
 SOURCE_145 = Network(
     name="source_145",

@@ -170,6 +170,8 @@ class SameMapNorm(Layer):
 class MaxPool(Layer):
     """Max-pooling, overlapping if `size` exceeds `stride` (paper, section 3.4).
 
+    The gradient goes to the first of equal pixels; in the original code, it goes to all of them.
+
     Attributes:
       size: side of a window, pixels (the paper's z).
       stride: pixels between the starts of neighboring windows (the paper's s).
