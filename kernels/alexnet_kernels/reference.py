@@ -10,7 +10,6 @@ import numpy as np
 from jax import Array, lax
 
 
-
 def unsupported_reason(op: str, x: Array, device: Any, **settings: Any) -> None:
     """Return None: all arguments and devices are supported."""
     return None
