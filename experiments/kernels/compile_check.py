@@ -43,8 +43,8 @@ from alexnet_jax.model.alexnet import TWO_TOWER
 from alexnet_jax.model.lowering import Lowering, tower_lowering
 from alexnet_jax.parallel.gradients import GradientSum
 from alexnet_jax.parallel.mesh import batch_sharding, make_mesh, replicated
+from alexnet_jax.training.config import Precision
 from alexnet_jax.training.optimizer import paper_update
-from alexnet_jax.training.precision import Precision
 from alexnet_jax.training.step import (
     constant_hparams,
     for_precision,

@@ -111,7 +111,7 @@ class RunLogger:
         epoch, split = step // self._context.steps_per_epoch, self._context.dataset.evaluation_split
         speed = self._progress.images_per_second
         training = {"rate": rate, "training_error": round(training_error, 6), **self._speed()}
-        metrics = {} if validation is None else _rounded(validation.metrics)
+        metrics = {} if validation is None else validation.metrics.to_json()
         self._run.log(step=step, epoch=epoch, **training, **metrics)
         if self._events:
             self._events.write(step, "train", **training)
@@ -151,7 +151,7 @@ class RunLogger:
         metrics = validation.metrics
         result = {
             "config": self._context.name,
-            **_rounded(metrics),
+            **metrics.to_json(),
             "split": self._context.dataset.evaluation_split,
             **summary,
             **self._speed(),
@@ -228,7 +228,3 @@ def format_result(result: dict[str, Any]) -> str:
     speed = f", {result['images_per_second']:.0f} images/s" if result["images_per_second"] else ""
     cost = f"{count(result['epochs'], 'epoch')}{speed}, {format_duration(result['seconds'])}"
     return f"{errors} on {count(result['images'], result['split'] + ' image')} after {cost}"
-
-
-def _rounded(metrics: EvalMetrics) -> dict[str, Any]:
-    return {name: value if value is None else round(value, 6) for name, value in asdict(metrics).items()}

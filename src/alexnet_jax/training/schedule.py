@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
-from alexnet_jax.errors import check_number, find_class
+from alexnet_jax.errors import check_at_least, check_number, find_class
 
 LEARNING_MARGIN = 0.01
 """Decrease of the validation error below that of the most frequent class by which a network has begun to learn."""
@@ -83,9 +83,7 @@ class ReduceOnPlateau(LearningRateSchedule):
     max_reductions: int = 3
 
     def __post_init__(self) -> None:
-        check_number("--patience", self.patience, at_least=1)
-        check_number("--min-delta", self.min_delta, at_least=0)
-        check_number("--max-reductions", self.max_reductions, at_least=0)
+        check_at_least(self, patience=1, min_delta=0, max_reductions=0)
 
     def factors(self, epochs: int, errors: Mapping[int, float], majority_error: float = math.inf) -> Factors | None:
         reductions, last_change, best, learned = 0, 0, math.inf, False
@@ -155,10 +153,9 @@ class StaircaseExponential(LearningRateSchedule):
     decay_epochs: int = 90
 
     def __post_init__(self) -> None:
-        for name in ("decay_factor", "bias_decay_factor"):
-            check_number(f"--{name.replace('_', '-')}", getattr(self, name), above=0)
-        for name in ("num_levels", "bias_num_levels", "decay_epochs"):
-            check_number(f"--{name.replace('_', '-')}", getattr(self, name), at_least=1)
+        check_number("--decay-factor", self.decay_factor, above=0)
+        check_number("--bias-decay-factor", self.bias_decay_factor, above=0)
+        check_at_least(self, num_levels=1, bias_num_levels=1, decay_epochs=1)
 
     def factors(self, epochs: int, errors: Mapping[int, float], majority_error: float = math.inf) -> Factors | None:
         def factor(decay_factor: float, num_levels: int) -> float:

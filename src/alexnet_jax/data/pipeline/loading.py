@@ -172,14 +172,11 @@ class DecodedImages:
 
     def _damaged_file(self, index: int, error: Exception) -> UserError:
         file, reason = self._records.path_of(index), " ".join(str(error).split())[:120] or type(error).__name__
-        return UserError(f"{file} is damaged at image {index:,} ({reason}): {self._advice}")
+        advice = f"list the damaged files with alexnet-jax prepare --verify {self._path}, delete it and prepare it again"
+        return UserError(f"{file} is damaged at image {index:,} ({reason}): {advice}")
 
     def _damaged_image(self, name: str, error: InvalidImageError) -> UserError:
         return UserError(f"{name} in {self._path} is damaged ({error}): prepare the data set again")
-
-    @property
-    def _advice(self) -> str:
-        return f"list the damaged files with alexnet-jax prepare --verify {self._path}, delete it and prepare it again"
 
     def decode(self, record: Record) -> Pixels:
         """Decode a record to `size` pixels on a side.
