@@ -1,4 +1,4 @@
-"""Exceptions whose message is shown to the user."""
+"""Errors that the user can fix, with one-line messages, and checks of options that raise them."""
 
 import errno
 import math

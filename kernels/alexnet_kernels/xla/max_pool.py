@@ -23,7 +23,7 @@ def forward(x: Array, window: int, stride: int) -> tuple[Array, Array]:
     """
     past_edge = [pixels_past_edge(size, window, stride) for size in x.shape[-3:-1]]
     if max(past_edge) > 0:
-        # At once: XLA would fuse the padding of each axis into every slice, which takes longer.
+        # Pad both axes first: XLA would fuse the padding of each axis into every slice, which takes longer.
         x = outlined(partial(_pad, rows=(0, past_edge[0], 0), columns=(0, past_edge[1], 0), value=-jnp.inf))(x)
     # Positions are float32, like the compared values, although a byte would do: on a CPU, all vectors then have the same width.
     columns = jnp.zeros(x.shape, jnp.float32)

@@ -66,11 +66,10 @@ class LearningRateSchedule:
 class ReduceOnPlateau(LearningRateSchedule):
     """Divide the learning rate by ten when the validation error stops improving at the current rate (section 5).
 
-    After `max_reductions` reductions, the next plateau ends training. Epochs before the network has begun to learn do not count,
-    which are those before an error is first smaller than `majority_error` by `LEARNING_MARGIN`: on small data sets, the network
-    of the paper's text predicts the most frequent class for several epochs, and the error stays the same. If not every epoch is
-    evaluated, the rate is reduced after the first evaluated epoch that is at least `patience` epochs later than the last
-    improvement.
+    After `max_reductions` reductions, the next plateau ends training. Epochs are counted from the first error that is less than
+    `majority_error` by `LEARNING_MARGIN`, because the network of the paper's text predicts the most frequent class of a small
+    data set for several epochs, with a constant error. If not every epoch is evaluated, the rate is reduced after the first
+    evaluated epoch that is at least `patience` epochs later than the last improvement.
 
     Attributes:
       patience: epochs without improvement before the learning rate is reduced; the paper gives no number.

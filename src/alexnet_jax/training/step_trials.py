@@ -72,7 +72,7 @@ class TuningTask:
 
     @property
     def reference(self) -> StepForm:
-        """Form with whose numbers those of the others are compared."""
+        """Form with whose loss and gradients those of the other forms are compared."""
         return replace(self.default, kernels="xla", towers="separate", conv1="direct")
 
 
@@ -131,7 +131,7 @@ def measure_forms(task: TuningTask, limit: float) -> list[Trial]:
 
 
 class _Meter:
-    """Measures forms and compares their numbers with those of the first one."""
+    """Timer of forms, which compares their loss and optimizer state after a step with those of the first form."""
 
     def __init__(self, task: TuningTask):
         self._task = task

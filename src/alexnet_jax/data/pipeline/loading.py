@@ -241,7 +241,7 @@ class TrainingBatches:
             raise UserError(
                 f"a transform set a crop position outside of 0 to {params.border} pixels: clip `position` to `border`"
             )
-        # The training step is compiled for these types, whichever a transform returns.
+        # The training step is compiled for these dtypes; a transform may return others.
         crop = Crop(params.position[self.batch_slice].astype(np.int32), params.flipped[self.batch_slice].astype(bool))
         batch = _load_crops(self.images, params.indices[self.batch_slice].tolist(), crop, self.input_size)
         color_shift = params.color_shift[self.batch_slice].astype(np.float32)
