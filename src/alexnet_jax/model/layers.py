@@ -109,7 +109,7 @@ class Conv(WeightedLayer):
     padding: tuple[int, int] = (0, 0)
 
     @nn.compact
-    def __call__(self, x, pool=lambda y: y):
+    def __call__(self, x, pool=lambda y: y):  # `ConvPool` passes its pooling, which comes before the bias
         kernel, bias = self.kernel_and_bias(x, self.kernel, self.kernel, x.shape[-1] // self.groups)
         return conv_per_tower(convolution(self.stride, self.padding, self.groups), x, kernel, bias, pool)
 

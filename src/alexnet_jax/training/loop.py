@@ -125,7 +125,7 @@ class _Loop:
             request = self._consensus(request)
             if request is not Request.NONE or self.step % c.steps_per_epoch == 0:
                 self._read_metrics(0)  # a checkpoint is saved only after the losses of all its steps have been read
-                self.logger.pause()
+                self.logger.progress.pause()
 
     def evaluate_all(self) -> Validation | None:
         """Return the validation of the final parameters on the whole split, or None if it was interrupted."""
@@ -152,7 +152,7 @@ class _Loop:
         assert self._step_hparams is not None
         self._state, metrics = c.train_step(self._state, next(self._batches), c.mean, self._step_hparams)
         self.step += 1
-        self.logger.resume(self.step)
+        self.logger.progress.resume(self.step)
         self._unread.append((self.step, metrics))
         if len(self._unread) > self._max_ahead:
             self._unread[-1 - self._max_ahead][1].loss.block_until_ready()
