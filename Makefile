@@ -88,7 +88,7 @@ bench-kernels: setup ## Benchmark the operations on this CPU, against XLA's own 
 lint: setup ## Check style, import directions and types
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
-	@.venv/bin/lint-imports
+	@$(VENV)/bin/lint-imports
 	@$(PY) -m pyright
 
 clean: ## Delete .venv, but not data/ and runs/

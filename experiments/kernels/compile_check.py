@@ -18,56 +18,32 @@ if __name__ == "__main__":
 import argparse
 import json
 import math
-import re
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import asdict, astuple
-from functools import partial
-from itertools import product
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import deviceless
 import jax
 import jax.numpy as jnp
-from collectives import bytes_sent
+from operations import argument_shapes, operation, with_gradient
 from rich.console import Console
 from rich.table import Table
+from step_traffic import EXACT, GPUS, KERNEL_NAMES, compiled_steps, log, sent_bytes, sent_table, step_table
 
-import alexnet_kernels
 from alexnet_jax.cli.exit import exit_on_error
 from alexnet_jax.files import write_json
-from alexnet_jax.model.alexnet import TWO_TOWER
-from alexnet_jax.model.lowering import Lowering, tower_lowering
 from alexnet_jax.parallel.gradients import GradientSum
-from alexnet_jax.parallel.mesh import batch_sharding, make_mesh, replicated
-from alexnet_jax.training.optimizer import paper_update
-from alexnet_jax.training.precision import Precision
-from alexnet_jax.training.step import (
-    constant_hparams,
-    for_precision,
-    initial_state,
-    make_train_step,
-    random_batch,
-    state_shardings,
-)
-from alexnet_kernels import default_implementation
-from alexnet_kernels.specs import CHANNEL_COUNTS, OPERATIONS, Spec, conv1_spec
+from alexnet_kernels.specs import CHANNEL_COUNTS, OPERATIONS, conv1_spec
 
-GPUS = ("a100", "l4", "h100")
 DTYPES = (jnp.float32, jnp.bfloat16)
-KERNEL_NAMES = re.compile("|".join(OPERATIONS))
 LIMITS = {"forward": 0.45, "backward": 0.12}
 """Maximum ratio of the bytes moved by the norm_pool kernels to those moved by the reference implementation."""
 MAX_GLUE = 0.01
 """Maximum fraction of the bytes of the default training step that kernels move only to rearrange arrays (`hlo.Traffic.glue`). It
 is not required in float32 before Hopper, where XLA moves the channels of every convolution to the front."""
-BATCH = 128
-EXACT = GradientSum()
-FORMS = (EXACT, GradientSum("bfloat16"), GradientSum(sharded=True), GradientSum("bfloat16", sharded=True))
-DEVICES = (2, 4, 8)
 MAX_SENT = {GradientSum("bfloat16"): 0.50, GradientSum(sharded=True): 0.751, GradientSum("bfloat16", sharded=True): 0.501}
 """Maximum bytes that a device sends, as a fraction of those of the exact sum. Updated parameters are sent in bfloat16, which the
 next step reads; biases that cannot be divided evenly are summed by all devices."""
@@ -77,24 +53,6 @@ tower and a cast of all parameters in every step."""
 RESULT = Path(__file__).parents[1] / "results" / "kernel_check.json"
 
 console = Console(width=130)
-log = partial(print, file=sys.stderr, flush=True)
-
-
-def forward(spec: Spec, implementation: Any, x):
-    """Apply the operation of `spec` to `x`."""
-    return getattr(alexnet_kernels, spec.op)(x, implementation=implementation, **spec.settings)
-
-
-def forward_and_backward(spec: Spec, implementation: Any, x, g):
-    """Return the output of the operation of `spec`, and the gradient with respect to `x` for an output gradient `g`."""
-    y, vjp = jax.vjp(partial(forward, spec, implementation), x)
-    return y, vjp(g)[0]
-
-
-def arguments(spec: Spec, dtype: Any) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """Return the shapes of the input and of the output gradient."""
-    x = jax.ShapeDtypeStruct(spec.shape, dtype)
-    return x, jax.eval_shape(partial(forward, spec, "reference"), x)
 
 
 def compile_kernels(gpu: str, dtype: Any, channels: int) -> list[deviceless.Kernel]:
@@ -102,9 +60,9 @@ def compile_kernels(gpu: str, dtype: Any, channels: int) -> list[deviceless.Kern
     specs = [conv1_spec(op, channels=channels) for op in OPERATIONS]
 
     def all_operations(x, *gs):
-        return [forward_and_backward(spec, "triton", x, g) for spec, g in zip(specs, gs, strict=True)]
+        return [with_gradient(spec, "triton")(x, g) for spec, g in zip(specs, gs, strict=True)]
 
-    x, gs = arguments(specs[0], dtype)[0], [arguments(spec, dtype)[1] for spec in specs]
+    x, gs = argument_shapes(specs[0], dtype)[0], [argument_shapes(spec, dtype)[1] for spec in specs]
     return deviceless.compile_for(gpu, jax.jit(all_operations), x, *gs, kernel_names=KERNEL_NAMES).kernels
 
 
@@ -120,11 +78,7 @@ def kernel_table(gpus: tuple[str, ...], widths: tuple[int, ...]) -> tuple[Table,
         for kernel in kernels:
             kernels_by_key[kernel.name, jnp.dtype(dtype).name, gpu].append(kernel)
         seconds_left = (time.monotonic() - start) / (done + 1) * (len(jobs) - done - 1)
-        print(
-            f"{done + 1}/{len(jobs)} {gpu} {jnp.dtype(dtype).name} {width} channels, {seconds_left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
+        log(f"{done + 1}/{len(jobs)} {gpu} {jnp.dtype(dtype).name} {width} channels, {seconds_left:.0f} s left")
     table = Table("kernel", "dtype", "GPU", "registers", "spilled bytes", "shared bytes", title=f"channels: {widths}")
     for (name, dtype, gpu), kernels in sorted(kernels_by_key.items()):
         registers = sorted(kernel.registers for kernel in kernels)
@@ -139,14 +93,14 @@ def byte_ratios(op: str, dtype: Any) -> dict[str, Any]:
     "backward" is the traffic of both passes minus that of the forward pass.
     """
     spec = conv1_spec(op)
-    x, g = arguments(spec, dtype)
+    x, g = argument_shapes(spec, dtype)
     moved = {}
     for implementation in ("triton", "reference"):
         forward_bytes, total_bytes = (
             deviceless.compile_for(
-                "h100", jax.jit(partial(function, spec, implementation)), *inputs, kernel_names=KERNEL_NAMES
+                "h100", jax.jit(function(spec, implementation)), *inputs, kernel_names=KERNEL_NAMES
             ).traffic.moved
-            for function, inputs in ((forward, (x,)), (forward_and_backward, (x, g)))
+            for function, inputs in ((operation, (x,)), (with_gradient, (x, g)))
         )
         moved[implementation] = {"forward": forward_bytes, "backward": total_bytes - forward_bytes}
     return {
@@ -167,100 +121,40 @@ def bytes_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def step_on(
-    gpu: str, precision: Precision, lowering: Lowering, *, devices: int = 1, gradient_sum: GradientSum = EXACT
-) -> tuple[Any, tuple[Any, ...]]:
-    """Return the training step of the two-tower network with both towers on every GPU, and the shapes of its arguments.
+def find_failures(
+    max_ratios: dict[str, float], step_rows: list[dict[str, Any]], sent_rows: list[dict[str, Any]], spilled: int
+) -> list[str]:
+    """Return a line for each limit that is exceeded.
 
     Args:
-      gpu: name of the GPU.
-      precision: dtype of activations and gradients.
-      lowering: form of the layers.
-      devices: number of GPUs, which divide the batch.
-      gradient_sum: form of the sum of gradients over them.
+      max_ratios: largest ratios of bytes of norm_pool, see `byte_ratios`, by pass.
+      step_rows: results of `compiled_steps`.
+      sent_rows: results of `sent_bytes`.
+      spilled: bytes of registers that the kernels spill.
     """
-    mesh = make_mesh(TWO_TOWER, deviceless.devices(gpu, devices), split_towers=False)
-    optimizer = paper_update()
-
-    def with_shardings(tree, shardings):
-        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
-
-    with default_implementation("triton"), tower_lowering(lowering), deviceless.targeting(gpu):
-        step = make_train_step(TWO_TOWER, mesh, optimizer, seed=0, precision=precision, gradient_sum=gradient_sum)
-        state = jax.eval_shape(lambda: for_precision(initial_state(TWO_TOWER, mesh, optimizer, 0), precision))
-    state = with_shardings(state, state_shardings(mesh, state, gradient_sum))
-    replicated_sharding = replicated(mesh)
-    hparams = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated_sharding), constant_hparams(state, 0.01)
-    )
-    size = TWO_TOWER.input_size
-    batch: Any = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh)), random_batch(BATCH, size)
-    )
-    mean = jax.ShapeDtypeStruct((size, size, 3), jnp.float32, sharding=replicated_sharding)
-    return step, (state, batch, mean, hparams)
-
-
-def compile_step(gpu: str, precision: Precision, lowering: Lowering) -> deviceless.Compiled:
-    """Compile the training step on one GPU; see `step_on`."""
-    step, shapes = step_on(gpu, precision, lowering)
-    with default_implementation("triton"), tower_lowering(lowering), deviceless.targeting(gpu):
-        return deviceless.compile_for(gpu, step, *shapes, kernel_names=KERNEL_NAMES)
-
-
-def sent_bytes(quick: bool) -> Iterator[dict[str, Any]]:
-    """Yield the megabytes that each device sends in a training step in bfloat16, for each number of devices and form of the sum.
-
-    Args:
-      quick: whether to count only the exact form and the one that differs most, for the largest number of devices.
-    """
-    for devices, gradient_sum in product(DEVICES[-1:] if quick else DEVICES, FORMS[:: len(FORMS) - 1] if quick else FORMS):
-        step, shapes = step_on("h100", "bfloat16", "grouped", devices=devices, gradient_sum=gradient_sum)
-        with default_implementation("triton"), tower_lowering("grouped"), deviceless.targeting("h100"):
-            sent = bytes_sent(step.lower(*shapes).as_text())
-        log(f"counted what {devices} devices send, gradients {gradient_sum}")
-        megabytes = {kind: round(size / 1e6, 1) for kind, size in sorted(sent.items())}
-        yield {"devices": devices, **asdict(gradient_sum), "sent_mb": megabytes, "total_mb": round(sum(sent.values()) / 1e6, 1)}
-
-
-def sent_table(rows: list[dict[str, Any]]) -> Table:
-    """Return a table of the results of `sent_bytes`."""
-    table = Table(
-        "devices", "gradients", "update", "collectives, MB", "sent MB", title="sent by each device in a step in bfloat16"
-    )
-    for row in rows:
-        update = "a part per device" if row["sharded"] else "all, on every device"
-        collectives = ", ".join(f"{kind} {size}" for kind, size in row["sent_mb"].items())
-        table.add_row(str(row["devices"]), row["dtype"], update, collectives, str(row["total_mb"]))
-    return table
-
-
-def compiled_steps(quick: bool) -> Iterator[tuple[dict[str, Any], deviceless.Compiled]]:
-    """Compile the training steps; yield the row of each in the JSON result, and the compiled step.
-
-    Args:
-      quick: whether to compile only the default step of one GPU in bfloat16.
-    """
-    for gpu in GPUS[-1:] if quick else GPUS:
-        precisions: tuple[Precision, ...] = ("bfloat16",) if quick else ("float32", "bfloat16")
-        lowerings: tuple[Lowering, ...] = ("grouped",) if quick else ("separate", "grouped")
-        for precision, lowering in product(precisions, lowerings):
-            compiled = compile_step(gpu, precision, lowering)
-            log(f"compiled the training step for {gpu} in {precision}, {lowering}")
-            row = {"gpu": gpu, "precision": precision, "lowering": lowering}
-            row |= {"kernels": compiled.traffic.kernels, "temporary_mb": round(compiled.temporary / 1e6)}
-            row |= {"moved_mb": round(compiled.traffic.moved / 1e6), "glue_mb": round(compiled.traffic.glue / 1e6, 1)}
-            yield row, compiled
-
-
-def step_table(rows: list[dict[str, Any]]) -> Table:
-    """Return a table of the training steps."""
-    columns = ("GPU", "precision", "lowering", "kernels", "temporary MB", "moved MB", "of these, glue")
-    table = Table(*columns, title=f"training step, batch {BATCH}")
-    for row in rows:
-        *fields, glue = row.values()
-        table.add_row(*map(str, fields), f"{glue} ({glue / row['moved_mb']:.1%})")
-    return table
+    failures = [
+        f"norm_pool {direction} moves {ratio} times the bytes of the reference, expected at most {LIMITS[direction]}"
+        for direction, ratio in max_ratios.items()
+        if ratio > LIMITS[direction]
+    ]
+    for row in step_rows:
+        channels_last = row["precision"] == "bfloat16" or row["gpu"] == "h100"
+        if row["lowering"] == "grouped" and channels_last and row["glue_mb"] > MAX_GLUE * row["moved_mb"]:
+            failures.append(
+                f"the {row['precision']} step on {row['gpu']} moves {row['glue_mb']} of {row['moved_mb']} MB to rearrange, "
+                f"expected at most {MAX_GLUE:.0%}"
+            )
+        limit = MAX_MEGABYTES.get(row["precision"], math.inf)
+        if row["lowering"] == "grouped" and row["gpu"] == "h100" and row["moved_mb"] > limit:
+            failures.append(f"the {row['precision']} step on h100 moves {row['moved_mb']} MB, expected at most {limit:.0f}")
+    exact_mb = {row["devices"]: row["total_mb"] for row in sent_rows if (row["dtype"], row["sharded"]) == astuple(EXACT)}
+    for row in sent_rows:
+        limit = MAX_SENT.get(GradientSum(row["dtype"], row["sharded"]), 1.0) * exact_mb[row["devices"]]
+        if row["total_mb"] > round(limit, 1):
+            failures.append(f"each of {row['devices']} devices sends {row['total_mb']} MB, expected at most {limit:.1f} ({row})")
+    if spilled:
+        failures.append(f"{spilled} bytes of registers spilled, expected 0")
+    return failures
 
 
 def main() -> int:
@@ -285,28 +179,7 @@ def main() -> int:
     console.print(sent_table(sent_rows))
 
     max_ratios = {direction: max(row["ratio"][direction] for row in rows if row["op"] == "norm_pool") for direction in LIMITS}
-    failures = [
-        f"norm_pool {direction} moves {ratio} times the bytes of the reference, expected at most {LIMITS[direction]}"
-        for direction, ratio in max_ratios.items()
-        if ratio > LIMITS[direction]
-    ]
-    for row in step_rows:
-        channels_last = row["precision"] == "bfloat16" or row["gpu"] == "h100"
-        if row["lowering"] == "grouped" and channels_last and row["glue_mb"] > MAX_GLUE * row["moved_mb"]:
-            failures.append(
-                f"the {row['precision']} step on {row['gpu']} moves {row['glue_mb']} of {row['moved_mb']} MB to rearrange, "
-                f"expected at most {MAX_GLUE:.0%}"
-            )
-        limit = MAX_MEGABYTES.get(row["precision"], math.inf)
-        if row["lowering"] == "grouped" and row["gpu"] == "h100" and row["moved_mb"] > limit:
-            failures.append(f"the {row['precision']} step on h100 moves {row['moved_mb']} MB, expected at most {limit:.0f}")
-    exact_mb = {row["devices"]: row["total_mb"] for row in sent_rows if (row["dtype"], row["sharded"]) == astuple(EXACT)}
-    for row in sent_rows:
-        limit = MAX_SENT.get(GradientSum(row["dtype"], row["sharded"]), 1.0) * exact_mb[row["devices"]]
-        if row["total_mb"] > round(limit, 1):
-            failures.append(f"each of {row['devices']} devices sends {row['total_mb']} MB, expected at most {limit:.1f} ({row})")
-    if spilled:
-        failures.append(f"{spilled} bytes of registers spilled, expected 0")
+    failures = find_failures(max_ratios, step_rows, sent_rows, spilled)
     for failure in failures:
         log(failure)
     result = {"spill_bytes": spilled, "norm_pool_bytes_ratio": max_ratios, "bytes": rows, "steps": step_rows, "sent": sent_rows}

@@ -4,8 +4,8 @@ make gpu-check                      on a machine with a GPU; PyTorch is measured
 make gpu-check ARGS=--tiny          on any machine: the same code on small shapes; times are not meaningful
 PYTHONPATH=src:kernels python3 experiments/kernels/gpu_check.py      outside this project's environment
 
-The last command needs JAX, Flax, Optax, NumPy and jaxtyping. The part "training", which kills and resumes a training run, needs
-all dependencies of the package and is skipped without them. Results are printed as they arrive and written to
+The last command needs JAX, Flax, Optax, NumPy, jaxtyping and tyro. The part "training", which kills and resumes a training run,
+needs all dependencies of the package and is skipped without them. Results are printed as they arrive and written to
 experiments/results/gpu/<device>.json; the last line of the output is the same JSON object. Measurements that do not fit in
 --minutes are skipped and listed in both. The exit status is 1 if a kernel is incorrect or a measurement fails.
 """
@@ -22,7 +22,7 @@ from typing import Any
 from packages import install_hint, not_installed
 from report import PARTS, Report, TimeBudget, print_now, run_measurements
 
-PACKAGES = ("jax", "flax", "optax", "numpy", "jaxtyping")
+PACKAGES = ("jax", "flax", "optax", "numpy", "jaxtyping", "tyro")
 RESULTS = Path(__file__).parents[1] / "results" / "gpu"
 
 

@@ -25,8 +25,8 @@ from timing import measure_copy_bandwidth, measure_matmul_flops
 from alexnet_jax.model.alexnet import TWO_TOWER
 from alexnet_jax.model.layers import Conv, Dense, Dropout, LocalResponseNorm, MaxPool, ReLU
 from alexnet_jax.model.network import Network
+from alexnet_jax.training.config import Precision
 from alexnet_jax.training.flops import training_flops_per_image
-from alexnet_jax.training.precision import Precision
 from alexnet_kernels.specs import ALL_SPECS, OPERATIONS, SAMPLED_SPECS, Spec, conv1_spec, conv2_spec
 
 PRECISIONS: tuple[Precision, ...] = ("bfloat16", "float32")

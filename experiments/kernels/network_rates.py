@@ -11,8 +11,8 @@ from timing import seconds_per_call
 
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.mesh import make_mesh, replicated
+from alexnet_jax.training.config import Precision
 from alexnet_jax.training.optimizer import paper_update
-from alexnet_jax.training.precision import Precision
 from alexnet_jax.training.step import (
     constant_hparams,
     for_precision,

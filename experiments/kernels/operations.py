@@ -1,4 +1,4 @@
-"""Relative errors and execution times of single operations, for gpu_check.py."""
+"""Relative errors and execution times of single operations, for gpu_check.py and compile_check.py."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -25,11 +25,22 @@ WithGradient = Callable[[Any, Any], tuple[Any, Any]]
 """Function of an input and an output gradient that returns the output and the input gradient."""
 
 
+def operation(spec: Spec, implementation: Any) -> Callable:
+    """Return the operation as a function of its input."""
+    return partial(getattr(alexnet_kernels, spec.op), implementation=implementation, **spec.settings)
+
+
+def argument_shapes(spec: Spec, dtype: Any) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Return the shapes and dtypes of the input, and of the output and its gradient."""
+    x = jax.ShapeDtypeStruct(spec.shape, dtype)
+    return x, jax.eval_shape(operation(spec, "reference"), x)
+
+
 def with_gradient(spec: Spec, implementation: Any) -> WithGradient:
     """Return the operation and its gradient as one function."""
 
     def run(x, g):
-        y, vjp = jax.vjp(_operation(spec, implementation), x)
+        y, vjp = jax.vjp(operation(spec, implementation), x)
         return y, vjp(g)[0]
 
     return run
@@ -37,7 +48,7 @@ def with_gradient(spec: Spec, implementation: Any) -> WithGradient:
 
 def compile_operation(spec: Spec, dtype: str, implementation: str) -> WithGradient:
     """Compile an operation and its gradient for the default device."""
-    return jax.jit(with_gradient(spec, implementation)).lower(*_shapes(spec, dtype)).compile()
+    return jax.jit(with_gradient(spec, implementation)).lower(*argument_shapes(spec, dtype)).compile()
 
 
 def compile_reference(spec: Spec) -> WithGradient:
@@ -60,7 +71,7 @@ def relative_error(spec: Spec, dtype: str, run: WithGradient, reference: WithGra
       ArithmeticError: if the results of `RUNS` runs differ, or contain elements that are NaN or were not written.
     """
     rng = np.random.default_rng(seed)
-    shapes = _shapes(spec, dtype)
+    shapes = argument_shapes(spec, dtype)
     x, g = (jnp.asarray(rng.normal(0, std, each.shape), dtype) for std, each in zip((40, 1), shapes, strict=True))
     if spec.op == "norm_pool":  # rounding decides which of two nearly equal values of a window gets the gradient
         g = jnp.where(_nearly_equal_maxima(spec, x), jnp.zeros((), dtype), g)
@@ -104,7 +115,7 @@ def operation_times(spec: Spec, dtype: str, implementations: Iterable[str]) -> d
     xs, pairs = _inputs(spec, lambda key, shape: jax.random.normal(key, shape, dtype))
     return {
         name: {
-            "forward": 1e6 * jax_seconds_per_call(_operation(spec, name), xs),
+            "forward": 1e6 * jax_seconds_per_call(operation(spec, name), xs),
             "forward_backward": 1e6 * jax_seconds_per_call(with_gradient(spec, name), pairs),
         }
         for name in implementations
@@ -158,7 +169,7 @@ def copy_bandwidth_fractions(spec: Spec, dtype: str, microseconds: dict[str, flo
       microseconds: times of the forward pass, "forward", and of both passes, "forward_backward".
       bandwidth: copy bandwidth, in bytes/s.
     """
-    x, y = _shapes(spec, dtype)
+    x, y = argument_shapes(spec, dtype)
     x_bytes, y_bytes, argmax_bytes = x.size * x.dtype.itemsize, y.size * y.dtype.itemsize, y.size
     if spec.op == "response_norm":
         traffic = {"forward": 2 * x_bytes, "backward": 3 * x_bytes}
@@ -172,19 +183,9 @@ def copy_bandwidth_fractions(spec: Spec, dtype: str, microseconds: dict[str, flo
     return {name: traffic[name] / seconds[name] / bandwidth if seconds[name] > 0 else None for name in traffic}
 
 
-def _operation(spec: Spec, implementation: Any) -> Callable:
-    return partial(getattr(alexnet_kernels, spec.op), implementation=implementation, **spec.settings)
-
-
-def _shapes(spec: Spec, dtype: str) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """Return the shapes and dtypes of the input and the output."""
-    x = jax.ShapeDtypeStruct(spec.shape, dtype)
-    return x, jax.eval_shape(_operation(spec, "reference"), x)
-
-
 def _inputs(spec: Spec, random: Callable[[Any, tuple[int, ...]], Any]) -> tuple[list[tuple], list[tuple]]:
     """Return two sets of arguments for the forward pass and two for both passes, so that no call finds its inputs in a cache."""
-    x, y = _shapes(spec, "float32")
+    x, y = argument_shapes(spec, "float32")
     keys = jax.random.split(jax.random.key(0))
     xs = [(random(key, x.shape) * 40,) for key in keys]
     return xs, [(*x, random(key, y.shape)) for x, key in zip(xs, keys, strict=True)]

@@ -1,8 +1,8 @@
 """Selection of the implementation that computes an operation.
 
-An implementation is a module of this package whose name is in `ImplementationName`. It defines a function for each operation, and
-`unsupported_reason(op, x, device, **settings)`, which returns the reason why it does not support a call, or None. An
-implementation can be removed by deleting its folder: one that cannot be imported counts as unsupported.
+An implementation is a module of this package whose name is in `ImplementationName`. It defines a function for each operation and,
+unless it supports every call, `unsupported_reason(op, x, device, **settings)`, which returns the reason why it does not support
+one, or None. An implementation can be removed by deleting its folder: one that cannot be imported counts as unsupported.
 """
 
 import importlib
@@ -73,9 +73,10 @@ def unsupported_reason(name: ImplementationName, op: str, x: Any, device: Any, *
       **settings: further arguments of the operation.
     """
     try:
-        return _module(name).unsupported_reason(op, x, device, **settings)
+        module = _module(name)
     except ImportError as error:  # other versions of JAX may lack the Pallas functions that the kernels use
         return f"cannot be imported ({error})"
+    return module.unsupported_reason(op, x, device, **settings) if hasattr(module, "unsupported_reason") else None
 
 
 def _module(name: ImplementationName) -> Any:

@@ -36,6 +36,24 @@ def max_pool(x: Array, window: int = 3, stride: int = 2, *, implementation: Impl
     return dispatch("max_pool", x, implementation, window=window, stride=stride)
 
 
+def pooled_size(size: int, window: int, stride: int) -> int:
+    """Return the number of pooling windows along an axis.
+
+    The last window may extend past the edge, so that every pixel is covered (layer.py of the 2012 code).
+
+    Args:
+      size: length of the axis, pixels.
+      window: length of a window, pixels.
+      stride: pixels between the starts of neighboring windows.
+    """
+    return -(-(size - window) // stride) + 1
+
+
+def pixels_past_edge(size: int, window: int, stride: int) -> int:
+    """Return the number of pixels by which the last of the `pooled_size(size, window, stride)` windows extends past the edge."""
+    return (pooled_size(size, window, stride) - 1) * stride + window - size
+
+
 def check_pool(op: str, x: Array, window: int, stride: int) -> None:
     """Check the arguments of a pooling operation.
 

@@ -1,45 +1,14 @@
 """Reference implementations in plain `jax.numpy`, for any dtype and device. Tests compare the other implementations with them."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-
-def unsupported_reason(op: str, x: Array, device: Any, **settings: Any) -> None:
-    """Return None: all arguments and devices are supported."""
-    return None
-
-
-def pooled_size(size: int, window: int, stride: int) -> int:
-    """Return the number of pooling windows along an axis.
-
-    The last window may extend past the edge, so that every pixel is covered (layer.py of the 2012 code).
-
-    Args:
-      size: length of the axis, pixels.
-      window: length of a window, pixels.
-      stride: pixels between the starts of neighboring windows.
-    """
-    return -(-(size - window) // stride) + 1
-
-
-def per_segment(function: Callable[[Array], Array], x: Array, segments: int) -> Array:
-    """Return `function` of each of several equal parts of the channels, concatenated along the channels.
-
-    Args:
-      function: function of an array `[..., channels]`, which may change the number of channels.
-      x: array `[..., segments * channels]`.
-      segments: number of parts.
-    """
-    if segments == 1:
-        return function(x)
-    y = jax.vmap(function, -2, -2)(x.reshape(*x.shape[:-1], segments, -1))
-    return y.reshape(*y.shape[:-2], -1)
+from alexnet_kernels.max_pool import pixels_past_edge
+from alexnet_kernels.response_norm import per_segment
 
 
 def response_norm(
@@ -59,8 +28,7 @@ def response_norm(
 
 def max_pool(x: Array, window: int, stride: int) -> Array:
     """Compute `alexnet_kernels.max_pool`."""
-    *_, height, width, _ = x.shape
-    bottom, right = ((pooled_size(n, window, stride) - 1) * stride + window - n for n in (height, width))  # pixels past the edges
+    bottom, right = (pixels_past_edge(size, window, stride) for size in x.shape[-3:-1])
     leading = x.ndim - 3
     return lax.reduce_window(
         x,

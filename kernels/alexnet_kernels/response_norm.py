@@ -1,5 +1,8 @@
 """Local response normalization (paper, section 3.3)."""
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -50,6 +53,20 @@ def response_norm(
         raise ValueError(f"response_norm requires negative axes, -{x.ndim} to -1, got {axes}")
     settings = {"size": size, "k": k, "alpha": alpha, "beta": beta, "axes": tuple(axes), "segments": segments}
     return dispatch("response_norm", x, implementation, **settings)
+
+
+def per_segment(function: Callable[[Array], Array], x: Array, segments: int) -> Array:
+    """Return `function` of each of several equal parts of the channels, concatenated along the channels.
+
+    Args:
+      function: function of an array `[..., channels]`, which may change the number of channels.
+      x: array `[..., segments * channels]`.
+      segments: number of parts.
+    """
+    if segments == 1:
+        return function(x)
+    y = jax.vmap(function, -2, -2)(x.reshape(*x.shape[:-1], segments, -1))
+    return y.reshape(*y.shape[:-2], -1)
 
 
 def check_norm(op: str, x: Array, size: int, segments: int) -> None:

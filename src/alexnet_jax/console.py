@@ -1,6 +1,6 @@
 """Terminal output. Messages and progress bars go to stderr; stdout is reserved for results that other programs may read.
 
-Text is printed as it is: brackets are no markup, and control characters, which a class or file name may contain, are escaped.
+Brackets in text are printed, not read as markup, and control characters, which a class or file name may contain, are escaped.
 """
 
 import sys
@@ -20,7 +20,7 @@ class PlainConsole(Console):
     """Console that prints strings, also those in the cells of a table, without markup and with control characters escaped."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Render a string as `rich.console.Console.render_str` does, but as it is."""
+        """Render a string like `rich.console.Console.render_str`, without markup and emoji codes."""
         options |= {"markup": False, "emoji": False}
         return super().render_str(printable(text), **options)
 
@@ -69,7 +69,7 @@ def track_progress(items: Iterable[Item], description: str, total: int, unit: st
         _SpeedColumn(unit),
         TimeRemainingColumn(),
     )
-    # Results that the caller prints meanwhile go above the bar, but not, as Rich would have it, to stderr instead of into a file.
+    # Rich prints what is written to stdout while the bar is shown above it, on stderr: only for a terminal, not for a file.
     redirect = sys.stdout.isatty()
     with Progress(*columns, console=console, transient=True, redirect_stdout=redirect) as progress:
         yield from progress.track(items, total, description=printable(description))

@@ -1,4 +1,4 @@
-"""Exceptions whose message is shown to the user."""
+"""Errors that the user can fix, with one-line messages, and checks of options that raise them."""
 
 import errno
 import math
@@ -102,6 +102,10 @@ def describe_os_error(error: OSError, path: str | os.PathLike[str] | None = None
     return f"cannot access {os.fspath(path)} ({reason}): {advice}"
 
 
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers for no space on the device, quota exceeded, and file size limit exceeded."""
+
+
 @contextmanager
 def disk_full_as_user_error(purpose: str) -> Iterator[None]:
     """Convert errors about a full disk, an exceeded quota or a file size limit to `UserError`; propagate all others.
@@ -115,8 +119,8 @@ def disk_full_as_user_error(purpose: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        disk_full = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
         # Orbax raises TensorStore's errors, which contain the text of the OS error but not its errno.
-        if getattr(error, "errno", None) in disk_full or any(os.strerror(number) in str(error) for number in disk_full):
+        numbers = DISK_FULL_ERRNOS
+        if getattr(error, "errno", None) in numbers or any(os.strerror(number) in str(error) for number in numbers):
             raise UserError(f"no space left on the disk {purpose}") from error
         raise

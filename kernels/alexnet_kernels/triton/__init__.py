@@ -48,40 +48,19 @@ def unsupported_arguments(op: str, x: Array, device: Any, **settings: Any) -> st
     return None
 
 
-def response_norm(
-    x: Array,
-    size: int,
-    k: float,
-    alpha: float,
-    beta: float,
-    axes: tuple[int, ...] = (-1,),
-    segments: int = 1,
-    *,
-    interpret: bool = False,
-) -> Array:
+def response_norm(x: Array, *, axes: tuple[int, ...] = (-1,), interpret: bool = False, **settings: Any) -> Array:
     """Compute `alexnet_kernels.response_norm` across channels; `interpret` runs Pallas's slow interpreter on any device."""
-    return norm.response_norm(x, norm.Norm(size, k, alpha, beta, segments), interpret)
+    return norm.response_norm(x, norm.Norm(**settings), interpret)
 
 
-def max_pool(x: Array, window: int, stride: int, *, interpret: bool = False) -> Array:
+def max_pool(x: Array, *, window: int, stride: int, interpret: bool = False) -> Array:
     """Compute `alexnet_kernels.max_pool`; `interpret` runs Pallas's slow interpreter on any device."""
     return pool.max_pool(x, pool.Pool(window, stride), interpret)
 
 
-def norm_pool(
-    x: Array,
-    window: int,
-    stride: int,
-    size: int,
-    k: float,
-    alpha: float,
-    beta: float,
-    segments: int = 1,
-    *,
-    interpret: bool = False,
-) -> Array:
+def norm_pool(x: Array, *, window: int, stride: int, interpret: bool = False, **settings: Any) -> Array:
     """Compute `alexnet_kernels.norm_pool`; `interpret` runs Pallas's slow interpreter on any device."""
-    return pool.max_pool(x, pool.Pool(window, stride, norm.Norm(size, k, alpha, beta, segments)), interpret)
+    return pool.max_pool(x, pool.Pool(window, stride, norm.Norm(**settings)), interpret)
 
 
 def _compute_capability(device: Any) -> float | None:

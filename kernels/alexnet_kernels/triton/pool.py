@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from alexnet_kernels.reference import pooled_size
+from alexnet_kernels.max_pool import pooled_size
 from alexnet_kernels.triton.blocks import block_for
 from alexnet_kernels.triton.groups import (
     Channels,

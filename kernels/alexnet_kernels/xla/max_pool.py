@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from alexnet_kernels.reference import pooled_size
+from alexnet_kernels.max_pool import pixels_past_edge
 from alexnet_kernels.xla.outlined import outlined
 
 
@@ -21,9 +21,9 @@ def forward(x: Array, window: int, stride: int) -> tuple[Array, Array]:
 
     The maximum of each row of a window is found first, then that of its rows: 2 * window comparisons instead of window ** 2.
     """
-    past_edge = [(pooled_size(n, window, stride) - 1) * stride + window - n for n in x.shape[-3:-1]]
+    past_edge = [pixels_past_edge(size, window, stride) for size in x.shape[-3:-1]]
     if max(past_edge) > 0:
-        # At once: XLA would fuse the padding of each axis into every slice, which takes longer.
+        # Pad both axes first: XLA would fuse the padding of each axis into every slice, which takes longer.
         x = outlined(partial(_pad, rows=(0, past_edge[0], 0), columns=(0, past_edge[1], 0), value=-jnp.inf))(x)
     # Positions are float32, like the compared values, although a byte would do: on a CPU, all vectors then have the same width.
     columns = jnp.zeros(x.shape, jnp.float32)

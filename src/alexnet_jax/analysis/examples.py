@@ -14,7 +14,7 @@ from alexnet_jax.analysis.indexing import last_hidden_layer, model_digest, open_
 from alexnet_jax.console import track_progress
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import MAX_SEED, UserError, check_number
+from alexnet_jax.errors import MAX_SEED, UserError, check_at_least, check_number
 from alexnet_jax.evaluation.predictor import Predictor
 from alexnet_jax.weights.trained_model import TrainedModel
 
@@ -62,8 +62,7 @@ class ExampleOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("images", "queries", "nearest", "searched"):
-            check_number(f"--{name}", getattr(self, name), at_least=1)
+        check_at_least(self, images=1, queries=1, nearest=1, searched=1)
         check_number("--seed", self.seed, at_least=0, at_most=MAX_SEED)
 
 

@@ -136,7 +136,8 @@ def _confusions(content: ReportContent) -> str:
     head = f"<h2>Confusions</h2>\n<p>{confusions.total:,} {escape(result['split'])} images, center crop"
     if len(classes) > MAX_CLASSES:
         rows = "".join(
-            f"<tr><td>{escape(classes[each.label])}<td>{escape(classes[each.prediction])}<td>{each.images:,} of {each.of:,}"
+            f"<tr><td>{escape(classes[each.label])}<td>{escape(classes[each.prediction])}"
+            f"<td>{each.images:,} of {each.class_images:,}"
             for each in confusions.most_frequent(LISTED_CONFUSIONS)
         )
         return f"{head}: the most frequent confusions.</p>\n<table><tr><th>class<th>predicted as<th>images{rows}</table>"

@@ -133,8 +133,8 @@ def evaluate(settings: Evaluate) -> Path:
             style="yellow",
         )
     views: tuple[Views, ...] = settings.views or ("center", "nine" if dataset.manifest.size == CIFAR_SIZE else "ten")
-    check_same_settings([[model.config.to_json(), model.step] for model in models])
-    check_same_settings([dataset.checksum, split, settings.search, views, settings.batch_size])
+    saved = [[model.config.to_json(), model.step] for model in models]
+    check_same_settings([saved, dataset.checksum, split, settings.search, views, settings.batch_size])
     kind = "evaluation" if len(models) == 1 else "ensemble"
     folder = settings.to or models[0].output_dir / kind / f"{dataset.path.name}-{split}"
     console.print(f"Evaluating {count(len(models), 'network')} on the {split} split of {dataset.path}", markup=False)

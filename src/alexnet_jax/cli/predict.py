@@ -92,9 +92,9 @@ def run(arguments: list[str]) -> None:
     datasets = [open_dataset(path) for path in photos if is_prepared(path)]
     files = [file for path in photos if not is_prepared(path) for file in photo_files(path)]
     models = [load(path, best=settings.best) for path in (settings.run, *more_networks)]
-    check_same_settings([[model.config.to_json(), model.step] for model in models])
-    check_same_settings([[file.name, file.size] for file in files] + [dataset.checksum for dataset in datasets])
-    check_same_settings([settings.split, settings.views, settings.batch_size, settings.format])
+    inputs = [[file.name, file.size] for file in files] + [dataset.checksum for dataset in datasets]
+    options = [settings.split, settings.views, settings.batch_size, settings.format]
+    check_same_settings([[[model.config.to_json(), model.step] for model in models], inputs, options])
     ensemble = Ensemble(models, views=settings.views, batch_size=settings.batch_size, devices=settings.devices)
     splits = [_split(ensemble, dataset, settings) for dataset in datasets]
     predictions = chain(

@@ -1,4 +1,4 @@
-"""Settings of the process in which a command runs: the only place that changes any. The library uses the process as it is."""
+"""Settings of the process in which a command runs. No other module of the package changes any."""
 
 import logging
 import os

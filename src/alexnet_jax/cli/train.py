@@ -86,7 +86,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _with_schedule_of_run(config: TrainConfig, run: Path | None) -> TrainConfig:
-    """Return the config with the schedule of an existing run, or as it is if there is no such run."""
+    """Return the config with the schedule of an existing run; unchanged if there is no such run."""
     if run is None or not (run / CONFIG).is_file():
         return config
     training = load_run_config(run).training or config

@@ -24,7 +24,15 @@ from alexnet_jax.model.lowering import current_conv_lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams
 from alexnet_jax.parallel import placement
-from alexnet_jax.parallel.mesh import DATA, choose_mesh, local_batch_slice, parameter_sharding, replicated, to_global_array
+from alexnet_jax.parallel.mesh import (
+    DATA,
+    choose_mesh,
+    local_batch_slice,
+    mesh_platform,
+    parameter_sharding,
+    replicated,
+    to_global_array,
+)
 from alexnet_jax.parallel.runtime import compiler_options
 from alexnet_jax.weights.trained_model import TrainedModel
 from alexnet_kernels import dispatch
@@ -106,7 +114,7 @@ def _averaged_outputs(
         # A loop over the views: the network is compiled once, and only one view's activations are in memory.
         return jax.lax.map(predict_view, (views, jnp.stack(means))).mean(axis=0)
 
-    options = compiler_options(mesh.devices.flat[0].platform)
+    options = compiler_options(mesh_platform(mesh))
     return jax.jit(average, out_shardings=replicated(mesh), compiler_options=options)
 
 

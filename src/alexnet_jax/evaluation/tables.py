@@ -1,7 +1,6 @@
 """Formatting of errors as JSON, CSV rows, terminal lines and tables."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ from alexnet_jax.training.confusion import Confusions
 
 def metrics_json(counter: ErrorCounter) -> dict[str, Any]:
     """Return the errors and loss over all images as JSON, rounded to six decimals."""
-    metrics = {**asdict(counter.metrics), "mean_class_error": counter.mean_class_error}
-    return {name: value if value is None else round(value, 6) for name, value in metrics.items()}
+    return {**counter.metrics.to_json(), "mean_class_error": round(counter.mean_class_error, 6)}
 
 
 def format_errors(name: str, views: str, metrics: dict[str, Any]) -> str:
@@ -91,7 +89,7 @@ def class_table(classes: list[dict[str, Any]]) -> Table:
 def confusions_json(confusions: Confusions, classes: Sequence[str], count: int) -> list[dict[str, Any]]:
     """Return the most frequent confusions as JSON, most frequent first."""
     return [
-        {"class": classes[each.label], "predicted": classes[each.prediction], "images": each.images, "of": each.of}
+        {"class": classes[each.label], "predicted": classes[each.prediction], "images": each.images, "of": each.class_images}
         for each in confusions.most_frequent(count)
     ]
 

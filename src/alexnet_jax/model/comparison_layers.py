@@ -10,9 +10,9 @@ from jax import lax
 from jaxtyping import Array
 
 from alexnet_jax.model.layers import Conv, Dropout, Layer, WeightedLayer
-from alexnet_jax.model.lowering import kernel_per_tower
+from alexnet_jax.model.lowering import operation_per_tower
 from alexnet_kernels import response_norm
-from alexnet_kernels.reference import pooled_size
+from alexnet_kernels.max_pool import pixels_past_edge
 
 
 class GroupedConv(Conv):
@@ -116,7 +116,7 @@ class ContrastNorm(Layer):
 
         mean = window_sum(x) / window_sum(jnp.ones((1,) * (x.ndim - 1) + x.shape[-1:], x.dtype))
         normalize = partial(response_norm, size=self.size, k=self.k, alpha=self.alpha, beta=self.beta)
-        return kernel_per_tower(normalize)(x - mean)
+        return operation_per_tower(normalize, x - mean)
 
 
 class Trim(Layer):
@@ -150,8 +150,7 @@ class AvgPool(Layer):
     stride: int = 2
 
     def __call__(self, x):
-        past_edge = [(pooled_size(side, self.size, self.stride) - 1) * self.stride + self.size - side for side in x.shape[1:3]]
-        padding = ((0, 0), *((0, pixels) for pixels in past_edge), (0, 0))
+        padding = ((0, 0), *((0, pixels_past_edge(side, self.size, self.stride)) for side in x.shape[1:3]), (0, 0))
 
         def window_sum(x: Array) -> Array:
             window, strides = (1, self.size, self.size, 1), (1, self.stride, self.stride, 1)

@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from alexnet_jax.class_registry import ClassRegistry
-from alexnet_jax.model.lowering import TOWER, conv_per_tower, convolution, kernel_per_tower, matmul_per_tower
+from alexnet_jax.model.lowering import TOWER, conv_per_tower, convolution, matmul_per_tower, operation_per_tower
 from alexnet_kernels import max_pool, norm_pool, response_norm
 
 DATA = "data"
@@ -95,16 +95,16 @@ class Conv(WeightedLayer):
       padding: numbers of zeros (before, after) the image, on both axes.
     """
 
-    groups = 1
+    groups = 1  # no field, because networks are stored without it; `GroupedConv` has one
 
     kernel: int = 3
     stride: int = 1
     padding: tuple[int, int] = (0, 0)
 
     @nn.compact
-    def __call__(self, x, pool=lambda y: y):
+    def __call__(self, x, pool=lambda y: y):  # `ConvPool` passes its pooling, which comes before the bias
         kernel, bias = self.kernel_and_bias(x, self.kernel, self.kernel, x.shape[-1] // self.groups)
-        return conv_per_tower(convolution(self.stride, self.padding, self.groups), pool)(x, kernel, bias)
+        return conv_per_tower(convolution(self.stride, self.padding, self.groups), x, kernel, bias, pool)
 
 
 class Dense(WeightedLayer):
@@ -145,7 +145,7 @@ class LocalResponseNorm(Layer):
     beta: float = 0.75
 
     def __call__(self, x):
-        return kernel_per_tower(partial(response_norm, size=self.size, k=self.k, alpha=self.alpha, beta=self.beta))(x)
+        return operation_per_tower(partial(response_norm, size=self.size, k=self.k, alpha=self.alpha, beta=self.beta), x)
 
 
 class SameMapNorm(Layer):
@@ -183,7 +183,7 @@ class MaxPool(Layer):
     stride: int = 2
 
     def __call__(self, x):
-        return kernel_per_tower(lambda x, segments=1: max_pool(x, self.size, self.stride))(x)
+        return operation_per_tower(lambda x, segments=1: max_pool(x, self.size, self.stride), x)
 
 
 class ConvPool(Layer):
@@ -213,7 +213,7 @@ class NormPool(Layer):
     def __call__(self, x):
         norm, pool = self.norm, self.pool
         settings = {"size": norm.size, "k": norm.k, "alpha": norm.alpha, "beta": norm.beta}
-        return kernel_per_tower(partial(norm_pool, window=pool.size, stride=pool.stride, **settings))(x)
+        return operation_per_tower(partial(norm_pool, window=pool.size, stride=pool.stride, **settings), x)
 
 
 class Dropout(Layer):

@@ -1,4 +1,4 @@
-"""Lowering of convolutions, kernels and matrix products, above all for towers that share a device.
+"""Lowering of convolutions, matrix products, and normalization and pooling, above all for towers that share a device.
 
 On one device the towers are an axis added by `vmap`, and the functions below define batching rules for it where the default one
 is slow. If each tower has a device of its own, there is no such axis, and they compute the plain operation.
@@ -85,6 +85,8 @@ def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
 def convolution(stride: int, padding: tuple[int, int], groups: int = 1) -> Callable[[Array, Array], Array]:
     """Return a convolution `(x, kernel) -> y` of NHWC activations and an HWIO kernel in the current `conv_lowering`.
 
+    The function keeps this lowering, because JAX traces its gradient after the context manager has ended.
+
     Args:
       stride: pixels between neighboring outputs.
       padding: numbers of zeros (before, after) the image, on both axes.
@@ -125,20 +127,22 @@ def _space_to_depth(x: Array, kernel: Array, stride: int, padding: tuple[int, in
 
 
 def conv_per_tower(
-    operation: Callable[[Array, Array], Array], pool: Callable[[Array], Array] = lambda y: y
-) -> Callable[[Array, Array, Array], Array]:
-    """Return `pool(operation(x, kernel)) + bias` with a batching rule for the current lowering.
+    operation: Callable[[Array, Array], Array], x: Array, kernel: Array, bias: Array, pool: Callable[[Array], Array]
+) -> Array:
+    """Compute `pool(operation(x, kernel)) + bias`, with a batching rule for the current lowering.
 
     If the towers read the same `x`, both lowerings make one convolution with the kernels of all towers, which is faster than one
     per tower.
 
     Args:
-      operation: function of `x` and `kernel` that is linear in each of them; its gradient needs only the arguments.
+      operation: function of `x` and `kernel` that is linear in each of them, see `convolution`.
+      x: activations of a tower, [batch, height, width, channels].
+      kernel: kernel of the convolution, [rows, columns, channels, features].
+      bias: bias, [features].
       pool: function of activations `[..., channels]` that computes each channel separately.
     """
     if _lowering.get() != "grouped":
-        separate = _separate_conv(operation)
-        return lambda x, kernel, bias: add_bias(pool(separate(x, kernel)), bias)
+        return add_bias(pool(_separate_conv(operation, x, kernel)), bias)
 
     @custom_vmap
     def call(x: Array, kernel: Array, bias: Array) -> Array:
@@ -153,18 +157,19 @@ def conv_per_tower(
         y = jax.vmap(operation, (0 if in_batched[0] else None, 0), out_axes=-2)(x, kernel)
         return _to_towers(pool(y.reshape(*y.shape[:-2], -1)) + bias.reshape(-1), towers), True
 
-    return call
+    return call(x, kernel, bias)
 
 
-def kernel_per_tower(operation: Callable[..., Array]) -> Callable[[Array], Array]:
-    """Return `operation(x)` with, in the "grouped" lowering, a batching rule that calls it once for the channels of all towers.
+def operation_per_tower(operation: Callable[..., Array], x: Array) -> Array:
+    """Compute `operation(x)`, in the "grouped" lowering with a batching rule that calls it once for the channels of all towers.
 
     Args:
       operation: function `(x, segments=1)` of activations `[..., channels]`, which computes equal segments of the channels
         separately and keeps their order, such as `alexnet_kernels.norm_pool`.
+      x: activations of a tower, [batch, height, width, channels].
     """
     if _lowering.get() != "grouped":
-        return operation
+        return operation(x)
 
     @custom_vmap
     def call(x: Array, tower: Array) -> Array:
@@ -179,7 +184,7 @@ def kernel_per_tower(operation: Callable[..., Array]) -> Callable[[Array], Array
 
     # The index of the tower makes the rule apply even if all towers have the same `x`: without its rule, custom_vmap cannot be
     # differentiated.
-    return lambda x: call(x, lax.axis_index(TOWER))
+    return call(x, lax.axis_index(TOWER))
 
 
 def _to_towers(x: Array, towers: int) -> Array:
@@ -187,8 +192,8 @@ def _to_towers(x: Array, towers: int) -> Array:
     return jnp.moveaxis(x.reshape(*x.shape[:-1], towers, -1), -2, 0)
 
 
-def _separate_conv(operation: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
-    """Return `operation` with a batching rule that calls it once per tower if each tower has its own `x`."""
+def _separate_conv(operation: Callable[[Array, Array], Array], x: Array, kernel: Array) -> Array:
+    """Compute `operation(x, kernel)` with a batching rule that calls it once per tower if each tower has its own `x`."""
 
     @jax.custom_vjp
     def call(x: Array, kernel: Array) -> Array:
@@ -208,7 +213,7 @@ def _separate_conv(operation: Callable[[Array, Array], Array]) -> Callable[[Arra
         return x_gradient(kernel, g), kernel_gradient(x, g)
 
     call.defvjp(lambda x, kernel: (call(x, kernel), (x, kernel)), backward)
-    return call
+    return call(x, kernel)
 
 
 @jax.custom_vjp

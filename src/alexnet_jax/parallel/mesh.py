@@ -61,6 +61,11 @@ def check_mesh(network: Network, mesh: Mesh | AbstractMesh) -> None:
         )
 
 
+def mesh_platform(mesh: Mesh) -> str:
+    """Return the platform of the devices of a mesh, such as "cpu" or "gpu"."""
+    return mesh.devices.flat[0].platform
+
+
 def to_global_array(values: Any, sharding: NamedSharding) -> Any:
     """Convert this process's NumPy arrays to global JAX arrays.
 

@@ -20,7 +20,7 @@ from alexnet_jax.model.layers import DATA, TOWER
 from alexnet_jax.model.lowering import Lowering, conv_lowering, current_conv_lowering, current_lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.gradients import copies_spec
-from alexnet_jax.parallel.mesh import check_mesh, parameter_sharding
+from alexnet_jax.parallel.mesh import check_mesh, mesh_platform, parameter_sharding
 from alexnet_kernels import default_implementation, dispatch
 
 Forward = Callable[..., Float[Array, "batch outputs"]]
@@ -109,7 +109,7 @@ _replace_value.defvjp(lambda x, value: (value, None), lambda _, g: (g.astype(jnp
 
 def default_lowering(mesh: Mesh) -> Lowering:
     """Return the lowering set by `tower_lowering`, or else the one that moves the fewest bytes on GPUs and is fastest on CPUs."""
-    return current_lowering() or ("grouped" if mesh.devices.flat[0].platform == "gpu" else "separate")
+    return current_lowering() or ("grouped" if mesh_platform(mesh) == "gpu" else "separate")
 
 
 def init(network: Network, mesh: Mesh, key: Key[Array, ""]) -> tower.Params:

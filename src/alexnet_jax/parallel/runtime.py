@@ -38,8 +38,8 @@ def configure_cpu(devices: int = 1, *, data_parallel: bool = True) -> None:
     per device, which is also faster than sharing the threads. CPUs are those that this process may use. An existing value of
     PJRT_NPROC is kept.
 
-    With one device, a function runs in the thread that calls it (`jax_cpu_enable_async_dispatch` is false): the large buffers are
-    those of one thread then, and the threads that compute can have arenas of their own, see `retain_freed_memory`.
+    With one device, a function runs in the thread that calls it (`jax_cpu_enable_async_dispatch` is false). Only this thread then
+    allocates large buffers, so the threads that compute can have separate arenas, see `retain_freed_memory`.
 
     In multi-process training, call `jax.distributed.initialize` first.
 
@@ -65,9 +65,9 @@ def configure_cpu(devices: int = 1, *, data_parallel: bool = True) -> None:
     is_file = bool(flags) and not flags.lstrip().startswith("--")  # XLA reads flags from it, and takes no others
     if devices > 1 and cpus <= devices and _MULTI_THREAD_FLAG not in flags and not is_file:
         os.environ["XLA_FLAGS"] = f"{flags} --{_MULTI_THREAD_FLAG}=false".strip()
-    alone = devices == 1 and not multi_process
-    retain_freed_memory(arenas=1 + cpus if alone else 1)
-    if alone:
+    single_device = devices == 1 and not multi_process
+    retain_freed_memory(arenas=1 + cpus if single_device else 1)
+    if single_device:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         jax.config.update("jax_num_cpu_devices", devices)

@@ -16,8 +16,10 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.distributed import DistributedOptions
 from alexnet_jax.parallel.gradients import GradientDtype
 from alexnet_jax.parallel.mesh import Placement
-from alexnet_jax.training.precision import Precision
 from alexnet_jax.training.schedule import EpochHparams, LayerRate, LearningRateSchedule, ReduceOnPlateau
+
+Precision = Literal["float32", "bfloat16"]
+"""Dtype of activations and gradients; parameters are float32."""
 
 Tune = Literal["auto", "off", "again"]
 """When to measure the fastest form of the training step: "auto" for long trainings, once for a kind of device, "off" never,
@@ -81,16 +83,10 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_number("--epochs", self.epochs, at_least=1)
-        check_number("--batch-size", self.batch_size, at_least=1)
+        check_at_least(self, epochs=1, batch_size=1, evaluate_every=1, evaluate_images=1)
+        check_at_least(self, learning_rate=0, bias_rate=0, weight_decay=0, color_epochs=0)
         check_number("--seed", self.seed, at_least=0, at_most=MAX_SEED)
-        check_number("--learning-rate", self.learning_rate, at_least=0)
-        check_number("--bias-rate", self.bias_rate, at_least=0)
         check_number("--momentum", self.momentum, at_least=0, below=1)
-        check_number("--weight-decay", self.weight_decay, at_least=0)
-        check_number("--evaluate-every", self.evaluate_every, at_least=1)
-        check_number("--evaluate-images", self.evaluate_images, at_least=1)
-        check_number("--color-epochs", self.color_epochs, at_least=0)
 
     def with_epochs(self, epochs: int) -> "TrainConfig":
         """Return the config with a different number of epochs and a schedule rescaled to it.

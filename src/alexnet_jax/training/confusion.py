@@ -21,13 +21,13 @@ class Confusion(NamedTuple):
       label: true class.
       prediction: predicted class.
       images: number of these images.
-      of: number of all images of the true class.
+      class_images: number of all images of the true class.
     """
 
     label: int
     prediction: int
     images: int
-    of: int
+    class_images: int
 
 
 class Confusions:
@@ -39,7 +39,7 @@ class Confusions:
       >>> confusions.matrix.tolist()
       [[1, 0, 1], [0, 0, 1], [0, 0, 0]]
       >>> confusions.most_frequent(1)
-      [Confusion(label=0, prediction=2, images=1, of=2)]
+      [Confusion(label=0, prediction=2, images=1, class_images=2)]
     """
 
     def __init__(self, num_classes: int):

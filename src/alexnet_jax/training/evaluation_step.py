@@ -14,10 +14,10 @@ from alexnet_jax.data.pipeline.augment import Example
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import Params
 from alexnet_jax.parallel import placement
-from alexnet_jax.parallel.mesh import replicated
+from alexnet_jax.parallel.mesh import mesh_platform, replicated
 from alexnet_jax.parallel.runtime import compiler_options
+from alexnet_jax.training.config import Precision
 from alexnet_jax.training.normalization import MeanImage, normalize
-from alexnet_jax.training.precision import Precision
 
 
 @struct.dataclass
@@ -72,6 +72,4 @@ def make_evaluation_step(network: Network, mesh: Mesh, *, precision: Precision =
         return EvalOutputs(sums, batch.label, top[:, 0])
 
     # Replicated, so that every process can read the predictions of the whole batch.
-    return jax.jit(
-        evaluation_step, out_shardings=replicated(mesh), compiler_options=compiler_options(mesh.devices.flat[0].platform)
-    )
+    return jax.jit(evaluation_step, out_shardings=replicated(mesh), compiler_options=compiler_options(mesh_platform(mesh)))

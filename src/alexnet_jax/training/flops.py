@@ -10,8 +10,8 @@ from jaxtyping import Array
 
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.summary import summarize
-from alexnet_jax.parallel.mesh import replicated
-from alexnet_jax.training.precision import Precision
+from alexnet_jax.parallel.mesh import mesh_platform, replicated
+from alexnet_jax.training.config import Precision
 
 REPEATS = 5
 """Number of timed matrix products; the fastest one is used."""
@@ -27,7 +27,7 @@ def measure_matmul_flops(mesh: Mesh, precision: Precision) -> float:
     Returns:
       FLOP/s of the fastest of `REPEATS` runs, summed over the devices.
     """
-    size = 1024 if mesh.devices.flat[0].platform == "cpu" else 8192
+    size = 1024 if mesh_platform(mesh) == "cpu" else 8192
 
     def random_matrix() -> Array:
         return jax.random.normal(jax.random.key(0), (size, size), precision)

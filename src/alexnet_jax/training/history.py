@@ -1,4 +1,4 @@
-"""Past of a run, which a checkpoint stores besides the training state."""
+"""Completed epochs and validation errors of a run, stored in the metadata of its checkpoints."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

@@ -16,7 +16,7 @@ from alexnet_jax.data.pipeline.augment import Example
 from alexnet_jax.data.pipeline.batches import LoaderOptions, training_batches
 from alexnet_jax.errors import DivergedError, UserError
 from alexnet_jax.parallel.distributed import Request, RequestConsensus
-from alexnet_jax.parallel.mesh import local_batch_slice, replicated, to_global_array
+from alexnet_jax.parallel.mesh import local_batch_slice, mesh_platform, replicated, to_global_array
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.history import History
 from alexnet_jax.training.metrics import Validation
@@ -79,7 +79,7 @@ class _Loop:
     """
 
     def __init__(self, context: TrainContext, should_stop: Callable[[], bool]):
-        c, on_cpu = context, context.mesh.devices.flat[0].platform == "cpu"
+        c, on_cpu = context, mesh_platform(context.mesh) == "cpu"
         self._context, self._should_stop = context, should_stop
         self.checkpoints = Checkpoints(c.run.checkpoints, c.run_config.to_json())
         state, self._history = _restore_or_initialize(c, self.checkpoints)
@@ -125,7 +125,7 @@ class _Loop:
             request = self._consensus(request)
             if request is not Request.NONE or self.step % c.steps_per_epoch == 0:
                 self._read_metrics(0)  # a checkpoint is saved only after the losses of all its steps have been read
-                self.logger.pause()
+                self.logger.progress.pause()
 
     def evaluate_all(self) -> Validation | None:
         """Return the validation of the final parameters on the whole split, or None if it was interrupted."""
@@ -152,7 +152,7 @@ class _Loop:
         assert self._step_hparams is not None
         self._state, metrics = c.train_step(self._state, next(self._batches), c.mean, self._step_hparams)
         self.step += 1
-        self.logger.resume(self.step)
+        self.logger.progress.resume(self.step)
         self._unread.append((self.step, metrics))
         if len(self._unread) > self._max_ahead:
             self._unread[-1 - self._max_ahead][1].loss.block_until_ready()
@@ -254,9 +254,7 @@ class _Loop:
 def _restore_or_initialize(context: TrainContext, checkpoints: Checkpoints) -> tuple[TrainState, History]:
     """Return the state and the history of the latest checkpoint, or those before the first step."""
     state = initial_state(context.network, context.mesh, context.optimizer, context.config.seed)
-    shardings = state_shardings(context.mesh, state)
-    like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
-    restored = checkpoints.restore(like)
+    restored = checkpoints.restore(state)
     if restored is not None:
         state, metadata = restored
         return state, History.from_json(metadata)

@@ -1,7 +1,7 @@
 """Metrics of a split of a data set."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 from alexnet_jax.training.confusion import Confusions
 
@@ -24,6 +24,10 @@ class EvalMetrics:
     loss: float
     images: int
     predicted_classes: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the metrics as JSON, rounded to six decimals."""
+        return {name: value if value is None else round(value, 6) for name, value in asdict(self).items()}
 
 
 class Validation(NamedTuple):

@@ -12,7 +12,7 @@ from alexnet_jax.training.setup import TrainContext
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where a call of `train` ended.
+    """Result of a call of `train`.
 
     Attributes:
       run: run folder, which `load` accepts; if training is finished, it contains `result.json`.

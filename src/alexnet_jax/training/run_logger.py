@@ -32,6 +32,9 @@ class RunLogger:
     Args:
       context: the run.
       start: number of steps completed before this run started or resumed.
+
+    Attributes:
+      progress: progress bar, with a throughput timer that can be paused.
     """
 
     def __init__(self, context: TrainContext, *, start: int):
@@ -47,7 +50,7 @@ class RunLogger:
         self._console = make_console(quiet=not self._run.is_writer)
         events = context.options.tensorboard and self._run.is_writer
         self._events = EventWriter(self._run.folder / "tensorboard", start=start) if events else None
-        self._progress = TrainingProgress(
+        self.progress = TrainingProgress(
             self._console,
             start=start,
             steps=context.steps,
@@ -56,11 +59,11 @@ class RunLogger:
         )
 
     def __enter__(self) -> "RunLogger":
-        self._progress.__enter__()
+        self.progress.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.__exit__()
+        self.progress.__exit__()
 
     def start(self, epochs: int) -> None:
         """Write config.json, delete log lines of steps and epochs to be repeated, and print the config, data and devices."""
@@ -86,15 +89,7 @@ class RunLogger:
                 if self._events:
                     self._events.write(step, "train", loss=loss)
         if losses:
-            self._progress.advance(*list(losses.items())[-1])
-
-    def pause(self) -> None:
-        """Pause the throughput timer."""
-        self._progress.pause()
-
-    def resume(self, step: int) -> None:
-        """Resume the throughput timer, if it is paused, after starting a step."""
-        self._progress.resume(step)
+            self.progress.advance(*list(losses.items())[-1])
 
     def log_epoch(
         self, step: int, validation: Validation | None, rate: float, training_error: float, errors: Sequence[float]
@@ -109,9 +104,9 @@ class RunLogger:
           errors: validation top-1 errors after the evaluated epochs before this one.
         """
         epoch, split = step // self._context.steps_per_epoch, self._context.dataset.evaluation_split
-        speed = self._progress.images_per_second
+        speed = self.progress.images_per_second
         training = {"rate": rate, "training_error": round(training_error, 6), **self._speed()}
-        metrics = {} if validation is None else _rounded(validation.metrics)
+        metrics = {} if validation is None else validation.metrics.to_json()
         self._run.log(step=step, epoch=epoch, **training, **metrics)
         if self._events:
             self._events.write(step, "train", **training)
@@ -123,7 +118,7 @@ class RunLogger:
         if validation is not None and (only_class := self._only_class(validation)):
             expected = "; expected at first with the paper's initial weights" if self._plateau_expected(errors) else ""
             parts.append(f"predicts only {only_class!r}{expected}")
-        self._progress.print("  ".join(parts))
+        self.progress.print("  ".join(parts))
 
     def _errors(self, metrics: EvalMetrics) -> list[str]:
         """Return the parts of the line of an evaluated epoch: loss, with the part of the split, and errors."""
@@ -138,7 +133,7 @@ class RunLogger:
         """Print that the final parameters are evaluated on the whole split."""
         split = self._context.dataset.evaluation_split
         images = count(self._context.dataset.manifest.splits[split], f"{split} image")
-        self._progress.print(f"evaluating the final parameters on all {images}")
+        self.progress.print(f"evaluating the final parameters on all {images}")
 
     def interrupted(self, step: int) -> None:
         """Print that training was interrupted at `step`, with its state saved, and how to resume it."""
@@ -151,7 +146,7 @@ class RunLogger:
         metrics = validation.metrics
         result = {
             "config": self._context.name,
-            **_rounded(metrics),
+            **metrics.to_json(),
             "split": self._context.dataset.evaluation_split,
             **summary,
             **self._speed(),
@@ -216,7 +211,7 @@ class RunLogger:
         return [f"  {command}" for command in commands]
 
     def _speed(self) -> dict[str, float]:
-        speed = self._progress.images_per_second
+        speed = self.progress.images_per_second
         return {"images_per_second": speed, "matmul_fraction": round(speed / self._peak_images_per_second, 4)}
 
 
@@ -228,7 +223,3 @@ def format_result(result: dict[str, Any]) -> str:
     speed = f", {result['images_per_second']:.0f} images/s" if result["images_per_second"] else ""
     cost = f"{count(result['epochs'], 'epoch')}{speed}, {format_duration(result['seconds'])}"
     return f"{errors} on {count(result['images'], result['split'] + ' image')} after {cost}"
-
-
-def _rounded(metrics: EvalMetrics) -> dict[str, Any]:
-    return {name: value if value is None else round(value, 6) for name, value in asdict(metrics).items()}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 from alexnet_jax.class_registry import ClassRegistry
-from alexnet_jax.errors import check_number
+from alexnet_jax.errors import check_at_least, check_number
 
 LEARNING_MARGIN = 0.01
 """Decrease of the validation error below that of the most frequent class by which a network has begun to learn."""
@@ -62,11 +62,10 @@ class LearningRateSchedule:
 class ReduceOnPlateau(LearningRateSchedule):
     """Divide the learning rate by ten when the validation error stops improving at the current rate (section 5).
 
-    After `max_reductions` reductions, the next plateau ends training. Epochs before the network has begun to learn do not count,
-    which are those before an error is first smaller than `majority_error` by `LEARNING_MARGIN`: on small data sets, the network
-    of the paper's text predicts the most frequent class for several epochs, and the error stays the same. If not every epoch is
-    evaluated, the rate is reduced after the first evaluated epoch that is at least `patience` epochs later than the last
-    improvement.
+    After `max_reductions` reductions, the next plateau ends training. Epochs are counted from the first error that is less than
+    `majority_error` by `LEARNING_MARGIN`, because the network of the paper's text predicts the most frequent class of a small
+    data set for several epochs, with a constant error. If not every epoch is evaluated, the rate is reduced after the first
+    evaluated epoch that is at least `patience` epochs later than the last improvement.
 
     Attributes:
       patience: epochs without improvement before the learning rate is reduced; the paper gives no number.
@@ -79,9 +78,7 @@ class ReduceOnPlateau(LearningRateSchedule):
     max_reductions: int = 3
 
     def __post_init__(self) -> None:
-        check_number("--patience", self.patience, at_least=1)
-        check_number("--min-delta", self.min_delta, at_least=0)
-        check_number("--max-reductions", self.max_reductions, at_least=0)
+        check_at_least(self, patience=1, min_delta=0, max_reductions=0)
 
     def factors(self, epochs: int, errors: Mapping[int, float], majority_error: float = math.inf) -> Factors | None:
         reductions, last_change, best, learned = 0, 0, math.inf, False
@@ -151,10 +148,9 @@ class StaircaseExponential(LearningRateSchedule):
     decay_epochs: int = 90
 
     def __post_init__(self) -> None:
-        for name in ("decay_factor", "bias_decay_factor"):
-            check_number(f"--{name.replace('_', '-')}", getattr(self, name), above=0)
-        for name in ("num_levels", "bias_num_levels", "decay_epochs"):
-            check_number(f"--{name.replace('_', '-')}", getattr(self, name), at_least=1)
+        check_number("--decay-factor", self.decay_factor, above=0)
+        check_number("--bias-decay-factor", self.bias_decay_factor, above=0)
+        check_at_least(self, num_levels=1, bias_num_levels=1, decay_epochs=1)
 
     def factors(self, epochs: int, errors: Mapping[int, float], majority_error: float = math.inf) -> Factors | None:
         def factor(decay_factor: float, num_levels: int) -> float:

@@ -18,11 +18,11 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import Params
 from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.gradients import GradientSum, copy_per_device, gather_updated, sum_gradients, update_sharding
-from alexnet_jax.parallel.mesh import batch_sharding, parameter_sharding, replicated, to_global_array
+from alexnet_jax.parallel.mesh import batch_sharding, mesh_platform, parameter_sharding, replicated, to_global_array
 from alexnet_jax.parallel.runtime import compiler_options
+from alexnet_jax.training.config import Precision
 from alexnet_jax.training.normalization import MeanImage, normalize
 from alexnet_jax.training.optimizer import learning_rates
-from alexnet_jax.training.precision import Precision
 
 
 @struct.dataclass
@@ -191,9 +191,7 @@ def make_train_step(
 
     state = jax.eval_shape(lambda: for_precision(initial_state(network, mesh, optimizer, seed), precision))
     out = (state_shardings(mesh, state, gradient_sum), replicated(mesh))
-    return jax.jit(
-        train_step, donate_argnums=0, out_shardings=out, compiler_options=compiler_options(mesh.devices.flat[0].platform)
-    )
+    return jax.jit(train_step, donate_argnums=0, out_shardings=out, compiler_options=compiler_options(mesh_platform(mesh)))
 
 
 def _gather_updated(state: TrainState, mesh: Mesh) -> TrainState:
@@ -227,7 +225,7 @@ def put_batch(batch: Example, mesh: Mesh) -> Example:
     """
     on_devices = to_global_array(batch, batch_sharding(mesh))
     # On one CPU device, a step whose arguments are still being copied runs in another thread, see `runtime.configure_cpu`.
-    return jax.block_until_ready(on_devices) if mesh.devices.flat[0].platform == "cpu" else on_devices
+    return jax.block_until_ready(on_devices) if mesh_platform(mesh) == "cpu" else on_devices
 
 
 def random_batch(batch_size: int, size: int) -> Example:

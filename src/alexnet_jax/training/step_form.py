@@ -18,9 +18,9 @@ from alexnet_jax.model.lowering import (
     tower_lowering,
 )
 from alexnet_jax.model.network import Network
-from alexnet_jax.parallel.mesh import Placement
+from alexnet_jax.parallel.mesh import Placement, mesh_platform
 from alexnet_jax.parallel.placement import default_lowering
-from alexnet_jax.training.precision import Precision
+from alexnet_jax.training.config import Precision
 from alexnet_kernels import default_implementation
 from alexnet_kernels.dispatch import DEFAULT_ORDER, ImplementationName, current_order, unsupported_reason
 
@@ -89,7 +89,7 @@ def alternative_forms(
       batch_size: images per step.
     """
     alternatives: Alternatives = {}
-    on_gpu = mesh.devices.flat[0].platform == "gpu"
+    on_gpu = mesh_platform(mesh) == "gpu"
     if current_order() == DEFAULT_ORDER and _supports("triton", mesh, precision):
         alternatives["kernels"] = ("triton", "xla")
     split = TOWER in mesh.axis_names

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -18,9 +17,10 @@ from alexnet_jax.data.pipeline.augment import Crop, Example
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.distributed import any_process, from_main_process, is_main_process
 from alexnet_jax.parallel.gradients import GradientSum
-from alexnet_jax.parallel.mesh import DATA, local_batch_slice, replicated, to_global_array
-from alexnet_jax.training.precision import Precision
+from alexnet_jax.parallel.mesh import DATA, local_batch_slice, mesh_platform, replicated, to_global_array
+from alexnet_jax.training.config import Precision
 from alexnet_jax.training.step import (
+    TrainState,
     constant_hparams,
     for_precision,
     initial_state,
@@ -76,7 +76,7 @@ class TuningTask:
 
     @property
     def reference(self) -> StepForm:
-        """Form with whose numbers those of the others are compared."""
+        """Form with whose loss and gradients those of the other forms are compared."""
         return replace(self.default, kernels="xla", towers="separate", conv1="direct")
 
 
@@ -135,7 +135,7 @@ def measure_forms(task: TuningTask, limit: float) -> list[Trial]:
 
 
 class _Meter:
-    """Measures forms and compares their numbers with those of the first one."""
+    """Timer of forms, which compares their loss and optimizer state after a step with those of the first form."""
 
     def __init__(self, task: TuningTask):
         self._task = task
@@ -156,22 +156,20 @@ class _Meter:
             return Trial(form, math.inf, time.monotonic() - start, str(error))
 
     def _measure(self, form: StepForm, fastest: float) -> Trial:
-        compiled = _attempt("it does not compile", lambda: self._compile(form))
-        state = compiled.state
-        del compiled.state  # which the first step donates
+        mesh, step, state, arguments, compile_seconds = _attempt("it does not compile", lambda: self._compile(form))
 
         def run(steps: int) -> tuple[Any, float]:
             nonlocal state
             start, metrics = time.perf_counter(), None
             for _ in range(steps):
-                state, metrics = compiled.step(state, *compiled.arguments)
-                if compiled.on_cpu:  # where several steps at a time can block all of XLA's threads and deadlock
+                state, metrics = step(state, *arguments)
+                if mesh_platform(mesh) == "cpu":  # where several steps at a time can block all of XLA's threads and deadlock
                     jax.block_until_ready(metrics)
             jax.block_until_ready((state, metrics))
             return metrics, time.perf_counter() - start
 
         metrics, _ = _attempt("it cannot be run", lambda: run(1))
-        tolerance = tolerance_on("cpu" if compiled.on_cpu else "gpu", self._task.precision)
+        tolerance = tolerance_on(mesh_platform(mesh), self._task.precision)
         loss = float(jax.device_get(metrics.loss))
         problem = _attempt("it cannot be compared", lambda: self._difference(loss, state.opt_state, tolerance))
         if problem is not None:
@@ -181,10 +179,10 @@ class _Meter:
             steps = min(MAX_STEPS, max(1, round(ROUND_S / seconds)))
             times = _attempt("it cannot be run", lambda: [run(steps)[1] / steps for _ in range(ROUNDS)])
             seconds = from_main_process(min(seconds, *times))
-        return Trial(form, seconds, compiled.seconds)
+        return Trial(form, seconds, compile_seconds)
 
-    def _compile(self, form: StepForm) -> SimpleNamespace:
-        """Return the compiled step, its arguments, whether it runs on a CPU, and the seconds of its compilation."""
+    def _compile(self, form: StepForm) -> tuple[Mesh, Any, TrainState, tuple[Any, ...], float]:
+        """Return the mesh, the compiled step, its state and its other arguments, and the seconds of the compilation."""
         task = self._task
         mesh, step = task.make_step(form)
         state = for_precision(initial_state(task.network, mesh, task.optimizer, 0), task.precision)
@@ -194,8 +192,7 @@ class _Meter:
         arguments = (_batch(task, mesh), to_global_array(task.mean, replicated(mesh)), hparams)
         start = time.monotonic()
         compiled = step.lower(state, *arguments).compile()
-        seconds = time.monotonic() - start
-        return SimpleNamespace(step=compiled, state=state, arguments=arguments, on_cpu=_is_cpu(mesh), seconds=seconds)
+        return mesh, compiled, state, arguments, time.monotonic() - start
 
     def _difference(self, loss: float, opt_state: Any, tolerance: float) -> str | None:
         """Return how the loss or the optimizer state after the first step differs from those of the reference, or None.
@@ -255,14 +252,10 @@ def _attempt(problem: str, function: Callable[[], Any]) -> Any:
     return result
 
 
-def _is_cpu(mesh: Mesh) -> bool:
-    return mesh.devices.flat[0].platform == "cpu"
-
-
 def _batch(task: TuningTask, mesh: Mesh) -> Example:
     """Return random images and labels on the devices, with the structure of training batches."""
     size, data = task.batch_size, mesh.shape[DATA]
-    if _is_cpu(mesh):
+    if mesh_platform(mesh) == "cpu":
         size = min(size, CPU_BATCH * data)
     labels = np.random.default_rng(1).integers(0, task.network.num_classes, size, np.int32)
     crop = Crop(np.zeros((size, 2), np.int32), np.zeros(size, bool)) if task.crop_mean else None

@@ -15,6 +15,7 @@ from alexnet_jax.cpus import available_cpus
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import write_json
 from alexnet_jax.parallel.distributed import from_main_process, is_main_process
+from alexnet_jax.parallel.mesh import mesh_platform
 from alexnet_jax.parallel.runtime import user_cache_folder
 from alexnet_jax.training.config import Tune
 from alexnet_jax.training.flops import measure_matmul_flops, training_flops_per_image
@@ -69,7 +70,7 @@ def choose_form(run: RunDirectory, task: TuningTask, mesh: Mesh, tune: Tune, *, 
     form = from_main_process(stored and asdict(stored))
     if form is not None:
         return Tuning(key, StepForm(**form))
-    platform = "cpu" if mesh.devices.flat[0].platform == "cpu" else "gpu"
+    platform = "cpu" if mesh_platform(mesh) == "cpu" else "gpu"
     if tune == "auto" and platform == "cpu":
         # The defaults of the other fields have been measured on CPUs.
         task = replace(task, alternatives={name: task.alternatives[name] for name in task.alternatives.keys() & {"placement"}})

@@ -43,7 +43,7 @@ class Augmentation:
 
     @property
     def shifts_colors(self) -> bool:
-        """Whether a transform shifts colors. Those that are not in this package may."""
+        """Whether a transform may shift colors, as all but `RandomCrop` and `RandomFlip` may."""
         return not all(type(transform) in (RandomCrop, RandomFlip) for transform in self.transforms)
 
     @property

@@ -172,14 +172,11 @@ class DecodedImages:
 
     def _damaged_file(self, index: int, error: Exception) -> UserError:
         file, reason = self._records.path_of(index), " ".join(str(error).split())[:120] or type(error).__name__
-        return UserError(f"{file} is damaged at image {index:,} ({reason}): {self._advice}")
+        advice = f"list the damaged files with alexnet-jax prepare --verify {self._path}, delete it and prepare it again"
+        return UserError(f"{file} is damaged at image {index:,} ({reason}): {advice}")
 
     def _damaged_image(self, name: str, error: InvalidImageError) -> UserError:
         return UserError(f"{name} in {self._path} is damaged ({error}): prepare the data set again")
-
-    @property
-    def _advice(self) -> str:
-        return f"list the damaged files with alexnet-jax prepare --verify {self._path}, delete it and prepare it again"
 
     def decode(self, record: Record) -> Pixels:
         """Decode a record to `size` pixels on a side.
@@ -244,7 +241,7 @@ class TrainingBatches:
             raise UserError(
                 f"a transform set a crop position outside of 0 to {params.border} pixels: clip `position` to `border`"
             )
-        # The training step is compiled for these types, whichever a transform returns.
+        # The training step is compiled for these dtypes; a transform may return others.
         crop = Crop(params.position[self.batch_slice].astype(np.int32), params.flipped[self.batch_slice].astype(bool))
         batch = _load_crops(self.images, params.indices[self.batch_slice].tolist(), crop, self.input_size)
         color_shift = params.color_shift[self.batch_slice].astype(np.float32)

@@ -16,9 +16,7 @@ from alexnet_jax.data.images import Pixels
 from alexnet_jax.data.manifest import Shard
 from alexnet_jax.data.records import Record, pack
 from alexnet_jax.data.statistics import PixelStatistics
-
-DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Error numbers for no space on the device, quota exceeded, and file size limit exceeded."""
+from alexnet_jax.errors import DISK_FULL_ERRNOS
 
 
 class ShardReport(NamedTuple):

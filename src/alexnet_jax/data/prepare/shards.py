@@ -27,10 +27,10 @@ from alexnet_jax.console import console
 from alexnet_jax.data.images import Pixels
 from alexnet_jax.data.manifest import Encoding, Manifest, Shard
 from alexnet_jax.data.npy_file import array_digest
-from alexnet_jax.data.prepare.shard_writer import DISK_FULL_ERRNOS, ShardReport, ShardWriter
+from alexnet_jax.data.prepare.shard_writer import ShardReport, ShardWriter
 from alexnet_jax.data.records import Record
 from alexnet_jax.data.statistics import PixelStatistics
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import DISK_FULL_ERRNOS, UserError
 from alexnet_jax.files import wait_for_lock
 
 
