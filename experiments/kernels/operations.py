@@ -13,7 +13,7 @@ import numpy as np
 from timing import jax_seconds_per_call, torch_seconds_per_call
 
 import alexnet_kernels
-from alexnet_kernels.reference import pooled_size
+from alexnet_kernels.max_pool import pooled_size
 from alexnet_kernels.specs import Spec
 
 TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2}
