@@ -83,7 +83,7 @@ class Evaluate:
       processes: arguments for several processes, which divide each batch: coordinator, number of processes and index of this one.
     """
 
-    networks: tyro.conf.Positional[tuple[Path, ...]]
+    networks: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN…")]
     data: str | None = None
     data_dir: Path = Path("data")
     split: str | None = None

@@ -190,7 +190,7 @@ class Options:
       checkpoint_seconds: seconds between checkpoints. The state of an epoch with the smallest validation error so far is saved
         immediately if the last checkpoint is older, otherwise with the next one or at the end.
       loss_delay: number of later steps that are dispatched before the loss of a step is read. The device waits for the host only
-        if the host falls this many steps behind. Losses are read ten times a second at most, or after every step if this is 0. A
+        if the host falls this many steps behind. Losses are read four times a second at most, or after every step if this is 0. A
         non-finite loss is found that much later and is reported with its own step. Before a checkpoint, a validation or a stop,
         all losses are read, so a checkpoint contains no step whose loss has not been checked. The results do not depend on this
         number. None uses 4 on GPUs, and 1 on CPUs, whose steps take longer.
