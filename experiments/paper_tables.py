@@ -8,7 +8,7 @@ Our errors are read from results/; a dash marks a network that has not been trai
 
 The file names are in `published_results.py`. Evaluate five or seven runs in one command for ilsvrc2012_five and
 ilsvrc2012_seven. Each file ablations*.json, written by `ablate.py --to`, adds two columns to the ablations. `make readme` writes
-the same tables to README.md.
+the same tables to README.md and docs/results.md.
 """
 
 import json
@@ -174,7 +174,7 @@ def cifar() -> str:
     ratio = (figure or {}).get("tanh_by_relu")
     rows = [["Figure 1: epochs to 25% training error, ratio of tanh to ReLU", f"{FIGURE_1_RATIO:.0f}", DASH]]
     if ratio:
-        rows[0][-1] = f"{ratio:.1f} ({epochs['tanh']:.1f} to {epochs['relu']:.1f}, one seed)"
+        rows[0][-1] = f"{ratio:.1f} ({epochs['tanh']:.1f} and {epochs['relu']:.1f} epochs, one seed)"
     for name, paper in (("without", CIFAR_WITHOUT_NORMALIZATION), ("with", CIFAR_WITH_NORMALIZATION)):
         errors = norm["test_error"][name][: len(norm["seeds"])] if norm else []  # only seeds for which both are trained
         ours = f"{statistics.mean(errors):.2%}" if errors else DASH

@@ -87,7 +87,7 @@ def test_library_leaves_a_new_process_alone(program, photos, tmp_path):
     environment = process_environment()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert ("mesh: 1 data\n" in done.stderr) == (program != PROGRAM)
+    assert (", 1 device (cpu)\n" in done.stderr) == (program != PROGRAM)
 
 
 def test_training_in_a_thread_after_a_predictor_leaves_the_process_alone(options, rng):
@@ -115,7 +115,7 @@ def test_training_in_a_thread_after_a_predictor_leaves_the_process_alone(options
 
 def test_configure_cpu_too_late_is_an_error():
     configure_cpu(4)
-    with pytest.raises(UserError, match=r"JAX already uses 4 CPU device\(s\).*: call configure_cpu\(devices=8\) before JAX is"):
+    with pytest.raises(UserError, match=r"JAX already uses 4 CPU devices.*: call configure_cpu\(devices=8\) before JAX is"):
         configure_cpu(8)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from alexnet_jax.cli import main as cli
 from alexnet_jax.cli.parsing import parse
+from alexnet_jax.configs import config_names
 
 PROGRAM = "import sys; from alexnet_jax.cli.main import main; main(); sys.exit('jax' in sys.modules)"
 
@@ -27,8 +28,17 @@ def test_every_command_has_help(command, monkeypatch, capsys):
     assert code == 0
     output = capsys.readouterr()
     assert output.out.startswith(" ".join(["usage: alexnet-jax", *command]))
-    assert "{None}" not in output.out
+    for placeholder in ("{None}", "[PATH", "options options"):
+        assert placeholder not in output.out
     assert not output.err
+
+
+def test_help_of_train_describes_the_configs(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["alexnet-jax", "train", "--help"])
+    cli.main()
+    output = capsys.readouterr().out
+    for name in config_names():
+        assert re.search(rf"^  {name} +\w.+ .+\.$", output, re.MULTILINE), name
 
 
 def test_help_does_not_import_jax_and_ends_quietly_without_a_reader():

@@ -78,7 +78,7 @@ def test_tables_contain_our_results(tmp_path, monkeypatch):
     write("cifar_figure1", **figure)
     write("cifar_lrn", epochs=12, seeds=[0], test_error={"with": [0.25, 0.26], "without": [0.27]}, difference=None)
     text = tables.cifar()
-    assert "| 6 | 4.2 (21.0 to 5.0, one seed) |" in text
+    assert "| 6 | 4.2 (21.0 and 5.0 epochs, one seed) |" in text
     assert "with response normalization | 11% | 25.00% |" in text, "only complete pairs"
     assert "| difference, points | +2 | — |" in text
 

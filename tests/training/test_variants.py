@@ -129,7 +129,7 @@ def test_train_names_the_run_after_the_variant(command):
 
 def test_summary_shows_the_variant(command, capsys):
     command("summary two_tower --one-gpu")
-    assert "two_tower-one_gpu, 1 tower(s), one image: 59,798,312 parameters" in capsys.readouterr().out
+    assert "two_tower-one_gpu, 1 tower, one image: 59,798,312 parameters" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         command("summary two_tower --no-color")
     assert capsys.readouterr().err == "error: no_color changes no layer of two_tower: omit it\n"

@@ -77,13 +77,13 @@ class Evaluate:
       search: split on which to search the coefficients of a weighted mean, as the original code did on validation images; None
         evaluates no weighted mean.
       to: folder to write to; None uses `evaluation/DATA-SPLIT`, or `ensemble/DATA-SPLIT` for several networks, in the run folder
-        of the first network.
+        of the first network, or for a .safetensors file in a folder beside it with its name.
       batch_size: images per batch, on all devices together.
       devices: number of devices to use in every process; None uses all GPUs, or one CPU device.
       processes: arguments for several processes, which divide each batch: coordinator, number of processes and index of this one.
     """
 
-    networks: tyro.conf.Positional[tuple[Path, ...]]
+    networks: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN…")]
     data: str | None = None
     data_dir: Path = Path("data")
     split: str | None = None
@@ -220,7 +220,8 @@ def _write_confusions(counter: ErrorCounter, dataset: Dataset, split: str, view:
         with atomic_text_writer(folder / f"confusion-{view}.csv") as file:
             csv.writer(file, lineterminator="\n").writerows(confusions.csv_rows(classes))
     if len(classes) <= MAX_CLASSES:
-        figure, title = folder / f"confusion-{view}.png", f"{dataset.path.name}, {split}: numbers of images ({view})"
+        views = "center view" if view == "center" else f"{view} views"
+        figure, title = folder / f"confusion-{view}.png", f"{dataset.path.name}, {split}: numbers of images, {views}"
         draw_confusion_matrix(confusions, dataset.manifest.printed_classes, figure, title=title)
     return confusions_json(confusions, classes, STORED_CONFUSIONS)
 

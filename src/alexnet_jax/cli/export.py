@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
@@ -32,7 +32,7 @@ class Export:
       best: for a run folder, use the checkpoint with the smallest validation error instead of the latest one.
     """
 
-    network: tyro.conf.Positional[Path]
+    network: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     to: Path
     layout: Layout = "alexnet-jax"
     best: bool = False

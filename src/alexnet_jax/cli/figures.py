@@ -31,7 +31,7 @@ class Figures:
       examples: selection of the images to show.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     to: Path | None = None
     best: bool = False
     data: str | None = None

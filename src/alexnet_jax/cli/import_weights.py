@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -31,7 +32,7 @@ class Import:
         of 224 or 227 pixels.
     """
 
-    file: tyro.conf.Positional[Path]
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     to: Path
     network: str | None = None
     mean: Path | None = None

@@ -43,7 +43,7 @@ class BuildIndex:
         existing index.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     to: Path | None = None
     best: bool = False
     data: str | None = None

@@ -20,7 +20,7 @@ def _prepare(
     source: Annotated[str | None, tyro.conf.arg(name="from")] = None,
     to: Path | None = None,
     verify: Path | None = None,
-    options: Annotated[PrepareOptions, tyro.conf.OmitArgPrefixes] = PrepareOptions(),  # noqa: B008 (frozen)
+    conversion: Annotated[PrepareOptions, tyro.conf.OmitArgPrefixes] = PrepareOptions(),  # noqa: B008 (frozen)
 ) -> None:
     """Convert images into a prepared data set of small square images, or verify one.
 
@@ -32,11 +32,11 @@ def _prepare(
         prepared.
       to: folder to create; data/NAME makes the data set available as NAME.
       verify: prepared data set to verify by reading all of it, instead of preparing one.
-      options: conversion options.
+      conversion: size, format and selection of the images.
     """
     if verify and not source and not to:
-        verify_dataset(verify, options.threads)
+        verify_dataset(verify, conversion.threads)
     elif source and to and not verify:
-        print(prepare_path(source, to, options).path)
+        print(prepare_path(source, to, conversion).path)
     else:
         raise UserError("pass --from SOURCE --to data/NAME to prepare a data set, or --verify data/NAME to check one")

@@ -55,8 +55,8 @@ class Retrieve:
       data: current folder of the prepared data set, if the data set was moved after the index was built; only used by --picture.
     """
 
-    index: tyro.conf.Positional[Path]
-    photos: tyro.conf.Positional[tuple[Path, ...]]
+    index: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INDEX|RUN")]
+    photos: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO|FOLDER…")]
     nearest: Annotated[int, tyro.conf.arg(aliases=["--top"])] = 6
     exact: bool = False
     candidates: int = CANDIDATES

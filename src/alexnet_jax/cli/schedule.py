@@ -19,24 +19,24 @@ from alexnet_jax.training.schedule import EpochHparams, ReduceOnPlateau
 
 def run(arguments: list[str]) -> None:
     """Print the table of learning rates."""
-    name, options = parse(_schedule, "schedule", arguments)
+    name, schedule = parse(_schedule, "schedule", arguments)
     config = find_config(name)
-    for line in options.notes(config):
+    for line in schedule.notes(config):
         console.print(line)
-    Console(width=None if sys.stdout.isatty() else 140).print(schedule_table(options.apply(config)))
+    Console(width=None if sys.stdout.isatty() else 140).print(schedule_table(schedule.apply(config)))
 
 
 def _schedule(
     config: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")] = None,
-    options: Annotated[ScheduleOptions, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff] = ScheduleOptions(),  # noqa: B008
+    schedule: Annotated[ScheduleOptions, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff] = ScheduleOptions(),  # noqa: B008
 ) -> tuple[str | None, ScheduleOptions]:
     """Print the learning rates of a config or a run, epoch by epoch.
 
     Args:
       config: name of a config, a Python file that defines CONFIG, or a run folder, checkpoint or .safetensors file.
-      options: number of epochs and learning rate schedule, as for `train`.
+      schedule: number of epochs and learning rate schedule, as for `train`.
     """
-    return config, options
+    return config, schedule
 
 
 def schedule_table(config: TrainConfig) -> Table:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -33,7 +34,7 @@ class ShowData:
       seed: seed of the image order and the augmentation.
     """
 
-    data: tyro.conf.Positional[str]
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA|RUN")]
     config: str | None = None
     to: Path | None = None
     data_dir: Path = Path("data")

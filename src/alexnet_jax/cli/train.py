@@ -11,7 +11,7 @@ from alexnet_jax.analysis.report import PAGE, write_training_report
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.cli.process import configure_training
 from alexnet_jax.cli.schedule_options import ScheduleOptions
-from alexnet_jax.configs import config_names, load_config
+from alexnet_jax.configs import config_names, config_summary, load_config
 from alexnet_jax.console import console
 from alexnet_jax.errors import UserError
 from alexnet_jax.parallel.distributed import is_main_process, sync_processes
@@ -36,7 +36,9 @@ Run alexnet-jax train CONFIG --help for the options and the values that a config
 def run(arguments: list[str]) -> None:
     """Train a config; print the run folder and, of a finished run, the path of its report."""
     if arguments[:1] in (["-h"], ["--help"]):
-        print(HELP.format(configs="\n".join(f"  {name}" for name in config_names())))
+        width = max(map(len, config_names()))
+        lines = [f"  {name:{width}}  {config_summary(name)}" for name in config_names()]
+        print(HELP.format(configs="\n".join(lines)))
         return
     if not arguments or arguments[0].startswith("-"):
         raise UserError(
@@ -50,7 +52,7 @@ def run(arguments: list[str]) -> None:
         config: Annotated[TrainConfig, tyro.conf.OmitArgPrefixes] = default,
         variant: Annotated[Variant, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff] = Variant(),  # noqa: B008 (frozen)
         schedule: Annotated[ScheduleOptions, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff] = shown,
-        options: Annotated[Options, tyro.conf.OmitArgPrefixes] = Options(),  # noqa: B008 (frozen)
+        setup: Annotated[Options, tyro.conf.OmitArgPrefixes] = Options(),  # noqa: B008 (frozen)
         interrupted_exit_code: int = 0,
     ) -> tuple[Path, int]:
         """Train a network, and write the report of the finished run.
@@ -62,18 +64,18 @@ def run(arguments: list[str]) -> None:
           config: network and hyperparameters.
           variant: components to remove or replace.
           schedule: number of epochs and learning rate schedule.
-          options: data, devices, folders and logging.
+          setup: data, devices, folders and logging.
           interrupted_exit_code: exit code of an interrupted training, to tell it from a finished one; for example, 75.
         """
-        configure_training(options, 1 if variant.one_gpu else default.network.towers)
+        configure_training(setup, 1 if variant.one_gpu else default.network.towers)
         # Restore the network, because the config that tyro rebuilds lacks the names of its layers.
         config = variant.apply(replace(config, network=default.network))
-        if schedule.keep_schedule and not options.fresh:
-            config = _with_schedule_of_run(config, options.run)
+        if schedule.keep_schedule and not setup.fresh:
+            config = _with_schedule_of_run(config, setup.run)
         if is_main_process():
             for line in schedule.notes(config):
                 console.print(line)
-        return train_with_report(variant.named(Path(name).stem), schedule.apply(config), options), interrupted_exit_code
+        return train_with_report(variant.named(Path(name).stem), schedule.apply(config), setup), interrupted_exit_code
 
     folder, exit_code = parse(command, f"train {name}", arguments, (tyro.conf.SuppressFixed,))
     finished = RunDirectory(folder).result is not None

@@ -1,5 +1,6 @@
 """Training configs, one per file, each with its command, the published results, and a `CONFIG` of type `TrainConfig`."""
 
+import ast
 import importlib
 import importlib.util
 import pkgutil
@@ -15,6 +16,12 @@ from alexnet_jax.training.config import TrainConfig
 def config_names() -> list[str]:
     """Return the names of the configs in this package."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def config_summary(name: str) -> str:
+    """Return the first line of the docstring of a config of this package."""
+    module = ast.parse((Path(__file__).parent / f"{name}.py").read_text("utf-8"))
+    return (ast.get_docstring(module) or "").partition("\n")[0]
 
 
 def load_config(name: str) -> TrainConfig:

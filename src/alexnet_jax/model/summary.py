@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from alexnet_jax.console import count
 from alexnet_jax.model.layers import Conv, WeightedLayer
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import stacked_towers
@@ -81,7 +82,7 @@ def format_summary(network: Network, **console_options: Any) -> str:
         sum(getattr(row, name) for row in rows) for name in ("parameters", "neurons", "macs", "gathered_bytes")
     )
     return (
-        f"{table.rstrip()}\n{network.name}, {network.towers} tower(s), one image: {parameters:,} parameters, "
+        f"{table.rstrip()}\n{network.name}, {count(network.towers, 'tower')}, one image: {parameters:,} parameters, "
         f"{neurons:,} neurons, {macs:,} multiply-accumulates, {gathered_bytes:,} bytes gathered"
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from alexnet_jax.console import count
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.layers import DATA, TOWER
 from alexnet_jax.model.network import Network
@@ -32,7 +33,8 @@ def make_mesh(network: Network, devices: Sequence[Any], *, split_towers: bool) -
     if not split_towers:
         return jax.make_mesh((len(devices),), (DATA,), (AxisType.Auto,), devices=devices)
     if len(devices) % network.towers:
-        raise ValueError(f"the {network.towers} towers of {network.name} cannot be divided evenly among {len(devices)} device(s)")
+        number = count(len(devices), "device")
+        raise ValueError(f"the {network.towers} towers of {network.name} cannot be divided evenly among {number}")
     shape = (len(devices) // network.towers, network.towers)
     return jax.make_mesh(shape, (DATA, TOWER), (AxisType.Auto,) * 2, devices=devices)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 
+from alexnet_jax.console import count
 from alexnet_jax.cpus import available_cpus
 from alexnet_jax.errors import UserError, check_number
 
@@ -73,7 +74,7 @@ def configure_cpu(devices: int = 1, *, data_parallel: bool = True) -> None:
         jax.config.update("jax_num_cpu_devices", devices)
     except RuntimeError as error:  # the backends are initialized
         if jax.default_backend() == "cpu" and jax.local_device_count() < devices:
-            problem = f"JAX already uses {jax.local_device_count()} CPU device(s) and cannot change this"
+            problem = f"JAX already uses {count(jax.local_device_count(), 'CPU device')} and cannot change this"
             raise UserError(f"{problem}: call configure_cpu(devices={devices}) before JAX is first used") from error
 
 

@@ -96,7 +96,7 @@ class TrainingProgress:
             self._timed_steps += step - self._step
         self._step, self._last_step_time = step, now
         epoch = f"epoch {(step - 1) // self._steps_per_epoch + 1}/{-(-self._steps // self._steps_per_epoch)}"
-        text = f"step {step}/{self._steps}  loss {loss:.3f}  {self.images_per_second:.0f} images/s  {self._time_left()}"
+        text = f"step {step}/{self._steps}  loss {loss:.3f}{self._speed()}"
         self._bar.update(self._task, completed=step, description=epoch, text=text)
         if not self._console.is_terminal and now - self._last_line_time > LINE_INTERVAL_S:
             self._last_line_time = now
@@ -107,11 +107,12 @@ class TrainingProgress:
         self._last_line_time = time.monotonic()
         self._console.print(line, markup=False)
 
-    def _time_left(self) -> str:
+    def _speed(self) -> str:
+        """Return throughput and remaining time; nothing before a step is timed."""
         if not self.images_per_second:
             return ""
         seconds = (self._steps - self._step) * self._batch_size / self.images_per_second
-        return f"{format_duration(seconds)} left"
+        return f"  {self.images_per_second:.0f} images/s  {format_duration(seconds)} left"
 
 
 def format_duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """Logger of a training run: terminal output, log.jsonl, TensorBoard events and result.json."""
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -71,11 +72,17 @@ class RunLogger:
         self._run.write(CONFIG, config)
         self._run.resume_log(self._start, epochs)
         self._run.discard_result()
-        axes = ", ".join(f"{size} {axis}" for axis, size in self._environment["mesh"].items())
         name, network, data = self._context.name, self._context.network.name, self._context.dataset.path
-        self._console.print(f"{name} ({network}) on {data}, {self._environment['device']} mesh: {axes}", markup=False)
+        trained = name if network == name else f"{name} ({network})"
+        self._console.print(f"{trained} on {data}, {self._devices()}", markup=False)
         resumed = f"resuming at step {self._start}: " if self._start else ""
         self._console.print(f"{resumed}{self._run.folder}", markup=False)
+
+    def _devices(self) -> str:
+        """Return number and kind of the devices, as in "1 device (cpu)" or "4 devices (cpu), mesh 2 data x 2 tower"."""
+        sizes = self._environment["mesh"]
+        axes = f", mesh {' x '.join(f'{size} {axis}' for axis, size in sizes.items())}" if len(sizes) > 1 else ""
+        return f"{count(math.prod(sizes.values()), 'device')} ({self._environment['device']}){axes}"
 
     def log_hparams(self, epoch: int, hparams: EpochHparams) -> None:
         """Print the hyperparameters that apply from `epoch` on."""

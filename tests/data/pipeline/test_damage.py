@@ -51,5 +51,5 @@ def test_damaged_mean_image(dataset, value):
 
 
 def test_missing_split_is_named(dataset):
-    with pytest.raises(UserError, match="has no validation images, only train, test"):
+    with pytest.raises(UserError, match="has no validation images, only train, test: choose one of these splits"):
         evaluation_batches(dataset, "validation", image_size=32, input_size=28, batch_size=8)

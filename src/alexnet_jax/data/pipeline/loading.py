@@ -53,7 +53,8 @@ class DecodedImages:
     def __init__(self, dataset: Dataset, split: str, size: int, *, memory_fraction: float = 0.0):
         check_size(dataset, size)
         if split not in dataset.manifest.splits:
-            raise UserError(f"{dataset.path} has no {split} images, only {', '.join(dataset.manifest.splits)}: pass other data")
+            splits = ", ".join(dataset.manifest.splits)
+            raise UserError(f"{dataset.path} has no {split} images, only {splits}: choose one of these splits, or other data")
         self.size = size
         self._path, self._stored_size, self._encoding = dataset.path, dataset.manifest.size, dataset.manifest.encoding
         self._records = RecordFiles(dataset.shards(split), [shard.num_images for shard in dataset.manifest.shards[split]])
