@@ -107,6 +107,21 @@ def test_trained_networks_without_their_parameters(trained_run, tmp_path, monkey
         assert find_config(str(path)) == model.config.training
 
 
+def test_checkpoint_of_another_data_set_is_refused(trained_run, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "checkpoints").symlink_to(trained_run / "checkpoints")
+    (run / "mean_image.npy").symlink_to(trained_run / "mean_image.npy")
+    config = json.loads((trained_run / "config.json").read_text())
+    for checksum in (config["data"]["checksum"], "other"):
+        config["data"] |= {"checksum": checksum, "path": "moved", "display_names": ["x", "y"]}
+        (run / "config.json").write_text(json.dumps(config))
+        if checksum != "other":
+            assert load(run).step == load(trained_run).step
+    with pytest.raises(UserError, match=r"run/checkpoints/\d+ has another network or data set than .*run/config.json: put the"):
+        load(run)
+
+
 def test_errors_of_trained_networks_are_one_line(tmp_path):
     save(initialize(TINY, image_size=32), tmp_path / "imported.safetensors")
     assert find_network(str(tmp_path / "imported.safetensors")) == TINY

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import expanded
 from alexnet_jax.training.config import TrainConfig
 
 
@@ -27,7 +28,7 @@ def load_config(name: str) -> TrainConfig:
       UserError: if there is no such config or file, or the file defines no `CONFIG`.
     """
     if name.endswith(".py"):
-        return _load_file(Path(name).expanduser())
+        return _load_file(expanded(name))
     if name not in config_names():
         raise UserError(f"no config {name!r}; choose one of {', '.join(config_names())}, or a Python file that defines CONFIG")
     return importlib.import_module(f"{__name__}.{name}").CONFIG

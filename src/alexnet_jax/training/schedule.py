@@ -85,7 +85,7 @@ class ReduceOnPlateau(LearningRateSchedule):
     def __post_init__(self) -> None:
         check_number("--patience", self.patience, at_least=1)
         check_number("--min-delta", self.min_delta, at_least=0)
-        check_number("--max-reductions", self.max_reductions, at_least=0)
+        check_number("--max-reductions", self.max_reductions, at_least=0, at_most=100)
 
     def factors(self, epochs: int, errors: Mapping[int, float], majority_error: float = math.inf) -> Factors | None:
         reductions, last_change, best, learned = 0, 0, math.inf, False
