@@ -39,6 +39,7 @@ def test_names_and_python_files(tmp_path):
         ("x = 1\nCONFIG = (\n", r"line 2 of \S*/mine.py fails with SyntaxError"),
         ("import nowhere\n", r"line 1 of \S*/mine.py fails with ModuleNotFoundError"),
         ("\0", r"mine.py fails with SyntaxError"),
+        ("raise SystemExit\n", r"line 1 of \S*/mine.py fails with SystemExit"),
         (
             "from alexnet_jax import ONE_GPU, TrainConfig\nCONFIG = TrainConfig(ONE_GPU, epochs=0)\n",
             "--epochs must be at least 1",
@@ -79,7 +80,8 @@ CONFIG = TrainConfig(network, augmentation=Augmentation(transforms=(Unchanged(),
 def test_commands_import_the_file_that_defines_a_layer(tmp_path, monkeypatch, capsys):
     (tmp_path / "own.py").write_text(OWN_LAYER)
     network = load_config(str(tmp_path / "own.py")).network
-    record = {"network": network.to_json(), "augmentation": Augmentation().to_json(), "data": asdict(DataRecord("", {}, []))}
+    data = DataRecord("", {}, ["class"] * network.num_classes)
+    record = {"network": network.to_json(), "augmentation": Augmentation().to_json(), "data": asdict(data)}
     (tmp_path / "config.json").write_text(json.dumps(record))
     monkeypatch.delitem(Layer._classes, "Negative")
     monkeypatch.setattr(sys, "argv", ["alexnet-jax", "summary", str(tmp_path)])

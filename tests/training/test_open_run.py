@@ -207,7 +207,8 @@ def test_damaged_config_of_a_run_is_named(content, tmp_path):
 
 
 INVALID_ENTRIES = {
-    "data.path": (None, "path"), "data.classes": (["above", 2], "classes|DataRecord"), "data.display_names": (["one"], "display_names"),
+    "data.path": (None, "path"), "data.classes": (["above", 2], "classes|DataRecord"),
+    "data.display_names": (["one"], "display_names"),
     "augmentation.image_size": (0, "image_size"), "augmentation.mean": ("mean", "mean"),
     "epochs": (float("nan"), "epochs"), "seed": (2**70, "--seed must be"), "momentum": ("0.9", "momentum|real number"),
     "precision_of_sums": (1, None), "batch_size": (..., "no 'batch_size'"),

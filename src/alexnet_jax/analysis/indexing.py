@@ -84,7 +84,7 @@ def build_index(
         try:
             index = Index(path)
         except UserError as error:
-            raise UserError(f"{path} exists and is not a complete index: {advice}") from error
+            raise UserError(f"{path} exists and is not a complete index: pass another folder as --to") from error
         # The sizes of the files are known only when the index is complete.
         if replace(index.metadata, features_bytes=0, names_bytes=0, format=metadata.format) != metadata:
             found = index.metadata

@@ -81,7 +81,7 @@ def is_run_directory(folder: Path) -> bool:
     """Return whether a folder is a run folder, possibly of a run that stopped at its start, or is empty."""
     try:
         return {"network", "data"} <= RunDirectory(folder).config.keys()
-    except (OSError, UserError):
+    except (FileNotFoundError, NotADirectoryError, UserError):
         partial = {f".{CONFIG}.partial", LOCK}
         return {file.name for file in folder.iterdir()} <= partial
 

@@ -91,7 +91,9 @@ def is_model(path: Path) -> bool:
 
 def latest_step(run: Path) -> int | None:
     """Return the step of the latest checkpoint of a run folder, or None if it has none or is not a run folder."""
-    return max((int(file.name) for file in (expanded(run) / "checkpoints").glob("*") if file.name.isdecimal()), default=None)
+    folder = expanded(run) / "checkpoints"
+    files = folder.iterdir() if folder.is_dir() else ()  # unlike `glob`, raises an error without permission
+    return max((int(file.name) for file in files if file.name.isdecimal()), default=None)
 
 
 def output_dir(path: Path) -> Path:
@@ -158,7 +160,7 @@ def load_run_config(path: str | Path) -> RunConfig:
     if (path / CONFIG).is_file():
         try:
             record = RunDirectory(path).config
-        except (OSError, UserError) as error:
+        except UserError as error:
             raise UserError(f"cannot read {path / CONFIG}: restore it, or pass a checkpoint, {path}/checkpoints/STEP") from error
         return RunConfig.from_json(record, path)
     run, step = _find_checkpoint(path, best=False)
