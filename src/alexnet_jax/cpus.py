@@ -2,6 +2,9 @@
 
 import os
 
+MAX_THREADS = 4096
+"""Largest number of threads or processes that an option accepts."""
+
 
 def available_cpus() -> int:
     """Return the number of CPUs that this process may use, which job managers and containers limit by its affinity.

@@ -55,8 +55,8 @@ def check_number(
         return
     given = [(words, limit, compare) for words, limit, compare in limits if limit is not None]
     if not (math.isfinite(value) and all(compare(value, limit) for _, limit, compare in given)):
-        condition = " and ".join(f"{words} {limit}" for words, limit, _ in given)
-        raise UserError(f"{name} must be {condition}, not {value}")
+        conditions = [f"{words} {limit}" for words, limit, _ in given] + ["finite"] * (not math.isfinite(value))
+        raise UserError(f"{name} must be {' and '.join(conditions)}, not {value}")
 
 
 def check_at_least(settings: object, **minimums: int) -> None:

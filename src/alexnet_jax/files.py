@@ -50,16 +50,18 @@ def write_json(file: Path, content: Any) -> None:
 @contextmanager
 def _replace_on_success(file: Path) -> Iterator[Path]:
     temporary = file.with_name(f".{file.name}.partial")
-    try:
-        with disk_full_as_user_error(f"for {file}"):
-            with write_errors(file):
-                file.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            with write_errors(file):
-                temporary.rename(file)
-    finally:
-        with suppress(OSError):  # the folder may be a file, or not writable
-            temporary.unlink()
+    with disk_full_as_user_error(f"for {file}"):
+        with write_errors(file):
+            lock = wait_for_lock(temporary, f"another process is writing {file}: waiting for it to finish", required=False)
+        with lock:  # of the temporary file itself, which is nobody's after it was renamed
+            try:
+                yield temporary
+                with write_errors(file):
+                    temporary.rename(file)
+            except BaseException:
+                with suppress(OSError):
+                    temporary.unlink()
+                raise
 
 
 @contextmanager
@@ -89,6 +91,16 @@ def check_png(option: str, file: Path) -> None:
         raise UserError(f"{file} must end in .png: pass the name of a PNG file as {option}")
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with ~ expanded. Unlike that of pathlib, it stays as it is if there is no such user, as that of a file ~x."""
+    return Path(os.path.expanduser(path))
+
+
+def resolved(path: str | Path) -> Path:
+    """Return an absolute path without links. Unlike for pathlib, a loop of links is no error before it is opened."""
+    return Path(os.path.realpath(path))
+
+
 def is_same_file(a: str | Path, b: str | Path) -> bool:
     """Return whether two paths name the same existing file or folder."""
     return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
@@ -112,12 +124,13 @@ def lock_file(file: Path, message: str) -> IO[bytes]:
     return lock
 
 
-def wait_for_lock(file: Path, message: str) -> IO[bytes]:
-    """Create and lock a file in a folder that its earlier owner may delete, as `lock_file` does, but wait until it is free.
+def wait_for_lock(file: Path, message: str, *, required: bool = True) -> IO[bytes]:
+    """Create and lock a file that its earlier owner may delete or rename, as `lock_file` does, but wait until it is free.
 
     Args:
       file: lock file; missing parent folders are created.
       message: message to print if another process holds the lock.
+      required: whether it is an error that the file system has no locks; if not, the file is only created there.
 
     Raises:
       OSError: if the file cannot be created.
@@ -126,9 +139,14 @@ def wait_for_lock(file: Path, message: str) -> IO[bytes]:
         file.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # the folder was deleted just now
             lock = file.open("ab")
-            if not _try_lock(lock):
-                console.print(message, style="yellow")
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                if not _try_lock(lock):
+                    console.print(message, style="yellow", markup=False)
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError:
+                if required:
+                    lock.close()
+                    raise
             if file.exists() and os.path.samestat(os.fstat(lock.fileno()), file.stat()):
                 return lock
             lock.close()
@@ -139,4 +157,6 @@ def _try_lock(file: IO[bytes]) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:  # for example, because a network file system has no locks
+        raise OSError(error.errno, error.strerror, file.name) from error
     return True

@@ -90,7 +90,7 @@ def test_sheet_of_a_run_shows_its_augmentation(trained_run, tmp_path, monkeypatc
     with Image.open(file) as sheet:
         assert sheet.width == 8 * (side + GAP)
     options = Options(run=run, fresh=True)
-    open_run(run, RunConfig.from_json(config), options).close()
+    open_run(run, RunConfig.from_json(config, run), options).close()
     assert not file.exists(), "--fresh deletes it"
 
 

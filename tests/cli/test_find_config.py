@@ -39,6 +39,7 @@ def test_names_and_python_files(tmp_path):
         ("x = 1\nCONFIG = (\n", r"line 2 of \S*/mine.py fails with SyntaxError"),
         ("import nowhere\n", r"line 1 of \S*/mine.py fails with ModuleNotFoundError"),
         ("\0", r"mine.py fails with SyntaxError"),
+        ("raise SystemExit\n", r"line 1 of \S*/mine.py fails with SystemExit"),
         (
             "from alexnet_jax import ONE_GPU, TrainConfig\nCONFIG = TrainConfig(ONE_GPU, epochs=0)\n",
             "--epochs must be at least 1",
@@ -79,7 +80,8 @@ CONFIG = TrainConfig(network, augmentation=Augmentation(transforms=(Unchanged(),
 def test_commands_import_the_file_that_defines_a_layer(tmp_path, monkeypatch, capsys):
     (tmp_path / "own.py").write_text(OWN_LAYER)
     network = load_config(str(tmp_path / "own.py")).network
-    record = {"network": network.to_json(), "augmentation": Augmentation().to_json(), "data": asdict(DataRecord("", {}, []))}
+    data = DataRecord("", {}, ["class"] * network.num_classes)
+    record = {"network": network.to_json(), "augmentation": Augmentation().to_json(), "data": asdict(data)}
     (tmp_path / "config.json").write_text(json.dumps(record))
     monkeypatch.delitem(Layer.registry.classes, "Negative")
     monkeypatch.setattr(sys, "argv", ["alexnet-jax", "summary", str(tmp_path)])
@@ -105,6 +107,21 @@ def test_trained_networks_without_their_parameters(trained_run, tmp_path, monkey
     for path in (trained_run, checkpoint, tmp_path / "exported.safetensors"):
         assert find_network(str(path)) == model.network
         assert find_config(str(path)) == model.config.training
+
+
+def test_checkpoint_of_another_data_set_is_refused(trained_run, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "checkpoints").symlink_to(trained_run / "checkpoints")
+    (run / "mean_image.npy").symlink_to(trained_run / "mean_image.npy")
+    config = json.loads((trained_run / "config.json").read_text())
+    for checksum in (config["data"]["checksum"], "other"):
+        config["data"] |= {"checksum": checksum, "path": "moved", "display_names": ["x", "y"]}
+        (run / "config.json").write_text(json.dumps(config))
+        if checksum != "other":
+            assert load(run).step == load(trained_run).step
+    with pytest.raises(UserError, match=r"run/checkpoints/\d+ has another network or data set than .*run/config.json: put the"):
+        load(run)
 
 
 def test_errors_of_trained_networks_are_one_line(tmp_path):

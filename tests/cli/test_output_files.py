@@ -1,6 +1,11 @@
 """Tests of the files that commands write: errors in one line, whole files or none, and no file of the user overwritten."""
 
+import errno
+import fcntl
+import os
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +15,7 @@ from PIL import Image
 
 from alexnet_jax.analysis.plots import draw_kernels
 from alexnet_jax.errors import UserError
-from alexnet_jax.files import atomic_write
+from alexnet_jax.files import atomic_text_writer, atomic_write
 from alexnet_jax.weights.trained_model import initialize, load, save
 from tests.conftest import TINY_CONFIG, assert_train_raises
 from tests.tiny import TINY
@@ -32,6 +37,7 @@ def folder(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.safetensors").write_bytes(model.read_bytes())
     (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "folder.safetensors").mkdir()
     (tmp_path / "module.py").mkdir()
     return tmp_path
@@ -54,20 +60,32 @@ COMMANDS = {
         "import tiny.safetensors --to tiny.safetensors",
         "tiny.safetensors is a file to import: choose a different",
     ),
+    "loop of links": ("predict tiny.safetensors loop", "loop does not exist: pass a photo"),
+    "network in a loop of links": ("summary loop", "there is no network or config 'loop': "),
+    "photo with a tilde": ("predict tiny.safetensors ~x.jpg", "~x.jpg does not exist: pass a photo"),
+    "unknown user": ("export ~nobody-here/x --to y.safetensors", "nobody-here/x does not exist: pass a run folder"),
     "imported shard": ("import . --to tiny.safetensors", "tiny.safetensors is a file to import: choose a different --to"),
     "picture": ("retrieve tiny.safetensors x.jpg --picture photo.jpg", "photo.jpg must end in .png: pass the name of a PNG file"),
     "contact sheet": ("data show . --to photo.jpg", "photo.jpg must end in .png: pass the name of a PNG file as --to"),
 }
 
 
+def test_home_folder_is_expanded_in_all_paths(folder, run_command, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    (folder / "home").mkdir()
+    run_command("export", "~/../tiny.safetensors", "--to=~/x.safetensors")
+    assert load(folder / "home" / "x.safetensors").classes == ["a", "b"]
+    assert not (folder / "~").exists()
+
+
 @pytest.mark.parametrize(("command", "message"), COMMANDS.values(), ids=COMMANDS)
 def test_impossible_files_are_refused_in_one_line(folder, run_command, command, message):
-    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    before = {file.name: file.lstat().st_mtime_ns for file in folder.iterdir()}
     error = run_command(*command.replace("X", folder.name).split(), code=1).err
     assert re.fullmatch(f"error: [^\\n]*{message}[^\\n]*\\n", error), error
     assert "Errno" not in error
     assert "partial" not in error
-    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+    assert {file.name: file.lstat().st_mtime_ns for file in folder.iterdir()} == before
     assert load(folder / "tiny.safetensors").classes == ["a", "b"]
 
 
@@ -99,6 +117,28 @@ def test_folder_that_is_not_writable(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", denied)
     with pytest.raises(UserError, match=r"cannot access \S+/x.json \(Permission denied\): .*, or change its permissions"):
         atomic_write(tmp_path / "x.json", b"")
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_two_writers_of_a_file_take_turns(tmp_path, monkeypatch, capsys, locks):
+    file = tmp_path / "x.txt"
+    if not locks:  # as on some network file systems
+
+        def fails(*_):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        monkeypatch.setattr(fcntl, "flock", fails)
+    with ThreadPoolExecutor() as pool, atomic_text_writer(file) as text:
+        text.write("a" * 100_000)
+        second = pool.submit(atomic_write, file, b"b" * 10) if locks else None
+        printed = ""
+        while second and "another process is writing" not in printed and not second.done():
+            time.sleep(0.001)
+            printed += capsys.readouterr().err
+        assert not file.exists()
+        text.write("a" * 100_000)
+    assert file.read_text() == ("b" * 10 if locks else "a" * 200_000)
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_run_among_the_classes_is_refused(options, photos):

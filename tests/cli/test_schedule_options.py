@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -187,10 +188,11 @@ def test_own_schedule_is_stored_and_has_no_options(monkeypatch):
     assert ScheduleOptions(epochs=4).apply(config) == replace(config, epochs=4)
     assert ScheduleOptions(milestones=(1, 2)).apply(config).schedule == StepDecay((1, 2))
     assert ScheduleOptions.of(config).schedule is None
-    record = json.loads(json.dumps(RunConfig(config.network, config.augmentation, DataRecord("", {}, []), config).to_json()))
-    training = RunConfig.from_json(record).training
+    data = DataRecord("", {}, ["class"] * config.network.num_classes)
+    record = json.loads(json.dumps(RunConfig(config.network, config.augmentation, data, config).to_json()))
+    training = RunConfig.from_json(record, Path("run")).training
     assert training is not None
     assert training.schedule == Cosine(3)
     monkeypatch.delitem(LearningRateSchedule.registry.classes, "cosine")
     with pytest.raises(UserError, match="there is no schedule cosine: if it is your own, import the module that defines it"):
-        RunConfig.from_json(record)
+        RunConfig.from_json(record, Path("run"))

@@ -88,4 +88,4 @@ def test_data_sets_and_runs_of_earlier_versions(tmp_path):
     assert dataset.manifest.printed_classes == ["tench", "goldfish", "crane bird"]
     config = initialize(TINY, classes=WNIDS, image_size=32).config.to_json()
     assert config["data"].pop("display_names") == []
-    assert RunConfig.from_json(config).data.printed_classes == ["tench", "goldfish", "crane bird"]
+    assert RunConfig.from_json(config, tmp_path).data.printed_classes == ["tench", "goldfish", "crane bird"]

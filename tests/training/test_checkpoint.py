@@ -20,7 +20,7 @@ from alexnet_jax.training.step import TrainState
 from alexnet_jax.training.train import train
 from tests.conftest import TINY_CONFIG, read_log
 
-CONFIG = {"network": ["tiny"], "seed": 0}
+CONFIG = {"network": ["tiny"], "data": {"checksum": "1"}, "seed": 0}
 
 
 def state(step, width=20):
@@ -66,6 +66,12 @@ def flip_bit(file, position):
     file.write_bytes(data)
 
 
+def replace_text(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
 def truncate(*files):
     for file in files:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -82,6 +88,7 @@ DAMAGE = {
     "state missing": lambda checkpoint: shutil.rmtree(checkpoint / "state"),
     "metadata missing": lambda checkpoint: shutil.rmtree(checkpoint / "metadata"),
     "metadata truncated": lambda checkpoint: truncate(*list_files(checkpoint / "metadata")),
+    "metadata edited": lambda checkpoint: replace_text(checkpoint / "metadata" / "metadata", "0.5", "0.25"),
     "empty folder": lambda checkpoint: [shutil.rmtree(checkpoint), checkpoint.mkdir()],
 }
 

@@ -11,7 +11,7 @@ import alexnet_jax.training.run_logger
 from alexnet_jax.configs import config_names
 from alexnet_jax.model.layers import WeightedLayer
 from alexnet_jax.training.confusion import Confusion, Confusions
-from alexnet_jax.training.run_config import RunConfig
+from alexnet_jax.training.run_directory import RunDirectory
 from alexnet_jax.training.schedule import StepDecay
 from alexnet_jax.training.train import train
 from tests.conftest import TINY_CONFIG, read_log
@@ -67,7 +67,7 @@ def test_advice_to_continue_keeps_a_schedule_that_depends_on_the_epochs(options,
     folder = train("tiny", config, replace(options, classes=("below", "above"))).run
     output = capsys.readouterr().err.splitlines()
     assert f"  the same command with --epochs 4 --run {folder} --keep-schedule continues the training" in output
-    data = RunConfig.from_json(json.loads((folder / "config.json").read_text())).data.path  # of the selected classes
+    data = RunDirectory(folder).config["data"]["path"]  # of the selected classes
     assert data != str(options.data)
     assert any(line.startswith("  alexnet-jax train quickstart --data ") and data in line for line in output)
 

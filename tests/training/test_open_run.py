@@ -24,7 +24,8 @@ from alexnet_jax.training.train import train
 from tests.conftest import TINY_CONFIG, assert_train_raises, read_log
 from tests.tiny import TINY
 
-CONFIG = RunConfig(TINY, TINY_CONFIG.augmentation, DataRecord("data", {"train": 80}, ["above", "below"], "1"), TINY_CONFIG)
+DATA = DataRecord("data", {"train": 80}, ["above", "below"], "1")
+CONFIG = RunConfig(TINY.with_num_classes(2), TINY_CONFIG.augmentation, DATA, TINY_CONFIG)
 ONE_EPOCH = replace(TINY_CONFIG, epochs=1)
 OTHER_SETTINGS = {
     "batch_size": 4, "learning_rate": 0.001, "momentum": 0.5, "weight_decay": 0.0, "seed": 1, "precision": "bfloat16",
@@ -203,6 +204,31 @@ def test_damaged_config_of_a_run_is_named(content, tmp_path):
     with pytest.raises(UserError, match=r"run/config.json is damaged: restore it, or choose a different run"):
         start(tmp_path / "run")
     assert files(tmp_path) == before
+
+
+INVALID_ENTRIES = {
+    "data.path": (None, "path"), "data.classes": (["above", 2], "classes|DataRecord"),
+    "data.display_names": (["one"], "display_names"),
+    "augmentation.image_size": (0, "image_size"), "augmentation.mean": ("mean", "mean"),
+    "epochs": (float("nan"), "epochs"), "seed": (2**70, "--seed must be"), "momentum": ("0.9", "momentum|real number"),
+    "precision_of_sums": (1, None), "batch_size": (..., "no 'batch_size'"),
+    "layer_rates": ([3], "mapping"), "data": ([], "mapping"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INVALID_ENTRIES)
+def test_invalid_entry_of_a_config_is_refused_with_the_name_of_its_file(name, tmp_path):
+    record = json.loads(json.dumps(CONFIG.to_json()))
+    *parents, key = name.split(".")
+    part = record[parents[0]] if parents else record
+    part[key], reason = INVALID_ENTRIES[name]
+    if part[key] is ...:
+        del part[key]
+    if reason is None:
+        assert RunConfig.from_json(record, tmp_path).to_json() == CONFIG.to_json()
+        return
+    with pytest.raises(UserError, match=rf"{tmp_path} has no valid config \(.*{reason}.*\): use the version that saved it"):
+        RunConfig.from_json(record, tmp_path)
 
 
 NULL_STEPS = json.dumps(

@@ -195,6 +195,7 @@ def test_too_many_devices_raise(options):
         (["index", "/nowhere", "--to", "never"], "/nowhere does not exist: pass a run folder"),
         (["retrieve", "/nowhere", "photo.jpg"], "/nowhere does not exist: build an index"),
         (["evalute"], "unknown command 'evalute'"),
+        (["--code", "x.py"], "--code needs a Python file, and a command after it"),
         (["train", "quickstart", "--data", ""], "the value of --data is empty: pass one, or omit it"),
         (["export", "run", "--to="], "the value of --to is empty: pass one, or omit it"),
         (["predict", "run", ""], "an argument is empty: pass one, or omit it"),

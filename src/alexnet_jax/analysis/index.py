@@ -22,6 +22,7 @@ from jaxtyping import Float32, Int
 
 from alexnet_jax.analysis.exact_search import Neighbors, SquaredNorms, nearest_neighbors
 from alexnet_jax.data.manifest import Encoding
+from alexnet_jax.data.npy_file import map_array
 from alexnet_jax.errors import UserError
 
 FORMAT = 3
@@ -74,6 +75,9 @@ class IndexMetadata:
     format: int = FORMAT
 
 
+_REBUILD = "delete the folder of the index and build it again"
+
+
 class Index:
     """Reader of an on-disk feature index.
 
@@ -84,11 +88,10 @@ class Index:
 
     def __init__(self, path: Path):
         self.path = path
-        advice = "delete it and rebuild the index"
         try:
             values = json.loads((path / "index.json").read_text())
             if values["format"] not in READABLE_FORMATS:
-                raise UserError(f"{path} has index format {values['format']}, expected {FORMAT}: {advice}")
+                raise UserError(f"{path} has index format {values['format']}, expected {FORMAT}: {_REBUILD}")
             self.metadata = IndexMetadata(**values)
             sizes = {"features.npy": self.metadata.features_bytes, "images.jsonl": self.metadata.names_bytes}
             for name, size in sizes.items():
@@ -103,15 +106,16 @@ class Index:
             missing = f"is not an index ({Path(error.filename).name} is missing)" if path.exists() else "does not exist"
             raise UserError(f"{path} {missing}: build an index with alexnet-jax index RUN") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({error}): {advice}") from error
+            raise UserError(f"{path} is damaged ({error}): {_REBUILD}") from error
 
     def _array(self, name: str, dtype: type[np.generic], *shape: int) -> np.memmap:
         """Map an array file into memory.
 
         Raises:
+          UserError: if it is missing or damaged.
           ValueError: if it has another type or shape.
         """
-        array = np.load(self.path / name, mmap_mode="r")
+        array = map_array(self.path / name, _REBUILD)
         if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
             raise ValueError(f"{name} has {array.dtype} of shape {array.shape}, expected {np.dtype(dtype)} of {shape}")
         return array

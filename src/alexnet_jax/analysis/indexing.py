@@ -15,6 +15,7 @@ from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.records import Dataset, open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
+from alexnet_jax.files import resolved
 from alexnet_jax.model.layers import Dropout, WeightedLayer
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import params_digest
@@ -69,11 +70,11 @@ def build_index(
     metadata = IndexMetadata(
         images=len(images),
         features=predictor.predict_batch(black).shape[1],
-        run=str(model.path.resolve()),
+        run=str(resolved(model.path)),
         step=model.step,
         parameters=model_digest(model),
         layer=layer,
-        data=str(dataset.path.resolve()),
+        data=str(resolved(dataset.path)),
         split=split,
         size=manifest.size,
         encoding=manifest.encoding,
@@ -83,7 +84,7 @@ def build_index(
         try:
             index = Index(path)
         except UserError as error:
-            raise UserError(f"{path} exists and is not a complete index: {advice}") from error
+            raise UserError(f"{path} exists and is not a complete index: pass another folder as --to") from error
         # The sizes of the files are known only when the index is complete.
         if replace(index.metadata, features_bytes=0, names_bytes=0, format=metadata.format) != metadata:
             found = index.metadata

@@ -119,6 +119,8 @@ def evaluate(settings: Evaluate) -> Path:
         raise UserError("--search requires at least two networks: pass another network, or omit --search")
     check_number("--batch-size", settings.batch_size, at_least=1)
     models = [load(path, best=settings.best) for path in settings.networks]
+    if len({(model.path, model.step) for model in models}) < len(models):
+        raise UserError("a network is named twice: pass each one once")
     with main_process_first("prepare data"):
         dataset = find_training_dataset(settings.data, models[0].config.data.path, settings.data_dir, testing=True)
     split = settings.split or dataset.evaluation_split

@@ -1,9 +1,8 @@
 """Lookup of the training config or network that an argument names: by name, in a Python file, or of a trained network."""
 
-from pathlib import Path
-
 from alexnet_jax.configs import config_names, load_config
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import expanded
 from alexnet_jax.model.catalog import NETWORKS
 from alexnet_jax.model.network import Network
 from alexnet_jax.training.config import TrainConfig
@@ -23,7 +22,7 @@ def find_config(name: str | None) -> TrainConfig:
     """
     if name is not None and _is_config(name):
         return load_config(name)
-    if name is None or not Path(name).expanduser().exists():
+    if name is None or not expanded(name).exists():
         problem = "pass one config" if name is None else f"there is no config {name!r}"
         raise UserError(f"{problem}: alexnet-jax schedule CONFIG, one of {', '.join(config_names())}, {_PATHS}")
     training = load_run_config(name).training
@@ -46,7 +45,7 @@ def find_network(name: str | None) -> Network:
         return NETWORKS[name]
     if name is not None and _is_config(name):
         return load_config(name).network
-    if name is None or not Path(name).expanduser().exists():
+    if name is None or not expanded(name).exists():
         names = ", ".join({**NETWORKS, **dict.fromkeys(config_names())})
         problem = "pass one network or config" if name is None else f"there is no network or config {name!r}"
         raise UserError(f"{problem}: alexnet-jax summary NETWORK, one of {names}, {_PATHS}")

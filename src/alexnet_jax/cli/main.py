@@ -54,7 +54,7 @@ def main() -> None:
     words, files = sys.argv[1:], []
     while words[:1] == ["--code"]:
         files, words = files + words[1:2], words[2:]
-    name, arguments = (words[0] if words else "--help"), words[1:]
+    name, arguments = (words[0] if words else "" if sys.argv[1:] else "--help"), words[1:]
     _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         codecs.register_error(_encode_error.__name__, _encode_error)
@@ -98,7 +98,8 @@ def _run(name: str, arguments: list[str], files: list[str]) -> None:
         print(f"alexnet-jax {__version__}")
         return
     if name not in COMMANDS:
-        raise UserError(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")
+        problem = f"unknown command {name!r}" if name else "--code needs a Python file, and a command after it"
+        raise UserError(f"{problem}: choose one of {', '.join(COMMANDS)}")
     _check_not_empty(name, arguments)
     if name == "train":
         # Before the imports below, which take seconds.

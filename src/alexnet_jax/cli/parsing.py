@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from alexnet_jax.files import expanded
 
 T = TypeVar("T")
 
@@ -24,6 +27,20 @@ def parse(command: Callable[..., T], name: str, arguments: Sequence[str], config
       config: tyro's markers for all options.
     """
     return tyro.cli(command, prog=f"alexnet-jax {name}", args=arguments, config=config, registry=REGISTRY)
+
+
+@REGISTRY.primitive_rule
+def _path(type_info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+    """Expand ~ in paths, which a shell does not do in --to=~/name: the folder to create would be named ~."""
+    if type_info.type is not Path:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda values: expanded(values[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 @REGISTRY.primitive_rule

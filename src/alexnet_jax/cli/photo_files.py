@@ -8,6 +8,7 @@ from alexnet_jax.console import console, count, track_progress
 from alexnet_jax.data.sources import file_tree, layout
 from alexnet_jax.data.sources.file_table import Entry
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import expanded
 from alexnet_jax.text import file_name_text
 
 Decoded = TypeVar("Decoded")
@@ -22,7 +23,7 @@ def photo_files(path: Path) -> list[Entry]:
     Raises:
       UserError: if the path does not exist, or there is no image in the folder or archive.
     """
-    path = path.expanduser()
+    path = expanded(path)
     if path.is_file() and not file_tree.is_archive(path.name):
         status = path.stat()
         return [Entry(file_name_text(str(path)), str(path), 0, status.st_size, status.st_mtime_ns)]

@@ -95,6 +95,9 @@ def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _ignore_closed_event_loop(unraisable: Any) -> None:
-    """Suppress the errors of array writes that Orbax abandons after another array has failed to be written."""
-    if str(unraisable.exc_value) != "Event loop is closed":
+    """Suppress errors that follow one that has been raised: of array writes that Orbax abandons after another one has failed, and
+    of an event loop that could not be created, for lack of file descriptors.
+    """
+    of_loop = getattr(unraisable.object, "__qualname__", "") == "BaseEventLoop.__del__"
+    if not of_loop and str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)

@@ -97,7 +97,8 @@ def run(arguments: list[str]) -> None:
     num_read, retrievals = 0, list[Retrieval]()
     queries_per_search = EXACT_QUERIES if codes is None else BATCH_SIZE
     for queries in _queries(files, index, model, queries_per_search, num_shown=0 if dataset is None else MAX_ROWS):
-        neighbors = search_index(index, codes, queries.features, command.nearest, command.candidates)
+        nearest = min(command.nearest, metadata.images)
+        neighbors = search_index(index, codes, queries.features, nearest, command.candidates)
         _print_neighbors(queries.names, neighbors, index, printed)
         if dataset is not None:
             stored = DecodedImages(dataset, metadata.split, model.image_size)

@@ -79,12 +79,12 @@ def _rows(config: TrainConfig) -> list[tuple[str, EpochHparams]]:
     """Return the ranges of epochs and their hyperparameters, in order."""
     schedule = config.schedule
     if isinstance(schedule, ReduceOnPlateau):
-        # Simulate an error that never improves: each rate lasts one epoch that sets the best error, and `patience` more epochs.
-        constant = replace(config, layer_rates=(), color_epochs=None)
-        epochs_per_rate = 1 + schedule.patience
+        # Simulate an error that never improves: each rate lasts one epoch that sets the best error, and one more. The rates do
+        # not depend on the patience, which may be large.
+        constant = replace(config, schedule=replace(schedule, patience=1), layer_rates=(), color_epochs=None)
         hparams_by_rate = [
             constant.epoch_hparams(epochs, dict.fromkeys(range(1, epochs + 1), 1.0))
-            for epochs in range(0, epochs_per_rate * (schedule.max_reductions + 1), epochs_per_rate)
+            for epochs in range(0, 2 * (schedule.max_reductions + 1), 2)
         ]
         return [("until a plateau", hparams) for hparams in hparams_by_rate if hparams]
     numbered = [(epoch + 1, config.epoch_hparams(epoch)) for epoch in range(config.epochs)]

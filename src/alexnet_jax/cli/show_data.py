@@ -12,10 +12,9 @@ from alexnet_jax.configs import load_config
 from alexnet_jax.data.find import find_dataset, find_training_dataset
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import UserError
-from alexnet_jax.files import check_png
-from alexnet_jax.training.open_run import is_run_directory
-from alexnet_jax.training.run_config import RunConfig
-from alexnet_jax.training.run_directory import CONFIG, DATA_SHEET, RunDirectory
+from alexnet_jax.files import check_png, expanded
+from alexnet_jax.training.run_directory import CONFIG, DATA_SHEET
+from alexnet_jax.weights.trained_model import load_run_config
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,8 @@ def show_data(command: ShowData) -> Path:
     """
     if command.to is not None:
         check_png("--to", command.to)
-    folder = Path(command.data).expanduser()
-    run = RunConfig.from_json(RunDirectory(folder).config) if (folder / CONFIG).is_file() and is_run_directory(folder) else None
+    folder = expanded(command.data)
+    run = load_run_config(folder) if (folder / CONFIG).is_file() and (folder / "checkpoints").is_dir() else None
     if run is not None:
         dataset, file = find_training_dataset(None, run.data.path, command.data_dir), folder / DATA_SHEET
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import expanded
 from alexnet_jax.training.config import TrainConfig
 
 
@@ -34,7 +35,7 @@ def load_config(name: str) -> TrainConfig:
       UserError: if there is no such config or file, or the file defines no `CONFIG`.
     """
     if name.endswith(".py"):
-        return _load_file(Path(name).expanduser())
+        return _load_file(expanded(name))
     if name not in config_names():
         raise UserError(f"no config {name!r}; choose one of {', '.join(config_names())}, or a Python file that defines CONFIG")
     return importlib.import_module(f"{__name__}.{name}").CONFIG
@@ -57,7 +58,7 @@ def import_file(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
         where = f"line {line} of {file}" if line else str(file)

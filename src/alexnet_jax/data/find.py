@@ -16,6 +16,7 @@ from alexnet_jax.data.sources.layout import check_outside
 from alexnet_jax.data.sources.registry import find_source
 from alexnet_jax.data.sources.selected import SelectedClasses, selected_names
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import expanded, resolved
 
 MAX_NAME_BYTES = 100
 """Maximum length of the part of a data set's name that is the name of its source; file systems allow 255 bytes for the whole."""
@@ -39,7 +40,7 @@ def find_dataset(name: str | None, default: str, data_dir: Path, *, testing: boo
     dataset_name = name or default
     if dataset_name == synthetic.NAME:
         return _synthetic_dataset(data_dir)
-    for path in (data_dir / dataset_name, Path(dataset_name).expanduser()):
+    for path in (data_dir / dataset_name, expanded(dataset_name)):
         if is_prepared(path):
             return open_dataset(path)
     if name is None:
@@ -75,7 +76,7 @@ def select_classes(dataset: Dataset, classes: Sequence[str], data_dir: Path) -> 
 
 def _prepare_source(name: str, data_dir: Path, *, testing: bool) -> Dataset:
     """Prepare a source of images under a name derived from its path and content, unless this is already done."""
-    location = str(Path(name).resolve()) if Path(name).exists() else name
+    location = str(resolved(name)) if Path(name).exists() else name
     source = find_source(name, ValidationSplit(), testing=testing)
     check_outside(source.description, name, data_dir, "--data-dir")
     content = json.dumps([source.classes, source.num_images, source.fingerprint()])

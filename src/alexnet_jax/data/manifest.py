@@ -92,11 +92,15 @@ class Manifest:
             "encoding": self.encoding in get_args(Encoding),
             "left_out": isinstance(self.left_out, list),
             "plan": isinstance(self.plan, str),
+            "source": isinstance(self.source, str),
+            "mean_image_sha256": isinstance(self.mean_image_sha256, str),
+            "versions": isinstance(self.versions, dict),
+            "shards": set(self.shards) == set(splits),
             "display_names": self.display_names == [] or are_names(self.display_names, len(classes)),
             "unlabeled": isinstance(self.unlabeled, list) and set(self.unlabeled) <= set(splits) - set(self.counts),
         }
         if wrong := [name for name, valid in checks.items() if not valid]:
-            raise ValueError(f"{', '.join(wrong)} cannot be")
+            raise ValueError(f"invalid {', '.join(wrong)}")
         for split, counts in self.counts.items():
             if not isinstance(counts, list) or not _are_counts(counts) or len(counts) != len(classes):
                 raise ValueError(f"counts of {split} do not match the classes")
@@ -104,7 +108,7 @@ class Manifest:
                 raise ValueError(f"counts of {split} do not add up to the images of the split")
         for split, shards in self.shards.items():
             if not _are_counts(number for shard in shards for number in shard[1:3]):
-                raise ValueError(f"shards of {split} cannot be")
+                raise ValueError(f"invalid shards of {split}")
             if any(not isinstance(shard.file, str) or Path(shard.file).name != shard.file for shard in shards):
                 raise ValueError(f"shards of {split} are not files of the data set")
             if sum(shard.num_images for shard in shards) != splits.get(split):

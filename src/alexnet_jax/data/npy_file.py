@@ -9,7 +9,12 @@ from alexnet_jax.errors import UserError
 
 
 def read_array(file: Path, advice: str) -> np.ndarray:
-    """Read a .npy file of numbers.
+    """Read a .npy file of numbers. The arguments and errors are those of `map_array`."""
+    return np.array(map_array(file, advice))
+
+
+def map_array(file: Path, advice: str) -> np.memmap:
+    """Map a .npy file of numbers into memory.
 
     Args:
       file: file to read.
@@ -19,20 +24,21 @@ def read_array(file: Path, advice: str) -> np.ndarray:
       UserError: if the file is missing, is damaged, or contains Python objects.
       OSError: if the system refuses to read it.
     """
+    if file.exists() and not file.is_file():  # opening a named pipe would wait forever
+        raise UserError(f"cannot read {file} (it is no regular file): {advice}")
     try:
         with open(file, "rb") as opened:
             np.lib.format.read_magic(opened)
             opened.seek(0)
             # The header is read by Python's parser, and the data must be in the file before memory is allocated for it.
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
-            return np.array(array)
+            return np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError(f"cannot read {file} (it is missing): {advice}") from error
     except OSError:  # for example, a missing permission, which is no damage
         raise
     except Exception as error:  # NumPy raises exceptions of many types on a damaged header
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"cannot read {file} ({reason}): {advice}") from error
+        reason = "it contains Python objects" if "pickle" in str(error) else " ".join(str(error).split())[:120]
+        raise UserError(f"cannot read {file} ({reason or type(error).__name__}): {advice}") from error
 
 
 def array_digest(array: np.ndarray) -> str:

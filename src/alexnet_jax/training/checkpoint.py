@@ -14,9 +14,11 @@ from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
 from alexnet_jax.console import console
 from alexnet_jax.errors import UserError, disk_full_as_user_error
+from alexnet_jax.files import resolved
 from alexnet_jax.parallel.distributed import is_main_process, main_process_first
 from alexnet_jax.parallel.mesh import place_like
-from alexnet_jax.training.checkpoint_reader import first_sentence, read_arrays, read_json, system_error
+from alexnet_jax.training.checkpoint_reader import first_sentence, json_digest, read_arrays, read_json, system_error
+from alexnet_jax.training.run_config import is_same_run
 from alexnet_jax.training.step import TrainState
 from alexnet_jax.version import versions
 
@@ -37,8 +39,8 @@ class Checkpoints:
     """Checkpoint manager of a run.
 
     A checkpoint contains the training state, a checksum of every array, the run's config, the versions of the packages that
-    computed the state, and the caller's metadata. Towers are stacked along the first axis of every parameter, so a checkpoint
-    can be restored on any number of devices.
+    computed the state, the caller's metadata, and a digest of all of these. Towers are stacked along the first axis of every
+    parameter, so a checkpoint can be restored on any number of devices.
 
     Args:
       folder: folder of all checkpoints of the run, one subfolder per step.
@@ -46,7 +48,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, config: dict[str, Any]):
-        self._folder, self._config = folder.resolve(), config
+        self._folder, self._config = resolved(folder), config
         self._disk_full_message = f"for a checkpoint in {folder}; earlier checkpoints are intact"
         self._policy = _LatestAndBest()
         self._damaged_folder = self._folder.with_name("damaged")
@@ -107,6 +109,7 @@ class Checkpoints:
                 "best_step": best_step,
                 **metadata,
             }
+            metadata["digest"] = json_digest(metadata)
             self._policy.best_step = best_step
             items = ocp.args.Composite(state=ocp.args.StandardSave(state), metadata=ocp.args.JsonSave(metadata))
             self._manager.save(step, args=items)
@@ -171,9 +174,9 @@ class Checkpoints:
         checkpoint = self._folder / str(step)
         try:
             metadata = read_json(checkpoint)
-            if metadata["config"]["network"] != self._config["network"]:
+            if not is_same_run(metadata["config"], self._config):
                 raise UserError(
-                    f"{self._folder} contains a checkpoint of a different network: "
+                    f"{self._folder} contains a checkpoint of a different network or data set: "
                     "choose a different --run, or pass --fresh to start over"
                 )
             arrays = read_arrays(checkpoint, _one_leaf_each(like), metadata["checksums"])

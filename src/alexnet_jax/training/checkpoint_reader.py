@@ -1,6 +1,8 @@
 """Reading of Orbax checkpoints, and the distinction of damaged files from errors of the system."""
 
 import errno
+import hashlib
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,16 +16,23 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams, parameter_shapes
 from alexnet_jax.parallel.runtime import check_platform
+from alexnet_jax.training.run_config import RunConfig
 
 
 def read_metadata(checkpoint: Path) -> dict[str, Any]:
     """Read the metadata of a checkpoint: config, package versions, checksums, and step of the smallest validation error.
 
     Raises:
-      UserError: if the metadata cannot be read.
+      UserError: if the metadata cannot be read, or the config is invalid.
     """
     try:
-        return read_json(checkpoint)
+        metadata = read_json(checkpoint)
+        RunConfig.from_json(metadata["config"], checkpoint)  # checks it
+        if missing := {"versions", "checksums", "best_step"} - metadata.keys():
+            raise ValueError(f"no {min(missing)}")
+        return metadata
+    except UserError:
+        raise
     except Exception as error:  # Orbax raises many types of errors for damaged files
         raise _read_error(checkpoint, error) from error
 
@@ -50,11 +59,23 @@ def read_params(checkpoint: Path) -> tuple[dict[str, Any], HostParams]:
 
 
 def read_json(checkpoint: Path) -> dict[str, Any]:
-    """Read the metadata of a checkpoint; Orbax raises many types of errors for damaged files."""
+    """Read the metadata of a checkpoint, and check their digest; earlier versions wrote none.
+
+    Raises:
+      ValueError: if the digest does not match; Orbax raises other errors for damaged files.
+    """
     import orbax.checkpoint as ocp  # noqa: PLC0415 (a quarter of a second, which files without checkpoints do not need)
 
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        return reader.restore(checkpoint / "metadata")
+        metadata = reader.restore(checkpoint / "metadata")
+    if "digest" in metadata and metadata.pop("digest") != json_digest(metadata):
+        raise ValueError("the digest of the metadata does not match")
+    return metadata
+
+
+def json_digest(metadata: dict[str, Any]) -> str:
+    """Return the SHA-256 of metadata as JSON."""
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
 
 
 def read_arrays(checkpoint: Path, items: list[Any], checksums: list[int], *, partial: bool = False) -> list[np.ndarray]:

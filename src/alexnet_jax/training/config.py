@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import tyro
 
+from alexnet_jax.cpus import MAX_THREADS
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.errors import MAX_SEED, UserError, check_at_least, check_number
 from alexnet_jax.model.network import Network
@@ -83,7 +84,8 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_at_least(self, epochs=1, batch_size=1, evaluate_every=1, evaluate_images=1)
+        check_number("--epochs", self.epochs, at_least=1, at_most=1_000_000)
+        check_at_least(self, batch_size=1, evaluate_every=1, evaluate_images=1)
         check_at_least(self, learning_rate=0, bias_rate=0, weight_decay=0, color_epochs=0)
         check_number("--seed", self.seed, at_least=0, at_most=MAX_SEED)
         check_number("--momentum", self.momentum, at_least=0, below=1)
@@ -214,3 +216,5 @@ class Options:
 
     def __post_init__(self) -> None:
         check_at_least(self, devices=1, threads=1, workers=0, checkpoint_seconds=0, loss_delay=0)
+        check_number("--threads", self.threads, at_most=MAX_THREADS)
+        check_number("--workers", self.workers, at_most=MAX_THREADS)

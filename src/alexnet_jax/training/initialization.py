@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import expanded, resolved
 from alexnet_jax.model import tower
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams, params_digest
@@ -162,11 +163,11 @@ def recorded_initial_layers(config: TrainConfig, started: Path | None) -> Initia
     for folder in () if started is None else (started, *started.glob("*")):
         try:
             record = InitialLayersRecord(**RunDirectory(folder).config["initial_layers"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, UserError, KeyError, TypeError):
             continue
         paths = (record.path, f"{record.path}/checkpoints/{record.step}")
         requested = None if config.init_layers is None else list(config.init_layers)
-        if str(config.init_from.expanduser().resolve()) in paths and record.layers == requested:
+        if str(resolved(expanded(config.init_from))) in paths and record.layers == requested:
             return record
     return None
 

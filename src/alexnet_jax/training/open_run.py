@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_jax.errors import UserError
-from alexnet_jax.files import lock_file
+from alexnet_jax.files import lock_file, resolved
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.run_config import RunConfig
 from alexnet_jax.training.run_directory import CONFIG, CONFUSIONS, DATA_SHEET, LOG, MEAN_IMAGE, RESULT, RunDirectory
@@ -81,7 +81,7 @@ def is_run_directory(folder: Path) -> bool:
     """Return whether a folder is a run folder, possibly of a run that stopped at its start, or is empty."""
     try:
         return {"network", "data"} <= RunDirectory(folder).config.keys()
-    except (OSError, UserError):
+    except (FileNotFoundError, NotADirectoryError, UserError):
         partial = {f".{CONFIG}.partial", LOCK}
         return {file.name for file in folder.iterdir()} <= partial
 
@@ -118,7 +118,7 @@ def check_same_config(run: RunDirectory, config: RunConfig, *, change_settings: 
     Raises:
       UserError: if they differ, with the first differences.
     """
-    different = _differences(RunConfig.from_json(run.config), config)
+    different = _differences(RunConfig.from_json(run.config, run.folder), config)
     fixed = [name for name in different if name.split(".")[0] in ("network", "data", "batch_size")]
     if not different or (change_settings and not fixed):
         return
@@ -137,7 +137,7 @@ def find_run_with_other_schedule(folder: Path, config: RunConfig) -> Path | None
     """
     for file in sorted(folder.parent.glob(f"*/{CONFIG}")):
         try:
-            other = RunConfig.from_json(RunDirectory(file.parent).config)
+            other = RunConfig.from_json(RunDirectory(file.parent).config, file.parent)
         except (OSError, UserError):
             continue
         different = _differences(other, config)
@@ -186,7 +186,7 @@ def _check_path(folder: Path) -> None:
     Raises:
       UserError: if it contains characters that Orbax takes for patterns, or is a part of a run folder.
     """
-    path = folder.resolve()
+    path = resolved(folder)
     if found := [character for character in _PATTERN_CHARACTERS if character in f"{folder}{path}"]:
         raise UserError(
             f"{folder} contains {found[0]}, which the checkpoint library takes for a pattern: choose a different --run"

@@ -3,19 +3,24 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 from alexnet_jax.data.class_names import printed_names
+from alexnet_jax.data.manifest import are_names
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.transforms import Transform
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import resolved
 from alexnet_jax.model.network import Network
 from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.schedule import LayerRate, LearningRateSchedule
 
 # The network and the origin of copied layers are recorded separately; the default data set does not matter once one is chosen.
 _NOT_RECORDED = ("network", "default_data", "init_from", "init_layers")
+MAX_IMAGE_SIZE = 4096
+"""Maximum side to which images are decoded, pixels."""
 ADDED_SETTINGS: dict[str, Any] = {"gradient_dtype": "float32", "evaluate_every": 1, "evaluate_images": None}
 """Settings that the records of earlier versions lack, and the values that their runs have."""
 
@@ -86,7 +91,7 @@ class RunConfig:
         cls, config: TrainConfig, network: Network, dataset: Dataset, initial_layers: InitialLayersRecord | None = None
     ) -> "RunConfig":
         """Return the config of a training run, whose network has the number of classes of the data set."""
-        manifest, path = dataset.manifest, str(dataset.path.resolve())
+        manifest, path = dataset.manifest, str(resolved(dataset.path))
         data = DataRecord(path, manifest.splits, manifest.classes, dataset.checksum, manifest.display_names)
         defaults = {each.name: each.default for each in fields(TrainConfig) if each.name in _NOT_RECORDED}
         training = replace(config, **{**defaults, "network": network})
@@ -107,29 +112,62 @@ class RunConfig:
         return record
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "RunConfig":
+    def from_json(cls, record: Any, source: Path) -> "RunConfig":
         """Create a config from the return value of `to_json`; further entries of config.json are ignored.
 
+        Args:
+          record: JSON of the config.
+          source: run folder or file that contains it, for messages.
+
         Raises:
-          UserError: if this version does not support one of the settings.
+          UserError: if an entry is missing or invalid, contradicts another one, or is not supported by this version.
         """
         try:
             network, augmentation = Network.from_json(record["network"]), Augmentation.from_json(record["augmentation"])
-            training = _training_from_json(record, network, augmentation) if "schedule" in record else None
             initial = InitialLayersRecord(**record["initial_layers"]) if "initial_layers" in record else None
-            return cls(network, augmentation, DataRecord(**record["data"]), training, initial, record.get("imported"))
-        except (KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            problem = f"this version of alexnet-jax does not support the config ({reason})"
-            raise UserError(f"{problem}: use the version that saved it") from error
+            config = cls(network, augmentation, DataRecord(**record["data"]), None, initial, record.get("imported"))
+            config._check_entries()
+            return replace(config, training=_training_from_json(record, config)) if "schedule" in record else config
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            missing = "no " if isinstance(error, KeyError) else ""
+            problem = f"{source} has no valid config ({missing}{' '.join(str(error).split())[:200]})"
+            raise UserError(f"{problem}: use the version that saved it, or an unchanged file") from error
+
+    def _check_entries(self) -> None:
+        """Check the types of entries that Python does not check, and that the classes are those of the network.
+
+        Raises:
+          ValueError: if one is invalid.
+        """
+        size, data = self.augmentation.image_size, self.data
+        problems = {
+            "image_size": isinstance(size, int) and self.network.input_size <= size <= MAX_IMAGE_SIZE,
+            "mean": self.augmentation.mean in get_args(get_type_hints(Augmentation)["mean"]),
+            "path": isinstance(data.path, str),
+            "classes": isinstance(data.classes, list) and are_names(data.classes, len(data.classes)),
+            "display_names": data.display_names == [] or are_names(data.display_names, len(data.classes)),
+        }
+        if invalid := [name for name, valid in problems.items() if not valid]:
+            raise ValueError(", ".join(invalid))
+        if len(data.classes) != self.network.num_classes:
+            raise ValueError(f"{len(data.classes)} class names for {self.network.num_classes} classes")
 
 
-def _training_from_json(record: dict[str, Any], network: Network, augmentation: Augmentation) -> TrainConfig:
+def is_same_run(record: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether the JSON of two configs is of the same network and data, as that of all checkpoints of a run is."""
+    data, other_data = ({**each["data"], "path": None, "display_names": None} for each in (record, other))
+    return record["network"] == other["network"] and data == other_data
+
+
+def _training_from_json(record: dict[str, Any], config: RunConfig) -> TrainConfig:
     record = ADDED_SETTINGS | record
     settings = {each.name: _as_tuples(record[each.name]) for each in fields(TrainConfig) if each.name not in _NOT_RECORDED}
     settings["schedule"] = _schedule_from_json(record["schedule"])
     settings["layer_rates"] = tuple(LayerRate(**change) for change in record["layer_rates"])
-    return TrainConfig(network, **{**settings, "augmentation": augmentation})
+    try:
+        return TrainConfig(config.network, **{**settings, "augmentation": config.augmentation})
+    except UserError as error:  # its message is about an option of the command line
+        raise ValueError(str(error)) from error
 
 
 def check_settings_can_be_stored(config: TrainConfig) -> None:

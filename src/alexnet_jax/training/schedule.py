@@ -78,7 +78,8 @@ class ReduceOnPlateau(LearningRateSchedule):
     max_reductions: int = 3
 
     def __post_init__(self) -> None:
-        check_at_least(self, patience=1, min_delta=0, max_reductions=0)
+        check_at_least(self, patience=1, min_delta=0)
+        check_number("--max-reductions", self.max_reductions, at_least=0, at_most=100)
 
     def factors(self, epochs: int, errors: Mapping[int, float], majority_error: float = math.inf) -> Factors | None:
         reductions, last_change, best, learned = 0, 0, math.inf, False

@@ -16,6 +16,7 @@ from alexnet_jax.data.pipeline.loading import check_size
 from alexnet_jax.data.records import Dataset, is_prepared
 from alexnet_jax.data.sources.layout import check_outside
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import expanded
 from alexnet_jax.model.network import Network, check_can_be_stored
 from alexnet_jax.parallel.distributed import check_same_settings, check_shared_filesystem, is_main_process, main_process_first
 from alexnet_jax.parallel.gradients import GradientSum
@@ -174,8 +175,7 @@ def _open_run(
     name: str, options: Options, dataset: Dataset, run_config: RunConfig, mean_image: Float[np.ndarray, "size size 3"]
 ) -> RunDirectory:
     """Open the run folder in process 0 and write the mean image, and check that all processes use it with the same settings."""
-    folder = options.run or default_run_directory(options.runs_dir, name, dataset, run_config)
-    folder = folder.expanduser()
+    folder = expanded(options.run or default_run_directory(options.runs_dir, name, dataset, run_config))
     if is_main_process() and options.run is None and not folder.exists():
         other = find_run_with_other_schedule(folder, run_config)
         if other is not None:

@@ -23,8 +23,8 @@ def weights_format(path: Path) -> Format:
     Raises:
       UserError: if the path does not exist, or has none of the supported formats.
     """
-    if not path.exists():
-        raise UserError(f"{path} does not exist")
+    if not (path.is_file() or path.is_dir()):  # opening a named pipe would wait forever
+        raise UserError(f"{path} {'is no regular file' if path.exists() else 'does not exist'}: pass {_EXPECTED}")
     if path.is_dir():
         return _folder_format(path)
     with open(path, "rb") as file:

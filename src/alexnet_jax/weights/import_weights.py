@@ -19,7 +19,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.model.catalog import NETWORKS
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams
-from alexnet_jax.training.run_config import RunConfig
+from alexnet_jax.training.run_config import MAX_IMAGE_SIZE, RunConfig
 from alexnet_jax.weights import caffe, pytorch, safetensors_file
 from alexnet_jax.weights.caffe_layers import check_network
 from alexnet_jax.weights.file_format import weights_format
@@ -84,7 +84,7 @@ def import_weights(
     config, stored_mean, input_size = weights.config, weights.mean_image, weights.network.input_size
     recorded_size = config["augmentation"]["image_size"] if config else None if stored_mean is None else stored_mean.shape[-1]
     size = image_size or recorded_size or default_image_size(weights.network)
-    if not input_size <= size <= safetensors_file.MAX_IMAGE_SIZE:
+    if not input_size <= size <= MAX_IMAGE_SIZE:
         raise UserError(f"--image-size is {size}: choose at least {input_size}, the input size of {weights.network.name}")
     if mean is not None:
         mean_image = read_mean_image(Path(mean), size, mean_colors)
@@ -104,7 +104,7 @@ def import_weights(
     augmentation = {**config["augmentation"], "image_size": size}
     data = {**config["data"], "classes": names, "display_names": display_names}
     config = {**config, "network": weights.network.to_json(), "augmentation": augmentation, "data": data}
-    return replace(model, config=RunConfig.from_json(config), step=weights.step)
+    return replace(model, config=RunConfig.from_json(config, file), step=weights.step)
 
 
 def _read_weights(file: Path, name: str | None) -> _Weights:
@@ -119,7 +119,7 @@ def _read_weights(file: Path, name: str | None) -> _Weights:
         if metadata.get("layout") == safetensors_file.LAYOUT:
             raise UserError(f"{file} is already in the alexnet-jax layout: use it directly, without importing it")
         mean_image = arrays.pop(safetensors_file.MEAN_IMAGE, None)
-        config = safetensors_file.read_config(metadata, file) if "config" in metadata else {}
+        config = safetensors_file.read_config(metadata, file)[0] if "config" in metadata else {}
         network = _network(name, config, arrays.get("fc8.bias"), file)
         step = safetensors_file.read_step(metadata, file) if config else 0
         return _Weights(network, from_state_dict(network, arrays, str(file)), mean_image, config, step)
@@ -176,6 +176,7 @@ def _read_classes(file: Path, network: Network) -> tuple[list[str], list[str]]:
         names, display_names = list(synsets), list(synsets.values())
     if len(names) != network.num_classes:
         raise UserError(
-            f"{file} has {len(names)} class names, expected {network.num_classes}, the number of classes of the network"
+            f"{file} has {len(names)} class names, expected {network.num_classes}, the number of classes of the network: "
+            "pass a file with one name per line"
         )
     return names, display_names

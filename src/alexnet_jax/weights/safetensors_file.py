@@ -13,18 +13,15 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from alexnet_jax.data.manifest import are_names
-from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.statistics import check_mean_image
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import atomic_write
-from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams, parameter_shapes, params_digest
 from alexnet_jax.training.run_config import RunConfig
 from alexnet_jax.weights.state_dict import check_finite, check_names
@@ -34,8 +31,6 @@ LAYOUT = "alexnet-jax"
 FORMAT = "2"
 """Version of the format."""
 MEAN_IMAGE = "mean_image"
-MAX_IMAGE_SIZE = 4096
-"""Maximum side to which images are decoded, pixels."""
 
 
 def write_tensors(file: Path, tensors: dict[str, np.ndarray], json_metadata: dict[str, Any], **metadata: str) -> None:
@@ -58,6 +53,8 @@ def read_tensors(file: Path, advice: str = "download or export it again") -> tup
 @contextmanager
 def _read_errors(file: Path, advice: str = "download or export it again") -> Iterator[None]:
     try:
+        if file.exists() and not file.is_file():  # opening a named pipe would wait forever
+            raise ValueError("it is no regular file")
         yield
     except Exception as error:  # safetensors raises exceptions of many types on damaged files and unknown dtypes
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -73,7 +70,7 @@ def read_run_config(file: Path) -> RunConfig:
     with _read_errors(file), safe_open(file, framework="numpy") as tensors:
         metadata = tensors.metadata() or {}
     _check_layout(metadata, file)
-    return RunConfig.from_json(read_config(metadata, file))
+    return read_config(metadata, file)[1]
 
 
 def read_json_metadata(metadata: dict[str, str], key: str, file: Path) -> Any:
@@ -88,15 +85,14 @@ def read_json_metadata(metadata: dict[str, str], key: str, file: Path) -> Any:
         raise UserError(f"{file} has no valid {key} in its metadata: export the model again") from error
 
 
-def read_config(metadata: dict[str, str], file: Path) -> dict[str, Any]:
-    """Return the config in a file's metadata, see `check_config`.
+def read_config(metadata: dict[str, str], file: Path) -> tuple[dict[str, Any], RunConfig]:
+    """Return the config in a file's metadata, as JSON and as an object.
 
     Raises:
       UserError: if it is missing or invalid.
     """
-    config = read_json_metadata(metadata, "config", file)
-    check_config(config, file)
-    return config
+    record = read_json_metadata(metadata, "config", file)
+    return record, RunConfig.from_json(record, file)
 
 
 def read_step(metadata: dict[str, str], file: Path) -> int:
@@ -109,31 +105,6 @@ def read_step(metadata: dict[str, str], file: Path) -> int:
     if not isinstance(step, int) or isinstance(step, bool) or step < 0:
         raise UserError(f"{file} has no valid step in its metadata: export the model again")
     return step
-
-
-def check_config(config: Any, source: Path) -> None:
-    """Check the entries of a run's config that evaluation uses: network, image size, kind of mean, and class names.
-
-    Raises:
-      UserError: if an entry is missing, has a different type, or contradicts another one.
-    """
-    try:
-        network = Network.from_json(config["network"])
-        size, mean, names = config["augmentation"]["image_size"], config["augmentation"]["mean"], config["data"]["classes"]
-        problems = {
-            "image_size": isinstance(size, int) and network.input_size <= size <= MAX_IMAGE_SIZE,
-            "mean": mean in get_args(get_type_hints(Augmentation)["mean"]),
-            "classes": isinstance(names, list) and all(isinstance(name, str) for name in names),
-            "display_names": (shown := config["data"].get("display_names", [])) == [] or are_names(shown, len(names)),
-            "path": isinstance(config["data"]["path"], str),
-        }
-        problem = ", ".join(name for name, valid in problems.items() if not valid)
-        if not problem and len(names) != network.num_classes:
-            problem = f"{len(names)} class names for {network.num_classes} classes"
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problem = f"{type(error).__name__} {' '.join(str(error).split())[:100]}"
-    if problem:
-        raise UserError(f"{source} has no valid config ({problem}): export the model again, or use an unchanged file")
 
 
 def write_model(file: Path, params: HostParams, mean_image: np.ndarray, metadata: dict[str, Any]) -> None:
@@ -165,15 +136,15 @@ def read_model(file: Path) -> tuple[dict[str, Any], HostParams, np.ndarray]:
     if params_digest(tensors) != text_metadata.get("checksum"):
         raise UserError(f"{file} is damaged (the checksum does not match): export the model again, or copy the file again")
     metadata = {key: read_json_metadata(text_metadata, key, file) for key in ("network", "classes", "config", "step", "versions")}
-    config = read_config(text_metadata, file)
+    record, config = read_config(text_metadata, file)
     read_step(text_metadata, file)
     versions = metadata["versions"]
     if not isinstance(versions, dict) or not all(isinstance(version, str) for version in versions.values()):
         raise UserError(f"{file} has no valid versions in its metadata: export the model again")
-    if metadata["network"] != config["network"] or metadata["classes"] != config["data"]["classes"]:
+    if metadata["network"] != record["network"] or metadata["classes"] != config.data.classes:
         raise UserError(f"{file} has a network or classes that differ from those of its config: export the model again")
     try:
-        shapes = parameter_shapes(Network.from_json(config["network"]))
+        shapes = parameter_shapes(config.network)
     except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:  # layers that do not fit together
         raise UserError(f"{file} has a network whose layers do not fit together: export the model again") from error
     flat_shapes = {f"{layer}.{kind}": shape for layer, layer_shapes in shapes.items() for kind, shape in layer_shapes.items()}
@@ -184,7 +155,7 @@ def read_model(file: Path) -> tuple[dict[str, Any], HostParams, np.ndarray]:
                 f"{name} in {file} is {tensors[name].dtype} {tensors[name].shape}, expected float32 {shape}: export it again"
             )
         check_finite(tensors[name], name, file)
-    check_mean_image(tensors[MEAN_IMAGE], config["augmentation"]["image_size"], file, "export the model again")
+    check_mean_image(tensors[MEAN_IMAGE], config.augmentation.image_size, file, "export the model again")
     params = {layer: {kind: tensors[f"{layer}.{kind}"] for kind in layer_shapes} for layer, layer_shapes in shapes.items()}
     return metadata, params, tensors[MEAN_IMAGE]
 

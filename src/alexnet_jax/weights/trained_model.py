@@ -16,15 +16,16 @@ from alexnet_jax.data.npy_file import read_array
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.statistics import check_mean_image
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import expanded, resolved
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams
 from alexnet_jax.parallel import placement
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training.checkpoint_reader import read_metadata, read_params
-from alexnet_jax.training.run_config import DataRecord, RunConfig
+from alexnet_jax.training.run_config import DataRecord, RunConfig, is_same_run
 from alexnet_jax.training.run_directory import CONFIG, MEAN_IMAGE, RunDirectory
 from alexnet_jax.version import versions
-from alexnet_jax.weights.safetensors_file import SUFFIX, check_config, read_model, read_run_config, write_model
+from alexnet_jax.weights.safetensors_file import SUFFIX, read_model, read_run_config, write_model
 from alexnet_jax.weights.state_dict import check_finite
 
 
@@ -82,15 +83,17 @@ _PATHS = "a run folder or a checkpoint folder, RUN/checkpoints/STEP, or a .safet
 
 def is_model(path: Path) -> bool:
     """Return whether a path looks like one that `load` takes: a run folder, a checkpoint folder or a .safetensors file."""
-    resolved = path.expanduser().resolve()
-    if resolved.is_dir():
-        return (resolved / CONFIG).is_file() or "checkpoints" in (resolved.name, resolved.parent.name)
+    folder = resolved(expanded(path))
+    if folder.is_dir():
+        return (folder / CONFIG).is_file() or "checkpoints" in (folder.name, folder.parent.name)
     return path.suffix == SUFFIX
 
 
 def latest_step(run: Path) -> int | None:
     """Return the step of the latest checkpoint of a run folder, or None if it has none or is not a run folder."""
-    return max((int(file.name) for file in (run.expanduser() / "checkpoints").glob("*") if file.name.isdecimal()), default=None)
+    folder = expanded(run) / "checkpoints"
+    files = folder.iterdir() if folder.is_dir() else ()  # unlike `glob`, raises an error without permission
+    return max((int(file.name) for file in files if file.name.isdecimal()), default=None)
 
 
 def output_dir(path: Path) -> Path:
@@ -111,20 +114,35 @@ def load(path: str | Path, *, best: bool = False) -> TrainedModel:
     Raises:
       UserError: if the checkpoint or file does not exist, cannot be read, or has an incompatible version.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.suffix == SUFFIX and not path.is_dir():
         metadata, params, mean_image = read_model(path)
-        return _from_metadata(path.resolve(), metadata["step"], metadata, params, mean_image)
+        return _from_metadata(resolved(path), metadata["step"], metadata, params, mean_image)
     run, step = _find_checkpoint(path, best)
     metadata, params = read_params(run / "checkpoints" / str(step))
     file, advice = run / MEAN_IMAGE, "resume training to write it again"
     mean_image = read_array(file, advice)
-    check_config(metadata["config"], run)
+    _check_same_run(run, step, metadata["config"])
     check_mean_image(mean_image, metadata["config"]["augmentation"]["image_size"], file, advice)
     for layer, arrays in params.items():
         for kind, array in arrays.items():
             check_finite(array, f"{layer}.{kind}", f"{run} at step {step}")
     return _from_metadata(run, step, metadata, params, mean_image)
+
+
+def _check_same_run(run: Path, step: int, config: dict[str, Any]) -> None:
+    """Check that a checkpoint is of the run that config.json describes, if the run has this file and it is not damaged.
+
+    Raises:
+      UserError: if it is of another one.
+    """
+    try:
+        same = is_same_run(RunDirectory(run).config, config)
+    except (OSError, UserError, KeyError, TypeError):  # missing or damaged; a checkpoint has all that is needed
+        return
+    if not same:
+        problem = f"the checkpoint {run / 'checkpoints' / str(step)} has another network or data set than {run / CONFIG}"
+        raise UserError(f"{problem}: put the checkpoint back into the folder of its run")
 
 
 def load_run_config(path: str | Path) -> RunConfig:
@@ -136,17 +154,17 @@ def load_run_config(path: str | Path) -> RunConfig:
     Raises:
       UserError: if it does not exist or cannot be read.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.suffix == SUFFIX and not path.is_dir():
         return read_run_config(path)
     if (path / CONFIG).is_file():
         try:
             record = RunDirectory(path).config
-        except (OSError, UserError) as error:
+        except UserError as error:
             raise UserError(f"cannot read {path / CONFIG}: restore it, or pass a checkpoint, {path}/checkpoints/STEP") from error
-        return RunConfig.from_json(record)
+        return RunConfig.from_json(record, path)
     run, step = _find_checkpoint(path, best=False)
-    return RunConfig.from_json(read_metadata(run / "checkpoints" / str(step))["config"])
+    return RunConfig.from_json(read_metadata(run / "checkpoints" / str(step))["config"], path)
 
 
 def save(model: TrainedModel, file: str | Path) -> None:
@@ -233,19 +251,20 @@ def from_params(
     check_mean_image(mean_image, len(mean_image), source or network.name, "pass float32 values from 0 to 255")
     names = [str(number) for number in range(network.num_classes)] if classes is None else list(classes)
     augmentation = Augmentation(image_size=len(mean_image), transforms=())
-    imported = None if source is None else str(source.resolve())
+    imported = None if source is None else str(resolved(source))
     config = RunConfig(network, augmentation, DataRecord("imagenet", {}, names), imported=imported)
-    check_config(config.to_json(), source or Path(network.name))
-    return TrainedModel(source or Path(network.name), 0, params, mean_image, config, versions())
+    path = source or Path(network.name)
+    RunConfig.from_json(config.to_json(), path)  # checks it
+    return TrainedModel(path, 0, params, mean_image, config, versions())
 
 
 def _from_metadata(path: Path, step: int, metadata: dict[str, Any], params: HostParams, mean_image: np.ndarray) -> TrainedModel:
-    return TrainedModel(path, step, params, mean_image, RunConfig.from_json(metadata["config"]), metadata["versions"])
+    return TrainedModel(path, step, params, mean_image, RunConfig.from_json(metadata["config"], path), metadata["versions"])
 
 
 def _find_checkpoint(path: Path, best: bool) -> tuple[Path, int]:
     """Return the run folder and the step of a checkpoint."""
-    path = path.expanduser().resolve()
+    path = resolved(expanded(path))
     if path.name == "checkpoints" and (path.parent / CONFIG).is_file():
         raise UserError(f"{path} is the folder of a run's checkpoints: pass the run folder {path.parent}, or one checkpoint")
     if path.parent.name == "checkpoints" and path.name.isdecimal() and path.is_dir():

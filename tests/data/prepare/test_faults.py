@@ -173,6 +173,16 @@ def test_finished_shards_are_not_rewritten(photos, tmp_path, monkeypatch, capsys
     assert all((tmp_path / "out" / path.name).stat().st_mtime_ns == time for path, time in finished.items())
 
 
+@pytest.mark.parametrize("content", [b"", b"x", b"\x01"])
+def test_shard_with_a_damaged_report_is_written_again(photos, tmp_path, monkeypatch, expected, content):
+    with monkeypatch.context() as patch:
+        kill_at(patch, 60)
+        with pytest.raises(Killed):
+            prepare_path(photos, tmp_path / "out", OPTIONS)
+    (tmp_path / ".out.partial" / "reports" / "train-00000").write_bytes(content)
+    assert file_hashes(prepare_path(photos, tmp_path / "out", OPTIONS).path) == expected
+
+
 @pytest.mark.parametrize("change", ["options", "source"])
 def test_partial_dataset_of_different_plan_is_discarded(photos, tmp_path, monkeypatch, capsys, expected, change):
     extra = photos / "train" / "cat" / "extra.png"
@@ -235,6 +245,15 @@ def test_unwritable_folder(photos, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file/out: Not a directory"):
         prepare_path(photos, tmp_path / "file" / "out", OPTIONS)
+
+
+@pytest.mark.parametrize("place", [".out.partial/notes.txt", "out"])
+def test_what_the_user_has_at_the_places_to_write_to_is_left_alone(photos, tmp_path, place):
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / place).symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"partial contains notes.txt, .*: move it|out already exists .*: choose a"):
+        prepare_path(photos, tmp_path / "out", OPTIONS)
+    assert (tmp_path / place).is_symlink()
 
 
 def test_max_bad(photos, tmp_path, expected):

@@ -1,5 +1,6 @@
 """Conversion of a source of images to a prepared data set."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from alexnet_jax.console import console, count, track_progress
-from alexnet_jax.cpus import available_cpus
+from alexnet_jax.cpus import MAX_THREADS, available_cpus
 from alexnet_jax.data.images import (
     InvalidImageError,
     Pixels,
@@ -74,7 +75,7 @@ class PrepareOptions:
         check_number("--max-bad", self.max_bad, at_least=0)
         check_number("--held-out", self.held_out, at_least=0, below=1)
         check_number("--seed", self.seed, at_least=0)
-        check_number("--threads", self.threads, at_least=1)
+        check_number("--threads", self.threads, at_least=1, at_most=MAX_THREADS)
 
 
 class PreparedImage(NamedTuple):
@@ -163,7 +164,7 @@ def _open_complete(out: Path, plan: PreparePlan) -> Dataset | None:
     if is_prepared(out) and (dataset := open_dataset(out)).manifest.plan == plan.digest:
         console.print(f"{out} is already complete")
         return dataset
-    if out.exists():
+    if os.path.lexists(out):  # also a link to nothing, which could not be replaced at the end
         advice = f", or delete {out}" if is_prepared(out) else ""
         raise UserError(f"{out} already exists with different content: choose a different folder for --to{advice}")
     return None

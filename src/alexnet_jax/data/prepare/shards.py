@@ -84,7 +84,7 @@ class PartialDataset:
         self._plan = plan
         self._data_dir, self._reports_dir = partial / "data", partial / "reports"
         plan_file = partial / "plan"
-        if not plan_file.exists() or plan_file.read_text() != plan.digest:
+        if not plan_file.exists() or plan_file.read_bytes() != plan.digest.encode():
             if self._data_dir.exists():
                 console.print("the source or the options changed since the interrupted run: starting over", style="yellow")
             for folder in (self._reports_dir, self._data_dir):  # reports first, so that no report is left without its shard
@@ -118,17 +118,20 @@ class PartialDataset:
         path.with_suffix(".unfinished").rename(path)
 
     def read_report(self, split: str, shard_index: int) -> ShardReport | None:
-        """Return the report of a shard, or None if the shard is not finished."""
+        """Return the report of a shard, or None if the shard is not finished or its report is damaged."""
         path = self._reports_dir / f"{split}-{shard_index:05}"
         if not path.exists():
             return None
-        shard, counts, skipped, sums = msgpack.unpackb(path.read_bytes(), strict_map_key=False)
-        statistics = PixelStatistics(self._plan.size)
-        if sums:
-            statistics.num_images = sums[0]
-            statistics.total += np.frombuffer(sums[1], np.int64).reshape(statistics.total.shape)
-            statistics.products += np.frombuffer(sums[2], np.int64).reshape(3, 3)
-        return ShardReport(Shard(*shard), counts, skipped, statistics)
+        try:
+            shard, counts, skipped, sums = msgpack.unpackb(path.read_bytes(), strict_map_key=False)
+            statistics = PixelStatistics(self._plan.size)
+            if sums:
+                statistics.num_images = sums[0]
+                statistics.total += np.frombuffer(sums[1], np.int64).reshape(statistics.total.shape)
+                statistics.products += np.frombuffer(sums[2], np.int64).reshape(3, 3)
+            return ShardReport(Shard(*shard), counts, skipped, statistics)
+        except (ValueError, TypeError):
+            return None
 
     def finish(self, path: Path, num_shards: dict[str, int]) -> None:
         """Write the mean image and the manifest, and rename the data set to `path`.
@@ -201,6 +204,9 @@ def _reasons(skipped: dict[str, str]) -> str:
     return "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
 
 
+_PARTIAL_NAMES = {"plan", "lock", "data", "reports"}
+
+
 @contextmanager
 def open_partial_dataset(path: Path, plan: PreparePlan) -> Iterator[PartialDataset]:
     """Lock and yield the partial data set for `path`, and delete its folder when the block ends without an exception.
@@ -214,6 +220,8 @@ def open_partial_dataset(path: Path, plan: PreparePlan) -> Iterator[PartialDatas
     partial = _partial_path(path)
     try:
         with wait_for_lock(partial / "lock", f"another process is preparing {path}: waiting for it to finish"):
+            if others := sorted({file.name for file in partial.iterdir()} - _PARTIAL_NAMES):
+                raise UserError(f"{partial} contains {others[0]}, which would be deleted: move it, or choose a different folder")
             yield PartialDataset(partial, plan)
             shutil.rmtree(partial)
     except OSError as error:

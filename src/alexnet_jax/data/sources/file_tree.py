@@ -17,6 +17,7 @@ from typing import cast
 from alexnet_jax.data.sources.file_table import Entry, FileTable
 from alexnet_jax.data.sources.tar_headers import FastTarInfo
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import resolved
 from alexnet_jax.text import file_name_text
 
 SYSTEM_FOLDERS = {
@@ -143,8 +144,8 @@ def _list_folder(listing: Listing, folder: Path, prefix: str, parents: tuple[Pat
     """Add the files below a folder; if there is a `reason`, they are left out."""
     if len(parents) >= MAX_DEPTH:
         raise UserError(f"{parents[0]} has more than {MAX_DEPTH} folders inside one another: pass a folder of images")
-    resolved = folder.resolve()
-    if resolved in parents:
+    path = resolved(folder)
+    if path in parents:
         raise UserError(f"{folder} is a link to one of its parent folders: remove it")
     with os.scandir(folder) as scan:
         items = sorted(scan, key=_name_in_tree, reverse=True)
@@ -161,7 +162,7 @@ def _list_folder(listing: Listing, folder: Path, prefix: str, parents: tuple[Pat
             if not left_out:
                 listing.folders.add(name)
             if not left_out or not item.is_symlink():
-                _list_folder(listing, Path(item.path), f"{name}/", (*parents, resolved), left_out)
+                _list_folder(listing, Path(item.path), f"{name}/", (*parents, path), left_out)
         elif left_out or not stat.S_ISREG(status.st_mode):
             listing.left_out[name] = left_out or "not a regular file"
         elif is_archive(item.name):

@@ -16,6 +16,7 @@ from alexnet_jax.data.sources import file_tree
 from alexnet_jax.data.sources.file_table import Files, FileTable
 from alexnet_jax.data.sources.file_tree import Listing
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import expanded, resolved
 
 _SYNONYMS = {
     "train": "train", "training": "train",
@@ -74,12 +75,12 @@ def check_outside(description: str, root: str | Path, output: Path, option: str)
     Raises:
       UserError: if it would.
     """
-    folder, resolved = Path(root).expanduser().resolve(), output.expanduser().resolve()
-    if description != CLASS_FOLDERS or not folder.is_dir() or folder not in (resolved, *resolved.parents):
+    folder, inside = resolved(expanded(root)), resolved(expanded(output))
+    if description != CLASS_FOLDERS or not folder.is_dir() or folder not in (inside, *inside.parents):
         return
     # Beside the folders of the splits, other folders are not read.
     splits = {child.name for child in folder.iterdir() if child.is_dir() and folder_split(child.name)}
-    if not splits or {*resolved.relative_to(folder).parts[:1]} <= splits:
+    if not splits or {*inside.relative_to(folder).parts[:1]} <= splits:
         problem = f"{output} is inside {root}, where it would be read as a class"
         raise UserError(f"{problem}: choose a different {option}, or run the command in another folder")
 

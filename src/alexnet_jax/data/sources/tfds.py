@@ -23,6 +23,7 @@ from alexnet_jax.data.records import UNLABELED
 from alexnet_jax.data.sources.base import SIZE, SPLITS, Source, SourceImage, image_name
 from alexnet_jax.data.sources.tfrecord import TfrecordFiles, parse_example
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import expanded
 
 PREFIX = "tfds:"
 """Prefix of the names of TFDS sources."""
@@ -107,7 +108,7 @@ def tfds_source(name: str, data_dir: str | None, *, testing: bool = False) -> Tf
     """
     if data_dir and not Path(data_dir).is_dir():
         raise UserError(f"--tfds-dir {data_dir} is not a folder: pass the data folder of TensorFlow Datasets")
-    folder = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    folder = expanded(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     path = folder.joinpath(*re.split("[:/]", name.removeprefix(PREFIX)))
     found = find_tfds_folder(path)
     if found is None:
