@@ -24,8 +24,8 @@ def map_array(file: Path, advice: str) -> np.memmap:
       UserError: if the file is missing, is damaged, or contains Python objects.
       OSError: if the system refuses to read it.
     """
-    if file.exists() and not file.is_file():  # opening a named pipe would wait forever
-        raise UserError(f"cannot read {file} (it is no regular file): {advice}")
+    if file.is_fifo():  # opening it would wait forever
+        raise UserError(f"cannot read {file} (it is a named pipe): {advice}")
     try:
         with open(file, "rb") as opened:
             np.lib.format.read_magic(opened)
