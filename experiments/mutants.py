@@ -47,7 +47,7 @@ NETWORKS = "--noconftest model/test_published_networks.py | model/test_layers.py
 STEP = "data/pipeline/test_augment.py training/test_numpy_step.py training/test_step.py | "
 STEP += "training/test_loop.py parallel/test_placement.py"
 TESTS = {
-    **dict.fromkeys(("model/alexnet.py", "model/catalog.py", "model/cifar.py", "model/caffe_and_torchvision.py"), NETWORKS),
+    **dict.fromkeys(("model/alexnet.py", "model/catalog.py", "model/cifar.py", "model/relatives.py"), NETWORKS),
     "model/ablations.py": "model/test_ablations.py |",
     "model/comparison_layers.py": "model/test_published_networks.py model/test_layers.py | model/test_ablations.py",
     "model/lowering.py": "model/test_lowering.py model/test_network.py | parallel/test_placement.py training/test_step.py",

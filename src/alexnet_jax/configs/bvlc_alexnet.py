@@ -11,7 +11,7 @@ images to 256 x 256; here, they are prepared as in the paper.
 
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.transforms import RandomCrop, RandomFlip
-from alexnet_jax.model.caffe_and_torchvision import BVLC_ALEXNET
+from alexnet_jax.model.relatives import BVLC_ALEXNET
 from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.schedule import StepDecay
 

@@ -9,6 +9,6 @@ images.
 from dataclasses import replace
 
 from alexnet_jax.configs import bvlc_alexnet
-from alexnet_jax.model.caffe_and_torchvision import CAFFENET
+from alexnet_jax.model.relatives import CAFFENET
 
 CONFIG = replace(bvlc_alexnet.CONFIG, network=CAFFENET)

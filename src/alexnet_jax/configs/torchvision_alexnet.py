@@ -10,7 +10,7 @@ biases at random. Here crops are those of the paper, weight decay applies to wei
 
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.transforms import RandomCrop, RandomFlip
-from alexnet_jax.model.caffe_and_torchvision import TORCHVISION_ALEXNET
+from alexnet_jax.model.relatives import TORCHVISION_ALEXNET
 from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.schedule import StepDecay
 

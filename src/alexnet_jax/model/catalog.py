@@ -11,7 +11,7 @@ from alexnet_jax.model.alexnet import (
     TWO_COLUMNS,
     TWO_TOWER,
 )
-from alexnet_jax.model.caffe_and_torchvision import BVLC_ALEXNET, CAFFENET, TORCHVISION_ALEXNET
+from alexnet_jax.model.relatives import BVLC_ALEXNET, CAFFENET, TORCHVISION_ALEXNET
 
 NETWORKS = {
     network.name: network

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax.errors import UserError
-from alexnet_jax.model.caffe_and_torchvision import TORCHVISION_ALEXNET
 from alexnet_jax.model.layers import WeightedLayer
 from alexnet_jax.model.network import Network
+from alexnet_jax.model.relatives import TORCHVISION_ALEXNET
 from alexnet_jax.weights.file_format import INDEX, Format, weights_format
 from alexnet_jax.weights.safetensors_file import read_tensors
 from alexnet_jax.weights.torch_file import read_torch_file
