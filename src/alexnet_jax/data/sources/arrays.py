@@ -46,7 +46,7 @@ class ArraySource(Source):
         self.num_images = {split: len(images) for split, (images, _) in self._splits.items()}
         if missing := sorted(set(range(len(self.classes))) - set(self._splits["train"][1].tolist())):
             raise UserError(f"no training image has the label {missing[0]}, {self.classes[missing[0]]}: omit this class")
-        sides = {side for images, _ in self._splits.values() for image in images for side in image.shape[:2]}
+        sides = {side for images, _ in self._splits.values() for image in images for side in np.shape(image)[:2]}
         if len(sides) == 1:
             self.size, self.raw = sides.pop(), True
 
