@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
+from PIL import Image
 
 from alexnet_jax.data.images import Pixels
 from alexnet_jax.data.sources.base import SPLITS, Source, SourceImage
 from alexnet_jax.errors import UserError
 
-LabeledArrays = tuple[UInt8[np.ndarray, "images height width 3"] | Sequence[Pixels], Int[np.ndarray, " images"] | Sequence[int]]
-"""RGB images, 0 to 255, in one array or in several of any size; and their labels, from 0."""
+LabeledArrays = tuple[
+    UInt8[np.ndarray, "images height width 3"] | Sequence[Pixels | Image.Image], Int[np.ndarray, " images"] | Sequence[int]
+]
+"""RGB images, 0 to 255, in one array, or several arrays or images of Pillow of any size; and their labels, from 0."""
 
 
 class ArraySource(Source):
@@ -50,7 +53,7 @@ class ArraySource(Source):
         if len(sides) == 1:
             self.size, self.raw = sides.pop(), True
 
-    def _checked(self, split: str, images: Any, labels: Any) -> tuple[Sequence[Pixels], Int[np.ndarray, " images"]]:
+    def _checked(self, split: str, images: Any, labels: Any) -> tuple[Sequence[Any], Int[np.ndarray, " images"]]:
         labels = np.asarray(labels)
         for index, image in enumerate(images):
             array = np.asarray(image)
