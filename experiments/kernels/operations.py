@@ -13,7 +13,7 @@ import numpy as np
 from timing import jax_seconds_per_call, torch_seconds_per_call
 
 import alexnet_kernels
-from alexnet_kernels.max_pool import pooled_size
+from alexnet_kernels.max_pool import pixels_past_edge, pooled_size
 from alexnet_kernels.specs import Spec
 
 TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2}
@@ -97,7 +97,7 @@ def _nearly_equal_maxima(spec: Spec, x: Any) -> np.ndarray:
         y = alexnet_kernels.response_norm(jax.nn.relu(np.asarray(x, np.float64)), implementation="reference", **norm)
     window, stride = pool["window"], pool["stride"]
     counts = [pooled_size(n, window, stride) for n in y.shape[-3:-1]]
-    ends = [(count - 1) * stride + window - n for count, n in zip(counts, y.shape[-3:-1], strict=True)]
+    ends = [pixels_past_edge(n, window, stride) for n in y.shape[-3:-1]]
     padded = np.pad(np.asarray(y), [(0, 0)] * (y.ndim - 3) + [(0, end) for end in ends] + [(0, 0)], constant_values=-np.inf)
 
     def pixels_at(row: int, column: int) -> np.ndarray:

@@ -53,7 +53,7 @@ def _replace_on_success(file: Path) -> Iterator[Path]:
     with disk_full_as_user_error(f"for {file}"):
         with write_errors(file):
             lock = wait_for_lock(temporary, f"another process is writing {file}: waiting for it to finish", required=False)
-        with lock:  # of the temporary file itself, which is nobody's after it was renamed
+        with lock:  # of the temporary file itself: after it is renamed, the next process creates another one
             try:
                 yield temporary
                 with write_errors(file):
@@ -92,12 +92,12 @@ def check_png(option: str, file: Path) -> None:
 
 
 def expanded(path: str | Path) -> Path:
-    """Return a path with ~ expanded. Unlike that of pathlib, it stays as it is if there is no such user, as that of a file ~x."""
+    """Return a path with ~ expanded. A ~NAME that is no user is left as it is, where pathlib raises an error."""
     return Path(os.path.expanduser(path))
 
 
 def resolved(path: str | Path) -> Path:
-    """Return an absolute path without links. Unlike for pathlib, a loop of links is no error before it is opened."""
+    """Return an absolute path without symbolic links. A loop of links is left as it is, where pathlib raises an error."""
     return Path(os.path.realpath(path))
 
 

@@ -298,9 +298,14 @@ def test_required_compute_capability(capability, supported):
     assert (triton.unsupported_reason("max_pool", jnp.ones((1, 9, 9, 4)), Gpu()) is None) == supported
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_self_test_of_the_kernels_passes(dtype):
-    assert self_test.compare(jax.devices()[0], dtype, interpret=True) is None
+def test_self_test_of_the_kernels_passes():
+    """Also if all implicit transfers are errors, as a user can set for the process."""
+    transfers = jax.config.jax_transfer_guard  # type: ignore[reportAttributeAccessIssue]
+    try:
+        jax.config.update("jax_transfer_guard", "disallow")
+        assert self_test.compare(jax.devices()[0], "bfloat16", interpret=True) is None
+    finally:
+        jax.config.update("jax_transfer_guard", transfers)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tests that training refuses schedules and transforms that would be different when the run is loaded."""
+"""Tests that training refuses layers, schedules and transforms that would be different when the run is loaded."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,6 +8,7 @@ import pytest
 
 from alexnet_jax.data.pipeline.transforms import Transform
 from alexnet_jax.errors import UserError
+from alexnet_jax.model.layers import Layer
 from alexnet_jax.training.run_config import check_settings_can_be_stored
 from alexnet_jax.training.schedule import LearningRateSchedule, StepDecay
 from tests.conftest import TINY_CONFIG, assert_train_raises
@@ -39,7 +40,7 @@ def with_transform(transform):
             r"Wrapped cannot be stored with the run \(it differs from its stored copy\): make it",
         ),
         (with_transform(Filtered(np.ones(3))), r"Filtered cannot .* \(Object of type ndarray is not JSON serializable\)"),
-        (with_transform(NoDataclass()), r"NoDataclass cannot .*: make it a frozen dataclass"),
+        (with_transform(NoDataclass()), r"NoDataclass cannot .*: make it a frozen dataclass,"),
     ],
     ids=["schedule", "transform", "class"],
 )
@@ -50,6 +51,20 @@ def test_settings_that_json_does_not_keep_are_refused(config, message, options):
 
 def test_settings_that_json_keeps_are_accepted():
     check_settings_can_be_stored(replace(with_transform(Filtered()), schedule=Wrapped(((1, 2), "a", None))))
+
+
+class Doubled(Layer):
+    short_name = "doubled"
+
+
+@pytest.mark.usefixtures("registered_classes")
+def test_layer_whose_class_is_defined_again_is_refused():
+    layers = TINY_CONFIG.network.layers
+    config = replace(TINY_CONFIG, network=replace(TINY_CONFIG.network, layers=(*layers[:-1], Doubled(), layers[-1])))
+    check_settings_can_be_stored(config)
+    type("Doubled", (Layer,), {"__module__": __name__, "short_name": "doubled"})
+    with pytest.raises(UserError, match=r"Doubled has been defined again .*: create the config again"):
+        check_settings_can_be_stored(config)
 
 
 @pytest.mark.usefixtures("registered_classes")

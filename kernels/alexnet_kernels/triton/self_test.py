@@ -44,8 +44,9 @@ def failure(platform: str, dtype: str) -> str | None:
 def compare(device: Any, dtype: str, *, interpret: bool = False) -> str | None:
     """Compare `norm_pool` and its gradient with the reference in float32 on a device; return what is wrong, or None."""
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.permutation(2 * 7 * 7 * 16).reshape(2, 7, 7, 16) / 20 - 30, dtype)
-    g = jnp.asarray(rng.normal(size=(2, 3, 3, 16)), dtype)
+    # NumPy arrays, so that transfers are explicit: others are errors with `jax_transfer_guard=disallow`.
+    x = (rng.permutation(2 * 7 * 7 * 16).reshape(2, 7, 7, 16) / 20 - 30).astype(jnp.dtype(dtype))
+    g = rng.normal(size=(2, 3, 3, 16)).astype(x.dtype)
     kernels = partial(pool.max_pool, pool=pool.Pool(3, 2, Norm(**SETTINGS)), interpret=interpret)
 
     def with_gradient(op: Any, x: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -56,7 +57,7 @@ def compare(device: Any, dtype: str, *, interpret: bool = False) -> str | None:
         results = jax.device_get(jax.jit(partial(with_gradient, kernels))(*jax.device_put((x, g), device)))
     except Exception as error:  # the compilers and drivers raise exceptions of many types
         return f"raised {' '.join(f'{type(error).__name__}: {error}'.split())[:200]}"
-    exact = jax.device_put((x.astype(jnp.float32), g.astype(jnp.float32)), device)
+    exact = jax.device_put((x.astype(np.float32), g.astype(np.float32)), device)
     correct = partial(reference.norm_pool, window=3, stride=2, **SETTINGS)
     expected = jax.device_get(jax.jit(partial(with_gradient, correct))(*exact))
     for ours, true in zip(results, expected, strict=True):

@@ -80,7 +80,6 @@ def build_index(
         encoding=manifest.encoding,
     )
     if from_main_process(path.exists()):
-        advice = "pass another folder as --to, or delete it"
         try:
             index = Index(path)
         except UserError as error:
@@ -89,7 +88,7 @@ def build_index(
         if replace(index.metadata, features_bytes=0, names_bytes=0, format=metadata.format) != metadata:
             found = index.metadata
             other = f"the {found.split} images of {found.data} by {found.run} at step {found.step}"
-            raise UserError(f"{path} is the index of {other}: {advice}")
+            raise UserError(f"{path} is the index of {other}: pass another folder as --to, or delete it")
         console.print(f"{path} is already complete")
         return index
     rows = (row for batch in predictor.batches(dataset, split) for row in batch.outputs)

@@ -13,7 +13,7 @@ from alexnet_jax.data.pipeline.transforms import Transform
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import resolved
-from alexnet_jax.model.network import Network
+from alexnet_jax.model.network import Network, layer_from_json, layer_to_json
 from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.schedule import LayerRate, LearningRateSchedule
 
@@ -171,12 +171,13 @@ def _training_from_json(record: dict[str, Any], config: RunConfig) -> TrainConfi
 
 
 def check_settings_can_be_stored(config: TrainConfig) -> None:
-    """Check that the schedule and the transforms equal their copies that are stored as JSON and loaded again.
+    """Check that the layers, the schedule and the transforms equal their copies that are stored as JSON and loaded again.
 
     Raises:
       UserError: if one does not, because of one of its fields, or because its class has been defined again.
     """
     settings: list[tuple[Any, Callable[[Any], dict[str, Any]], Callable[[dict[str, Any]], Any]]] = [
+        *((layer, layer_to_json, layer_from_json) for layer in config.network.layers),
         (config.schedule, _schedule_to_json, _schedule_from_json),
         *((transform, Transform.to_json, Transform.from_json) for transform in config.augmentation.transforms),
     ]
@@ -189,9 +190,9 @@ def check_settings_can_be_stored(config: TrainConfig) -> None:
             if copy == setting:
                 continue
             reason = "it differs from its stored copy"
-        except (TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
-        advice = "make it a frozen dataclass with fields that JSON can store: numbers, text, None and tuples of them"
+        advice = "make it a frozen dataclass, or a layer, with fields that JSON can store: numbers, text, None and tuples of them"
         raise UserError(f"{name} cannot be stored with the run ({reason}): {advice}")
 
 

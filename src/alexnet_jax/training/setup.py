@@ -17,7 +17,7 @@ from alexnet_jax.data.records import Dataset, is_prepared
 from alexnet_jax.data.sources.layout import check_outside
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import expanded
-from alexnet_jax.model.network import Network, check_can_be_stored
+from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.distributed import check_same_settings, check_shared_filesystem, is_main_process, main_process_first
 from alexnet_jax.parallel.gradients import GradientSum
 from alexnet_jax.parallel.mesh import DATA, choose_mesh, replicated, to_global_array
@@ -80,7 +80,6 @@ def setup(name: str, config: TrainConfig, options: Options, initial_model: Initi
     if config.init_layers and config.init_from is None:
         layers = ", ".join(config.init_layers)
         raise UserError(f"{name} needs a trained network to copy {layers} from: pass --init-from RUN")
-    check_can_be_stored(config.network)
     check_settings_can_be_stored(config)
     config.check_evaluations()
     mesh = choose_mesh(config.network, options.placement, options.devices)

@@ -53,8 +53,8 @@ def read_tensors(file: Path, advice: str = "download or export it again") -> tup
 @contextmanager
 def _read_errors(file: Path, advice: str = "download or export it again") -> Iterator[None]:
     try:
-        if file.exists() and not file.is_file():  # opening a named pipe would wait forever
-            raise ValueError("it is no regular file")
+        if file.is_fifo():  # opening it would wait forever
+            raise ValueError("it is a named pipe")
         yield
     except Exception as error:  # safetensors raises exceptions of many types on damaged files and unknown dtypes
         reason = " ".join(str(error).split())[:200] or type(error).__name__

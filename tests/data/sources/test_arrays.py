@@ -3,6 +3,7 @@
 import jaxtyping
 import numpy as np
 import pytest
+from PIL import Image
 
 from alexnet_jax.data.pipeline.loading import DecodedImages
 from alexnet_jax.data.prepare.convert import PrepareOptions, prepare
@@ -37,7 +38,7 @@ def test_pixels_and_labels_are_stored_as_they_are(images, tmp_path):
 
 
 def test_images_of_several_sizes_are_scaled_and_some_are_held_out(images, tmp_path):
-    source = ArraySource(["cat", "dog"], ([*images[:-1], images[-1, :20]], LABELS))
+    source = ArraySource(["cat", "dog"], ([*images[:-1], Image.fromarray(images[-1, :20])], LABELS))
     assert (source.size, source.raw) == (256, False)
     dataset = prepare(hold_out(source, ValidationSplit(0.3)), tmp_path / "animals", PrepareOptions(size=16))
     assert dataset.manifest.size == 16

@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
+from PIL import Image
 
 from alexnet_jax.data.images import Pixels
 from alexnet_jax.data.sources.base import SPLITS, Source, SourceImage
 from alexnet_jax.errors import UserError
 
-LabeledArrays = tuple[UInt8[np.ndarray, "images height width 3"] | Sequence[Pixels], Int[np.ndarray, " images"] | Sequence[int]]
-"""RGB images, 0 to 255, in one array or in several of any size; and their labels, from 0."""
+LabeledArrays = tuple[
+    UInt8[np.ndarray, "images height width 3"] | Sequence[Pixels | Image.Image], Int[np.ndarray, " images"] | Sequence[int]
+]
+"""RGB images, 0 to 255, in one array, or several arrays or images of Pillow of any size; and their labels, from 0."""
 
 
 class ArraySource(Source):
@@ -46,11 +49,11 @@ class ArraySource(Source):
         self.num_images = {split: len(images) for split, (images, _) in self._splits.items()}
         if missing := sorted(set(range(len(self.classes))) - set(self._splits["train"][1].tolist())):
             raise UserError(f"no training image has the label {missing[0]}, {self.classes[missing[0]]}: omit this class")
-        sides = {side for images, _ in self._splits.values() for image in images for side in image.shape[:2]}
+        sides = {side for images, _ in self._splits.values() for image in images for side in np.shape(image)[:2]}
         if len(sides) == 1:
             self.size, self.raw = sides.pop(), True
 
-    def _checked(self, split: str, images: Any, labels: Any) -> tuple[Sequence[Pixels], Int[np.ndarray, " images"]]:
+    def _checked(self, split: str, images: Any, labels: Any) -> tuple[Sequence[Any], Int[np.ndarray, " images"]]:
         labels = np.asarray(labels)
         for index, image in enumerate(images):
             array = np.asarray(image)
