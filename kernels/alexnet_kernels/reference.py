@@ -14,7 +14,7 @@ from alexnet_kernels.response_norm import per_segment
 def response_norm(
     x: Array, size: int, k: float, alpha: float, beta: float, axes: tuple[int, ...] = (-1,), segments: int = 1
 ) -> Array:
-    """Compute `alexnet_kernels.response_norm` in the dtype of `x`."""
+    """Compute `alexnet_kernels.response_norm` in the dtype of `x`: in float16, squares of activations above 255 overflow."""
     if segments > 1:
         return per_segment(partial(response_norm, size=size, k=k, alpha=alpha, beta=beta, axes=axes), x, segments)
     window = [1] * x.ndim

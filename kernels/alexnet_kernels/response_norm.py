@@ -40,8 +40,8 @@ def response_norm(
       Normalized activations, with the shape and dtype of `x`.
 
     Raises:
-      ValueError: for integer input, a window under 1, a positive axis, segments that do not divide the channels, or an
-        implementation that is unknown or unsupported.
+      ValueError: for integer input, a window under 1, a positive or repeated axis, segments that do not divide the channels,
+        or an implementation that is unknown or unsupported.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -49,8 +49,8 @@ def response_norm(
       0.25
     """
     check_norm("response_norm", x, size, segments)
-    if any(axis >= 0 or axis < -x.ndim for axis in axes):
-        raise ValueError(f"response_norm requires negative axes, -{x.ndim} to -1, got {axes}")
+    if any(axis >= 0 or axis < -x.ndim for axis in axes) or len(set(axes)) < len(axes):
+        raise ValueError(f"response_norm requires distinct negative axes, -{x.ndim} to -1, got {axes}")
     settings = {"size": size, "k": k, "alpha": alpha, "beta": beta, "axes": tuple(axes), "segments": segments}
     return dispatch("response_norm", x, implementation, **settings)
 
@@ -65,8 +65,8 @@ def per_segment(function: Callable[[Array], Array], x: Array, segments: int) -> 
     """
     if segments == 1:
         return function(x)
-    y = jax.vmap(function, -2, -2)(x.reshape(*x.shape[:-1], segments, -1))
-    return y.reshape(*y.shape[:-2], -1)
+    y = jax.vmap(function, -2, -2)(x.reshape(*x.shape[:-1], segments, x.shape[-1] // segments))
+    return y.reshape(*y.shape[:-2], segments * y.shape[-1])
 
 
 def check_norm(op: str, x: Array, size: int, segments: int) -> None:

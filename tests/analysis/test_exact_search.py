@@ -84,3 +84,9 @@ def test_few_distances_are_computed_in_float64(rng, monkeypatch):
 def test_equal_rows_are_ordered_by_index():
     rows = np.ones((3000, 4), np.float32)
     assert_exact(np.zeros((2, 4), np.float32), rows, 5, 2048)
+
+
+@pytest.mark.parametrize(("query", "count"), [(np.nan, 1), (np.inf, 1), (1.0, 0)])
+def test_queries_without_nearest_rows_raise(query, count):
+    with pytest.raises(ValueError, match="finite queries and a count of at least 1"):
+        nearest_neighbors(np.full((1, 2), query, np.float32), [np.ones((3, 2), np.float32)], count)

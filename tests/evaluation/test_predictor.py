@@ -107,9 +107,9 @@ def test_other_arrays_are_refused_with_the_expected_form(predictor, dtype, shape
         predictor([array] if in_list else array)
 
 
-@pytest.mark.parametrize("images", [[], ()])
-def test_no_images_are_refused(predictor, images):
-    with pytest.raises(UserError, match="pass image files"):
+@pytest.mark.parametrize(("images", "found"), [([], "empty list"), ((), "empty tuple")])
+def test_no_images_are_refused(predictor, images, found):
+    with pytest.raises(UserError, match=f"pass image files.*, not {found}$"):
         predictor(images)
 
 

@@ -235,7 +235,8 @@ def test_relu_and_max_pool_commute(rng):
     [
         (lambda x: response_norm(x.astype(int)), "requires floating-point input, got int32"),
         (lambda x: response_norm(x, size=0), "window of at least 1"),
-        (lambda x: response_norm(x, axes=(3,)), "requires negative axes"),
+        (lambda x: response_norm(x, axes=(3,)), "requires distinct negative axes"),
+        (lambda x: response_norm(x, axes=(-1, -1)), "requires distinct negative axes"),
         (lambda x: max_pool(x.astype(int)), "requires floating-point input"),
         (lambda x: max_pool(x[0, 0]), r"requires input of shape \[..., height, width, channels\], got \(9, 4\)"),
         (lambda x: max_pool(x, 10), "a window no larger than the image, got 10 for 9x9 pixels"),
@@ -255,6 +256,13 @@ def test_relu_and_max_pool_commute(rng):
 def test_unsupported_calls_raise(call, message):
     with pytest.raises(ValueError, match=message):
         call(jnp.ones((1, 9, 9, 4)))
+
+
+@pytest.mark.parametrize("implementation", ["reference", "xla"])
+def test_segments_of_an_empty_batch(implementation):
+    x = jnp.zeros((0, 3, 3, 4))
+    assert response_norm(x, segments=2, implementation=implementation).shape == (0, 3, 3, 4)
+    assert norm_pool(x, segments=2, implementation=implementation).shape == (0, 1, 1, 4)
 
 
 def test_first_supported_implementation_is_used(rng):

@@ -179,6 +179,17 @@ def test_bias_is_added_to_maxima_of_convolution(lowering, relu, rng):
     jax.tree.map(np.testing.assert_array_equal, expected, actual)
 
 
+def test_convolution_before_pooling_reads_all_towers(rng):
+    layers = (Conv(4, name="conv1"), Conv(4, name="conv2", reads="all", std=0.1), ReLU(), MaxPool(), Dense(2, name="fc3"))
+    network = Network("read_all", layers, input_size=9)
+    mesh = cpu_mesh(network, 1, split=True)
+    params = placement.init(network, mesh, jax.random.key(0))
+    images = jnp.asarray(rng.normal(0, 50, (2, 9, 9, 3)), jnp.float32)
+    logits = jax.jit(placement.forward(network, mesh))(params, images, None)
+    towers: Any = jax.jit(stacked_towers(network).apply)({"params": jax.device_get(params)}, images)
+    np.testing.assert_allclose(logits, jnp.concatenate(list(towers), axis=-1), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("side", [9, 10])
 def test_relu_after_max_pooling_has_same_values_and_gradients(side, rng):
     x = jnp.asarray(rng.integers(-3, 4, (2, side, side, 8)), jnp.float32)  # with equal maxima, of zero and above

@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from alexnet_jax.data.pipeline.augment import Example
@@ -61,6 +62,17 @@ def test_changing_hparams_does_not_recompile(step):
     assert step._cache_size() == 1
     assert (conv1_kernels[0] != conv1_kernels[1]).any()
     np.testing.assert_array_equal(conv1_kernels[1], conv1_kernels[2])
+
+
+def test_optimizer_with_factored_state():
+    """Check an optimizer without extra arguments, whose state has arrays [1] that the towers do not divide."""
+    optimizer = optax.chain(optax.scale_by_factored_rms(), optax.scale(-1e-3))
+    state = initial_state(TINY, MESH, optimizer, 0)
+    before, hparams = jax.device_get(state.params), replicate(constant_hparams(state, 1.0))
+    state, _ = make_train_step(TINY, MESH, optimizer, seed=0)(state, batch(), replicate(MEAN), hparams)
+    # The first update divides each gradient by its absolute value.
+    changes = np.abs(jax.device_get(state.params["fc7"]["bias"]) - before["fc7"]["bias"]).ravel()[:7]
+    np.testing.assert_allclose(changes, 1e-3, rtol=1e-3)
 
 
 def test_evaluation_sums_equal_numpy():

@@ -49,10 +49,15 @@ def nearest_neighbors(
       blocks: blocks of the rows to search, in index order; must be finite. A block is not used after the next one is requested.
       count: number of neighbors per query, at least 1; all rows are returned if there are fewer.
       norms: squared norms of all rows, see `squared_norms`; None computes them.
+
+    Raises:
+      ValueError: if a query is not finite, or the count is under 1.
     """
+    exact, query_norms = queries.astype(np.float64), squared_norms(queries)
+    if count < 1 or not np.isfinite(query_norms).all():
+        raise ValueError(f"nearest_neighbors requires finite queries and a count of at least 1, got a count of {count}")
     best_indices = np.full((len(queries), count), np.iinfo(np.int64).max)
     best = np.full((len(queries), count), np.inf)  # squared distances
-    exact, query_norms = queries.astype(np.float64), squared_norms(queries)
     first = 0
     for block in blocks:
         block_norms = squared_norms(block) if norms is None else norms[first : first + len(block)]

@@ -229,7 +229,8 @@ class Predictor:
         if isinstance(images, np.ndarray):
             return self._checked(images[None] if images.ndim == 3 else images)
         if not isinstance(images, Sequence) or not images:
-            raise UserError(f"{self._expected}, not {type(images).__name__ if images else 'no image'}")
+            empty = "empty " if isinstance(images, Sequence) else ""
+            raise UserError(f"{self._expected}, not {empty}{type(images).__name__}")
         return images
 
     def _pixels(self, images: Sequence[Photo] | np.ndarray, part: slice) -> UInt8[np.ndarray, "images size size 3"]:

@@ -101,8 +101,12 @@ class Conv(WeightedLayer):
     stride: int = 1
     padding: tuple[int, int] = (0, 0)
 
+    def __call__(self, x):
+        return self.convolve(x, lambda y: y)
+
     @nn.compact
-    def __call__(self, x, pool=lambda y: y):  # `ConvPool` passes its pooling, which comes before the bias
+    def convolve(self, x, pool):
+        """Compute the convolution, then `pool`, then add the bias."""
         kernel, bias = self.kernel_and_bias(x, self.kernel, self.kernel, x.shape[-1] // self.groups)
         return conv_per_tower(convolution(self.stride, self.padding, self.groups), x, kernel, bias, pool)
 
@@ -195,13 +199,14 @@ class ConvPool(Layer):
 
     conv: Conv
     pool: MaxPool
+    reads: Literal["own", "all"] = "own"  # type: ignore[reportIncompatibleVariableOverride]
 
     def setup(self) -> None:
         """Make the parameters of the convolution those of this layer."""
         nn.share_scope(self, self.conv)
 
     def __call__(self, x):
-        return self.conv(x, partial(max_pool, window=self.pool.size, stride=self.pool.stride))
+        return self.conv.convolve(x, partial(max_pool, window=self.pool.size, stride=self.pool.stride))
 
 
 class NormPool(Layer):

@@ -124,7 +124,7 @@ def rewrite_pooling(network: Network) -> Network:
             case [Conv(), ReLU() as relu, MaxPool() as pool]:
                 remaining[1:3] = pool, relu
             case [Conv() as conv, MaxPool() as pool, *_]:
-                layers.append(ConvPool(conv.clone(name=None), pool, name=conv.name))
+                layers.append(ConvPool(conv.clone(name=None), pool, conv.reads, name=conv.name))
                 del remaining[:2]
             case _:
                 layers.append(remaining.pop(0))

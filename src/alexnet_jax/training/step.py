@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from alexnet_jax.data.pipeline.augment import Example
+from alexnet_jax.model.layers import TOWER
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import Params
 from alexnet_jax.parallel import placement
@@ -120,7 +121,11 @@ def state_shardings(
       state: arrays or their shapes.
       gradient_sum: form of the sum of gradients over devices.
     """
-    shardings = jax.tree.map(lambda x: parameter_sharding(mesh) if x.ndim else replicated(mesh), state)
+    # Of the optimizer's arrays, some may not be like a parameter, such as the factors of `optax.adafactor`, which can be [1].
+    towers = mesh.shape.get(TOWER, 1)
+    shardings = jax.tree.map(
+        lambda x: parameter_sharding(mesh) if x.ndim and x.shape[0] % towers == 0 else replicated(mesh), state
+    )
     if not gradient_sum.sharded:
         return shardings
     opt_state, params = _update_shardings(mesh, (state.opt_state, state.params))
@@ -135,7 +140,7 @@ def _update_shardings(mesh: Mesh, tree: Any) -> Any:
 def make_train_step(
     network: Network,
     mesh: Mesh,
-    optimizer: optax.GradientTransformationExtraArgs,
+    optimizer: optax.GradientTransformation,
     *,
     seed: int,
     precision: Precision = "float32",
@@ -150,12 +155,13 @@ def make_train_step(
     Args:
       network: network to train.
       mesh: device mesh.
-      optimizer: `optimizer.paper_update`, or a different transformation. One whose `update` ignores `learning_rates`, such as
-        `optax.adamw`, uses the rates that it was created with.
+      optimizer: `optimizer.paper_update`, or a different transformation. One that does not use the argument `learning_rates` of
+        `update`, such as `optax.adamw`, uses the rates that it was created with.
       seed: seed of the dropout masks.
       precision: dtype of activations and gradients.
       gradient_sum: form of the sum of gradients over the devices that divide a batch.
     """
+    optimizer = optax.with_extra_args_support(optimizer)
     exact = gradient_sum.is_exact_on(mesh)
     forward = placement.forward(network, mesh, sums_gradients=exact)
 
