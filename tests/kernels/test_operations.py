@@ -3,6 +3,7 @@
 import os
 import re
 from functools import cache, partial
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -275,6 +276,17 @@ def test_gradient_of_windows_with_more_positions_than_int8_has(op):
     x = jnp.arange(1.0, 145.0).reshape(1, 12, 12, 1)
     gradient = jax.grad(lambda x: getattr(alexnet_kernels, op)(x, window=12).sum())(x)
     assert np.flatnonzero(gradient).tolist() == [143]
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_kernels_are_lowered_for_gpus_under_the_default_shard_map(op):
+    """Check that the outputs vary across the mesh like the inputs, which `shard_map` checks; the interpreter fails this check."""
+    mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,))
+    implementation = partial(getattr(alexnet_kernels, op), implementation="triton")
+    with mock.patch.object(triton, "unsupported_reason", return_value=None):
+        mapped = jax.shard_map(implementation, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
+        lowered = jax.jit(jax.grad(lambda x: mapped(x).sum())).trace(jnp.ones((4, 7, 7, 8))).lower(lowering_platforms=("cuda",))
+    assert lowered.as_text().count("triton") >= 2
 
 
 @pytest.mark.parametrize(

@@ -147,9 +147,11 @@ def call_kernel(
     Returns:
       Outputs of the kernel.
     """
+    # Under `shard_map`, the outputs vary across the same axes of the mesh as the inputs.
+    varying = jax.typeof(inputs[0]).manual_axis_type
     outputs = pl.pallas_call(
         partial(kernel, axes=axes, block=block.elements, **settings),
-        out_shape=[jax.ShapeDtypeStruct((math.prod(y.shape) // size, size), y.dtype) for y in out],
+        out_shape=[jax.ShapeDtypeStruct((math.prod(y.shape) // size, size), y.dtype, manual_axis_type=varying) for y in out],
         grid=(pl.cdiv(math.prod(axes), block.elements),),
         interpret=interpret,
         name=name,
