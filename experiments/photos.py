@@ -2,7 +2,7 @@
 
     make train DATA=path/to/photos
     make train EXP=two_tower DATA=path/to/photos
-    make train EXP=source_145 DATA=path/to/photos
+    make train EXP=source_145 DATA=path/to/photos ARGS="--epochs 45"
     make experiment EXP=photos ARGS="runs/quickstart/… runs/two_tower/… runs/source_145/…"
 
 The photos are github.com/alexeygrigorev/clothing-dataset-small. Validation errors are read from the log of a run. Test errors are
