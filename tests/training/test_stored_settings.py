@@ -53,17 +53,17 @@ def test_settings_that_json_keeps_are_accepted():
     check_settings_can_be_stored(replace(with_transform(Filtered()), schedule=Wrapped(((1, 2), "a", None))))
 
 
-class Doubled(Layer):
-    short_name = "doubled"
+class DefinedTwice(Layer):
+    short_name = "defined_twice"
 
 
 @pytest.mark.usefixtures("registered_classes")
 def test_layer_whose_class_is_defined_again_is_refused():
     layers = TINY_CONFIG.network.layers
-    config = replace(TINY_CONFIG, network=replace(TINY_CONFIG.network, layers=(*layers[:-1], Doubled(), layers[-1])))
+    config = replace(TINY_CONFIG, network=replace(TINY_CONFIG.network, layers=(*layers[:-1], DefinedTwice(), layers[-1])))
     check_settings_can_be_stored(config)
-    type("Doubled", (Layer,), {"__module__": __name__, "short_name": "doubled"})
-    with pytest.raises(UserError, match=r"Doubled has been defined again .*: create the config again"):
+    type("DefinedTwice", (Layer,), {"__module__": __name__, "short_name": "defined_twice"})
+    with pytest.raises(UserError, match=r"DefinedTwice has been defined again .*: create the config again"):
         check_settings_can_be_stored(config)
 
 
