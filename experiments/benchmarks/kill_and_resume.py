@@ -37,7 +37,7 @@ from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.optimizer import paper_update
 from alexnet_jax.training.step import initial_state, state_shardings
-from alexnet_jax.weights.trained_model import load
+from alexnet_jax.weights.trained_model import load_run_config
 
 ROOT = Path(__file__).parents[2]
 RESULT = Path(__file__).parents[1] / "results" / "kill.json"
@@ -166,12 +166,13 @@ def _handles_signal(pid: int, signum: int) -> bool:
 
 def state(run: Path) -> list[np.ndarray[Any, Any]]:
     """Return the arrays of the parameters and the optimizer state in the last checkpoint of a run."""
-    network = load(run).network
+    config = load_run_config(run)
+    network = config.network
     mesh = make_mesh(network, jax.devices()[:1], split_towers=False)
     like = jax.eval_shape(lambda: initial_state(network, mesh, paper_update(), 0))
     shardings = state_shardings(mesh, like)
     like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings)
-    restored = Checkpoints(run / "checkpoints", {"network": network.to_json()}).restore(like)
+    restored = Checkpoints(run / "checkpoints", config.to_json()).restore(like)
     assert restored is not None
     return [np.asarray(leaf) for leaf in jax.tree.leaves(restored[0])]
 
