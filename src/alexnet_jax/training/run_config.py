@@ -148,7 +148,7 @@ class RunConfig:
             "display_names": data.display_names == [] or are_names(data.display_names, len(data.classes)),
         }
         if invalid := [name for name, valid in problems.items() if not valid]:
-            raise ValueError(", ".join(invalid))
+            raise ValueError(f"invalid {', '.join(invalid)}")
         if len(data.classes) != self.network.num_classes:
             raise ValueError(f"{len(data.classes)} class names for {self.network.num_classes} classes")
 
