@@ -54,8 +54,9 @@ from alexnet_jax.cli.train import train_with_report
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.transforms import Transform
 from alexnet_jax.errors import UserError
+from alexnet_jax.model.convolution import current_conv_lowering
 from alexnet_jax.model.layers import Layer
-from alexnet_jax.model.lowering import current_conv_lowering, current_lowering
+from alexnet_jax.model.lowering import current_lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import Params, stacked_towers
 from alexnet_jax.training import setup

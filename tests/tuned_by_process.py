@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from alexnet_jax.model.lowering import current_conv_lowering
+from alexnet_jax.model.convolution import current_conv_lowering
 from alexnet_jax.training import setup, tuning
 from alexnet_jax.training.step_trials import Trial, TuningTask
 from tests.without_dropout import CONFIG as CONFIG

@@ -13,7 +13,8 @@ from PIL import Image
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
-from alexnet_jax.model.lowering import conv_lowering, tower_lowering
+from alexnet_jax.model.convolution import conv_lowering
+from alexnet_jax.model.lowering import tower_lowering
 from alexnet_jax.weights.trained_model import initialize
 from alexnet_kernels import default_implementation
 from tests.conftest import cpu_mesh

@@ -12,13 +12,15 @@ import pytest
 from jax.sharding import Mesh
 
 from alexnet_jax.model.comparison_layers import AvgPool, ContrastNorm, GroupedConv, LocallyConnected
+from alexnet_jax.model.convolution import ConvLowering, conv_lowering
 from alexnet_jax.model.layers import Conv, Dense, Dropout, LocalResponseNorm, MaxPool, ReLU, SameMapNorm
-from alexnet_jax.model.lowering import ConvLowering, add_bias, conv_lowering, convolution, tower_lowering
+from alexnet_jax.model.lowering import add_bias, tower_lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import stacked_towers
 from alexnet_jax.parallel import placement
 from alexnet_kernels import default_implementation
 from alexnet_kernels.dispatch import ImplementationName
+from alexnet_kernels.xla import winograd
 from tests.conftest import TINY, cpu_mesh
 
 
@@ -107,57 +109,34 @@ def test_grouped_towers_on_each_of_two_devices_equal_one_device():
     assert_close(outputs_and_gradients(TINY, "grouped", data=2), outputs_and_gradients(TINY, "separate"), 1e-5)
 
 
+WIDE = Network(
+    name="wide",
+    input_size=16,
+    layers=(
+        Conv(128, name="conv1", kernel=5, stride=1, std=0.01), ReLU(),
+        Conv(128, name="conv2", kernel=5, padding=(2, 2), std=0.02), ReLU(),
+        Conv(128, name="conv3", kernel=3, padding=(1, 1), reads="all", std=0.02), ReLU(),
+        Dense(5, name="fc4", std=0.02),
+    ),
+)  # fmt: skip
+"""Convolutions with enough channels for minimal filtering, of the maps of one tower and of both."""
+
+
+def test_minimal_filtering_has_equal_outputs_and_gradients(monkeypatch):
+    tile_size, tiles = winograd.tile_size, []
+    monkeypatch.setattr(winograd, "tile_size", lambda *arguments: tiles.append(tile_size(*arguments)) or tiles[-1])
+    actual = outputs_and_gradients(WIDE, "separate")
+    assert len([tile for tile in tiles if tile]) >= 6, "conv2 and conv3, forward and both gradients"
+    tiles.clear()
+    expected = outputs_and_gradients(WIDE, "separate", implementation="reference")
+    assert not tiles
+    assert_close(actual, expected, 2e-5)
+
+
 @pytest.mark.slow
 def test_triton_kernels_keep_the_towers_apart():
     actual = outputs_and_gradients(TINY, "grouped", implementation="triton.interpreted")
     assert_close(actual, outputs_and_gradients(TINY, "separate"), 1e-5)
-
-
-CONVOLUTIONS = {
-    "conv1 of the paper": (224, 11, 4, (0, 3), 3),
-    "of Caffe": (227, 11, 4, (0, 0), 3),
-    "pixels at the end that no kernel reaches": (23, 5, 3, (1, 0), 3),
-    "kernel smaller than the stride": (16, 2, 4, (0, 1), 1),
-    "kernel of one block": (12, 4, 4, (0, 0), 4),
-    "padding larger than the stride": (9, 7, 2, (3, 5), 3),
-}
-
-
-@pytest.mark.parametrize(("name", "dtype"), [*((name, "float32") for name in CONVOLUTIONS), ("conv1 of the paper", "bfloat16")])
-def test_space_to_depth_equals_the_direct_convolution(name, dtype):
-    """Compare values and both gradients. The factors are small integers, so that products and sums are exact in any order."""
-    size, kernel_size, stride, padding, channels = CONVOLUTIONS[name]
-    rng = np.random.default_rng(0)
-
-    def integers(*shape):
-        return jnp.asarray(rng.integers(-1, 2, shape), dtype)
-
-    x, kernel = integers(2, size, size + 1, channels), integers(kernel_size, kernel_size, channels, 4)
-    direct = convolution(stride, padding)
-    with conv_lowering("space_to_depth"):
-        blocks = convolution(stride, padding)
-    y, vjp = jax.vjp(direct, x, kernel)
-    actual_y, actual_vjp = jax.vjp(blocks, x, kernel)
-    g = integers(*y.shape)
-    for actual, expected in zip((actual_y, *actual_vjp(g)), (y, *vjp(g)), strict=True):
-        assert actual.dtype == dtype
-        assert np.abs(expected.astype(np.float32)).max() > 0
-        np.testing.assert_array_equal(np.asarray(actual, np.float32), np.asarray(expected, np.float32))
-
-
-def test_space_to_depth_changes_only_convolutions_with_a_stride_and_few_channels():
-    def convolved_shapes(stride, channels, groups=1):
-        arguments = jnp.ones((2, 224, 224, channels)), jnp.ones((11, 11, channels // groups, 8))
-        jaxpr = jax.make_jaxpr(convolution(stride, (0, 3), groups))(*arguments)
-        (equation,) = [equation for equation in jaxpr.eqns if equation.primitive.name == "conv_general_dilated"]
-        return [variable.aval.shape for variable in equation.invars]
-
-    assert convolved_shapes(4, 3) == [(2, 224, 224, 3), (11, 11, 3, 8)]
-    with conv_lowering("space_to_depth"):
-        assert convolved_shapes(4, 3) == [(2, 57, 57, 48), (3, 3, 48, 8)]
-        assert convolved_shapes(1, 3) == [(2, 224, 224, 3), (11, 11, 3, 8)]
-        assert convolved_shapes(4, 8) == [(2, 224, 224, 8), (11, 11, 8, 8)]
-        assert convolved_shapes(4, 4, groups=2) == [(2, 224, 224, 4), (11, 11, 2, 8)]
 
 
 @pytest.mark.parametrize("lowering", [pytest.param("separate", marks=pytest.mark.slow), "grouped"])

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from alexnet_jax.model.lowering import conv_lowering, tower_lowering
+from alexnet_jax.model.convolution import conv_lowering
+from alexnet_jax.model.lowering import tower_lowering
 from alexnet_jax.training.step_form import StepForm, alternative_forms, default_form
 from alexnet_kernels import default_implementation
 from tests.conftest import cpu_mesh

@@ -6,8 +6,9 @@ from dataclasses import asdict, replace
 import jax
 import pytest
 
+from alexnet_jax.model.convolution import current_conv_lowering
 from alexnet_jax.model.layers import TOWER
-from alexnet_jax.model.lowering import current_conv_lowering, current_lowering
+from alexnet_jax.model.lowering import current_lowering
 from alexnet_jax.training import setup, tuning
 from alexnet_jax.training.step_form import StepForm
 from alexnet_jax.training.step_trials import Trial

@@ -20,7 +20,7 @@ from alexnet_jax.errors import UserError, check_number
 from alexnet_jax.evaluation.metrics import ErrorCounter, top_classes
 from alexnet_jax.evaluation.split_batches import split_batches, to_padded_batch
 from alexnet_jax.evaluation.views import nine_views, ten_views
-from alexnet_jax.model.lowering import current_conv_lowering
+from alexnet_jax.model.convolution import current_conv_lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams
 from alexnet_jax.parallel import placement

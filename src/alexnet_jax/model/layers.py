@@ -15,7 +15,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from alexnet_jax.class_registry import ClassRegistry
-from alexnet_jax.model.lowering import TOWER, conv_per_tower, convolution, matmul_per_tower, operation_per_tower
+from alexnet_jax.model.convolution import Convolution
+from alexnet_jax.model.lowering import TOWER, conv_per_tower, matmul_per_tower, operation_per_tower
 from alexnet_kernels import max_pool, norm_pool, response_norm
 
 DATA = "data"
@@ -108,7 +109,7 @@ class Conv(WeightedLayer):
     def convolve(self, x, pool):
         """Compute the convolution, then `pool`, then add the bias."""
         kernel, bias = self.kernel_and_bias(x, self.kernel, self.kernel, x.shape[-1] // self.groups)
-        return conv_per_tower(convolution(self.stride, self.padding, self.groups), x, kernel, bias, pool)
+        return conv_per_tower(Convolution(self.stride, self.padding, self.groups), x, kernel, bias, pool)
 
 
 class Dense(WeightedLayer):

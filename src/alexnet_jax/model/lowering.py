@@ -5,7 +5,7 @@ is slow. If each tower has a device of its own, there is no such axis, and they 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
+from alexnet_jax.model.convolution import Convolution
 from alexnet_kernels.dispatch import current_device
 from alexnet_kernels.unrolled_vmap import unrolled_vmap
 from alexnet_kernels.xla.outlined import outlined
@@ -31,21 +32,11 @@ Lowering = Literal["separate", "grouped"]
 towers * channels]. The towers are not stacked and sliced, for which a GPU would copy all activations.
 """
 
-ConvLowering = Literal["direct", "space_to_depth"]
-"""Form of convolutions with a stride and few channels, such as conv1; the values are equal up to rounding.
-
-"direct" is one convolution with that stride. "space_to_depth" makes a block of stride x stride pixels one pixel with all of their
-channels, and the kernel smaller by the same factor: 11x11 kernels with stride 4 on [224, 224, 3] become 3x3 kernels with stride 1
-on [57, 57, 48]. Tensor cores multiply blocks of 8 or more channels, most of which are padding if there are three.
-"""
-MAX_SPACE_TO_DEPTH_CHANNELS = 4
-"""Largest number of channels of the convolutions that "space_to_depth" changes."""
-
 _lowering: ContextVar[Lowering | None] = ContextVar("lowering", default=None)
-_conv_lowering: ContextVar[ConvLowering] = ContextVar("conv_lowering", default="direct")
 
 
-def tower_lowering(lowering: Lowering) -> AbstractContextManager[None]:
+@contextmanager
+def tower_lowering(lowering: Lowering) -> Iterator[None]:
     """Context manager that sets the lowering of networks (`placement.forward`) and training steps created inside it.
 
     They keep it when they are traced later. Layers called outside a network use the lowering of the context they are called in.
@@ -55,7 +46,11 @@ def tower_lowering(lowering: Lowering) -> AbstractContextManager[None]:
       ...     print(current_lowering())
       grouped
     """
-    return _set(_lowering, lowering)
+    token = _lowering.set(lowering)
+    try:
+        yield
+    finally:
+        _lowering.reset(token)
 
 
 def current_lowering() -> Lowering | None:
@@ -63,90 +58,25 @@ def current_lowering() -> Lowering | None:
     return _lowering.get()
 
 
-def conv_lowering(lowering: ConvLowering) -> AbstractContextManager[None]:
-    """Context manager that sets the lowering of convolutions with a stride and few channels; see `tower_lowering`."""
-    return _set(_conv_lowering, lowering)
-
-
-def current_conv_lowering() -> ConvLowering:
-    """Return the lowering set by `conv_lowering`, or "direct"."""
-    return _conv_lowering.get()
-
-
-@contextmanager
-def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
-
-
-def convolution(stride: int, padding: tuple[int, int], groups: int = 1) -> Callable[[Array, Array], Array]:
-    """Return a convolution `(x, kernel) -> y` of NHWC activations and an HWIO kernel in the current `conv_lowering`.
-
-    The function keeps this lowering, because JAX traces its gradient after the context manager has ended.
-
-    Args:
-      stride: pixels between neighboring outputs.
-      padding: numbers of zeros (before, after) the image, on both axes.
-      groups: number of equal parts of the channels, each of which is convolved with a part of the kernels.
-    """
-    lowering = _conv_lowering.get()
-
-    def convolve(x: Array, kernel: Array) -> Array:
-        strides, paddings = (stride, stride), (padding, padding)
-        if lowering == "space_to_depth" and stride > 1 and x.shape[-1] <= MAX_SPACE_TO_DEPTH_CHANNELS and groups == 1:
-            x, kernel = _space_to_depth(x, kernel, stride, padding)
-            strides, paddings = (1, 1), ((0, 0), (0, 0))
-        return lax.conv_general_dilated(
-            x, kernel, strides, paddings, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
-        )
-
-    return convolve
-
-
-def _space_to_depth(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> tuple[Array, Array]:
-    """Return the arguments of the equal convolution with stride 1 and no padding.
-
-    The image and the kernel are padded with zeros to multiples of `stride`, and every block of stride x stride pixels becomes the
-    channels of one pixel.
-    """
-    size, zero = kernel.shape[0], jnp.zeros((), x.dtype)
-    kernel_blocks = -(-size // stride)
-    end = kernel_blocks * stride - size
-    kernel = lax.pad(kernel, zero, ((0, end, 0), (0, end, 0), (0, 0, 0), (0, 0, 0)))
-    kernel = kernel.reshape(kernel_blocks, stride, kernel_blocks, stride, *kernel.shape[2:]).transpose(0, 2, 1, 3, 4, 5)
-
-    blocks = [(length + sum(padding) - size) // stride + kernel_blocks for length in x.shape[1:3]]
-    # Pixels that no kernel reaches are cut off by a negative padding.
-    ends = [count * stride - padding[0] - length for count, length in zip(blocks, x.shape[1:3], strict=True)]
-    x = lax.pad(x, zero, ((0, 0, 0), *((padding[0], end, 0) for end in ends), (0, 0, 0)))
-    x = x.reshape(len(x), blocks[0], stride, blocks[1], stride, -1).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(*x.shape[:3], -1), kernel.reshape(kernel_blocks, kernel_blocks, -1, kernel.shape[-1])
-
-
-def conv_per_tower(
-    operation: Callable[[Array, Array], Array], x: Array, kernel: Array, bias: Array, pool: Callable[[Array], Array]
-) -> Array:
-    """Compute `pool(operation(x, kernel)) + bias`, with a batching rule for the current lowering.
+def conv_per_tower(conv: Convolution, x: Array, kernel: Array, bias: Array, pool: Callable[[Array], Array]) -> Array:
+    """Compute `pool(conv(x, kernel)) + bias`, with a batching rule for the current lowering.
 
     If the towers read the same `x`, both lowerings make one convolution with the kernels of all towers, which is faster than one
     per tower.
 
     Args:
-      operation: function of `x` and `kernel` that is linear in each of them, see `convolution`.
+      conv: convolution.
       x: activations of a tower, [batch, height, width, channels].
       kernel: kernel of the convolution, [rows, columns, channels, features].
       bias: bias, [features].
       pool: function of activations `[..., channels]` that computes each channel separately.
     """
     if _lowering.get() != "grouped":
-        return add_bias(pool(_separate_conv(operation, x, kernel)), bias)
+        return add_bias(pool(_separate_conv(conv, x, kernel)), bias)
 
     @custom_vmap
     def call(x: Array, kernel: Array, bias: Array) -> Array:
-        return pool(operation(x, kernel)) + bias
+        return pool(conv(x, kernel)) + bias
 
     @call.def_vmap
     def rule(towers: int, in_batched: Sequence[bool], x: Array, kernel: Array, bias: Array) -> tuple[Array, bool]:
@@ -154,7 +84,7 @@ def conv_per_tower(
         kernel, bias = _broadcast(towers, in_batched[1:], kernel, bias)
         # The default batching makes a grouped convolution. The bias is added before the channels are divided among the towers,
         # because XLA lets cuDNN add it only if nothing is in between.
-        y = jax.vmap(operation, (0 if in_batched[0] else None, 0), out_axes=-2)(x, kernel)
+        y = jax.vmap(conv, (0 if in_batched[0] else None, 0), out_axes=-2)(x, kernel)
         return _to_towers(pool(y.reshape(*y.shape[:-2], -1)) + bias.reshape(-1), towers), True
 
     return call(x, kernel, bias)
@@ -192,25 +122,17 @@ def _to_towers(x: Array, towers: int) -> Array:
     return jnp.moveaxis(x.reshape(*x.shape[:-1], towers, -1), -2, 0)
 
 
-def _separate_conv(operation: Callable[[Array, Array], Array], x: Array, kernel: Array) -> Array:
-    """Compute `operation(x, kernel)` with a batching rule that calls it once per tower if each tower has its own `x`."""
+def _separate_conv(conv: Convolution, x: Array, kernel: Array) -> Array:
+    """Compute `conv(x, kernel)` with a batching rule that calls it once per tower if each tower has its own `x`."""
 
     @jax.custom_vjp
     def call(x: Array, kernel: Array) -> Array:
-        return unrolled_vmap(operation)(x, kernel)
+        return unrolled_vmap(conv.forward)(x, kernel)
 
-    def backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-        x, kernel = residuals
-
-        @unrolled_vmap
-        def x_gradient(kernel: Array, g: Array) -> Array:
-            return jax.linear_transpose(lambda x: operation(x, kernel), x)(g)[0]
-
-        @unrolled_vmap
-        def kernel_gradient(x: Array, g: Array) -> Array:
-            return jax.linear_transpose(lambda kernel: operation(x, kernel), kernel)(g)[0]
-
-        return x_gradient(kernel, g), kernel_gradient(x, g)
+    def backward(arguments: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+        x, kernel = arguments
+        x_gradient = unrolled_vmap(partial(conv.x_gradient, x.shape))(kernel, g)
+        return x_gradient, unrolled_vmap(partial(conv.kernel_gradient, kernel.shape))(x, g)
 
     call.defvjp(lambda x, kernel: (call(x, kernel), (x, kernel)), backward)
     return call(x, kernel)

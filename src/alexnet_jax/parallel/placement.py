@@ -16,8 +16,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Key
 
 from alexnet_jax.model import tower
+from alexnet_jax.model.convolution import conv_lowering, current_conv_lowering
 from alexnet_jax.model.layers import DATA, TOWER
-from alexnet_jax.model.lowering import Lowering, conv_lowering, current_conv_lowering, current_lowering
+from alexnet_jax.model.lowering import Lowering, current_lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.gradients import copies_spec
 from alexnet_jax.parallel.mesh import check_mesh, mesh_platform, parameter_sharding

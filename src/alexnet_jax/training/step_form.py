@@ -8,15 +8,9 @@ from typing import Any, Literal
 import jax
 from jax.sharding import Mesh
 
+from alexnet_jax.model.convolution import ConvLowering, conv_lowering, current_conv_lowering
 from alexnet_jax.model.layers import TOWER, Conv
-from alexnet_jax.model.lowering import (
-    ConvLowering,
-    Lowering,
-    conv_lowering,
-    current_conv_lowering,
-    current_lowering,
-    tower_lowering,
-)
+from alexnet_jax.model.lowering import Lowering, current_lowering, tower_lowering
 from alexnet_jax.model.network import Network
 from alexnet_jax.parallel.mesh import Placement, mesh_platform
 from alexnet_jax.parallel.placement import default_lowering

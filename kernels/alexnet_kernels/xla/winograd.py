@@ -1,0 +1,184 @@
+"""Convolutions with stride 1 by minimal filtering, which takes a third to a sixth of the multiplications of the direct form.
+
+The outputs are divided into tiles. Linear transforms of the pixels that a tile reads and of the kernel turn the convolution into
+an elementwise product, summed over channels, which is a matrix product for each element (Winograd, Arithmetic Complexity of
+Computations, 1980; Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308). XLA has only the direct
+form on a CPU; cuDNN chooses between both on a GPU. Errors of rounding are about five times those of the direct form.
+"""
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import cache, reduce
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from alexnet_kernels.xla.outlined import outlined
+
+POINTS = [Fraction(point) for point in (0, 1, -1, 2, -2, 0.5, -0.5)]
+"""Points at which the polynomials of tiles and kernels are multiplied, besides infinity. Errors grow with their number."""
+TRANSFORM_COST, KERNEL_COST, PRODUCT_COST = 32, 31, 1.8
+"""Measured on a CPU: time of the transforms of an activation and of a kernel's element, in that of a multiplication by another
+channel, and time of a multiplication compared with one of the direct form."""
+
+
+def tile_size(x: tuple[int, ...], kernel: tuple[int, ...], padding: tuple[int, int]) -> int | None:
+    """Return the side of the fastest tiles, in outputs; None if the direct convolution is expected to be faster.
+
+    Args:
+      x: shape of the activations, [batch, height, width, channels].
+      kernel: shape of the kernel, [size, size, channels, features].
+      padding: numbers of zeros (before, after) the image, on both axes.
+    """
+    batch, height, width, channels = x
+    size, features = kernel[0], kernel[-1]
+    outputs = [side + sum(padding) - size + 1 for side in (height, width)]
+    if size != kernel[1] or size == 1 or min(batch, *outputs) < 1:
+        return None
+
+    def cost(tile: int) -> float:
+        tiles, products = (-(-outputs[0] // tile)) * (-(-outputs[1] // tile)), (tile + size - 1) ** 2
+        per_image = tiles * (channels * features + TRANSFORM_COST * (channels + features))
+        return PRODUCT_COST * products * (per_image + KERNEL_COST * channels * features / batch)
+
+    fastest = min(range(2, len(POINTS) + 3 - size), key=cost, default=None)
+    direct_cost = outputs[0] * outputs[1] * size**2 * channels * features
+    return None if fastest is None or cost(fastest) >= direct_cost else fastest
+
+
+def conv(x: Array, kernel: Array, padding: tuple[int, int], tile: int) -> Array:
+    """Compute the convolution of NHWC activations and an HWIO kernel with stride 1; it cannot be differentiated."""
+    size, (batch, height, width, _) = kernel.shape[0], x.shape
+    outputs = height + sum(padding) - size + 1, width + sum(padding) - size + 1
+    to_outputs, to_kernel, _ = _matrices(tile, size)
+    pixels = transform_input(x, padding, tile, size)
+
+    @outlined
+    def kernel_rows(kernel: Array) -> Array:
+        return _combine(to_kernel, list(kernel), 0)
+
+    @outlined
+    def kernel_columns(rows: Array) -> Array:
+        return _combine(to_kernel, [rows[:, column] for column in range(size)], 0)
+
+    products = _matmuls(pixels, kernel_columns(kernel_rows(kernel)))
+
+    @outlined
+    def output_columns(products: Array) -> Array:
+        return _combine(to_outputs, list(products), -2)
+
+    @outlined
+    def output_rows(columns: Array) -> Array:
+        return _combine(to_outputs, list(columns), 2)
+
+    y = output_rows(output_columns(products))  # [batch, tiles, tile, tiles, tile, features]
+    y = y.reshape(batch, y.shape[1] * tile, y.shape[3] * tile, -1)
+    return y[:, : outputs[0], : outputs[1]]
+
+
+def transform_input(x: Array, padding: tuple[int, int], tile: int, size: int) -> Array:
+    """Return the transform of the pixels that each tile reads, [points, points, batch, tiles, tiles, channels]."""
+    tiles = [-(-(side + sum(padding) - size + 1) // tile) for side in x.shape[1:3]]
+    ends = [count * tile + size - 1 - padding[0] - side for count, side in zip(tiles, x.shape[1:3], strict=True)]
+    x = _pad(x, padding[0], ends)
+    return _transform_tiles(x, _matrices(tile, size)[2], tile, tiles)
+
+
+def kernel_gradient(pixels: Array, g: Array, tile: int, size: int) -> Array:
+    """Compute the gradient of the kernel from that of the outputs of `conv`, and from `transform_input`."""
+    to_outputs, to_kernel, _ = _matrices(tile, size)
+    tiles = pixels.shape[3:5]
+    ends = [count * tile - side for count, side in zip(tiles, g.shape[1:3], strict=True)]
+    if any(ends):
+        g = _pad(g, 0, ends)
+    g = _transform_tiles(g, to_outputs.T, tile, tiles)
+    points, features = pixels.shape[0], g.shape[-1]
+    pixels, g = (array.reshape(points**2, -1, array.shape[-1]) for array in (pixels, g))
+    products = lax.dot_general(pixels, g, (((1,), (1,)), ((0,), (0,)))).reshape(points, points, -1, features)
+
+    @outlined
+    def columns(products: Array) -> Array:
+        return _combine(to_kernel.T, list(products), 0)
+
+    @outlined
+    def rows(columns: Array) -> Array:
+        return _combine(to_kernel.T, [columns[:, point] for point in range(points)], 0)
+
+    return rows(columns(products))
+
+
+def _transform_tiles(x: Array, matrix: np.ndarray, stride: int, tiles: Sequence[int]) -> Array:
+    """Multiply the rows and columns of every tile, which start every `stride` pixels, by a matrix.
+
+    Returns:
+      Products, [points, points, batch, tiles, tiles, channels], columns first.
+    """
+
+    def pixels_at(x: Array, axis: int) -> list[Array]:
+        count = tiles[axis - x.ndim + 3]
+        return [lax.slice_in_dim(x, i, i + (count - 1) * stride + 1, stride, axis) for i in range(matrix.shape[1])]
+
+    @outlined
+    def rows(x: Array) -> Array:
+        return _combine(matrix, pixels_at(x, x.ndim - 3), 0)
+
+    @outlined
+    def columns(rows: Array) -> Array:
+        return _combine(matrix, pixels_at(rows, rows.ndim - 2), 0)
+
+    return columns(rows(x))
+
+
+def _matmuls(pixels: Array, kernel: Array) -> Array:
+    """Return a matrix product for each pair of points, [points, points, batch, tiles, tiles, features]."""
+    points, channels, features = pixels.shape[0], pixels.shape[-1], kernel.shape[-1]
+    shape = *pixels.shape[:-1], features
+    pixels, kernel = pixels.reshape(points**2, -1, channels), kernel.reshape(points**2, channels, features)
+    return lax.dot_general(pixels, kernel, (((2,), (1,)), ((0,), (0,)))).reshape(shape)
+
+
+def _combine(matrix: np.ndarray, parts: Sequence[Array], axis: int) -> Array:
+    """Multiply the vector of `parts` by a matrix; its rows become a new axis of the result."""
+    terms = []
+    for column, part in zip(matrix.T, parts, strict=True):
+        part = jnp.expand_dims(part, axis)
+        shape = [1] * part.ndim
+        shape[axis] = len(column)
+        terms.append(jnp.asarray(column, part.dtype).reshape(shape) * part)
+    return reduce(jnp.add, terms)
+
+
+def _pad(x: Array, start: int, ends: Sequence[int]) -> Array:
+    @outlined
+    def pad(x: Array) -> Array:
+        return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((start, end, 0) for end in ends), (0, 0, 0)])
+
+    return pad(x)
+
+
+@cache
+def _matrices(tile: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the matrices of one dimension, by which y = outputs @ ((kernel @ k) * (pixels @ x)).
+
+    A correlation is the transpose of a product of polynomials, which is computed by evaluating both at `tile + size - 1` points,
+    multiplying the values, and interpolating (Toom and Cook).
+    """
+    points = POINTS[: tile + size - 2]
+    powers = np.array([[point**i for i in range(max(tile, size))] for point in points])
+    outputs, kernel = powers.T[:tile], powers[:, :size]
+    scales = [math.prod([point - other for other in points if other != point], start=Fraction(1)) for point in points]
+    pixels = [[*_coefficients([other for other in points if other != point]), Fraction(0)] for point in points]
+    kernel = kernel / np.array(scales)[:, None]
+    # At infinity, the value of a polynomial is its last coefficient.
+    outputs, kernel = np.c_[outputs, [0] * (tile - 1) + [1]], np.r_[kernel, [[0] * (size - 1) + [1]]]
+    return outputs.astype(float), kernel.astype(float), np.array([*pixels, _coefficients(points)], float)
+
+
+def _coefficients(roots: Sequence[Fraction]) -> list[Fraction]:
+    """Return the coefficients of the polynomial with these roots, from the constant to the leading one, which is 1."""
+    coefficients = [Fraction(1)]
+    for root in roots:
+        coefficients = [high - root * low for high, low in zip([0, *coefficients], [*coefficients, 0], strict=True)]
+    return coefficients

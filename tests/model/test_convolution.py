@@ -1,0 +1,108 @@
+"""Tests of the forms of convolutions and of their gradients."""
+
+from unittest.mock import Mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexnet_jax.model import convolution
+from alexnet_jax.model.convolution import Convolution, conv_lowering
+from alexnet_kernels import default_implementation
+
+CONVOLUTIONS = {
+    "conv1 of the paper": (224, 11, 4, (0, 3), 3),
+    "of Caffe": (227, 11, 4, (0, 0), 3),
+    "pixels at the end that no kernel reaches": (23, 5, 3, (1, 0), 3),
+    "kernel smaller than the stride": (16, 2, 4, (0, 1), 1),
+    "kernel of one block": (12, 4, 4, (0, 0), 4),
+    "padding larger than the stride": (9, 7, 2, (3, 5), 3),
+}
+
+
+@pytest.mark.parametrize(("name", "dtype"), [*((name, "float32") for name in CONVOLUTIONS), ("conv1 of the paper", "bfloat16")])
+def test_space_to_depth_equals_the_direct_convolution(name, dtype):
+    """Compare values and both gradients. The factors are small integers, so that products and sums are exact in any order."""
+    size, kernel_size, stride, padding, channels = CONVOLUTIONS[name]
+    rng = np.random.default_rng(0)
+
+    def integers(*shape):
+        return jnp.asarray(rng.integers(-1, 2, shape), dtype)
+
+    x, kernel = integers(2, size, size + 1, channels), integers(kernel_size, kernel_size, channels, 4)
+    direct = Convolution(stride, padding)
+    with conv_lowering("space_to_depth"):
+        blocks = Convolution(stride, padding)
+    y, vjp = jax.vjp(direct, x, kernel)
+    actual_y, actual_vjp = jax.vjp(blocks, x, kernel)
+    g = integers(*y.shape)
+    for actual, expected in zip((actual_y, *actual_vjp(g)), (y, *vjp(g)), strict=True):
+        assert actual.dtype == dtype
+        assert np.abs(expected.astype(np.float32)).max() > 0
+        np.testing.assert_array_equal(np.asarray(actual, np.float32), np.asarray(expected, np.float32))
+
+
+def test_space_to_depth_changes_only_convolutions_with_a_stride_and_few_channels():
+    def convolved_shapes(stride, channels, groups=1):
+        arguments = jnp.ones((2, 224, 224, channels)), jnp.ones((11, 11, channels // groups, 8))
+        jaxpr = jax.make_jaxpr(Convolution(stride, (0, 3), groups))(*arguments)
+        (equation,) = [equation for equation in jaxpr.eqns if equation.primitive.name == "conv_general_dilated"]
+        return [variable.aval.shape for variable in equation.invars]
+
+    assert convolved_shapes(4, 3) == [(2, 224, 224, 3), (11, 11, 3, 8)]
+    with conv_lowering("space_to_depth"):
+        assert convolved_shapes(4, 3) == [(2, 57, 57, 48), (3, 3, 48, 8)]
+        assert convolved_shapes(1, 3) == [(2, 224, 224, 3), (11, 11, 3, 8)]
+        assert convolved_shapes(4, 8) == [(2, 224, 224, 8), (11, 11, 8, 8)]
+        assert convolved_shapes(4, 4, groups=2) == [(2, 224, 224, 4), (11, 11, 2, 8)]
+
+
+def primitives(conv, dtype="float32", channels=64):
+    """Return the names of the operations of the forward pass and of both gradients of a convolution of 5 x 5 pixels."""
+    x, kernel = jnp.ones((8, 27, 27, channels), dtype), jnp.ones((5, 5, channels // conv.groups, 128), dtype)
+    g = jax.eval_shape(conv, x, kernel)
+    calls = {
+        "forward": lambda: conv.forward(x, kernel),
+        "x_gradient": lambda: conv.x_gradient(x.shape, kernel, jnp.ones(g.shape, dtype)),
+        "kernel_gradient": lambda: conv.kernel_gradient(kernel.shape, x, jnp.ones(g.shape, dtype)),
+    }
+    return {name: "conv_general_dilated" in str(jax.make_jaxpr(call)()) for name, call in calls.items()}
+
+
+DIRECT = dict.fromkeys(("forward", "x_gradient", "kernel_gradient"), True)
+FILTERED = dict.fromkeys(DIRECT, False)
+
+
+def test_minimal_filtering_is_used_for_float32_on_cpus(monkeypatch):
+    assert primitives(Convolution(1, (2, 2))) == FILTERED
+    assert primitives(Convolution(1, (2, 2)), "bfloat16") == DIRECT
+    assert primitives(Convolution(2, (2, 2))) == DIRECT
+    assert primitives(Convolution(1, (2, 2), groups=2)) == DIRECT
+    assert primitives(Convolution(1, (2, 2)), channels=2) == DIRECT | {"x_gradient": True}
+    monkeypatch.setattr(convolution, "current_device", lambda: Mock(platform="gpu"))
+    assert primitives(Convolution(1, (2, 2))) == DIRECT
+
+
+def test_convolution_keeps_the_implementation_of_its_context():
+    with default_implementation("reference"):
+        reference = Convolution(1, (2, 2))
+    assert primitives(reference) == DIRECT
+    conv = Convolution(1, (2, 2))
+    with default_implementation("reference"):
+        assert primitives(conv) == FILTERED
+
+
+@pytest.mark.parametrize("padding", [(1, 1), (0, 0), (0, 2), (4, 3)])
+def test_gradients_equal_those_of_jax(padding):
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((8, 13, 12, 64), (3, 3, 64, 64)))
+    conv = Convolution(1, padding)
+    y, vjp = jax.vjp(conv, x, kernel)
+    g = jnp.asarray(rng.normal(size=y.shape), jnp.float32)
+    actual = jax.jit(
+        lambda: (conv.forward(x, kernel), conv.x_gradient(x.shape, kernel, g), conv.kernel_gradient(kernel.shape, x, g))
+    )()
+    for array, expected in zip(actual, (y, *vjp(g)), strict=True):
+        assert array.shape == expected.shape
+        assert np.linalg.norm(array - expected) < 1e-5 * np.linalg.norm(expected)
