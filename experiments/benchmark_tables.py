@@ -159,6 +159,7 @@ def cpu_settings() -> str:
         "pages": "pages of 4 KB",
         "heaps": "one heap for all threads",
         "dispatch": "steps in a thread of JAX",
+        "filtering": "convolutions in the direct form",
         "convolutions": "XLA's default library for convolutions",
         "vectors": "XLA's default width of vectors",
         "towers": "one grouped convolution of both towers",

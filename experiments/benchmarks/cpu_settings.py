@@ -32,12 +32,13 @@ from alexnet_jax.model.lowering import tower_lowering
 from alexnet_jax.parallel import runtime
 from alexnet_jax.parallel.mesh import choose_mesh
 from alexnet_jax.training import step as step_module
+from alexnet_kernels.xla import winograd
 
 RESULT = Path(__file__).parents[1] / "results" / "cpu_settings.json"
 BATCHES = {"two_tower": 32, "quickstart": 32, "cifar_norm": 128}
 """Networks that are measured, with their batch sizes."""
 
-Undo = Literal["nothing", "memory", "pages", "heaps", "dispatch", "convolutions", "vectors", "towers"]
+Undo = Literal["nothing", "memory", "pages", "heaps", "dispatch", "convolutions", "filtering", "vectors", "towers"]
 """Setting that is undone; `experiments/benchmark_tables.py` describes each."""
 
 
@@ -49,6 +50,8 @@ def train(network: Network, batch_size: int, undo: Undo) -> None:
         runtime._use_huge_pages = lambda libc: None
     if undo == "heaps":
         runtime.retain_freed_memory = partial(lambda retain, arenas: retain(1), runtime.retain_freed_memory)
+    if undo == "filtering":
+        winograd.tile_size = lambda *shapes: None
     runtime.configure_cpu()
     if undo == "dispatch":
         jax.config.update("jax_cpu_enable_async_dispatch", True)
