@@ -1,4 +1,4 @@
-"""Convolutions with stride 1 by minimal filtering, which takes a third to a sixth of the multiplications of the direct form.
+"""Convolutions with stride 1 by minimal filtering: in the layers of the paper, a third to a sixth of the multiplications.
 
 The outputs are divided into tiles. Linear transforms of the pixels that a tile reads, and of the kernel, turn the convolution
 into an elementwise product that is summed over the channels: a matrix product for each element (Winograd, Arithmetic Complexity
@@ -42,7 +42,7 @@ def tile_size(x: tuple[int, ...], kernel: tuple[int, ...], padding: tuple[int, i
     batch, height, width, channels = x
     size, features = kernel[0], kernel[-1]
     outputs = [side + sum(padding) - size + 1 for side in (height, width)]
-    if size != kernel[1] or size == 1 or min(batch, *outputs) < 1:
+    if size != kernel[1] or min(batch, *outputs) < 1:
         return None
 
     def cost(tile: int) -> float:
