@@ -50,6 +50,7 @@ TESTS = {
     **dict.fromkeys(("model/alexnet.py", "model/catalog.py", "model/cifar.py", "model/relatives.py"), NETWORKS),
     "model/ablations.py": "model/test_ablations.py |",
     "model/comparison_layers.py": "model/test_published_networks.py model/test_layers.py | model/test_ablations.py",
+    "model/convolution.py": "model/test_convolution.py model/test_lowering.py |",
     "model/lowering.py": "model/test_lowering.py model/test_network.py | parallel/test_placement.py training/test_step.py",
     "model/summary.py": "model/test_network.py training/test_variants.py | training/test_settings.py parallel/test_placement.py "
     "training/test_train.py",

@@ -56,7 +56,11 @@ def tile_size(x: tuple[int, ...], kernel: tuple[int, ...], padding: tuple[int, i
 
 
 def conv(x: Array, kernel: Array, padding: tuple[int, int], tile: int) -> Array:
-    """Compute the convolution of NHWC activations and an HWIO kernel with stride 1, in tiles of `tile` x `tile` outputs."""
+    """Compute the convolution of NHWC activations and an HWIO kernel with stride 1, in tiles of `tile` x `tile` outputs.
+
+    Returns:
+      Outputs, [batch, rows, columns, features].
+    """
     size, (batch, height, width, _) = kernel.shape[0], x.shape
     to_outputs, to_kernel, _ = _matrices(tile, size)
     pixels = transform_input(x, padding, tile, size)
@@ -77,7 +81,7 @@ def transform_input(x: Array, padding: tuple[int, int], tile: int, size: int) ->
 
 
 def kernel_gradient(pixels: Array, g: Array, tile: int, size: int) -> Array:
-    """Compute the gradient of the kernel from that of the outputs of `conv`, and from `transform_input`."""
+    """Return the gradient of the kernel, [size, size, channels, features], from `transform_input` and that of the outputs."""
     to_outputs, to_kernel, _ = _matrices(tile, size)
     points, tiles, channels, features = pixels.shape[0], pixels.shape[3:5], pixels.shape[-1], g.shape[-1]
     ends = [count * tile - side for count, side in zip(tiles, g.shape[1:3], strict=True)]

@@ -41,6 +41,11 @@ def current_conv_lowering() -> ConvLowering:
     return _conv_lowering.get()
 
 
+def _prefers_xla() -> bool:
+    """Return whether "xla" comes before "reference": a training step adds "xla" to the order of its context, as the last one."""
+    return next((name for name in current_order() if name in ("xla", "reference")), None) == "xla"
+
+
 @dataclass(frozen=True)
 class Convolution:
     """Convolution of NHWC activations and an HWIO kernel.
@@ -61,7 +66,7 @@ class Convolution:
     padding: tuple[int, int]
     groups: int = 1
     lowering: ConvLowering = field(default_factory=current_conv_lowering)
-    filtering: bool = field(default_factory=lambda: _first_of("xla", "reference") == "xla")
+    filtering: bool = field(default_factory=_prefers_xla)
 
     def __call__(self, x: Array, kernel: Array) -> Array:
         """Return the convolution, [batch, rows, columns, features]."""
@@ -82,7 +87,8 @@ class Convolution:
     def x_gradient(self, shape: tuple[int, ...], kernel: Array, g: Array) -> Array:
         """Return the gradient with respect to activations of this shape, from that of the outputs."""
         # It is the convolution with the kernel turned around, from the features to the channels.
-        turned, padding = jnp.flip(kernel, (0, 1)).swapaxes(2, 3), _transposed_padding(kernel, self.padding)
+        turned, last = jnp.flip(kernel, (0, 1)).swapaxes(2, 3), len(kernel) - 1
+        padding = last - self.padding[0], last - self.padding[1]
         tile = self._tile_size(g, turned, padding)
         if tile is None:
             return jax.linear_transpose(lambda x: self(x, kernel), jax.ShapeDtypeStruct(shape, g.dtype))(g)[0]
@@ -102,15 +108,6 @@ class Convolution:
         if not (self.filtering and exact and self.stride == self.groups == 1 and current_device().platform == "cpu"):
             return None
         return winograd.tile_size(x.shape, kernel.shape, padding)
-
-
-def _first_of(*names: str) -> str | None:
-    """Return the first of these implementations in the current order; training inside that of "reference" falls back to "xla"."""
-    return next((name for name in current_order() if name in names), None)
-
-
-def _transposed_padding(kernel: Array, padding: tuple[int, int]) -> tuple[int, int]:
-    return len(kernel) - 1 - padding[0], len(kernel) - 1 - padding[1]
 
 
 def _space_to_depth(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> tuple[Array, Array]:
