@@ -4,8 +4,8 @@ The outputs are divided into tiles. Linear transforms of the pixels that a tile 
 into an elementwise product that is summed over the channels: a matrix product for each element (Winograd, Arithmetic Complexity
 of Computations, 1980; Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308). On a CPU, XLA has
 only the direct form; on a GPU, cuDNN chooses between both. In float32, errors of rounding are about 4e-6 of the results' size,
-ten times those of the direct form and a hundredth of those of TF32. A pixel that is not finite makes all outputs of its tiles NaN,
-also those that the direct form would not compute from it.
+ten times those of the direct form and a hundredth of those of TF32. A pixel that is not finite makes all outputs of its tiles
+NaN, also those that the direct form would not compute from it.
 
 The functions cannot be differentiated: `conv` computes the gradient of its input, too, and `kernel_gradient` that of its kernel.
 """
