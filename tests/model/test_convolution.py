@@ -79,7 +79,7 @@ def test_minimal_filtering_is_used_for_float32_on_cpus(monkeypatch):
     assert is_direct(Convolution(1, (2, 2))) == FILTERED
     assert is_direct(Convolution(1, (2, 2)), "bfloat16") == DIRECT
     assert is_direct(Convolution(2, (2, 2))) == DIRECT
-    assert is_direct(Convolution(1, (2, 2), groups=2)) == DIRECT
+    assert is_direct(Convolution(1, (2, 2), groups=2)) == FILTERED
     assert is_direct(Convolution(1, (2, 2)), channels=2) == DIRECT
     monkeypatch.setattr(convolution, "current_device", lambda: Mock(platform="gpu"))
     assert is_direct(Convolution(1, (2, 2))) == DIRECT
@@ -95,12 +95,26 @@ def test_convolution_keeps_the_implementation_of_its_context(order):
         assert is_direct(conv) == FILTERED
 
 
-@pytest.mark.parametrize("padding", [(1, 1), (0, 0), (0, 2), (4, 3)])
-def test_gradients_equal_those_of_jax(padding, monkeypatch):
+def test_groups_are_separate_on_cpus_only(monkeypatch):
+    def group_counts():
+        conv, x, kernel = Convolution(2, (2, 2), groups=2), jnp.ones((8, 27, 27, 64)), jnp.ones((5, 5, 32, 128))
+        equations = jax.make_jaxpr(conv.forward)(x, kernel).eqns
+        return [e.params["feature_group_count"] for e in equations if e.primitive.name == "conv_general_dilated"]
+
+    assert group_counts() == [1, 1]
+    with default_implementation("reference"):
+        assert group_counts() == [2]
+    monkeypatch.setattr(convolution, "current_device", lambda: Mock(platform="gpu"))
+    assert group_counts() == [2]
+
+
+@pytest.mark.parametrize(("padding", "groups"), [((1, 1), 1), ((0, 0), 1), ((0, 2), 1), ((4, 3), 1), ((1, 1), 2), ((1, 0), 4)])
+def test_gradients_equal_those_of_jax(padding, groups, monkeypatch):
     monkeypatch.setattr(winograd, "tile_size", lambda *shapes: 4)
     rng = np.random.default_rng(0)
-    x, kernel = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((8, 13, 12, 64), (3, 3, 64, 64)))
-    conv = Convolution(1, padding)
+    shapes = (8, 13, 12, 64), (3, 3, 64 // groups, 32)
+    x, kernel = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)
+    conv = Convolution(1, padding, groups)
     y, vjp = jax.vjp(conv, x, kernel)
     g = jnp.asarray(rng.normal(size=y.shape), jnp.float32)
     actual = jax.jit(

@@ -1,9 +1,9 @@
 """Convolutions and their gradients, in the form that is fastest on the device."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import jax
@@ -51,7 +51,8 @@ class Convolution:
     """Convolution of NHWC activations and an HWIO kernel.
 
     Calling it computes the convolution as one or few operations of XLA, which JAX can differentiate and batch. The methods may
-    use minimal filtering, see `winograd`, and cannot be differentiated. Both keep the values that `conv_lowering` and
+    use minimal filtering, see `winograd`, and cannot be differentiated. On a CPU, they compute the groups one after the other,
+    because XLA's grouped convolution takes several times as long. Both keep the values that `conv_lowering` and
     `default_implementation` have when this object is created, because JAX traces gradients after the context managers have ended.
 
     Attributes:
@@ -59,7 +60,7 @@ class Convolution:
       padding: numbers of zeros (before, after) the image, on both axes.
       groups: number of equal parts of the channels, each of which is convolved with a part of the kernels.
       lowering: form of convolutions with a stride and few channels.
-      filtering: whether minimal filtering may be used.
+      filtering: whether minimal filtering may be used, and separate groups.
     """
 
     stride: int
@@ -81,11 +82,15 @@ class Convolution:
 
     def forward(self, x: Array, kernel: Array) -> Array:
         """Return the convolution, [batch, rows, columns, features]."""
+        if self._separate_groups:
+            return self._per_group(Convolution.forward, x, kernel)
         tile = self._tile_size(x, kernel, self.padding)
         return self(x, kernel) if tile is None else winograd.conv(x, kernel, self.padding, tile)
 
     def x_gradient(self, shape: tuple[int, ...], kernel: Array, g: Array) -> Array:
         """Return the gradient with respect to activations of this shape, from that of the outputs."""
+        if self._separate_groups:
+            return self._per_group(Convolution.x_gradient, shape, kernel, g)
         # It is the convolution with the kernel turned around, from the features to the channels.
         turned, last = jnp.flip(kernel, (0, 1)).swapaxes(2, 3), len(kernel) - 1
         padding = last - self.padding[0], last - self.padding[1]
@@ -96,16 +101,33 @@ class Convolution:
 
     def kernel_gradient(self, shape: tuple[int, ...], x: Array, g: Array) -> Array:
         """Return the gradient with respect to a kernel of this shape, from that of the outputs."""
+        if self._separate_groups:
+            return self._per_group(Convolution.kernel_gradient, shape, x, g)
         kernel, size = jax.ShapeDtypeStruct(shape, x.dtype), shape[0]
         tile = self._tile_size(x, kernel, self.padding)
         if tile is None:
             return jax.linear_transpose(lambda kernel: self(x, kernel), kernel)(g)[0]
         return winograd.kernel_gradient(winograd.transform_input(x, self.padding, tile, size), g, tile, size)
 
+    @property
+    def _separate_groups(self) -> bool:
+        return self.groups > 1 and self.filtering and current_device().platform == "cpu"
+
+    def _per_group(self, function: Callable[..., Array], *arguments: Array | tuple[int, ...]) -> Array:
+        """Call a method for every group; the last axis of all arrays and shapes is divided among the groups."""
+        group = replace(self, groups=1)
+        parts = [
+            [(*argument[:-1], argument[-1] // self.groups)] * self.groups
+            if isinstance(argument, tuple)
+            else jnp.split(argument, self.groups, axis=-1)
+            for argument in arguments
+        ]
+        return jnp.concatenate([function(group, *part) for part in zip(*parts, strict=True)], axis=-1)
+
     def _tile_size(self, x: Array, kernel: Array | jax.ShapeDtypeStruct, padding: tuple[int, int]) -> int | None:
         """Return the side of the tiles of minimal filtering, in outputs; None for the direct form."""
         exact = jnp.finfo(x.dtype).bits >= 32  # the sums of a tile's pixels would lose digits in bfloat16
-        if not (self.filtering and exact and self.stride == self.groups == 1 and current_device().platform == "cpu"):
+        if not (self.filtering and exact and self.stride == 1 and current_device().platform == "cpu"):
             return None
         return winograd.tile_size(x.shape, kernel.shape, padding)
 
