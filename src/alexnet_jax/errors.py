@@ -77,6 +77,20 @@ def check_at_least(settings: object, **minimums: int) -> None:
             check_number(option, number, at_least=minimum)
 
 
+def one_line(error: Exception, max_length: int | None = None) -> str:
+    """Return the beginning of an error's message on one line, or the name of its type if the message is empty.
+
+    Args:
+      error: the error.
+      max_length: largest number of characters; None for no limit.
+
+    Examples:
+      >>> one_line(ValueError("invalid\\nheader"))
+      'invalid header'
+    """
+    return " ".join(str(error).split())[:max_length] or type(error).__name__
+
+
 MAX_SEED = 2**32 - 1
 """Largest random seed, a limit of Grain."""
 

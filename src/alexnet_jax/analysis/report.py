@@ -17,7 +17,7 @@ from alexnet_jax.analysis.plots import draw_curves, draw_kernels
 from alexnet_jax.console import console
 from alexnet_jax.data.find import find_training_dataset
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import UserError, disk_full_as_user_error
+from alexnet_jax.errors import UserError, disk_full_as_user_error, one_line
 from alexnet_jax.files import atomic_write
 from alexnet_jax.model.layers import WeightedLayer
 from alexnet_jax.parallel.distributed import is_main_process
@@ -129,6 +129,6 @@ def _examples_or_reason(model: TrainedModel) -> Examples | str:
         dataset = find_training_dataset(None, model.config.data.path, Path("data"))
         return find_examples(model, dataset, dataset.evaluation_split, TRAINING_EXAMPLES)
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         console.print(f"cannot add predictions and retrieval to {model.path / PAGE}: {reason}", style="yellow", markup=False)
         return f"Omitted ({reason}). Once this is fixed, run: {command}"

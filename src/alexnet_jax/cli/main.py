@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from alexnet_jax.cli.exit import exit_on_error
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, one_line
 from alexnet_jax.training.preemption import exit_on_sigterm
 from alexnet_jax.version import __version__
 
@@ -109,7 +109,7 @@ def _run(name: str, arguments: list[str], files: list[str]) -> None:
     try:
         command = import_module(f"alexnet_jax.cli.{COMMANDS[name]}")
     except ValueError as error:  # JAX checks its environment variables when it is imported
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"an environment variable has an invalid value ({reason}): correct or unset it") from error
     if not gc.get_freeze_count():
         gc.freeze()  # later searches skip what was imported

@@ -12,6 +12,8 @@ import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from alexnet_jax.errors import one_line
+
 Pixels = UInt8[np.ndarray, "height width 3"]
 """RGB image, 0 to 255."""
 SquarePixels = UInt8[np.ndarray, "side side 3"]
@@ -60,7 +62,7 @@ def decode_and_center_crop(data: bytes, size: int) -> SquarePixels:
     except UnidentifiedImageError as error:
         raise InvalidImageError(f"unsupported file format; expected one of {', '.join(FORMATS)}") from error
     except Exception as error:  # on damaged files, Pillow raises exceptions of many types
-        raise InvalidImageError(" ".join(str(error).split()) or type(error).__name__) from error
+        raise InvalidImageError(one_line(error)) from error
 
 
 def center_crop_image(image: Image.Image, size: int) -> SquarePixels:

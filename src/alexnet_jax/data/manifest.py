@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from alexnet_jax.data.class_names import printed_names
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, one_line
 
 FORMAT = 3
 """Version of the manifest format."""
@@ -140,7 +140,7 @@ def read_manifest(path: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path} is not a prepared data set (no manifest.json): create it with alexnet-jax prepare") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(f"{path}/manifest.json is damaged ({reason}): delete {path} and prepare it again") from error
 
 

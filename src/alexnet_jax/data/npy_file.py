@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, one_line
 
 
 def read_array(file: Path, advice: str) -> np.ndarray:
@@ -37,8 +37,8 @@ def map_array(file: Path, advice: str) -> np.memmap:
     except OSError:  # for example, a missing permission, which is no damage
         raise
     except Exception as error:  # NumPy raises exceptions of many types on a damaged header
-        reason = "it contains Python objects" if "pickle" in str(error) else " ".join(str(error).split())[:120]
-        raise UserError(f"cannot read {file} ({reason or type(error).__name__}): {advice}") from error
+        reason = "it contains Python objects" if "pickle" in str(error) else one_line(error, 120)
+        raise UserError(f"cannot read {file} ({reason}): {advice}") from error
 
 
 def array_digest(array: np.ndarray) -> str:

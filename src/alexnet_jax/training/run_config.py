@@ -11,7 +11,7 @@ from alexnet_jax.data.manifest import are_names
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.transforms import Transform
 from alexnet_jax.data.records import Dataset
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, one_line
 from alexnet_jax.files import resolved
 from alexnet_jax.model.network import Network, layer_from_json, layer_to_json
 from alexnet_jax.training.config import TrainConfig
@@ -130,7 +130,7 @@ class RunConfig:
             return replace(config, training=_training_from_json(record, config)) if "schedule" in record else config
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             missing = "no " if isinstance(error, KeyError) else ""
-            problem = f"{source} has no valid config ({missing}{' '.join(str(error).split())[:200]})"
+            problem = f"{source} has no valid config ({missing}{one_line(error, 200)})"
             raise UserError(f"{problem}: use the version that saved it, or an unchanged file") from error
 
     def _check_entries(self) -> None:
@@ -191,7 +191,7 @@ def check_settings_can_be_stored(config: TrainConfig) -> None:
                 continue
             reason = "it differs from its stored copy"
         except (KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
         advice = "make it a frozen dataclass, or a layer, with fields that JSON can store: numbers, text, None and tuples of them"
         raise UserError(f"{name} cannot be stored with the run ({reason}): {advice}")
 

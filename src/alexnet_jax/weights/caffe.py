@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax.data.npy_file import read_array
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, one_line
 from alexnet_jax.model.tower import HostParams
 from alexnet_jax.pickles import PickleError, load_arrays
 from alexnet_jax.weights.caffe_layers import CaffeNet, parse_caffe_net
@@ -63,7 +63,7 @@ def read_caffe_weights(path: Path, file_format: Format) -> tuple[dict[str, np.nd
     except UserError:
         raise
     except Exception as error:  # NumPy, zipfile and h5py raise exceptions of many types on damaged files
-        reason = " ".join(str(error).split())[:150] or type(error).__name__
+        reason = one_line(error, 150)
         if "allow_pickle" in reason:
             reason = "it contains a pickle"
         raise UserError(f"cannot read {path}: {reason}; download it again") from error

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from alexnet_jax.data.statistics import check_mean_image
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, one_line
 from alexnet_jax.files import atomic_write
 from alexnet_jax.model.tower import HostParams, parameter_shapes, params_digest
 from alexnet_jax.training.run_config import RunConfig
@@ -57,7 +57,7 @@ def _read_errors(file: Path, advice: str = "download or export it again") -> Ite
             raise ValueError("it is a named pipe")
         yield
     except Exception as error:  # safetensors raises exceptions of many types on damaged files and unknown dtypes
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error, 200)
         raise UserError(f"cannot read {file}: {reason}; {advice}") from error
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, one_line
 from alexnet_jax.pickles import PickleError, load_arrays
 from alexnet_jax.weights.file_format import LEGACY_TORCH
 
@@ -78,7 +78,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         loaded = _load_legacy(path) if is_legacy else _load_zip(path)
         return {name: tensor.array() for name, tensor in _find_state_dict(loaded, path).items()}
     except (PickleError, zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError, NotImplementedError, EOFError) as error:
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())[:200]}; download it again") from error
+        raise UserError(f"cannot read {path}: {one_line(error, 200)}; download it again") from error
 
 
 def _find_state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from alexnet_jax.data.pipeline.memory import available_memory
 from alexnet_jax.data.pipeline.transforms import BatchParams
 from alexnet_jax.data.record_files import RecordFiles, unpack_image
 from alexnet_jax.data.records import Dataset, Record, unpack
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, one_line
 
 MEMORY_FRACTION = 0.25
 """Maximum size of the cache of decoded images, as a fraction of the available memory."""
@@ -172,7 +172,7 @@ class DecodedImages:
             raise self._damaged_file(index, error) from error
 
     def _damaged_file(self, index: int, error: Exception) -> UserError:
-        file, reason = self._records.path_of(index), " ".join(str(error).split())[:120] or type(error).__name__
+        file, reason = self._records.path_of(index), one_line(error, 120)
         advice = f"list the damaged files with alexnet-jax prepare --verify {self._path}, delete it and prepare it again"
         return UserError(f"{file} is damaged at image {index:,} ({reason}): {advice}")
 

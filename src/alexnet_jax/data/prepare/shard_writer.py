@@ -16,7 +16,7 @@ from alexnet_jax.data.images import Pixels
 from alexnet_jax.data.manifest import Shard
 from alexnet_jax.data.records import Record, pack
 from alexnet_jax.data.statistics import PixelStatistics
-from alexnet_jax.errors import DISK_FULL_ERRNOS
+from alexnet_jax.errors import DISK_FULL_ERRNOS, one_line
 
 
 class ShardReport(NamedTuple):
@@ -94,4 +94,4 @@ def _array_record_errors_as_os_errors() -> Iterator[None]:
         for number in DISK_FULL_ERRNOS:
             if os.strerror(number) in str(error):
                 raise OSError(number, os.strerror(number)) from error
-        raise OSError(errno.EIO, " ".join(str(error).split())) from error
+        raise OSError(errno.EIO, one_line(error)) from error

@@ -11,7 +11,7 @@ from alexnet_jax.data.images import InvalidImageError, decode_jpeg
 from alexnet_jax.data.manifest import Manifest, Shard, read_manifest
 from alexnet_jax.data.prepare.convert import map_in_threads
 from alexnet_jax.data.records import UNLABELED, open_dataset, unpack
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, one_line
 
 
 def verify(path: Path, threads: int | None = None) -> None:
@@ -53,7 +53,7 @@ def _shard_errors(path: Path, manifest: Manifest, shard: Shard) -> list[str]:
     except OSError as error:
         errors.append(str(error.strerror))
     except Exception as error:  # ArrayRecordReader raises exceptions of several types
-        errors.append(_one_line(error))
+        errors.append(one_line(error, 200))
     return [f"{shard.file}: {error}" for error in errors]
 
 
@@ -65,7 +65,7 @@ def _record_errors(reader: ArrayRecordReader, manifest: Manifest, shard: Shard) 
         try:
             _check_record(reader.read(index, index + 1)[0], manifest, shard in unlabeled)
         except Exception as error:
-            yield f"record {index}: {_one_line(error)}"
+            yield f"record {index}: {one_line(error, 200)}"
 
 
 def _check_record(data: bytes, manifest: Manifest, unlabeled: bool) -> None:
@@ -77,7 +77,3 @@ def _check_record(data: bytes, manifest: Manifest, unlabeled: bool) -> None:
     if record.label not in ([UNLABELED] if unlabeled else range(len(manifest.classes))):
         expected = UNLABELED if unlabeled else f"0 to {len(manifest.classes) - 1}"
         raise InvalidImageError(f"{record.name} has label {record.label}, expected {expected}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

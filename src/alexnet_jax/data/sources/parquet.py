@@ -24,7 +24,7 @@ from alexnet_jax.data.images import InvalidImageError
 from alexnet_jax.data.records import UNLABELED
 from alexnet_jax.data.sources.base import SPLITS, Source, SourceImage, image_name
 from alexnet_jax.data.sources.shard_labels import check_labels, numbered_classes, splits_of_shards
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, one_line
 from alexnet_jax.text import file_name_text
 
 SUFFIX = ".parquet"
@@ -244,4 +244,4 @@ def _number_labels(
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} is not a complete Parquet file ({' '.join(str(error).split())[:120]}): download it again")
+    return UserError(f"{path} is not a complete Parquet file ({one_line(error, 120)}): download it again")

@@ -22,7 +22,7 @@ from alexnet_jax.data.record_files import RecordFiles
 from alexnet_jax.data.records import UNLABELED
 from alexnet_jax.data.sources.base import SIZE, SPLITS, Source, SourceImage, image_name
 from alexnet_jax.data.sources.tfrecord import TfrecordFiles, parse_example
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, one_line
 from alexnet_jax.files import expanded
 
 PREFIX = "tfds:"
@@ -91,7 +91,7 @@ class TfdsSource(Source):
         except UserError:
             raise
         except Exception as error:  # the reader of ArrayRecord raises no specific exception type
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            reason = one_line(error, 120)
             raise UserError(f"{self._folder} is damaged at {split} image {index:,} ({reason}): build it again") from error
 
 
@@ -164,7 +164,7 @@ def open_tfds_folder(folder: Path, *, testing: bool = False) -> TfdsSource:
         sides = [int(side) for side in features["image"]["image"].get("shape", {}).get("dimensions", [])[:2]]
         classes = _class_names(folder, int(features["label"]["classLabel"]["numClasses"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error, 120)
         raise UserError(
             f"{folder} is not a data set of TensorFlow Datasets that can be read ({reason}): build it again"
         ) from error
