@@ -75,7 +75,7 @@ def test_resumed_run_equals_uninterrupted_run(sometimes, options):
     assert read_log(resumed.run) == read_log(uninterrupted.run)
     results = [json.loads((result.run / "result.json").read_text()) for result in (uninterrupted, resumed)]
     assert results[0]["best"] == results[1]["best"]
-    metadata = [read_metadata(result.run / "checkpoints" / "50") for result in (uninterrupted, resumed)]
+    metadata = [read_metadata(result.run / "checkpoints" / "50")[0] for result in (uninterrupted, resumed)]
     for key in ("checksums", "errors", "best_step"):
         assert metadata[0][key] == metadata[1][key]
     assert [error is None for error in metadata[0]["errors"]] == [True, False, True, False, True]
@@ -85,7 +85,7 @@ def test_evaluations_do_not_change_a_training_with_a_fixed_schedule(options):
     config = replace(TINY_CONFIG, epochs=2, schedule=StepDecay((1,)))
     every = train("tiny", config, options)
     once = train("tiny", replace(config, evaluate_every=2, evaluate_images=22), options)
-    checksums = [read_metadata(result.run / "checkpoints" / "20")["checksums"] for result in (every, once)]
+    checksums = [read_metadata(result.run / "checkpoints" / "20")[0]["checksums"] for result in (every, once)]
     assert checksums[0] == checksums[1]
     assert every.metrics == once.metrics
     assert epoch_lines(every.run)[1] == epoch_lines(once.run)[1], "a part of all 22 images is the whole split"
@@ -112,7 +112,7 @@ def test_settings_of_earlier_runs_are_the_defaults(options):
     added = ("evaluate_every", "evaluate_images", "gradient_dtype")
     assert [record.pop(name) for name in added] == [1, None, "float32"]
     (folder / "config.json").write_text(json.dumps(record))
-    settings = read_metadata(folder / "checkpoints" / "10")["config"]
+    settings = read_metadata(folder / "checkpoints" / "10")[0]["config"]
     for name in ("epochs", *added):
         del settings[name]
     del settings["data"]["path"]

@@ -204,5 +204,5 @@ def test_resumed_run_trains_on_the_batches_that_were_not_trained_on(options, str
     resumed = train("tiny", config, options).run
     assert trained_on == expected
     assert "20" in os.listdir(resumed / "checkpoints")
-    checksums = [read_metadata(run / "checkpoints" / "20")["checksums"] for run in (uninterrupted, resumed)]
+    checksums = [read_metadata(run / "checkpoints" / "20")[0]["checksums"] for run in (uninterrupted, resumed)]
     assert checksums[0] == checksums[1]

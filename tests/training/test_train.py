@@ -73,7 +73,7 @@ def test_resumed_bfloat16_run_equals_uninterrupted_run(options):
     assert train("tiny", config, options, should_stop=StopAfter(5)).step == 5
     resumed = train("tiny", config, options).run
     assert read_log(resumed) == read_log(uninterrupted)
-    metadata = [read_metadata(run / "checkpoints" / "10") for run in (uninterrupted, resumed)]
+    metadata = [read_metadata(run / "checkpoints" / "10")[0] for run in (uninterrupted, resumed)]
     assert metadata[0]["checksums"] == metadata[1]["checksums"]
     assert len(metadata[0]["checksums"]) == 1 + 2 * 2 * 5, "step, and parameters and momentum of five layers"
 

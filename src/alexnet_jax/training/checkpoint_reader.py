@@ -13,38 +13,39 @@ import numpy as np
 
 from alexnet_jax.cpus import available_cpus
 from alexnet_jax.errors import UserError
-from alexnet_jax.model.network import Network
 from alexnet_jax.model.tower import HostParams, parameter_shapes
 from alexnet_jax.parallel.runtime import check_platform
 from alexnet_jax.training.run_config import RunConfig
 
 
-def read_metadata(checkpoint: Path) -> dict[str, Any]:
-    """Read the metadata of a checkpoint: config, package versions, checksums, and step of the smallest validation error.
+def read_metadata(checkpoint: Path) -> tuple[dict[str, Any], RunConfig]:
+    """Read the metadata of a checkpoint, and the config in them.
+
+    The metadata are the config as JSON, package versions, checksums, and step of the smallest validation error.
 
     Raises:
       UserError: if the metadata cannot be read, or the config is invalid.
     """
     try:
         metadata = read_json(checkpoint)
-        RunConfig.from_json(metadata["config"], checkpoint)  # checks it
+        config = RunConfig.from_json(metadata["config"], checkpoint)
         if missing := {"versions", "checksums", "best_step"} - metadata.keys():
             raise ValueError(f"no {min(missing)}")
-        return metadata
+        return metadata, config
     except UserError:
         raise
     except Exception as error:  # Orbax raises many types of errors for damaged files
         raise _read_error(checkpoint, error) from error
 
 
-def read_params(checkpoint: Path) -> tuple[dict[str, Any], HostParams]:
-    """Read the metadata of a checkpoint, and its parameters as NumPy arrays.
+def read_params(checkpoint: Path) -> tuple[dict[str, Any], RunConfig, HostParams]:
+    """Read the metadata of a checkpoint, the config in them, and its parameters as NumPy arrays.
 
     Raises:
       UserError: if the checkpoint cannot be read.
     """
-    metadata = read_metadata(checkpoint)
-    shapes = parameter_shapes(Network.from_json(metadata["config"]["network"]))
+    metadata, config = read_metadata(checkpoint)
+    shapes = parameter_shapes(config.network)
     names = [(layer, kind) for layer in sorted(shapes) for kind in sorted(shapes[layer])]
     items = [{"params": {layer: {kind: 0}}} for layer, kind in names]
     try:
@@ -55,7 +56,7 @@ def read_params(checkpoint: Path) -> tuple[dict[str, Any], HostParams]:
     params: HostParams = {layer: {} for layer, _ in names}
     for (layer, kind), array in zip(names, arrays, strict=True):
         params[layer][kind] = array
-    return metadata, params
+    return metadata, config, params
 
 
 def read_json(checkpoint: Path) -> dict[str, Any]:

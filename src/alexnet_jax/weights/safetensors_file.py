@@ -121,11 +121,11 @@ def write_model(file: Path, params: HostParams, mean_image: np.ndarray, metadata
     write_tensors(file, tensors, metadata, layout=LAYOUT, format=FORMAT, checksum=params_digest(tensors))
 
 
-def read_model(file: Path) -> tuple[dict[str, Any], HostParams, np.ndarray]:
+def read_model(file: Path) -> tuple[dict[str, Any], RunConfig, HostParams, np.ndarray]:
     """Read a file written by `write_model`.
 
     Returns:
-      Metadata, parameters with a leading tower axis, and mean image.
+      Metadata, the config in them, parameters with a leading tower axis, and mean image.
 
     Raises:
       UserError: if the file cannot be read, has a different layout or format version, its checksum does not match, or its
@@ -157,7 +157,7 @@ def read_model(file: Path) -> tuple[dict[str, Any], HostParams, np.ndarray]:
         check_finite(tensors[name], name, file)
     check_mean_image(tensors[MEAN_IMAGE], config.augmentation.image_size, file, "export the model again")
     params = {layer: {kind: tensors[f"{layer}.{kind}"] for kind in layer_shapes} for layer, layer_shapes in shapes.items()}
-    return metadata, params, tensors[MEAN_IMAGE]
+    return metadata, config, params, tensors[MEAN_IMAGE]
 
 
 def _check_layout(metadata: dict[str, str], file: Path) -> None:

@@ -116,18 +116,18 @@ def load(path: str | Path, *, best: bool = False) -> TrainedModel:
     """
     path = expanded(path)
     if path.suffix == SUFFIX and not path.is_dir():
-        metadata, params, mean_image = read_model(path)
-        return _from_metadata(resolved(path), metadata["step"], metadata, params, mean_image)
+        metadata, config, params, mean_image = read_model(path)
+        return TrainedModel(resolved(path), metadata["step"], params, mean_image, config, metadata["versions"])
     run, step = _find_checkpoint(path, best)
-    metadata, params = read_params(run / "checkpoints" / str(step))
+    metadata, config, params = read_params(run / "checkpoints" / str(step))
     file, advice = run / MEAN_IMAGE, "resume training to write it again"
     mean_image = read_array(file, advice)
     _check_same_run(run, step, metadata["config"])
-    check_mean_image(mean_image, metadata["config"]["augmentation"]["image_size"], file, advice)
+    check_mean_image(mean_image, config.augmentation.image_size, file, advice)
     for layer, arrays in params.items():
         for kind, array in arrays.items():
             check_finite(array, f"{layer}.{kind}", f"{run} at step {step}")
-    return _from_metadata(run, step, metadata, params, mean_image)
+    return TrainedModel(run, step, params, mean_image, config, metadata["versions"])
 
 
 def _check_same_run(run: Path, step: int, config: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ def load_run_config(path: str | Path) -> RunConfig:
             raise UserError(f"cannot read {path / CONFIG}: restore it, or pass a checkpoint, {path}/checkpoints/STEP") from error
         return RunConfig.from_json(record, path)
     run, step = _find_checkpoint(path, best=False)
-    return RunConfig.from_json(read_metadata(run / "checkpoints" / str(step))["config"], path)
+    return read_metadata(run / "checkpoints" / str(step))[1]
 
 
 def save(model: TrainedModel, file: str | Path) -> None:
@@ -258,10 +258,6 @@ def from_params(
     return TrainedModel(path, 0, params, mean_image, config, versions())
 
 
-def _from_metadata(path: Path, step: int, metadata: dict[str, Any], params: HostParams, mean_image: np.ndarray) -> TrainedModel:
-    return TrainedModel(path, step, params, mean_image, RunConfig.from_json(metadata["config"], path), metadata["versions"])
-
-
 def _find_checkpoint(path: Path, best: bool) -> tuple[Path, int]:
     """Return the run folder and the step of a checkpoint."""
     path = resolved(expanded(path))
@@ -280,7 +276,7 @@ def _find_checkpoint(path: Path, best: bool) -> tuple[Path, int]:
         raise UserError(f"{path} has no checkpoints: pass {_PATHS}")
     if not best:
         return path, latest
-    step = read_metadata(path / "checkpoints" / str(latest))["best_step"]
+    step = read_metadata(path / "checkpoints" / str(latest))[0]["best_step"]
     if step is None:
         raise UserError(f"{path} has no best checkpoint, since no validation error is recorded yet: omit --best")
     return path, step
