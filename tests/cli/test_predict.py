@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax.cli.predict import Prediction, _print_csv, _print_ilsvrc
+from alexnet_jax.cli.predict import TopClasses, _print_csv, _print_ilsvrc
 from alexnet_jax.console import PlainConsole
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.ensemble import Ensemble
@@ -166,7 +166,7 @@ def test_csv_rows_are_printed_before_later_predictions_are_made(capsys):
     def predictions():
         for name in ("first", "second", "third"):
             printed.append(capsys.readouterr().out.count("\n"))
-            yield Prediction(name, [1, 0], [0.75, 0.25])
+            yield TopClasses(name, [1, 0], [0.75, 0.25])
 
     _print_csv(["cat", "dog"], predictions())
     assert printed == [0, 2, 1], "the header and the first row, then the second one"
@@ -178,7 +178,7 @@ def test_contest_rows_are_sorted_by_name_and_printed_once_their_turn_comes(capsy
     def predictions():
         for label, name in enumerate(names):
             printed.append(capsys.readouterr().out)
-            yield Prediction(name, [label], [1.0])
+            yield TopClasses(name, [label], [1.0])
 
     _print_ilsvrc([10, 20, 30, 40], names, predictions())
     assert printed == ["", "", "20\n10\n", ""]

@@ -35,7 +35,7 @@ from alexnet_jax.text import csv_cell
 from alexnet_jax.weights.trained_model import TrainedModel, is_model, load
 
 
-class Prediction(NamedTuple):
+class TopClasses(NamedTuple):
     """Name of an image, and the labels and probabilities of its most probable classes, most probable first."""
 
     name: str
@@ -141,7 +141,7 @@ def _split(ensemble: Ensemble, dataset: Dataset, settings: Predict) -> _Split:
     return _Split(dataset, name, images)
 
 
-def _predict_split(ensemble: Ensemble, split: _Split, top: int) -> Iterator[Prediction]:
+def _predict_split(ensemble: Ensemble, split: _Split, top: int) -> Iterator[TopClasses]:
     """Yield the predictions for the images of a split, in order."""
     num_batches, index = -(-len(split.images) // ensemble.batch_size), 0
     batches = ensemble.batches(split.dataset, split.name)
@@ -152,7 +152,7 @@ def _predict_split(ensemble: Ensemble, split: _Split, top: int) -> Iterator[Pred
         index += len(rows)
 
 
-def _predict_files(ensemble: Ensemble, files: Sequence[Entry], settings: Predict) -> Iterator[Prediction]:
+def _predict_files(ensemble: Ensemble, files: Sequence[Entry], settings: Predict) -> Iterator[TopClasses]:
     """Yield the predictions for the files that can be read, in order; print the reason for each other file.
 
     Raises:
@@ -173,9 +173,9 @@ def _predict_files(ensemble: Ensemble, files: Sequence[Entry], settings: Predict
     check_all_read(len(files), num_read)
 
 
-def _top(names: Iterable[str], rows: Float[np.ndarray, "images classes"], top: int) -> Iterator[Prediction]:
+def _top(names: Iterable[str], rows: Float[np.ndarray, "images classes"], top: int) -> Iterator[TopClasses]:
     for name, row, labels in zip(names, rows, top_classes(rows, top), strict=True):
-        yield Prediction(name, labels.tolist(), row[labels].tolist())
+        yield TopClasses(name, labels.tolist(), row[labels].tolist())
 
 
 def _ilsvrc_numbers(model: TrainedModel) -> list[int]:
@@ -190,7 +190,7 @@ def _ilsvrc_numbers(model: TrainedModel) -> list[int]:
     return numbers
 
 
-def _print_table(classes: Sequence[str], predictions: Iterable[Prediction]) -> None:
+def _print_table(classes: Sequence[str], predictions: Iterable[TopClasses]) -> None:
     """Print a table once all predictions are known, because they determine the widths of its columns.
 
     If an error ends the predictions, those before it are printed.
@@ -206,7 +206,7 @@ def _print_table(classes: Sequence[str], predictions: Iterable[Prediction]) -> N
             PlainConsole(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)
 
 
-def _print_csv(classes: Sequence[str], predictions: Iterable[Prediction]) -> None:
+def _print_csv(classes: Sequence[str], predictions: Iterable[TopClasses]) -> None:
     def print_row(cells: list[str]) -> None:  # a progress bar may replace sys.stdout
         csv.writer(sys.stdout, lineterminator="\n").writerow(cells)
 
@@ -217,7 +217,7 @@ def _print_csv(classes: Sequence[str], predictions: Iterable[Prediction]) -> Non
         print_row([csv_cell(name), *(cell for label, p in ranked for cell in (csv_cell(classes[label]), f"{p:.6g}"))])
 
 
-def _print_json(model: TrainedModel, predictions: Iterable[Prediction]) -> None:
+def _print_json(model: TrainedModel, predictions: Iterable[TopClasses]) -> None:
     """Print a list, one image at a time. It is complete JSON even if an error ends the predictions."""
     names, num_printed = model.printed_classes, 0
     try:
@@ -234,7 +234,7 @@ def _print_json(model: TrainedModel, predictions: Iterable[Prediction]) -> None:
             print("\n]")
 
 
-def _print_ilsvrc(numbers: Sequence[int], names: Sequence[str], predictions: Iterable[Prediction]) -> None:
+def _print_ilsvrc(numbers: Sequence[int], names: Sequence[str], predictions: Iterable[TopClasses]) -> None:
     """Print the ILSVRC2012_ID of each image's classes, sorted by the file names of the images.
 
     Args:
