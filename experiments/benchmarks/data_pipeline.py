@@ -37,7 +37,7 @@ from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.batches import LoaderOptions, image_indices, random_params, training_batches
 from alexnet_jax.data.pipeline.copy_crop import CropBuffer, copy_crop
 from alexnet_jax.data.pipeline.loading import DecodedImages
-from alexnet_jax.data.prepare.shards import create_dataset
+from alexnet_jax.data.prepare.shards import PreparePlan, open_partial_dataset
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.data.sources.synthetic import CLASSES, draw_image
 from alexnet_jax.errors import UserError, check_at_least
@@ -95,14 +95,17 @@ def make_images(folder: Path, bench: Bench) -> None:
         jpegs = [source.record(i).image for i in range(min(bench.images, len(source)))]
     (folder / "files").mkdir()
     with (
-        create_dataset(folder / "jpeg", ["any"], size=STORED) as jpeg,
-        create_dataset(folder / "raw", ["any"], size=STORED, encoding="raw") as raw,
+        open_partial_dataset(folder / "jpeg", PreparePlan(["any"], STORED)) as jpeg_dataset,
+        open_partial_dataset(folder / "raw", PreparePlan(["any"], STORED, "raw")) as raw_dataset,
     ):
-        for i, data in enumerate(jpegs):
-            pixels = decode_jpeg(data, STORED)
-            jpeg.write("train", Record(data, 0, str(i)), pixels)
-            raw.write("train", Record(pixels.tobytes(), 0, str(i)), pixels)
-            (folder / "files" / f"{i:06}.jpg").write_bytes(data)
+        with jpeg_dataset.shard_writer("train", 0) as jpeg, raw_dataset.shard_writer("train", 0) as raw:
+            for i, data in enumerate(jpegs):
+                pixels = decode_jpeg(data, STORED)
+                jpeg.write(Record(data, 0, str(i)), pixels)
+                raw.write(Record(pixels.tobytes(), 0, str(i)), pixels)
+                (folder / "files" / f"{i:06}.jpg").write_bytes(data)
+        for name, dataset in (("jpeg", jpeg_dataset), ("raw", raw_dataset)):
+            dataset.finish(folder / name, {"train": 1})
 
 
 def own_loader(folder: Path, encoding: str, loader_options: LoaderOptions) -> Iterator[Any]:

@@ -16,11 +16,11 @@ from alexnet_jax.data.images import encode_jpeg
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.batches import training_batches
 from alexnet_jax.data.pipeline.loading import DecodedImages
-from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.training.config import Options
 from alexnet_jax.training.open_run import open_run
 from alexnet_jax.training.run_config import RunConfig
+from tests.dataset_writer import create_dataset
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import pytest
 
 from alexnet_jax.data.images import encode_jpeg
 from alexnet_jax.data.pipeline.augment import Augmentation
-from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.training.config import TrainConfig
 from tests.cli.bands import CLASSES, COUNTS, create_untrained_run
 from tests.conftest import TINY
+from tests.dataset_writer import create_dataset
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from alexnet_jax.cli import main as cli
 from alexnet_jax.cli.evaluate import Evaluate, evaluate
 from alexnet_jax.cli.parsing import parse
 from alexnet_jax.data.images import encode_jpeg
-from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation.predictor import Predictor
@@ -20,6 +19,7 @@ from alexnet_jax.weights.trained_model import load
 from tests.cli.bands import CLASSES, COUNTS, create_untrained_run
 from tests.cli.numpy_evaluation import numpy_errors, numpy_predictions
 from tests.conftest import TINY_CONFIG, cpu_mesh
+from tests.dataset_writer import create_dataset
 
 
 def run_evaluate(*networks, **settings):

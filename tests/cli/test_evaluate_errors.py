@@ -11,11 +11,11 @@ import pytest
 from alexnet_jax.cli import main as cli
 from alexnet_jax.data.images import encode_jpeg
 from alexnet_jax.data.pipeline.augment import Augmentation
-from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.training.config import TrainConfig
 from tests.cli.bands import CLASSES, create_untrained_run
 from tests.conftest import TINY, TINY_CONFIG
+from tests.dataset_writer import create_dataset
 
 
 def test_user_errors_print_one_line_and_write_nothing(band_runs, bands, tmp_path, monkeypatch, capsys):

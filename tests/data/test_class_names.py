@@ -7,7 +7,6 @@ import pytest
 
 from alexnet_jax.data.class_names import ilsvrc_classes, ilsvrc_names, ilsvrc_numbers, printed_names
 from alexnet_jax.data.images import encode_jpeg
-from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.training.run_config import RunConfig
 from alexnet_jax.weights.trained_model import initialize
@@ -21,6 +20,7 @@ from tests.data.sources.archives import (
     validation_files,
     write_files,
 )
+from tests.dataset_writer import create_dataset
 from tests.tiny import TINY
 
 

@@ -14,9 +14,9 @@ from alexnet_jax.data.images import encode_jpeg
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.batches import LoaderOptions, evaluation_batches, random_part, training_batches
 from alexnet_jax.data.pipeline.transforms import RandomCrop, RandomFlip, Transform
-from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.errors import UserError
+from tests.dataset_writer import create_dataset
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 
 from alexnet_jax.data.pipeline.augment import Augmentation
 from alexnet_jax.data.pipeline.batches import evaluation_batches, training_batches
-from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.errors import UserError
+from tests.dataset_writer import create_dataset
 
 
 @pytest.fixture

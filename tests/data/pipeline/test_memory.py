@@ -12,8 +12,8 @@ from alexnet_jax.data.pipeline import memory
 from alexnet_jax.data.pipeline.augment import Augmentation, Crop
 from alexnet_jax.data.pipeline.batches import LoaderOptions, training_batches
 from alexnet_jax.data.pipeline.loading import DecodedImages
-from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.records import Record, open_dataset
+from tests.dataset_writer import create_dataset
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
-from alexnet_jax.data.prepare.shards import create_dataset
 from alexnet_jax.data.prepare.verify import verify
 from alexnet_jax.data.records import Record, open_dataset
 from alexnet_jax.errors import UserError
+from tests.dataset_writer import create_dataset
 
 
 def test_verify_intact_dataset(prepared, capsys):

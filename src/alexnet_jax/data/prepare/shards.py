@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -24,11 +24,9 @@ import msgpack
 import numpy as np
 
 from alexnet_jax.console import console
-from alexnet_jax.data.images import Pixels
 from alexnet_jax.data.manifest import Encoding, Manifest, Shard
 from alexnet_jax.data.npy_file import array_digest
 from alexnet_jax.data.prepare.shard_writer import ShardReport, ShardWriter
-from alexnet_jax.data.records import Record
 from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import DISK_FULL_ERRNOS, UserError
 from alexnet_jax.files import wait_for_lock
@@ -230,47 +228,6 @@ def open_partial_dataset(path: Path, plan: PreparePlan) -> Iterator[PartialDatas
                 f"no space left for {path} ({error.strerror}): free some space and run the same command again"
             ) from error
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose a different folder") from error
-
-
-class DatasetWriter:
-    """Writer of a data set with one shard per split, created by `create_dataset`. Splits can be written in any order."""
-
-    def __init__(self, partial: PartialDataset, stack: ExitStack):
-        self._partial, self._stack = partial, stack
-        self._shard_writers: dict[str, ShardWriter] = {}
-
-    def write(self, split: str, record: Record, pixels: Pixels) -> None:
-        """Write an image to a split; `pixels` is the image before encoding."""
-        if split not in self._shard_writers:
-            self._shard_writers[split] = self._stack.enter_context(self._partial.shard_writer(split, 0))
-        self._shard_writers[split].write(record, pixels)
-
-    @property
-    def splits(self) -> list[str]:
-        """Names of the splits that have been written to."""
-        return list(self._shard_writers)
-
-
-@contextmanager
-def create_dataset(path: Path, classes: list[str], *, size: int, encoding: Encoding = "jpeg") -> Iterator[DatasetWriter]:
-    """Yield a writer for a new data set, which appears at `path` when the block ends without an exception.
-
-    After an exception, everything written is deleted.
-
-    Raises:
-      UserError: if `path` exists or cannot be written, or the disk is full.
-    """
-    with open_partial_dataset(path, PreparePlan(classes, size, encoding)) as partial:
-        try:
-            if path.exists():
-                raise UserError(f"{path} already exists: choose a different folder, or delete it")
-            with ExitStack() as stack:
-                writer = DatasetWriter(partial, stack)
-                yield writer
-            partial.finish(path, dict.fromkeys(writer.splits, 1))
-        except BaseException:
-            remove_partial_dataset(path)
-            raise
 
 
 def remove_partial_dataset(path: Path) -> None:
