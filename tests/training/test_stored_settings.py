@@ -9,6 +9,7 @@ import pytest
 from alexnet_jax.data.pipeline.transforms import Transform
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.layers import Layer
+from alexnet_jax.training.config import TrainConfig
 from alexnet_jax.training.run_config import check_settings_can_be_stored
 from alexnet_jax.training.schedule import LearningRateSchedule, StepDecay
 from tests.conftest import TINY_CONFIG, assert_train_raises
@@ -28,6 +29,10 @@ class NoDataclass(Transform):
     pass
 
 
+class OwnConfig(TrainConfig):
+    pass
+
+
 def with_transform(transform):
     return replace(TINY_CONFIG, augmentation=replace(TINY_CONFIG.augmentation, transforms=(transform,)))
 
@@ -41,8 +46,9 @@ def with_transform(transform):
         ),
         (with_transform(Filtered(np.ones(3))), r"Filtered cannot .* \(Object of type ndarray is not JSON serializable\)"),
         (with_transform(NoDataclass()), r"NoDataclass cannot .*: make it a frozen dataclass,"),
+        (OwnConfig(TINY_CONFIG.network), "OwnConfig cannot be stored with the run, .*: pass a TrainConfig"),
     ],
-    ids=["schedule", "transform", "class"],
+    ids=["schedule", "transform", "class", "config"],
 )
 def test_settings_that_json_does_not_keep_are_refused(config, message, options):
     assert_train_raises(message, config, options)

@@ -171,11 +171,14 @@ def _training_from_json(record: dict[str, Any], config: RunConfig) -> TrainConfi
 
 
 def check_settings_can_be_stored(config: TrainConfig) -> None:
-    """Check that the layers, the schedule and the transforms equal their copies that are stored as JSON and loaded again.
+    """Check that the config, its layers, schedule and transforms equal their copies that are stored as JSON and loaded again.
 
     Raises:
-      UserError: if one does not, because of one of its fields, or because its class has been defined again.
+      UserError: if one does not, because of its class or one of its fields, or because its class has been defined again.
     """
+    if type(config) is not TrainConfig:
+        name = type(config).__name__
+        raise UserError(f"{name} cannot be stored with the run, which would load as TrainConfig: pass a TrainConfig")
     settings: list[tuple[Any, Callable[[Any], dict[str, Any]], Callable[[dict[str, Any]], Any]]] = [
         *((layer, layer_to_json, layer_from_json) for layer in config.network.layers),
         (config.schedule, _schedule_to_json, _schedule_from_json),
