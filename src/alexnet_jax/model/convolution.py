@@ -60,14 +60,14 @@ class Convolution:
       padding: numbers of zeros (before, after) the image, on both axes.
       groups: number of equal parts of the channels, each of which is convolved with a part of the kernels.
       lowering: form of convolutions with a stride and few channels.
-      filtering: whether minimal filtering may be used, and separate groups.
+      cpu_forms: whether the methods may use, on a CPU, minimal filtering and separate groups.
     """
 
     stride: int
     padding: tuple[int, int]
     groups: int = 1
     lowering: ConvLowering = field(default_factory=current_conv_lowering)
-    filtering: bool = field(default_factory=_prefers_xla)
+    cpu_forms: bool = field(default_factory=_prefers_xla)
 
     def __call__(self, x: Array, kernel: Array) -> Array:
         """Return the convolution, [batch, rows, columns, features]."""
@@ -82,14 +82,14 @@ class Convolution:
 
     def forward(self, x: Array, kernel: Array) -> Array:
         """Return the convolution, [batch, rows, columns, features]."""
-        if self._separate_groups:
+        if self.groups > 1 and self._uses_cpu_forms:
             return self._per_group(Convolution.forward, x, kernel)
         tile = self._tile_size(x, kernel, self.padding)
         return self(x, kernel) if tile is None else winograd.conv(x, kernel, self.padding, tile)
 
     def x_gradient(self, shape: tuple[int, ...], kernel: Array, g: Array) -> Array:
         """Return the gradient with respect to activations of this shape, from that of the outputs."""
-        if self._separate_groups:
+        if self.groups > 1 and self._uses_cpu_forms:
             return self._per_group(Convolution.x_gradient, shape, kernel, g)
         # It is the convolution with the kernel turned around, from the features to the channels.
         turned, last = jnp.flip(kernel, (0, 1)).swapaxes(2, 3), len(kernel) - 1
@@ -101,7 +101,7 @@ class Convolution:
 
     def kernel_gradient(self, shape: tuple[int, ...], x: Array, g: Array) -> Array:
         """Return the gradient with respect to a kernel of this shape, from that of the outputs."""
-        if self._separate_groups:
+        if self.groups > 1 and self._uses_cpu_forms:
             return self._per_group(Convolution.kernel_gradient, shape, x, g)
         kernel, size = jax.ShapeDtypeStruct(shape, x.dtype), shape[0]
         tile = self._tile_size(x, kernel, self.padding)
@@ -110,8 +110,8 @@ class Convolution:
         return winograd.kernel_gradient(winograd.transform_input(x, self.padding, tile, size), g, tile, size)
 
     @property
-    def _separate_groups(self) -> bool:
-        return self.groups > 1 and self.filtering and current_device().platform == "cpu"
+    def _uses_cpu_forms(self) -> bool:
+        return self.cpu_forms and current_device().platform == "cpu"
 
     def _per_group(self, function: Callable[..., Array], *arguments: Array | tuple[int, ...]) -> Array:
         """Call a method for every group; the last axis of all arrays and shapes is divided among the groups."""
@@ -127,7 +127,7 @@ class Convolution:
     def _tile_size(self, x: Array, kernel: Array | jax.ShapeDtypeStruct, padding: tuple[int, int]) -> int | None:
         """Return the side of the tiles of minimal filtering, in outputs; None for the direct form."""
         exact = jnp.finfo(x.dtype).bits >= 32  # the sums of a tile's pixels would lose digits in bfloat16
-        if not (self.filtering and exact and self.stride == 1 and current_device().platform == "cpu"):
+        if not (exact and self.stride == 1 and self._uses_cpu_forms):
             return None
         return winograd.tile_size(x.shape, kernel.shape, padding)
 
