@@ -121,19 +121,7 @@ def evaluate(settings: Evaluate) -> Path:
     models = [load(path, best=settings.best) for path in settings.networks]
     if len({(model.path, model.step) for model in models}) < len(models):
         raise UserError("a network is named twice: pass each one once")
-    with main_process_first("prepare data"):
-        dataset = find_training_dataset(settings.data, models[0].config.data.path, settings.data_dir, testing=True)
-    split = settings.split or dataset.evaluation_split
-    for name in (split, settings.search):
-        if name and name not in dataset.manifest.splits:
-            raise UserError(f"{dataset.path} has no split {name!r}: choose one of {', '.join(dataset.manifest.splits)}")
-        if name:
-            dataset.check_labeled(name)
-    if settings.search == split:
-        console.print(
-            f"Coefficients are searched and evaluated on the same split ({split}): the errors of the weighted mean are too low.",
-            style="yellow",
-        )
+    dataset, split = _find_split(settings, models[0].config.data.path)
     views: tuple[Views, ...] = settings.views or ("center", "nine" if dataset.manifest.size == CIFAR_SIZE else "ten")
     saved = [[model.config.to_json(), model.step] for model in models]
     check_same_settings([saved, dataset.checksum, split, settings.search, views, settings.batch_size])
@@ -179,6 +167,28 @@ def evaluate(settings: Evaluate) -> Path:
     }
     write_json(folder / "errors.json", result)
     return folder / "errors.json"
+
+
+def _find_split(settings: Evaluate, training_data: str) -> tuple[Dataset, str]:
+    """Return the data set and the split to evaluate on.
+
+    Raises:
+      UserError: if there is no such data set, or it lacks a split, or the labels of one.
+    """
+    with main_process_first("prepare data"):
+        dataset = find_training_dataset(settings.data, training_data, settings.data_dir, testing=True)
+    split = settings.split or dataset.evaluation_split
+    for name in (split, settings.search):
+        if name and name not in dataset.manifest.splits:
+            raise UserError(f"{dataset.path} has no split {name!r}: choose one of {', '.join(dataset.manifest.splits)}")
+        if name:
+            dataset.check_labeled(name)
+    if settings.search == split:
+        console.print(
+            f"Coefficients are searched and evaluated on the same split ({split}): the errors of the weighted mean are too low.",
+            style="yellow",
+        )
+    return dataset, split
 
 
 def _mean_coefficients(ensemble: Ensemble, settings: Evaluate, dataset: Dataset) -> dict[str, Float[np.ndarray, " models"]]:

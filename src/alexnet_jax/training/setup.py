@@ -83,13 +83,7 @@ def setup(name: str, config: TrainConfig, options: Options, initial_model: Initi
     check_settings_can_be_stored(config)
     config.check_evaluations()
     mesh = choose_mesh(config.network, options.placement, options.devices)
-    with main_process_first("prepare data"):
-        dataset = find_dataset(options.data, config.default_data, options.data_dir)
-        if options.data and not is_prepared(Path(options.data)):
-            option = "--run" if options.run else "--runs-dir"
-            check_outside(dataset.manifest.source, options.data, options.run or options.runs_dir / name, option)
-        if options.classes:
-            dataset = select_classes(dataset, options.classes, options.data_dir)
+    dataset = _find_data(name, config, options)
     network = config.network.with_num_classes(len(dataset.manifest.classes))
     _check_sizes(name, config, dataset, mesh)
     initial_layers = select_initial_layers(config, network, dataset.manifest.classes, initial_model, existing_runs(name, options))
@@ -147,6 +141,18 @@ def setup(name: str, config: TrainConfig, options: Options, initial_model: Initi
     except BaseException:
         run.close()  # which unlocks the folder
         raise
+
+
+def _find_data(name: str, config: TrainConfig, options: Options) -> Dataset:
+    """Find or prepare the data set, and select the requested classes."""
+    with main_process_first("prepare data"):
+        dataset = find_dataset(options.data, config.default_data, options.data_dir)
+        if options.data and not is_prepared(Path(options.data)):
+            option = "--run" if options.run else "--runs-dir"
+            check_outside(dataset.manifest.source, options.data, options.run or options.runs_dir / name, option)
+        if options.classes:
+            return select_classes(dataset, options.classes, options.data_dir)
+        return dataset
 
 
 def _steps_per_epoch(config: TrainConfig, dataset: Dataset) -> int:
