@@ -61,6 +61,6 @@ def conv1_spec(op: str, batch: int = 256, channels: int = 96) -> Spec:
     return Spec(op, (batch, 55, 55, channels))
 
 
-def conv2_spec(op: str, batch: int = 256, channels: int = 256) -> Spec:
-    """Return a call on the output of AlexNet's conv2, [batch, 27, 27, channels]."""
-    return Spec(op, (batch, 27, 27, channels))
+def conv2_spec(op: str, batch: int = 256) -> Spec:
+    """Return a call on the output of AlexNet's conv2, [batch, 27, 27, 256]."""
+    return Spec(op, (batch, 27, 27, 256))
