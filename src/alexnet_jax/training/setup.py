@@ -100,18 +100,20 @@ def setup(name: str, config: TrainConfig, options: Options, initial_model: Initi
                 network, mesh, optimizer, seed=config.seed, precision=config.precision, gradient_sum=gradient_sum
             )
 
-    settings = {"precision": config.precision, "batch_size": config.batch_size}
     task = TuningTask(
         network=network,
         optimizer=optimizer,
+        precision=config.precision,
         gradient_sum=gradient_sum,
+        batch_size=config.batch_size,
         mean=mean,
         crop_mean=config.augmentation.mean == "crop",
         requested_placement=options.placement,
         default=default_form(mesh, config.precision),
-        alternatives=alternative_forms(network, mesh, options.placement, devices=options.devices, **settings),
+        alternatives=alternative_forms(
+            network, mesh, options.placement, devices=options.devices, precision=config.precision, batch_size=config.batch_size
+        ),
         make_step=make_step,
-        **settings,
     )
     make_step(task.default)  # raises an error about the network, if there is one, before the folder is created
     run = _open_run(name, options, dataset, run_config, mean)
