@@ -125,7 +125,7 @@ def read_model(file: Path) -> tuple[dict[str, Any], RunConfig, HostParams, np.nd
     """Read a file written by `write_model`.
 
     Returns:
-      Metadata, the config in them, parameters with a leading tower axis, and mean image.
+      Metadata besides the config, the config, parameters with a leading tower axis, and mean image.
 
     Raises:
       UserError: if the file cannot be read, has a different layout or format version, its checksum does not match, or its
@@ -135,9 +135,9 @@ def read_model(file: Path) -> tuple[dict[str, Any], RunConfig, HostParams, np.nd
     _check_layout(text_metadata, file)
     if params_digest(tensors) != text_metadata.get("checksum"):
         raise UserError(f"{file} is damaged (the checksum does not match): export the model again, or copy the file again")
-    metadata = {key: read_json_metadata(text_metadata, key, file) for key in ("network", "classes", "config", "step", "versions")}
+    metadata = {key: read_json_metadata(text_metadata, key, file) for key in ("network", "classes", "versions")}
     record, config = read_config(text_metadata, file)
-    read_step(text_metadata, file)
+    metadata["step"] = read_step(text_metadata, file)
     versions = metadata["versions"]
     if not isinstance(versions, dict) or not all(isinstance(version, str) for version in versions.values()):
         raise UserError(f"{file} has no valid versions in its metadata: export the model again")
