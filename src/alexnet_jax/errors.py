@@ -78,11 +78,7 @@ def check_at_least(settings: object, **minimums: int) -> None:
 
 
 def one_line(error: Exception, max_length: int | None = None) -> str:
-    """Return the beginning of an error's message on one line, or the name of its type if the message is empty.
-
-    Args:
-      error: the error.
-      max_length: largest number of characters; None for no limit.
+    """Return up to `max_length` characters of an error's message on one line, or the name of its type if the message is empty.
 
     Examples:
       >>> one_line(ValueError("invalid\\nheader"))
