@@ -52,7 +52,7 @@ class Convolution:
 
     Calling it computes the convolution as one or few operations of XLA, which JAX can differentiate and batch. The methods may
     use minimal filtering, see `winograd`, and cannot be differentiated. On a CPU, they compute the groups one after the other,
-    because XLA's grouped convolution takes several times as long. Both keep the values that `conv_lowering` and
+    because XLA's grouped convolution takes several times as long. Calls and methods use the values that `conv_lowering` and
     `default_implementation` have when this object is created, because JAX traces gradients after the context managers have ended.
 
     Attributes:

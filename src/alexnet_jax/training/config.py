@@ -31,6 +31,8 @@ Tune = Literal["auto", "off", "again"]
 class TrainConfig:
     """Network and hyperparameters of a training run. The defaults are those of the paper (section 5).
 
+    A run is loaded as this class, so subclasses cannot be trained. Schedules, layers and transforms can be classes of your own.
+
     Attributes:
       network: network to train; its last layer is resized to the number of classes of the data set.
       default_data: data set to use without --data: a name in the data folder.

@@ -178,7 +178,7 @@ def check_settings_can_be_stored(config: TrainConfig) -> None:
     """
     if type(config) is not TrainConfig:
         name = type(config).__name__
-        raise UserError(f"{name} cannot be stored with the run, which would load as TrainConfig: pass a TrainConfig")
+        raise UserError(f"{name} cannot be stored with the run, because it would be loaded as TrainConfig: pass a TrainConfig")
     settings: list[tuple[Any, Callable[[Any], dict[str, Any]], Callable[[dict[str, Any]], Any]]] = [
         *((layer, layer_to_json, layer_from_json) for layer in config.network.layers),
         (config.schedule, _schedule_to_json, _schedule_from_json),
